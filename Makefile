@@ -1,0 +1,70 @@
+# `make demo` and `make test` each start from nothing: they make a virtual environment in .venv and install into it what
+# is missing. What is up to date is left alone, by stamp files inside .venv.
+
+PYTHON ?= python3
+# Handed to `pip install` before anything else, so that no other package chooses the build of torch.
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# An editable install holds the compiled extension too, so it is made again when a C++ source changes.
+BUILD_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format types bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(INSTALLED) ## set up .venv with the package (editable), its compiled backend and the tools
+
+demo: $(INSTALLED) ## train on real or made volumes, with and without contrast, and compare
+	@echo "== demo: pre-train with contrast, fine-tune, compare with training from scratch"
+	@$(BIN)/python -m semicl demo
+
+test: $(INSTALLED) ## run the tests, less the slow ones
+	@echo "== test: pytest"
+	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(INSTALLED) ## run every test
+	@echo "== test: pytest, slow tests too"
+	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## check style and formatting
+	@echo "== lint: ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(INSTALLED) ## check types
+	@echo "== types: mypy"
+	@$(BIN)/mypy semicl_kernels semicl
+
+bench: $(INSTALLED) ## measure speed and memory against naive code and peers
+	@echo "== bench: speed and memory, results in benchmarks/results"
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove what was built, .venv included
+	rm -rf $(VENV) build dist *.egg-info semicl_kernels/_C*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@echo "== set-up: virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: | $(BIN)/python
+	@echo "== set-up: $(TORCH)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@touch $@
+
+$(INSTALLED): $(VENV)/.torch $(BUILD_INPUTS)
+	@echo "== set-up: semicl with its compiled CPU backend, and the tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test,bench]'
+	@touch $@
