@@ -79,7 +79,7 @@ class BuildOptionalExtension(build_ext):
             # distutils has one set of flags per extension: hand it finished objects and leave it the linking.
             ext.extra_objects = self._compile(ext)
             ext.sources = []
-            self.force = True  # without sources to look at it would keep an older link
+            self.force = True  # without sources to compare with it would keep an older link
             super().build_extension(ext)
         except (CCompilerError, BaseError) as error:
             if not ext.optional:
@@ -133,7 +133,6 @@ def cpu_extension() -> Extension:
     return Extension(
         "semicl_kernels._C",
         sources=[str(source) for source in sources],
-        depends=[str(header) for header in sorted(CSRC.rglob("*.h"))],
         include_dirs=[str(CSRC), pybind11.get_include()],
         extra_compile_args=COMMON_FLAGS,
         extra_link_args=["-pthread"],
