@@ -1,0 +1,150 @@
+// The Python module semicl_kernels._C: raw addresses and sizes in, nothing checked here. semicl_kernels/backends/cpu.py
+// checks every tensor, allocates every output and is the only caller.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/contrast.h"
+#include "cpu/dispatch.h"
+#include "cpu/features.h"
+#include "cpu/positives.h"
+#include "cpu/team.h"
+
+namespace py = pybind11;
+using namespace semicl;
+
+namespace {
+
+using Address = uintptr_t;
+
+template <class T>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+const InstructionSet& find(const std::string& name) {
+    for (const InstructionSet* set : instruction_sets())
+        if (name == set->name) return *set;
+    throw std::invalid_argument("this processor or build has no instruction set named '" + name + "'");
+}
+
+const Arithmetic& arithmetic(const std::string& set, bool narrow) {
+    const InstructionSet& found = find(set);
+    if (narrow && !found.bfloat16)
+        throw std::invalid_argument("instruction set '" + set + "' has no bfloat16 dot products");
+    return narrow ? *found.bfloat16 : *found.float32;
+}
+
+Rows rows_of(Address values, int64_t count, int64_t channels) { return {at<void>(values), count, channels}; }
+
+Groups groups_of(const std::array<Address, 4>& groups, int64_t count) {
+    return {count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]), at<int32_t>(groups[3])};
+}
+
+// sizes and strides: images, channels, three of space.
+Map map_of(Address values, int dtype, const std::array<int64_t, 5>& sizes, const std::array<int64_t, 5>& strides) {
+    return {at<void>(values), static_cast<Dtype>(dtype), sizes[0],   sizes[1],   {sizes[2], sizes[3], sizes[4]},
+            strides[0],       strides[1],                {strides[2], strides[3], strides[4]}};
+}
+
+// Multiply-adds a second of all threads together, on registers alone.
+double peak_rate(const std::string& set, bool narrow, int threads, double seconds) {
+    const Arithmetic& chosen = arithmetic(set, narrow);
+    std::vector<int64_t> done(static_cast<size_t>(threads));
+    const auto start = std::chrono::steady_clock::now();
+    const auto elapsed = [&] {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    Team::run(threads, [&](Team& team, int) {
+        team.for_each(threads, [&](int64_t member) {
+            while (elapsed() < seconds) done[member] += chosen.spin(4096);
+        });
+    });
+    int64_t total = 0;
+    for (int64_t part : done) total += part;
+    return static_cast<double>(total) / elapsed();
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+    module.doc() = "Compiled kernels of semicl_kernels; see semicl_kernels.backends.cpu.";
+    using Release = py::call_guard<py::gil_scoped_release>;
+
+    module.def("instruction_sets", [] {
+        std::vector<std::pair<std::string, bool>> sets;
+        for (const InstructionSet* set : instruction_sets()) sets.emplace_back(set->name, set->bfloat16 != nullptr);
+        return sets;
+    });
+    module.def("executed_multiply_adds", &executed_multiply_adds);
+    module.def("peak_rate", &peak_rate, Release());
+
+    module.def(
+        "logsumexp",
+        [](const std::string& set, bool narrow, int threads, Address rows, int64_t count, int64_t channels,
+           const std::array<Address, 4>& groups, int64_t group_count, float scale, Address lse) {
+            logsumexp(arithmetic(set, narrow), threads, rows_of(rows, count, channels), groups_of(groups, group_count),
+                      scale, at<float>(lse));
+        },
+        Release());
+    module.def(
+        "logsumexp_gradient",
+        [](const std::string& set, bool narrow, int threads, Address rows, int64_t count, int64_t channels,
+           const std::array<Address, 4>& groups, int64_t group_count, float scale, Address lse, Address grad,
+           Address gradient) {
+            logsumexp_gradient(arithmetic(set, narrow), threads, rows_of(rows, count, channels),
+                               groups_of(groups, group_count), scale, at<float>(lse), at<float>(grad),
+                               at<float>(gradient));
+        },
+        Release());
+    module.def(
+        "weighted_logsumexp",
+        [](const std::string& set, bool narrow, int threads, Address rows, int64_t count, int64_t channels,
+           const std::array<Address, 4>& groups, int64_t group_count, float scale, Address weights, Address lse,
+           Address gradient) {
+            weighted_logsumexp(arithmetic(set, narrow), threads, rows_of(rows, count, channels),
+                               groups_of(groups, group_count), scale, at<float>(weights), at<float>(lse),
+                               at<float>(gradient));
+        },
+        Release());
+    module.def(
+        "subtract_positives",
+        [](bool narrow, int threads, Address rows, int64_t count, int64_t channels,
+           const std::array<Address, 4>& groups, int64_t group_count, Address run_high, float scale, Address weights,
+           Address means, Address gradient) {
+            subtract_positives(narrow, threads, rows_of(rows, count, channels), groups_of(groups, group_count),
+                               at<int32_t>(run_high), scale, at<float>(weights), at<float>(means),
+                               at<float>(gradient));
+        },
+        Release());
+    module.def(
+        "undo_normalization",
+        [](bool narrow, int threads, Address rows, int64_t count, int64_t channels,
+           const std::array<Address, 4>& groups, int64_t group_count, Address inverse_lengths, Address gradient) {
+            undo_normalization(narrow, threads, rows_of(rows, count, channels), groups_of(groups, group_count),
+                               at<float>(inverse_lengths), at<float>(gradient));
+        },
+        Release());
+    module.def(
+        "gather_rows",
+        [](int threads, Address values, int dtype, const std::array<int64_t, 5>& sizes,
+           const std::array<int64_t, 5>& strides, Address row_of_point, bool normalize, bool narrow,
+           int64_t row_channels, Address rows, Address inverse_lengths) {
+            gather_rows(threads, map_of(values, dtype, sizes, strides), at<int32_t>(row_of_point), normalize, narrow,
+                        row_channels, at<void>(rows), at<float>(inverse_lengths));
+        },
+        Release());
+    module.def(
+        "scatter_rows",
+        [](int threads, Address rows, int64_t row_channels, Address row_of_point, float factor, Address values,
+           int dtype, const std::array<int64_t, 5>& sizes, const std::array<int64_t, 5>& strides) {
+            scatter_rows(threads, at<float>(rows), row_channels, at<int32_t>(row_of_point), factor,
+                         map_of(values, dtype, sizes, strides));
+        },
+        Release());
+}

@@ -1,0 +1,717 @@
+// The engine: which tiles are computed, by whom, in what order, and where their sums go.
+//
+// A *panel* is a run of anchors of one group; its tiles are the panel's rows against the group's columns, at most
+// kTileColumns at a time. The matrix exp(scale x_i . x_j) is symmetric, so of the anchors' square only tiles on and above
+// the diagonal are computed; a tile above it counts for its rows and, transposed, for its columns.
+//
+//   logsumexp            one sweep: exponentials, row sums and column sums; nothing is kept
+//   logsumexp_gradient   tiles become weights W at once, then two products: W^T x into the columns, W x into the rows
+//   weighted_logsumexp   a panel's exponentials against *all* columns are kept until its row sums are known, then become
+//                        weights: each similarity is computed once. Products: 6 a n C - 3 a R C operations for a anchors
+//                        of n points in panels of R, against 4 a a C + 8 a (n - a) C for the two calls above.
+//
+// Exponentials are taken of s - shift with shift = scale * max |x|^2 >= s, which one exponential serves for row and column.
+// Where exp(-2 shift) could leave the normal float32 numbers (or a row is not finite) the group takes the safe way
+// instead: maxima by rows, no column sums, two exponentials for a weight.
+//
+// Work is done in batches of panels, each of another group, whose tiles together fit the workspace. Inside a batch every
+// phase shares out iterations that write to disjoint places, each summing in a fixed order: results do not depend on the
+// number of threads. No thread allocates.
+#include "contrast.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "team.h"
+
+namespace semicl {
+namespace {
+
+constexpr int64_t kWorkspaceBytes = int64_t{16} << 20;
+constexpr int64_t kTileRowBytes = kTileStride * int64_t{sizeof(float)};
+constexpr int kSweepRows = 48;      // rows computed and swept while they are in the first cache
+constexpr int kDepthRows = 384;     // rows multiplied into the columns at a time; the operand stays in the second cache
+constexpr int kOutputRows = 96;     // rows of the gradient that one iteration of the last phase owns
+constexpr int kForwardPanel = 4 * kTileColumns;
+constexpr int kGradientPanel = 2 * kTileColumns;
+constexpr int kSmallestPanel = kSweepRows;
+constexpr int kSquareRows = 512;    // rows whose lengths one iteration measures
+constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so is its inverse
+constexpr float kNever = 3e38f;         // exp(s - kNever) is 0
+
+std::atomic<int64_t> executed{0};
+
+struct Free {
+    void operator()(void* p) const { std::free(p); }
+};
+
+// Uninitialised memory, aligned to a cache line.
+template <class T>
+class Buffer {
+public:
+    explicit Buffer(int64_t count) {
+        const size_t bytes = (static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(T) + 63) / 64 * 64;
+        memory_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+        if (!memory_) throw std::bad_alloc();
+    }
+    T* get() const { return memory_.get(); }
+    T& operator[](int64_t i) const { return memory_.get()[i]; }
+
+private:
+    std::unique_ptr<T, Free> memory_;
+};
+
+// How a tile's columns relate to its panel's rows.
+enum class Part {
+    own,    // the panel's own anchors: rows below the diagonal are left out, columns count too
+    later,  // anchors of later panels: columns count too
+    other,  // all else: the tile counts for its rows alone
+};
+
+struct Chunk {
+    int32_t panel;         // index into Plan::panels
+    int32_t first, width;  // columns, relative to the group
+    int32_t rows;          // the first `rows` rows of the panel
+    int32_t upper;         // of which the first `upper` lie above the diagonal
+    Part part;
+    int64_t values;        // offset of the tile in the workspace, in floats
+    int64_t sums;          // offset of the tile's row sums in the batch
+    bool columns_count() const { return part != Part::other; }
+};
+
+struct Panel {
+    int32_t group, first, rows;  // rows relative to the group
+    int32_t first_chunk, last_chunk;
+};
+
+struct RowBlock {
+    int32_t panel, first, rows;  // rows relative to the panel
+};
+
+struct Batch {
+    int32_t first_chunk, last_chunk, first_block, last_block;
+};
+
+struct Plan {
+    std::vector<Panel> panels;
+    std::vector<Chunk> chunks;
+    std::vector<RowBlock> blocks;
+    std::vector<Batch> batches;
+    int64_t values = 0;  // floats of workspace that the largest batch needs
+    int64_t sums = 0;    // likewise for row sums
+    int64_t similarity_cells = 0, product_cells = 0;
+};
+
+// Cuts panels into chunks and gathers them into batches.
+class Planner {
+public:
+    // `keep` tells whether the tiles stay in the workspace until the batch ends.
+    explicit Planner(bool keep) : keep_(keep) {}
+
+    void begin_panel(int32_t group, int32_t first, int32_t rows) {
+        group_ = group, first_ = first, rows_ = rows;
+        open_ = false;
+    }
+
+    void add_columns(int32_t begin, int32_t end, Part part) {
+        for (int32_t j = begin; j < end; j += kTileColumns) {
+            Chunk chunk{};
+            chunk.first = j, chunk.width = std::min<int32_t>(kTileColumns, end - j), chunk.part = part;
+            chunk.rows = part == Part::own ? j + chunk.width - first_ : rows_;
+            chunk.upper = part == Part::own ? j - first_ : rows_;
+            add(chunk);
+        }
+    }
+
+    // The floats of workspace that the open batch holds.
+    int64_t values() const { return values_; }
+
+    void close_batch() {
+        if (plan_.chunks.size() == static_cast<size_t>(batch_chunk_)) return;
+        if (open_) close_panel();
+        const int32_t first_block = static_cast<int32_t>(plan_.blocks.size());
+        for (size_t p = batch_panel_; p < plan_.panels.size(); ++p)
+            for (int32_t i = 0; i < plan_.panels[p].rows; i += kOutputRows)
+                plan_.blocks.push_back({static_cast<int32_t>(p), i, std::min(kOutputRows, plan_.panels[p].rows - i)});
+        plan_.batches.push_back({batch_chunk_, static_cast<int32_t>(plan_.chunks.size()), first_block,
+                                 static_cast<int32_t>(plan_.blocks.size())});
+        plan_.values = std::max(plan_.values, values_);
+        plan_.sums = std::max(plan_.sums, sums_);
+        values_ = sums_ = 0;
+        batch_chunk_ = static_cast<int32_t>(plan_.chunks.size());
+        batch_panel_ = plan_.panels.size();
+    }
+
+    void end_panel() {
+        if (open_) close_panel();
+    }
+
+    Plan finish() {
+        close_batch();
+        return std::move(plan_);
+    }
+
+private:
+    void add(Chunk chunk) {
+        const int64_t needed = keep_ ? (chunk.rows + 1) / 2 * 2 * int64_t{kTileStride} : 0;
+        if (values_ > 0 && (values_ + needed) * int64_t{sizeof(float)} > kWorkspaceBytes) close_batch();
+        if (!open_) {
+            plan_.panels.push_back({group_, first_, rows_, static_cast<int32_t>(plan_.chunks.size()), 0});
+            open_ = true;
+        }
+        chunk.panel = static_cast<int32_t>(plan_.panels.size()) - 1;
+        chunk.values = values_, chunk.sums = sums_;
+        values_ += needed, sums_ += chunk.rows;
+        plan_.similarity_cells += int64_t{chunk.rows} * chunk.width;
+        plan_.product_cells += int64_t{chunk.rows + chunk.upper} * chunk.width;
+        plan_.chunks.push_back(chunk);
+    }
+
+    void close_panel() {
+        plan_.panels.back().last_chunk = static_cast<int32_t>(plan_.chunks.size());
+        open_ = false;
+    }
+
+    Plan plan_;
+    bool keep_, open_ = false;
+    int32_t group_ = 0, first_ = 0, rows_ = 0, batch_chunk_ = 0;
+    size_t batch_panel_ = 0;
+    int64_t values_ = 0, sums_ = 0;
+};
+
+// What one thread works with.
+struct Scratch {
+    float* panels;       // packed columns of a tile
+    float* values;       // a tile's worth of swept rows
+    float column_sums[kTileColumns], maxima[kSweepRows];
+    float column_factors[kTileColumns], column_lses[kTileColumns];
+    int32_t skip_low[kTileColumns], skip_high[kTileColumns];
+};
+
+class Engine {
+public:
+    Engine(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale)
+        : arithmetic_(arithmetic),
+          rows_(rows),
+          groups_(groups),
+          scale_(scale),
+          channels_(rows.channels),
+          units_(arithmetic.paired ? rows.channels / 2 : rows.channels),
+          threads_(worthwhile_threads(threads)),
+          shifts_(static_cast<size_t>(groups.count)),
+          panels_(threads_ * kTileColumns * units_),
+          swept_(threads_ * kSweepRows * int64_t{kTileStride}),
+          scratch_(static_cast<size_t>(threads_)) {
+        for (int t = 0; t < threads_; ++t) {
+            scratch_[t].panels = panels_.get() + t * kTileColumns * units_;
+            scratch_[t].values = swept_.get() + t * kSweepRows * int64_t{kTileStride};
+        }
+        measure_shifts();
+    }
+
+    std::vector<int32_t> all_groups() const {
+        std::vector<int32_t> live;
+        for (int64_t g = 0; g < groups_.count; ++g)
+            if (groups_.anchors[g] > 0) live.push_back(static_cast<int32_t>(g));
+        return live;
+    }
+
+    void logsumexp(const std::vector<int32_t>& live, float* lse);
+    void gradient(const std::vector<int32_t>& live, const float* lse, const float* grad, float* out);
+    void weighted(const float* weights, float* lse, float* out);
+
+private:
+    int64_t offset(int32_t g) const { return groups_.offsets[g]; }
+    int32_t points(int32_t g) const { return groups_.offsets[g + 1] - groups_.offsets[g]; }
+    int32_t anchors(int32_t g) const { return groups_.anchors[g]; }
+    bool safe_needed(int32_t g) const { return !(shifts_[g] <= kLargestShift); }
+    const void* row(int64_t i) const { return static_cast<const float*>(rows_.values) + i * units_; }
+
+    int worthwhile_threads(int threads) const;
+    void measure_shifts();
+    float largest_square(int64_t begin, int64_t end) const;
+
+    Plan plan_logsumexp(const std::vector<int32_t>& live) const;
+    Plan plan_gradient(const std::vector<int32_t>& live) const;
+    Plan plan_weighted(const std::vector<int32_t>& live) const;
+    int32_t resident_rows(int32_t g) const;
+    bool one_pass_pays(int32_t g) const;
+
+    Tile columns_of(const Plan& plan, const Chunk& chunk, Scratch& scratch) const;
+    Tile rows_of(const Tile& columns, const Plan& plan, const Chunk& chunk, int32_t first, float* values) const;
+    void pack(const Plan& plan, const Chunk& chunk, Scratch& scratch) const;
+    void similarities(const Tile& tile, Scratch& scratch) const;
+
+    void interleave();
+    const void* operand(int32_t g, int32_t local) const;
+    void clear(Team& team, const std::vector<int32_t>& live, float* gradient) const;
+    void into_columns(const Plan& plan, const Chunk& chunk, const float* values, float* gradient) const;
+    void into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const;
+    void load_column_factors(const Tile& tile, const float* factors, const float* lses, bool count, Scratch& scratch) const;
+    double sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const float* sums) const;
+
+    const Arithmetic& arithmetic_;
+    const Rows rows_;
+    const Groups groups_;
+    const float scale_;
+    const int64_t channels_, units_;
+    const int threads_;
+    std::vector<float> shifts_;
+    Buffer<float> panels_, swept_;
+    std::vector<Scratch> scratch_;
+    std::vector<int64_t> pair_rows_;  // per group: its first interleaved pair of rows, anchors and others apart
+    std::unique_ptr<Buffer<float>> pairs_;
+};
+
+int Engine::worthwhile_threads(int threads) const {
+    int64_t cells = 0;
+    for (int64_t g = 0; g < groups_.count; ++g) cells += int64_t{groups_.anchors[g]} * points(static_cast<int32_t>(g));
+    return cells * channels_ < (int64_t{1} << 21) ? 1 : std::max(threads, 1);  // a thread costs about 20 us to start
+}
+
+float Engine::largest_square(int64_t begin, int64_t end) const {
+    float largest = 0.0f;
+    for (int64_t i = begin; i < end; ++i) {
+        float parts[16] = {};
+        if (arithmetic_.paired) {
+            const uint32_t* units = static_cast<const uint32_t*>(row(i));
+            for (int64_t u = 0; u < units_; ++u) {
+                const uint32_t bits[2] = {units[u] << 16, units[u] & 0xffff0000u};
+                float v[2];
+                std::memcpy(v, bits, sizeof v);
+                parts[u % 8] += v[0] * v[0] + v[1] * v[1];
+            }
+        } else {
+            const float* v = static_cast<const float*>(row(i));
+            for (int64_t c = 0; c < channels_; c += 16)
+                for (int lane = 0; lane < 16; ++lane) parts[lane] += v[c + lane] * v[c + lane];
+        }
+        float square = 0.0f;
+        for (float part : parts) square += part;
+        largest = square > largest || square != square ? square : largest;
+        if (largest != largest) return largest;
+    }
+    return largest;
+}
+
+void Engine::measure_shifts() {
+    struct Block {
+        int32_t group;
+        int64_t begin, end;
+    };
+    std::vector<Block> blocks;
+    for (int32_t g : all_groups())
+        for (int64_t begin = offset(g), end = begin + points(g); begin < end; begin += kSquareRows)
+            blocks.push_back({g, begin, std::min(begin + kSquareRows, end)});
+    std::vector<float> squares(blocks.size());
+    Team::run(threads_, [&](Team& team, int) {
+        team.for_each(static_cast<int64_t>(blocks.size()),
+                      [&](int64_t b) { squares[b] = largest_square(blocks[b].begin, blocks[b].end); });
+    });
+    for (size_t b = 0; b < blocks.size(); ++b) {
+        const float shift = std::fabs(scale_) * squares[b];
+        float& largest = shifts_[blocks[b].group];
+        largest = shift > largest || shift != shift ? shift : largest;
+    }
+}
+
+// ---- plans -----------------------------------------------------------------------------------------------------------
+
+int32_t panels_in(int32_t anchors, int32_t rows) { return (anchors + rows - 1) / rows; }
+
+// Calls plan(group, first, rows) for every panel, first the first panel of every group and so on: two panels of a group
+// never share a batch, since both add to its columns. `rows_of(group)` is the height of its panels.
+template <class RowsOf, class AnchorsOf, class PlanPanel>
+Plan plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, AnchorsOf anchors_of,
+                 PlanPanel plan_panel) {
+    int32_t rounds = 0;
+    for (int32_t g : live) rounds = std::max(rounds, panels_in(anchors_of(g), rows_of(g)));
+    for (int32_t round = 0; round < rounds; ++round) {
+        for (int32_t g : live) {
+            const int32_t height = rows_of(g), first = round * height;
+            if (first >= anchors_of(g)) continue;
+            const int32_t rows = std::min(height, anchors_of(g) - first);
+            planner.begin_panel(g, first, rows);
+            plan_panel(planner, g, first, rows);
+            planner.end_panel();
+        }
+        planner.close_batch();
+    }
+    return planner.finish();
+}
+
+Plan Engine::plan_logsumexp(const std::vector<int32_t>& live) const {
+    return plan_rounds(
+        Planner(false), live, [](int32_t) { return kForwardPanel; }, [&](int32_t g) { return anchors(g); },
+        [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
+            if (safe_needed(g)) {
+                planner.add_columns(0, points(g), Part::other);
+                return;
+            }
+            planner.add_columns(first, first + rows, Part::own);
+            planner.add_columns(first + rows, anchors(g), Part::later);
+            planner.add_columns(anchors(g), points(g), Part::other);
+        });
+}
+
+Plan Engine::plan_gradient(const std::vector<int32_t>& live) const {
+    return plan_rounds(
+        Planner(true), live, [](int32_t) { return kGradientPanel; }, [&](int32_t g) { return anchors(g); },
+        [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
+            planner.add_columns(first, first + rows, Part::own);
+            planner.add_columns(first + rows, anchors(g), Part::later);
+            planner.add_columns(anchors(g), points(g), Part::other);
+        });
+}
+
+// The rows of a panel whose tiles against the whole group fit the workspace: all anchors, else whole tiles, else less.
+int32_t Engine::resident_rows(int32_t g) const {
+    const int64_t tiles = points(g) / kTileColumns + 4;  // ragged: own, before, after, others
+    const int64_t fit = kWorkspaceBytes / (tiles * kTileRowBytes) - 1;
+    if (fit >= anchors(g)) return anchors(g);
+    if (fit >= kTileColumns) return static_cast<int32_t>(fit / kTileColumns * kTileColumns);
+    return static_cast<int32_t>(fit / kSweepRows * kSweepRows);
+}
+
+bool Engine::one_pass_pays(int32_t g) const {
+    const int32_t resident = resident_rows(g);
+    if (safe_needed(g) || resident < std::min<int32_t>(kSmallestPanel, anchors(g))) return false;
+    const double a = anchors(g), n = points(g);
+    return 6 * a * n - 3 * a * resident <= 4 * a * a + 8 * a * (n - a);
+}
+
+Plan Engine::plan_weighted(const std::vector<int32_t>& live) const {
+    return plan_rounds(
+        Planner(true), live, [&](int32_t g) { return resident_rows(g); }, [&](int32_t g) { return anchors(g); },
+        [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
+            // A panel needs all its columns in one batch.
+            const int64_t needed = int64_t{rows + 1} * kTileStride * (points(g) / kTileColumns + 4);
+            if ((planner.values() + needed) * int64_t{sizeof(float)} > kWorkspaceBytes) planner.close_batch();
+            planner.begin_panel(g, first, rows);
+            planner.add_columns(0, first, Part::other);
+            planner.add_columns(first, first + rows, Part::own);
+            planner.add_columns(first + rows, anchors(g), Part::other);
+            planner.add_columns(anchors(g), points(g), Part::other);
+        });
+}
+
+// ---- tiles -----------------------------------------------------------------------------------------------------------
+
+// The tile of a whole chunk without its rows: the columns' ranges, padded, and their union.
+Tile Engine::columns_of(const Plan& plan, const Chunk& chunk, Scratch& scratch) const {
+    const Panel& panel = plan.panels[chunk.panel];
+    const int64_t base = offset(panel.group);
+    Tile tile{};
+    tile.columns = chunk.width;
+    tile.first_column = base + chunk.first;
+    tile.column_skip_low = scratch.skip_low;
+    tile.column_skip_high = scratch.skip_high;
+    std::fill(scratch.skip_low, scratch.skip_low + kTileColumns, 0);
+    std::fill(scratch.skip_high, scratch.skip_high + kTileColumns, 0);
+    if (!chunk.columns_count()) return tile;
+    tile.skip_low = INT32_MAX;
+    for (int j = 0; j < chunk.width; ++j) {
+        const int32_t low = groups_.skip_low[tile.first_column + j], high = groups_.skip_high[tile.first_column + j];
+        if (low >= high) continue;
+        scratch.skip_low[j] = low, scratch.skip_high[j] = high;
+        tile.skip_low = std::min(tile.skip_low, low), tile.skip_high = std::max(tile.skip_high, high);
+    }
+    return tile;
+}
+
+// The rows [first, first + kSweepRows) of a chunk, at `values`.
+Tile Engine::rows_of(const Tile& columns, const Plan& plan, const Chunk& chunk, int32_t first, float* values) const {
+    const Panel& panel = plan.panels[chunk.panel];
+    Tile tile = columns;
+    tile.values = values;
+    tile.rows = std::min(kSweepRows, chunk.rows - first);
+    tile.upper_rows = chunk.columns_count() ? std::clamp(chunk.upper - first, 0, tile.rows) : 0;
+    tile.first_row = offset(panel.group) + panel.first + first;
+    tile.row_skip_low = groups_.skip_low + tile.first_row;
+    tile.row_skip_high = groups_.skip_high + tile.first_row;
+    return tile;
+}
+
+void Engine::pack(const Plan& plan, const Chunk& chunk, Scratch& scratch) const {
+    arithmetic_.pack_columns(row(offset(plan.panels[chunk.panel].group) + chunk.first), chunk.width, units_,
+                             scratch.panels);
+}
+
+void Engine::similarities(const Tile& tile, Scratch& scratch) const {
+    arithmetic_.similarity(row(tile.first_row), tile.rows, scratch.panels, tile.columns, units_, tile.values);
+}
+
+double Engine::sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const float* sums) const {
+    double sum = 0.0;
+    for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c)
+        if (i < plan.chunks[c].rows) sum += sums[plan.chunks[c].sums + i];
+    return sum;
+}
+
+// ---- log-sum-exp -----------------------------------------------------------------------------------------------------
+
+void Engine::logsumexp(const std::vector<int32_t>& live, float* lse) {
+    const Plan plan = plan_logsumexp(live);
+    executed += plan.similarity_cells * channels_;
+    Buffer<float> sums(plan.sums), maxima(plan.sums);
+    Buffer<double> column_sums(rows_.count);
+    std::fill_n(column_sums.get(), rows_.count, 0.0);
+
+    const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
+        const bool safe = safe_needed(plan.panels[chunk.panel].group);
+        const float shift = shifts_[plan.panels[chunk.panel].group];
+        const Tile columns = columns_of(plan, chunk, scratch);
+        pack(plan, chunk, scratch);
+        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+            const Tile tile = rows_of(columns, plan, chunk, first, scratch.values);
+            float* row_sums = sums.get() + chunk.sums + first;
+            similarities(tile, scratch);
+            if (safe) {
+                arithmetic_.safe_row_sums(tile, scale_, maxima.get() + chunk.sums + first, row_sums);
+                continue;
+            }
+            arithmetic_.exponentials(tile, scale_, shift, row_sums, scratch.column_sums);
+            if (chunk.columns_count())
+                for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
+        }
+    };
+    const auto finish = [&](const RowBlock& block) {
+        const Panel& panel = plan.panels[block.panel];
+        const int64_t base = offset(panel.group) + panel.first;
+        for (int32_t i = block.first; i < block.first + block.rows; ++i) {
+            if (!safe_needed(panel.group)) {
+                const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
+                lse[base + i] = static_cast<float>(shifts_[panel.group] + std::log(sum));
+                continue;
+            }
+            float largest = -INFINITY;
+            for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+                const float m = maxima[plan.chunks[c].sums + i];
+                largest = m > largest || m != m ? m : largest;
+            }
+            double sum = 0.0;
+            for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+                const float m = maxima[plan.chunks[c].sums + i];
+                if (m != -INFINITY) sum += sums[plan.chunks[c].sums + i] * std::exp(static_cast<double>(m) - largest);
+            }
+            lse[base + i] = largest == -INFINITY ? largest : static_cast<float>(largest + std::log(sum));
+        }
+    };
+    Team::run(threads_, [&](Team& team, int member) {
+        for (const Batch& batch : plan.batches) {
+            team.for_each(batch.last_chunk - batch.first_chunk,
+                          [&](int64_t c) { sweep(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+            team.for_each(batch.last_block - batch.first_block,
+                          [&](int64_t b) { finish(plan.blocks[batch.first_block + b]); });
+        }
+    });
+}
+
+// ---- gradient --------------------------------------------------------------------------------------------------------
+
+// Interleaves the rows for the bfloat16 products, anchors and others of a group apart so that each begins a pair.
+void Engine::interleave() {
+    if (!arithmetic_.paired || pairs_) return;
+    int64_t pairs = 0;
+    for (int64_t g = 0; g < groups_.count; ++g) {
+        const int32_t group = static_cast<int32_t>(g);
+        pair_rows_.push_back(pairs);
+        if (anchors(group) > 0) pairs += (anchors(group) + 1) / 2 + (points(group) - anchors(group) + 1) / 2;
+    }
+    pairs_ = std::make_unique<Buffer<float>>(pairs * channels_);
+    const std::vector<int32_t> live = all_groups();
+    Team::run(threads_, [&](Team& team, int) {
+        team.for_each(2 * static_cast<int64_t>(live.size()), [&](int64_t k) {
+            const int32_t g = live[k / 2], first = k % 2 ? anchors(g) : 0, end = k % 2 ? points(g) : anchors(g);
+            const int64_t pair = pair_rows_[g] + (k % 2 ? (anchors(g) + 1) / 2 : 0);
+            arithmetic_.interleave_rows(row(offset(g) + first), end - first, channels_, pairs_->get() + pair * channels_);
+        });
+    });
+}
+
+// The rows from `local` on as the right operand of a product; `local` is even from the start of the anchors or the others.
+const void* Engine::operand(int32_t g, int32_t local) const {
+    if (!arithmetic_.paired) return row(offset(g) + local);
+    const int64_t pair = local < anchors(g) ? local / 2 : (anchors(g) + 1) / 2 + (local - anchors(g)) / 2;
+    return pairs_->get() + (pair_rows_[g] + pair) * channels_;
+}
+
+void Engine::clear(Team& team, const std::vector<int32_t>& live, float* gradient) const {
+    team.for_each(static_cast<int64_t>(live.size()), [&](int64_t k) {
+        std::fill_n(gradient + offset(live[k]) * channels_, points(live[k]) * channels_, 0.0f);
+    });
+}
+
+void Engine::into_columns(const Plan& plan, const Chunk& chunk, const float* values, float* gradient) const {
+    const Panel& panel = plan.panels[chunk.panel];
+    float* out = gradient + (offset(panel.group) + chunk.first) * channels_;
+    for (int32_t first = 0; first < chunk.upper; first += kDepthRows)
+        arithmetic_.multiply_into_columns(values + chunk.values + first * int64_t{kTileStride},
+                                          std::min(kDepthRows, chunk.upper - first), chunk.width,
+                                          operand(panel.group, panel.first + first), channels_, out);
+}
+
+void Engine::into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const {
+    const Panel& panel = plan.panels[block.panel];
+    float* out = gradient + (offset(panel.group) + panel.first + block.first) * channels_;
+    for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+        const Chunk& chunk = plan.chunks[c];
+        const int32_t rows = std::min(block.rows, chunk.rows - block.first);
+        if (rows > 0)
+            arithmetic_.multiply_into_rows(values + chunk.values, block.first, rows, chunk.width,
+                                           operand(panel.group, chunk.first), channels_, out);
+    }
+}
+
+// The columns' factors and log-sum-exps as padded arrays; 0 and kNever for columns that do not count.
+void Engine::load_column_factors(const Tile& tile, const float* factors, const float* lses, bool count,
+                                 Scratch& scratch) const {
+    const int held = count ? tile.columns : 0;
+    std::copy_n(factors + tile.first_column, held, scratch.column_factors);
+    std::copy_n(lses + tile.first_column, held, scratch.column_lses);
+    std::fill(scratch.column_factors + held, scratch.column_factors + kTileColumns, 0.0f);
+    std::fill(scratch.column_lses + held, scratch.column_lses + kTileColumns, kNever);
+}
+
+void Engine::gradient(const std::vector<int32_t>& live, const float* lse, const float* grad, float* out) {
+    interleave();
+    const Plan plan = plan_gradient(live);
+    executed += (plan.similarity_cells + plan.product_cells) * channels_;
+    Buffer<float> values(plan.values), factors(rows_.count), lses(rows_.count);
+
+    // scale grad_i e^{shift - lse_i}, without the exponential where the group is safe; nothing where D(i) is empty.
+    const auto prepare = [&](int32_t g) {
+        for (int64_t i = offset(g); i < offset(g) + anchors(g); ++i) {
+            const bool counts = lse[i] != -INFINITY && grad[i] != 0.0f;
+            lses[i] = counts ? lse[i] : kNever;
+            factors[i] = !counts ? 0.0f : scale_ * grad[i] * (safe_needed(g) ? 1.0f : std::exp(shifts_[g] - lse[i]));
+        }
+    };
+    const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
+        const int32_t group = plan.panels[chunk.panel].group;
+        const Tile columns = columns_of(plan, chunk, scratch);
+        load_column_factors(columns, factors.get(), lses.get(), chunk.columns_count(), scratch);
+        pack(plan, chunk, scratch);
+        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+            const Tile tile =
+                rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
+            similarities(tile, scratch);
+            if (safe_needed(group)) {
+                arithmetic_.safe_weigh(tile, scale_, factors.get() + tile.first_row, lses.get() + tile.first_row,
+                                       scratch.column_factors, scratch.column_lses);
+            } else {
+                arithmetic_.exponentials(tile, scale_, shifts_[group], scratch.maxima, scratch.column_sums);
+                arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
+            }
+            arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
+        }
+        into_columns(plan, chunk, values.get(), out);
+    };
+    Team::run(threads_, [&](Team& team, int member) {
+        clear(team, live, out);
+        team.for_each(static_cast<int64_t>(live.size()), [&](int64_t k) { prepare(live[k]); });
+        for (const Batch& batch : plan.batches) {
+            team.for_each(batch.last_chunk - batch.first_chunk,
+                          [&](int64_t c) { weigh(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+            team.for_each(batch.last_block - batch.first_block, [&](int64_t b) {
+                into_rows(plan, plan.blocks[batch.first_block + b], values.get(), out);
+            });
+        }
+    });
+}
+
+// ---- both at once ----------------------------------------------------------------------------------------------------
+
+void Engine::weighted(const float* weights, float* lse, float* out) {
+    interleave();
+    std::vector<int32_t> together, apart;
+    for (int32_t g : all_groups()) (one_pass_pays(g) ? together : apart).push_back(g);
+    if (!apart.empty()) {
+        logsumexp(apart, lse);
+        gradient(apart, lse, weights, out);
+    }
+    const Plan plan = plan_weighted(together);
+    executed += (plan.similarity_cells + plan.product_cells) * channels_;
+    Buffer<float> values(plan.values), sums(plan.sums), factors(rows_.count);
+    Buffer<double> column_sums(rows_.count);
+
+    const auto start = [&](int32_t g) {
+        std::fill_n(column_sums.get() + offset(g), points(g), 0.0);
+        std::fill_n(factors.get() + offset(g), points(g), 0.0f);
+    };
+    const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
+        const Tile columns = columns_of(plan, chunk, scratch);
+        pack(plan, chunk, scratch);
+        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+            const Tile tile =
+                rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
+            similarities(tile, scratch);
+            arithmetic_.exponentials(tile, scale_, shifts_[plan.panels[chunk.panel].group],
+                                     sums.get() + chunk.sums + first, scratch.column_sums);
+            if (chunk.columns_count())
+                for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
+        }
+    };
+    const auto finish = [&](const RowBlock& block) {
+        const Panel& panel = plan.panels[block.panel];
+        const int64_t base = offset(panel.group) + panel.first;
+        for (int32_t i = block.first; i < block.first + block.rows; ++i) {
+            const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
+            lse[base + i] = static_cast<float>(shifts_[panel.group] + std::log(sum));
+            factors[base + i] = sum == 0.0 ? 0.0f : static_cast<float>(scale_ * weights[base + i] / sum);
+        }
+    };
+    const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
+        const Tile columns = columns_of(plan, chunk, scratch);
+        load_column_factors(columns, factors.get(), factors.get(), chunk.columns_count(), scratch);
+        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+            const Tile tile =
+                rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
+            arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
+            arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
+        }
+        into_columns(plan, chunk, values.get(), out);
+    };
+    Team::run(threads_, [&](Team& team, int member) {
+        clear(team, together, out);
+        team.for_each(static_cast<int64_t>(together.size()), [&](int64_t k) { start(together[k]); });
+        for (const Batch& batch : plan.batches) {
+            const int64_t chunks = batch.last_chunk - batch.first_chunk, blocks = batch.last_block - batch.first_block;
+            team.for_each(chunks, [&](int64_t c) { sweep(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+            team.for_each(blocks, [&](int64_t b) { finish(plan.blocks[batch.first_block + b]); });
+            team.for_each(chunks, [&](int64_t c) { weigh(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+            team.for_each(blocks, [&](int64_t b) {
+                into_rows(plan, plan.blocks[batch.first_block + b], values.get(), out);
+            });
+        }
+    });
+}
+
+}  // namespace
+
+void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
+               float* lse) {
+    Engine engine(arithmetic, threads, rows, groups, scale);
+    engine.logsumexp(engine.all_groups(), lse);
+}
+
+void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
+                        const float* lse, const float* grad, float* gradient) {
+    Engine engine(arithmetic, threads, rows, groups, scale);
+    engine.gradient(engine.all_groups(), lse, grad, gradient);
+}
+
+void weighted_logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
+                        const float* weights, float* lse, float* gradient) {
+    Engine(arithmetic, threads, rows, groups, scale).weighted(weights, lse, gradient);
+}
+
+int64_t executed_multiply_adds() { return executed.load(); }
+
+}  // namespace semicl

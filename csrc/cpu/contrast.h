@@ -1,0 +1,36 @@
+// The grouped log-sum-exp, its gradient, and the whole contrast with its gradient in one pass, on packed rows.
+#pragma once
+#include <cstdint>
+
+#include "tiles.h"
+
+namespace semicl {
+
+// Rows of C values cut into groups [offsets[g], offsets[g + 1]); the first anchors[g] rows of a group are its anchors, and
+// anchor i leaves the columns [skip_low[i], skip_high[i]) out of its denominator D(i).
+struct Groups {
+    int64_t count;
+    const int32_t *offsets, *anchors, *skip_low, *skip_high;
+};
+
+struct Rows {
+    const void* values;  // float or bfloat16, as the arithmetic takes them
+    int64_t count, channels;
+};
+
+// lse[i] = log sum over D(i) of exp(scale x_i . x_j) for the anchors (-inf where D(i) is empty); others are left alone.
+void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale, float* lse);
+
+// gradient (rows.count x channels) <- d(sum_i grad[i] lse[i]) / d rows, in the groups that have an anchor.
+void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
+                        const float* lse, const float* grad, float* gradient);
+
+// lse as above and gradient <- d(sum_i weights[i] lse[i]) / d rows together, with the similarities computed once where
+// that costs less than twice over half of them.
+void weighted_logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
+                        const float* weights, float* lse, float* gradient);
+
+// The multiply-adds executed in this process by the calls above.
+int64_t executed_multiply_adds();
+
+}  // namespace semicl

@@ -1,0 +1,127 @@
+// Points are visited in the order of the map, kBlock of a line at a time, so that every cache line of every channel is
+// read or written once; rows are whole in memory and may be visited in any order.
+#include "features.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "numbers.h"
+#include "team.h"
+
+namespace semicl {
+namespace {
+
+constexpr int kBlock = 32;         // points of a line taken together
+constexpr int kBlockStride = 48;   // floats from channel to channel: not a power of two
+constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
+constexpr float kSmallestLength = 1e-12f;          // as torch.nn.functional.normalize
+
+struct Block {
+    int64_t point;   // of its first point, in the order of the map
+    int64_t offset;  // of its first value in the map
+    int held;
+};
+
+// Calls visit(block, scratch) for every block, shared out over the threads.
+template <class Visit>
+void for_each_block(int threads, const Map& map, Visit visit) {
+    const int64_t per_line = (map.space[2] + kBlock - 1) / kBlock;
+    const int64_t lines = map.images * map.space[0] * map.space[1];
+    const int team_size = map.points() * map.channels < kWorthwhile ? 1 : std::max(threads, 1);
+    std::vector<float> scratch(static_cast<size_t>(team_size * map.channels * kBlockStride));
+    Team::run(team_size, [&](Team& team, int member) {
+        float* own = scratch.data() + member * map.channels * kBlockStride;
+        team.for_each(lines, [&](int64_t line) {
+            const int64_t y = line % map.space[1], z = line / map.space[1] % map.space[0];
+            const int64_t image = line / map.space[1] / map.space[0];
+            const int64_t start =
+                image * map.image_stride + z * map.space_stride[0] + y * map.space_stride[1];
+            for (int64_t b = 0; b < per_line; ++b) {
+                const int64_t x = b * kBlock;
+                visit(Block{line * map.space[2] + x, start + x * map.space_stride[2],
+                            static_cast<int>(std::min<int64_t>(kBlock, map.space[2] - x))},
+                      own);
+            }
+        });
+    });
+}
+
+template <class Value>
+void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
+            int64_t row_channels, void* rows, float* inverse_lengths) {
+    const Value* values = static_cast<const Value*>(map.values);
+    for_each_block(threads, map, [&](const Block& block, float* channels) {
+        const int32_t* row_of = row_of_point + block.point;
+        if (std::all_of(row_of, row_of + block.held, [](int32_t row) { return row < 0; })) return;
+        float squares[kBlock] = {};
+        for (int64_t c = 0; c < map.channels; ++c) {
+            const Value* from = values + block.offset + c * map.channel_stride;
+            float* to = channels + c * kBlockStride;
+            if (map.space_stride[2] == 1)
+                for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p]);
+            else
+                for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p * map.space_stride[2]]);
+            for (int p = 0; p < block.held; ++p) squares[p] += to[p] * to[p];
+        }
+        for (int p = 0; p < block.held; ++p) {
+            if (row_of[p] < 0) continue;
+            const float length = std::sqrt(squares[p]);
+            const float inverse = normalize ? 1.0f / (length < kSmallestLength ? kSmallestLength : length) : 1.0f;
+            inverse_lengths[row_of[p]] = inverse;
+            const auto fill = [&](auto* row) {
+                for (int64_t c = 0; c < map.channels; ++c) from_float(channels[c * kBlockStride + p] * inverse, row[c]);
+                for (int64_t c = map.channels; c < row_channels; ++c) from_float(0.0f, row[c]);
+            };
+            if (narrow)
+                fill(static_cast<BFloat16*>(rows) + row_of[p] * row_channels);
+            else
+                fill(static_cast<float*>(rows) + row_of[p] * row_channels);
+        }
+    });
+}
+
+template <class Value>
+void scatter(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, float factor,
+             const Map& map) {
+    Value* values = static_cast<Value*>(map.values);
+    for_each_block(threads, map, [&](const Block& block, float* channels) {
+        const int32_t* row_of = row_of_point + block.point;
+        for (int p = 0; p < block.held; ++p) {
+            const float* row = rows + std::max(row_of[p], 0) * row_channels;
+            if (row_of[p] < 0)
+                for (int64_t c = 0; c < map.channels; ++c) channels[c * kBlockStride + p] = 0.0f;
+            else
+                for (int64_t c = 0; c < map.channels; ++c) channels[c * kBlockStride + p] = factor * row[c];
+        }
+        for (int64_t c = 0; c < map.channels; ++c) {
+            Value* to = values + block.offset + c * map.channel_stride;
+            const float* from = channels + c * kBlockStride;
+            if (map.space_stride[2] == 1)
+                for (int p = 0; p < block.held; ++p) from_float(from[p], to[p]);
+            else
+                for (int p = 0; p < block.held; ++p) from_float(from[p], to[p * map.space_stride[2]]);
+        }
+    });
+}
+
+}  // namespace
+
+void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
+                 int64_t row_channels, void* rows, float* inverse_lengths) {
+    const auto gather_as = map.dtype == Dtype::float32    ? gather<float>
+                           : map.dtype == Dtype::bfloat16 ? gather<BFloat16>
+                                                          : gather<Float16>;
+    gather_as(threads, map, row_of_point, normalize, narrow, row_channels, rows, inverse_lengths);
+}
+
+void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, float factor,
+                  const Map& map) {
+    const auto scatter_as = map.dtype == Dtype::float32    ? scatter<float>
+                            : map.dtype == Dtype::bfloat16 ? scatter<BFloat16>
+                                                           : scatter<Float16>;
+    scatter_as(threads, rows, row_channels, row_of_point, factor, map);
+}
+
+}  // namespace semicl

@@ -1,0 +1,28 @@
+// From feature maps to packed rows and back.
+#pragma once
+#include <cstdint>
+
+namespace semicl {
+
+enum class Dtype : int { float32 = 0, bfloat16 = 1, float16 = 2 };
+
+// A map of features or of their gradient: (images, channels, *space), any strides (in elements), space padded to 3-D.
+struct Map {
+    void* values;
+    Dtype dtype;
+    int64_t images, channels, space[3];
+    int64_t image_stride, channel_stride, space_stride[3];
+    int64_t points() const { return images * space[0] * space[1] * space[2]; }
+};
+
+// rows[r] <- the channels of the point whose entry in row_of_point is r (-1: the point is left out), divided by their
+// length where `normalize`, padded with zeros to row_channels; inverse_lengths[r] <- what they were multiplied by.
+// rows is float, or bfloat16 where the map is and `narrow`. row_of_point runs over the points in order.
+void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
+                 int64_t row_channels, void* rows, float* inverse_lengths);
+
+// map <- factor * rows[row_of_point], 0 where a point is left out. rows is float.
+void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, float factor,
+                  const Map& map);
+
+}  // namespace semicl

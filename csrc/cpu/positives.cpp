@@ -1,0 +1,122 @@
+#include "positives.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "numbers.h"
+#include "team.h"
+
+namespace semicl {
+namespace {
+
+constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
+constexpr float kLargestInverse = 1e12f;           // shorter rows were divided by a constant, not by their length
+constexpr int64_t kRowsAtOnce = 256;
+
+struct Run {
+    int64_t begin, end;
+};
+
+// The class runs of the anchors.
+std::vector<Run> class_runs(const Groups& groups, const int32_t* run_high) {
+    std::vector<Run> runs;
+    for (int64_t g = 0; g < groups.count; ++g)
+        for (int64_t i = groups.offsets[g], end = i + groups.anchors[g]; i < end;) {
+            const int64_t next = std::clamp<int64_t>(run_high[i], i + 1, end);
+            runs.push_back({i, next});
+            i = next;
+        }
+    return runs;
+}
+
+// The rows of the groups that have anchors, a few at a time.
+std::vector<Run> live_rows(const Groups& groups) {
+    std::vector<Run> parts;
+    for (int64_t g = 0; g < groups.count; ++g)
+        if (groups.anchors[g] > 0)
+            for (int64_t i = groups.offsets[g]; i < groups.offsets[g + 1]; i += kRowsAtOnce)
+                parts.push_back({i, std::min<int64_t>(i + kRowsAtOnce, groups.offsets[g + 1])});
+    return parts;
+}
+
+int team_size(int threads, const Rows& rows) {
+    return rows.count * rows.channels < kWorthwhile ? 1 : std::max(threads, 1);
+}
+
+template <class Value>
+double dot(const Value* row, const double* other, int64_t channels) {
+    double sum = 0.0;
+    for (int64_t c = 0; c < channels; ++c) sum += to_float(row[c]) * other[c];
+    return sum;
+}
+
+template <class Value>
+void positives(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
+               const float* weights, float* means, float* gradient) {
+    const Value* values = static_cast<const Value*>(rows.values);
+    const int64_t channels = rows.channels;
+    const std::vector<Run> runs = class_runs(groups, run_high);
+    const int size = team_size(threads, rows);
+    std::vector<double> scratch(static_cast<size_t>(size * 3 * channels));
+    Team::run(size, [&](Team& team, int member) {
+        double* sum = scratch.data() + member * 3 * channels;
+        double *weighted = sum + channels, *self = weighted + channels;
+        team.for_each(static_cast<int64_t>(runs.size()), [&](int64_t k) {
+            const Run run = runs[k];
+            if (run.end - run.begin < 2) return;
+            const double each = scale / static_cast<double>(run.end - run.begin - 1);
+            std::fill(sum, sum + 2 * channels, 0.0);
+            for (int64_t i = run.begin; i < run.end; ++i)
+                for (int64_t c = 0; c < channels; ++c) {
+                    const double v = to_float(values[i * channels + c]);
+                    sum[c] += v, weighted[c] += each * weights[i] * v;
+                }
+            for (int64_t i = run.begin; i < run.end; ++i) {
+                const Value* row = values + i * channels;
+                for (int64_t c = 0; c < channels; ++c) self[c] = sum[c] - to_float(row[c]);
+                means[i] = static_cast<float>(each * dot(row, self, channels));
+                const double own = each * weights[i];
+                for (int64_t c = 0; c < channels; ++c)
+                    gradient[i * channels + c] -=
+                        static_cast<float>(own * self[c] + weighted[c] - own * to_float(row[c]));
+            }
+        });
+    });
+}
+
+template <class Value>
+void across(int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths, float* gradient) {
+    const Value* values = static_cast<const Value*>(rows.values);
+    const int64_t channels = rows.channels;
+    const std::vector<Run> parts = live_rows(groups);
+    Team::run(team_size(threads, rows), [&](Team& team, int) {
+        team.for_each(static_cast<int64_t>(parts.size()), [&](int64_t k) {
+            for (int64_t i = parts[k].begin; i < parts[k].end; ++i) {
+                const Value* row = values + i * channels;
+                float* grad = gradient + i * channels;
+                float lanes[16] = {};
+                for (int64_t c = 0; c < channels; c += 16)
+                    for (int lane = 0; lane < 16; ++lane) lanes[lane] += to_float(row[c + lane]) * grad[c + lane];
+                float along = 0.0f;
+                for (float lane : lanes) along += lane;
+                if (inverse_lengths[i] >= kLargestInverse) along = 0.0f;
+                for (int64_t c = 0; c < channels; ++c)
+                    grad[c] = (grad[c] - along * to_float(row[c])) * inverse_lengths[i];
+            }
+        });
+    });
+}
+
+}  // namespace
+
+void subtract_positives(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
+                        float scale, const float* weights, float* means, float* gradient) {
+    (narrow ? positives<BFloat16> : positives<float>)(threads, rows, groups, run_high, scale, weights, means, gradient);
+}
+
+void undo_normalization(bool narrow, int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths,
+                        float* gradient) {
+    (narrow ? across<BFloat16> : across<float>)(threads, rows, groups, inverse_lengths, gradient);
+}
+
+}  // namespace semicl

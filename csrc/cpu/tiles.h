@@ -1,0 +1,78 @@
+// The boundary between the engine (contrast.cpp) and the SIMD code (tiles.inl).
+//
+// The engine cuts every group of rows into tiles of at most kTileColumns columns and never touches a vector register;
+// an `Arithmetic` holds the functions that work on one tile, compiled once per instruction set and once per operand type.
+//
+// Operands are rows of C values, C a multiple of 16, seen as C or C/2 32-bit *units*: a unit is one float, or two
+// neighbouring bfloat16 that one dot-product instruction takes together. With that, float and bfloat16 share every loop.
+//
+// A tile holds, for m rows i and w columns j, first the dot products x_i . x_j, then exp(scale x_i . x_j - shift), then
+// the weight W_ij of the gradient (DESIGN: "the backward matrix is symmetric"), each in place of the one before.
+#pragma once
+#include <cstdint>
+
+namespace semicl {
+
+constexpr int kTileColumns = 192;  // a multiple of every micro-kernel's rows and columns
+constexpr int kTileStride = 208;   // floats from row to row: not a power of two, so rows do not share cache sets
+constexpr int kColumnAlignment = 16;
+
+// One tile and where it stands. Rows and columns are absolute; an anchor i leaves out the columns [skip_low, skip_high).
+struct Tile {
+    float* values;              // row stride kTileStride
+    int rows, columns;          // m, w
+    int upper_rows;             // rows [0, upper_rows) lie strictly above the diagonal: they also count for the columns
+    int64_t first_row, first_column;
+    const int32_t* row_skip_low;      // [m]
+    const int32_t* row_skip_high;     // [m]
+    const int32_t* column_skip_low;   // [kTileColumns], padded; for columns that are not anchors, an empty range
+    const int32_t* column_skip_high;  // [kTileColumns], padded
+    int32_t skip_low, skip_high;      // the union of the columns' ranges
+};
+
+struct Arithmetic {
+    const char* name;
+    bool paired;  // units are pairs of bfloat16; right operands of the products interleave two rows (interleave_rows)
+
+    // panels <- the w rows `rows` (stride `units`) transposed, kTileColumns x units, zero beyond w.
+    void (*pack_columns)(const void* rows, int w, int64_t units, void* panels);
+    // values[i, j] = rows[i] . column j of the panels, for m rows and w columns.
+    void (*similarity)(const void* rows, int m, const void* panels, int w, int64_t units, float* values);
+    // out <- n rows of bfloat16 as ceil(n/2) rows of C units (rows 2r and 2r+1 side by side). Only where `paired`.
+    void (*interleave_rows)(const void* rows, int64_t n, int64_t channels, void* out);
+    // Makes the finished weights of a tile ready for the two products. Rows are padded to even with zeros.
+    void (*seal_weights)(float* values, int m, int w);
+    // out[j] += sum_i W_ij x_i, for w columns j. `operand` holds the x_i.
+    void (*multiply_into_columns)(const float* values, int m, int w, const void* operand, int64_t channels, float* out);
+    // out[i] += sum_j W_ij x_j, for the rows [first, first + m). `operand` holds the x_j.
+    void (*multiply_into_rows)(const float* values, int first, int m, int w, const void* operand, int64_t channels,
+                               float* out);
+
+    // values <- exp(scale v - shift); row_sums[i] = sum over the columns in D(i), column_sums[j] = sum over the upper
+    // rows i with i in D(j) (kTileColumns entries, overwritten).
+    void (*exponentials)(const Tile& tile, float scale, float shift, float* row_sums, float* column_sums);
+    // row_maxima[i] = max of scale v over D(i), row_sums[i] = sum of exp(scale v - row_maxima[i]); for any range of v.
+    void (*safe_row_sums)(const Tile& tile, float scale, float* row_maxima, float* row_sums);
+    // values <- v (row_factor_i [j in D(i)] + column_factor_j [i in D(j)]), v the exponentials.
+    void (*weigh)(const Tile& tile, const float* row_factors, const float* column_factors);
+    // values <- row_grad_i e^{scale v - row_lse_i} [j in D(i)] + column_grad_j e^{scale v - column_lse_j} [i in D(j)],
+    // v the dot products; for any range of v.
+    void (*safe_weigh)(const Tile& tile, float scale, const float* row_grads, const float* row_lses,
+                       const float* column_grads, const float* column_lses);
+    // Runs `iterations` x 24 independent multiply-adds on full vectors; returns how many scalar ones that was.
+    int64_t (*spin)(int64_t iterations);
+};
+
+// One instruction set: its name and its arithmetic for float and, where the processor has it, for bfloat16.
+struct InstructionSet {
+    const char* name;
+    const Arithmetic* float32;
+    const Arithmetic* bfloat16;  // null where there are no bfloat16 dot products
+};
+
+extern const InstructionSet baseline;
+extern const InstructionSet avx2;
+extern const InstructionSet avx512;
+extern const InstructionSet avx512bf16;
+
+}  // namespace semicl

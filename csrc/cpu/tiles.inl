@@ -1,0 +1,472 @@
+// SIMD code for one tile, compiled once per instruction set by the tiles_*.cpp files, which define SEMICL_SET.
+//
+// Written with the vector extensions of GCC and Clang, so the same lines become AVX-512, AVX2, SSE2 or NEON. Everything is
+// in an unnamed namespace and nothing from the standard library is instantiated here: a template shared with other files
+// could be linked from this one and then run on a processor without its instructions.
+//
+// All three products run on one micro-kernel, kRows x 2 vectors of accumulators, which broadcasts the left operand with
+// any strides and reads the right one along its rows:
+//
+//   similarity             left x_i (row stride C)      right columns packed in panels   (packed once per tile column)
+//   into columns (W^T x)   left W, column by column     right x_i as they lie
+//   into rows    (W x)     left W, row by row           right x_j as they lie
+#include "tiles.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace semicl {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kRows = 12;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+constexpr int kRows = 6;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kRows = 6;
+#endif
+constexpr int kLanes = kVectorBytes / 4;
+constexpr int kPanel = 2 * kLanes;  // columns of a packed panel
+static_assert(kTileColumns % kPanel == 0 && kTileColumns % kRows == 0, "tiles hold whole panels");
+
+typedef float Float __attribute__((vector_size(kVectorBytes)));
+typedef int32_t Int __attribute__((vector_size(kVectorBytes)));
+// may_alias: the same memory holds floats, pairs of bfloat16 and bit patterns in turn.
+typedef float FloatMemory __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+typedef int32_t IntMemory __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+typedef uint32_t Unit __attribute__((may_alias));
+typedef uint16_t Half __attribute__((may_alias));
+
+inline Float load(const float* p) { return *reinterpret_cast<const FloatMemory*>(p); }
+inline void store(float* p, Float v) { *reinterpret_cast<FloatMemory*>(p) = v; }
+inline Int load_int(const int32_t* p) { return *reinterpret_cast<const IntMemory*>(p); }
+inline Float splat(float s) { return Float{} + s; }
+inline Int splat_int(int32_t s) { return Int{} + s; }
+inline Float select(Int mask, Float v) { return reinterpret_cast<Float>(reinterpret_cast<Int>(v) & mask); }
+inline int smaller(int a, int b) { return a < b ? a : b; }
+
+inline Int lane_numbers() {
+    Int numbers;
+    for (int lane = 0; lane < kLanes; ++lane) numbers[lane] = lane;
+    return numbers;
+}
+
+inline float sum_lanes(Float v) {
+    float lanes[kLanes];
+    store(lanes, v);
+    for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+    return lanes[0];
+}
+
+// 2^t to 2e-9 before rounding; 0 below the normal numbers; NaN stays NaN and +inf becomes it.
+inline Float exp2(Float t) {
+    const Float magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
+    const Float rounded = t + magic;
+    const Float f = t - (rounded - magic);
+    Float p = splat(0x1.41d334p-13f);
+    p = p * f + 0x1.5f456ap-10f;
+    p = p * f + 0x1.3b2dbcp-7f;
+    p = p * f + 0x1.c6aed4p-5f;
+    p = p * f + 0x1.ebfbdap-3f;
+    p = p * f + 0x1.62e43p-1f;
+    p = p * f + 1.0f;
+    const Int bits = reinterpret_cast<Int>(p) + (reinterpret_cast<Int>(rounded) << 23);
+    const Int underflow = t < splat(-126.0f);
+    return reinterpret_cast<Float>(bits & ~underflow);
+}
+
+constexpr float kLog2E = 0x1.715476p+0f;
+
+// ---- operands: how one unit is multiplied and added ------------------------------------------------------------------
+
+struct Single {
+    static constexpr bool paired = false;
+    typedef float Scalar __attribute__((may_alias));
+    static Float multiply_add(Scalar a, Float b, Float sum) { return sum + a * b; }
+};
+
+#if defined(__AVX512BF16__)
+struct Pair {
+    static constexpr bool paired = true;
+    typedef int32_t Scalar __attribute__((may_alias));
+    static Float multiply_add(Scalar a, Float b, Float sum) {
+        return (Float)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(Int)splat_int(a), (__m512bh)b);
+    }
+};
+#endif
+
+// ---- the micro-kernel ------------------------------------------------------------------------------------------------
+
+// out[i, :] (+)= sum_p left[i * row_stride + p * unit_stride] right[p * right_stride, :], for kM rows and kN vectors.
+template <class Operand, int kM, int kN, bool kAccumulate>
+void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t unit_stride, const float* right,
+            int64_t right_stride, int64_t depth, float* out, int64_t out_stride) {
+    Float sums[kM][kN];
+#pragma GCC unroll 16
+    for (int i = 0; i < kM; ++i)
+#pragma GCC unroll 2
+        for (int v = 0; v < kN; ++v) sums[i][v] = Float{};
+    for (int64_t p = 0; p < depth; ++p) {
+        Float columns[kN];
+#pragma GCC unroll 2
+        for (int v = 0; v < kN; ++v) columns[v] = load(right + p * right_stride + v * kLanes);
+#pragma GCC unroll 16
+        for (int i = 0; i < kM; ++i) {
+            const typename Operand::Scalar value = left[i * row_stride + p * unit_stride];
+#pragma GCC unroll 2
+            for (int v = 0; v < kN; ++v) sums[i][v] = Operand::multiply_add(value, columns[v], sums[i][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kM; ++i)
+#pragma GCC unroll 2
+        for (int v = 0; v < kN; ++v) {
+            float* target = out + i * out_stride + v * kLanes;
+            store(target, kAccumulate ? load(target) + sums[i][v] : sums[i][v]);
+        }
+}
+
+template <class Operand>
+using Kernel = void (*)(const typename Operand::Scalar*, int64_t, int64_t, const float*, int64_t, int64_t, float*,
+                        int64_t);
+
+// The kernels of 1 .. kRows rows, so that a ragged edge costs what it holds.
+template <class Operand, int kN, bool kAccumulate>
+struct Kernels {
+    Kernel<Operand> of_rows[kRows + 1];
+    constexpr Kernels() : of_rows{} { fill<kRows>(); }
+    template <int kM>
+    constexpr void fill() {
+        of_rows[kM] = kernel<Operand, kM, kN, kAccumulate>;
+        if constexpr (kM > 1) fill<kM - 1>();
+    }
+};
+template <class Operand, int kN, bool kAccumulate>
+constexpr Kernels<Operand, kN, kAccumulate> kernels{};
+
+// out[m, columns] += left (m x depth) right (depth x columns); columns is a multiple of one vector.
+template <class Operand>
+void multiply(const typename Operand::Scalar* left, int64_t row_stride, int64_t unit_stride, const float* right,
+              int64_t columns, int64_t depth, int m, float* out) {
+    int64_t c = 0;
+    for (; c + kPanel <= columns; c += kPanel)
+        for (int i = 0; i < m; i += kRows)
+            kernels<Operand, 2, true>.of_rows[smaller(kRows, m - i)](left + i * row_stride, row_stride, unit_stride,
+                                                                     right + c, columns, depth, out + i * columns + c,
+                                                                     columns);
+    for (; c < columns; c += kLanes)
+        for (int i = 0; i < m; i += kRows)
+            kernels<Operand, 1, true>.of_rows[smaller(kRows, m - i)](left + i * row_stride, row_stride, unit_stride,
+                                                                     right + c, columns, depth, out + i * columns + c,
+                                                                     columns);
+}
+
+// ---- packing and the three products ----------------------------------------------------------------------------------
+
+// A panel is `units` lines of kPanel columns.
+void pack_columns(const void* rows, int w, int64_t units, void* panels) {
+    const Unit* from = static_cast<const Unit*>(rows);
+    for (int first = 0; first < w; first += kPanel) {
+        Unit* panel = static_cast<Unit*>(panels) + first * units;
+        const int held = smaller(kPanel, w - first);
+        for (int64_t u0 = 0; u0 < units; u0 += 8)  // units are a multiple of 8: eight lines stay in the cache
+            for (int column = 0; column < kPanel; ++column)
+                for (int u = 0; u < 8; ++u)
+                    panel[(u0 + u) * kPanel + column] = column < held ? from[(first + column) * units + u0 + u] : 0;
+    }
+}
+
+template <class Operand>
+void similarity(const void* rows, int m, const void* panels, int w, int64_t units, float* values) {
+    const auto* left = static_cast<const typename Operand::Scalar*>(rows);
+    const float* right = static_cast<const float*>(panels);
+    for (int j = 0; j < w; j += kPanel)
+        for (int i = 0; i < m; i += kRows)
+            kernels<Operand, 2, false>.of_rows[smaller(kRows, m - i)](left + i * units, units, 1, right + j * units,
+                                                                      kPanel, units, values + i * kTileStride + j,
+                                                                      kTileStride);
+}
+
+void seal_single(float*, int, int) {}
+
+void multiply_into_columns_single(const float* values, int m, int w, const void* operand, int64_t channels, float* out) {
+    multiply<Single>(values, 1, kTileStride, static_cast<const float*>(operand), channels, m, w, out);
+}
+
+void multiply_into_rows_single(const float* values, int first, int m, int w, const void* operand, int64_t channels,
+                               float* out) {
+    multiply<Single>(values + first * kTileStride, kTileStride, 1, static_cast<const float*>(operand), channels, w, m,
+                     out);
+}
+
+#if defined(__AVX512BF16__)
+void interleave_rows(const void* rows, int64_t n, int64_t channels, void* out) {
+    const Half* from = static_cast<const Half*>(rows);
+    Half* to = static_cast<Half*>(out);
+    for (int64_t r = 0; r < n; r += 2)
+        for (int64_t c = 0; c < channels; ++c) {
+            to[r * channels + 2 * c] = from[r * channels + c];
+            to[r * channels + 2 * c + 1] = r + 1 < n ? from[(r + 1) * channels + c] : Half{0};
+        }
+}
+
+// Sealed weights, in place of two rows of floats (2 x 208): row r holds its own kTileColumns bfloat16 as 96 units, pairs
+// along the columns, for the product into rows; behind them 96 units, pairs along the two rows, for the product into
+// columns: columns [0, 96) behind the even row, [96, 192) behind the odd one.
+constexpr int kHalfTile = kTileColumns / 2;
+
+void seal_pair(float* values, int m, int w) {
+    const __m512i even = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                          5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i odd = _mm512_add_epi16(even, _mm512_set1_epi16(16));
+    for (int i = 0; i < m; i += 2) {
+        float* upper = values + i * kTileStride;
+        float* lower = upper + kTileStride;
+        alignas(64) uint16_t narrow[2][kTileColumns];
+        for (int j = 0; j < kTileColumns; j += 32) {
+            const __m512 none = _mm512_setzero_ps();
+            const bool low = j < w, high = j + 16 < w, second = i + 1 < m;
+            const __m512bh a = _mm512_cvtne2ps_pbh(high ? _mm512_loadu_ps(upper + j + 16) : none,
+                                                   low ? _mm512_loadu_ps(upper + j) : none);
+            const __m512bh b = _mm512_cvtne2ps_pbh(high && second ? _mm512_loadu_ps(lower + j + 16) : none,
+                                                   low && second ? _mm512_loadu_ps(lower + j) : none);
+            _mm512_store_si512(narrow[0] + j, (__m512i)a);
+            _mm512_store_si512(narrow[1] + j, (__m512i)b);
+        }
+        for (int j = 0; j < kTileColumns; j += 32) {
+            const __m512i a = _mm512_load_si512(narrow[0] + j), b = _mm512_load_si512(narrow[1] + j);
+            float* side = (j < kHalfTile ? upper + j : lower + j - kHalfTile) + kHalfTile;
+            _mm512_storeu_si512(upper + j / 2, a);
+            _mm512_storeu_si512(lower + j / 2, b);
+            _mm512_storeu_si512(side, _mm512_permutex2var_epi16(a, even, b));
+            _mm512_storeu_si512(side + 16, _mm512_permutex2var_epi16(a, odd, b));
+        }
+    }
+}
+
+void multiply_into_columns_pair(const float* values, int m, int w, const void* operand, int64_t channels, float* out) {
+    for (int half = 0; half < 2; ++half) {
+        const float* left = values + half * kTileStride + kHalfTile;
+        const int held = smaller(kHalfTile, w - half * kHalfTile);
+        if (held > 0)
+            multiply<Pair>(reinterpret_cast<const Pair::Scalar*>(left), 1, 2 * kTileStride,
+                           static_cast<const float*>(operand), channels, (m + 1) / 2, held,
+                           out + half * kHalfTile * channels);
+    }
+}
+
+void multiply_into_rows_pair(const float* values, int first, int m, int w, const void* operand, int64_t channels,
+                             float* out) {
+    multiply<Pair>(reinterpret_cast<const Pair::Scalar*>(values + first * kTileStride), kTileStride, 1,
+                   static_cast<const float*>(operand), channels, (w + 1) / 2, m, out);
+}
+#endif
+
+// ---- sweeps: what happens to the elements of a tile ------------------------------------------------------------------
+//
+// A sweep is a class with begin(i), element(v, counts_for_row, counts_for_column, j) -> v' and end(i). `run` calls it
+// with whole masks where no skipped range and no ragged edge is met, and with real ones elsewhere.
+
+struct Always {
+    Float operator()(Float v) const { return v; }
+    Float otherwise(Float v, float) const { return v; }
+};
+
+struct Where {
+    Int mask;
+    Float operator()(Float v) const { return select(mask, v); }
+    Float otherwise(Float v, float fallback) const { return mask ? v : splat(fallback); }
+};
+
+inline bool touched(const Tile& tile, int i) {
+    const int64_t row = tile.first_row + i;
+    const bool by_row = tile.row_skip_low[i] < tile.first_column + tile.columns &&
+                        tile.row_skip_high[i] > tile.first_column && tile.row_skip_low[i] < tile.row_skip_high[i];
+    return by_row || (row >= tile.skip_low && row < tile.skip_high);
+}
+
+template <class Sweep>
+inline void masked_element(const Tile& tile, Sweep& sweep, int i, int j) {
+    const Int lanes = lane_numbers() + j;
+    const Int held = lanes < splat_int(tile.columns);
+    const Int column = lanes + static_cast<int32_t>(tile.first_column);
+    const Int row = splat_int(static_cast<int32_t>(tile.first_row + i));
+    const Int in_row = (column < splat_int(tile.row_skip_low[i])) | (column >= splat_int(tile.row_skip_high[i]));
+    const Int in_column =
+        (row < load_int(tile.column_skip_low + j)) | (row >= load_int(tile.column_skip_high + j));
+    float* p = tile.values + i * kTileStride + j;
+    store(p, sweep.element(load(p), Where{in_row & held}, Where{in_column & held}, j));
+}
+
+template <class Sweep>
+void run(const Tile& tile, Sweep sweep) {
+    for (int i = 0; i < tile.rows; ++i) {
+        sweep.begin(i);
+        float* row = tile.values + i * kTileStride;
+        int j = 0;
+        if (!touched(tile, i))
+            for (; j + kLanes <= tile.columns; j += kLanes)
+                store(row + j, sweep.element(load(row + j), Always{}, Always{}, j));
+        for (; j < tile.columns; j += kLanes) masked_element(tile, sweep, i, j);
+        sweep.end(i);
+    }
+}
+
+struct Exponentials {
+    const Tile& tile;
+    Float scale, shift;
+    float *row_sums, *column_sums;
+    Float sum = Float{};
+    bool upper = false;
+    void begin(int i) { sum = Float{}, upper = i < tile.upper_rows; }
+    template <class Row, class Column>
+    Float element(Float v, Row in_row, Column in_column, int j) {
+        const Float e = exp2(v * scale - shift);
+        sum += in_row(e);
+        if (upper) store(column_sums + j, load(column_sums + j) + in_column(e));
+        return e;
+    }
+    void end(int i) { row_sums[i] = sum_lanes(sum); }
+};
+
+void exponentials(const Tile& tile, float scale, float shift, float* row_sums, float* column_sums) {
+    for (int j = 0; j < kTileColumns; ++j) column_sums[j] = 0.0f;
+    run(tile, Exponentials{tile, splat(scale * kLog2E), splat(shift * kLog2E), row_sums, column_sums});
+}
+
+constexpr float kNothing = -__builtin_inff();
+
+struct Maxima {
+    Float scale;
+    float* row_maxima;
+    Float largest = Float{};
+    void begin(int) { largest = splat(kNothing); }
+    template <class Row, class Column>
+    Float element(Float v, Row in_row, Column, int) {
+        const Float s = in_row.otherwise(v * scale, kNothing);
+        largest = (s > largest) | (s != s) ? s : largest;  // a NaN, once met, stays: nothing is larger
+        return v;
+    }
+    void end(int i) {
+        float lanes[kLanes], best = kNothing;
+        store(lanes, largest);
+        for (float lane : lanes) best = lane > best || lane != lane ? lane : best;
+        row_maxima[i] = best;
+    }
+};
+
+struct SafeSums {
+    Float scale;
+    const float* row_maxima;
+    float* row_sums;
+    Float sum = Float{}, shift = Float{};
+    void begin(int i) { sum = Float{}, shift = splat(row_maxima[i] == kNothing ? 0.0f : row_maxima[i]); }
+    template <class Row, class Column>
+    Float element(Float v, Row in_row, Column, int) {
+        sum += in_row(exp2((v * scale - shift) * kLog2E));
+        return v;
+    }
+    void end(int i) { row_sums[i] = sum_lanes(sum); }
+};
+
+void safe_row_sums(const Tile& tile, float scale, float* row_maxima, float* row_sums) {
+    run(tile, Maxima{splat(scale), row_maxima});
+    run(tile, SafeSums{splat(scale), row_maxima, row_sums});
+}
+
+struct Weigh {
+    const float *row_factors, *column_factors;
+    Float factor = Float{};
+    void begin(int i) { factor = splat(row_factors[i]); }
+    template <class Row, class Column>
+    Float element(Float v, Row in_row, Column in_column, int j) {
+        return v * (in_row(factor) + in_column(load(column_factors + j)));
+    }
+    void end(int) {}
+};
+
+void weigh(const Tile& tile, const float* row_factors, const float* column_factors) {
+    run(tile, Weigh{row_factors, column_factors});
+}
+
+struct SafeWeigh {
+    Float scale;
+    const float *row_grads, *row_lses, *column_grads, *column_lses;
+    Float grad = Float{}, lse = Float{};
+    void begin(int i) { grad = splat(row_grads[i]), lse = splat(row_lses[i]); }
+    template <class Row, class Column>
+    Float element(Float v, Row in_row, Column in_column, int j) {
+        const Float s = v * scale;
+        return in_row(grad * exp2((s - lse) * kLog2E)) +
+               in_column(load(column_grads + j) * exp2((s - load(column_lses + j)) * kLog2E));
+    }
+    void end(int) {}
+};
+
+void safe_weigh(const Tile& tile, float scale, const float* row_grads, const float* row_lses, const float* column_grads,
+                const float* column_lses) {
+    run(tile, SafeWeigh{splat(scale), row_grads, row_lses, column_grads, column_lses});
+}
+
+// ---- the peak --------------------------------------------------------------------------------------------------------
+
+template <class Operand>
+int64_t spin(int64_t iterations) {
+    Float sums[24];
+    for (int i = 0; i < 24; ++i) sums[i] = splat(1e-30f * static_cast<float>(i));
+    Float factor = Float{};
+    asm volatile("" : "+m"(factor));
+    for (int64_t p = 0; p < iterations; ++p) {
+#pragma GCC unroll 24
+        for (int i = 0; i < 24; ++i) sums[i] = Operand::multiply_add(typename Operand::Scalar{}, factor, sums[i]);
+        asm volatile("" : "+m"(factor));
+    }
+    Float total = Float{};
+    for (int i = 0; i < 24; ++i) total += sums[i];
+    asm volatile("" : "+m"(total));
+    return iterations * 24 * kLanes * (Operand::paired ? 2 : 1);
+}
+
+const Arithmetic single{SEMICL_SET_NAME,
+                        false,
+                        pack_columns,
+                        similarity<Single>,
+                        nullptr,
+                        seal_single,
+                        multiply_into_columns_single,
+                        multiply_into_rows_single,
+                        exponentials,
+                        safe_row_sums,
+                        weigh,
+                        safe_weigh,
+                        spin<Single>};
+
+#if defined(__AVX512BF16__)
+const Arithmetic pair{SEMICL_SET_NAME,
+                      true,
+                      pack_columns,
+                      similarity<Pair>,
+                      interleave_rows,
+                      seal_pair,
+                      multiply_into_columns_pair,
+                      multiply_into_rows_pair,
+                      exponentials,
+                      safe_row_sums,
+                      weigh,
+                      safe_weigh,
+                      spin<Pair>};
+constexpr const Arithmetic* paired_or_none = &pair;
+#else
+constexpr const Arithmetic* paired_or_none = nullptr;
+#endif
+
+}  // namespace
+
+extern const InstructionSet SEMICL_SET{SEMICL_SET_NAME, &single, paired_or_none};
+
+}  // namespace semicl

@@ -1,0 +1,45 @@
+"""The backends of the primitive, and which of them a call gets.
+
+A new backend is one file beside these with a ``BACKEND``, and one line here.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from . import cpu, reference, tiled
+from .base import AVAILABLE, Backend, Groups, accumulator
+
+# In the order in which "auto" prefers them.
+BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, tiled, reference)}
+
+__all__ = ["AVAILABLE", "BACKENDS", "Backend", "Groups", "accumulator", "available_backends", "choose_backend"]
+
+
+def available_backends() -> dict[str, str]:
+    """Return every backend's name with "available", or with the reason why it is not and the command that mends it."""
+    return {name: backend.state() for name, backend in BACKENDS.items()}
+
+
+def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Return the name of the backend that a call gets; "auto" takes the fastest that can do it.
+
+    Raises:
+        ValueError: if there is no backend of that name, it is not available, or it does not take the device or dtype.
+    """
+    if name == "auto":
+        return next(
+            backend.name
+            for backend in BACKENDS.values()
+            if backend.state() == AVAILABLE and backend.refuses(device, dtype) is None
+        )
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}; got {name!r}")
+    backend = BACKENDS[name]
+    state = backend.state()
+    if state != AVAILABLE:
+        raise ValueError(f"backend {name!r} is not available: {state}")
+    refusal = backend.refuses(device, dtype)
+    if refusal is not None:
+        raise ValueError(f"backend {name!r} got {refusal}")
+    return name

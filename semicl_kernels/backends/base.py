@@ -1,0 +1,83 @@
+"""What a backend is: two functions on packed rows, and what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+AVAILABLE = "available"
+
+
+class Groups(NamedTuple):
+    """Packed rows cut into groups; all int32 and on the rows' device.
+
+    Group g is the rows ``[offsets[g], offsets[g + 1])`` and its first ``anchors[g]`` rows are its anchors. Anchor i's
+    denominator D(i) is the rows of its group outside ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong
+    to no group.
+    """
+
+    offsets: Tensor  # (G + 1,)
+    anchors: Tensor  # (G,)
+    skip_low: Tensor  # (M,)
+    skip_high: Tensor  # (M,)
+
+
+class Forward(Protocol):
+    def __call__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+        """Return lse (M,): ``log sum over D(i) of exp(scale x_i . x_j)`` for the anchors, 0 for other rows.
+
+        ``rows`` is (M, C). The result is float64 for float64 rows, else float32; -inf where D(i) is empty. No product
+        ``scale x_i . x_j`` exceeds ``bound``, where it is given.
+        """
+
+
+class Backward(Protocol):
+    def __call__(
+        self, grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None
+    ) -> Tensor:
+        """Return the gradient (M, C) of ``sum_i grad_i lse_i`` by the rows, in their dtype."""
+
+
+class Fused(Protocol):
+    """From a feature map to the reduced loss and its gradient by the rows, in one pass (DESIGN: "gradient in the
+    forward"): the row weights of a reduced loss are known from the labels alone."""
+
+    def contrast(
+        self,
+        features: Tensor,
+        row_of_point: Tensor,
+        groups: Groups,
+        run_high: Tensor,
+        weights: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``sum_i weights_i l_i`` (a float32 scalar) and its gradient by the gathered rows, float32."""
+
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
+        """Return ``factor`` times the row gradient as a map like ``features``."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute the primitive.
+
+    ``state`` returns :data:`AVAILABLE` or the reason why not and what mends it; ``refuses`` returns the reason why a
+    device and dtype cannot be taken, or None.
+    """
+
+    name: str
+    state: Callable[[], str]
+    refuses: Callable[[torch.device, torch.dtype], str | None]
+    forward: Forward
+    backward: Backward
+    fused: Fused | None = None
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums over values of ``dtype``: float64 for itself, float32 for all others."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

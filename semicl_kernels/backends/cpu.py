@@ -1,0 +1,232 @@
+"""The compiled CPU backend: checks and allocates, then hands raw addresses to ``csrc`` (see csrc/cpu/contrast.cpp).
+
+The compiled code takes rows of float32, or of bfloat16 where the processor multiplies pairs of those (AVX512-BF16),
+with a multiple of 16 channels. float16 rows are computed as float32: rounding them to bfloat16 would cost three bits.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .base import AVAILABLE, Backend, Groups
+
+CHANNEL_MULTIPLE = 16
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/cpu/features.h, Dtype
+
+try:
+    from .. import _C as compiled
+except ImportError as error:
+    compiled = None
+    import_error = str(error)
+
+
+def state() -> str:
+    if compiled is not None:
+        return AVAILABLE
+    return (
+        f"the compiled extension is not there ({import_error}): install a C++17 compiler and run "
+        "`pip install -v --force-reinstall --no-deps semicl`"
+    )
+
+
+def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"tensors on {device}; it takes tensors on the cpu"
+    if dtype not in DTYPE_CODES:
+        return f"{dtype}; it takes float32, bfloat16 and float16 (backend='tiled' takes float64)"
+    return None
+
+
+def extension() -> ModuleType:
+    assert compiled is not None, "the dispatcher only calls backends that are available"
+    return compiled
+
+
+@cache
+def instruction_set() -> tuple[str, bool]:
+    """The name of the instruction set in use and whether it has bfloat16 dot products.
+
+    The best that the processor and the build have, or the one that the environment variable ``SEMICL_CPU`` names.
+    """
+    sets: list[tuple[str, bool]] = extension().instruction_sets()
+    wanted = os.environ.get("SEMICL_CPU")
+    if wanted is None:
+        return sets[0]
+    for name, narrow in sets:
+        if name == wanted:
+            return name, narrow
+    raise ValueError(f"SEMICL_CPU is {wanted!r}; this build and processor have {', '.join(name for name, _ in sets)}")
+
+
+def executed_multiply_adds() -> int:
+    """The multiply-adds that the compiled code has executed in this process, for benchmarks."""
+    return int(extension().executed_multiply_adds())
+
+
+def peak_multiply_adds(dtype: torch.dtype = torch.float32, seconds: float = 0.5) -> float:
+    """Measure the multiply-adds a second of this processor on registers alone, with torch.get_num_threads() threads."""
+    name, narrow = instruction_set()
+    return float(
+        extension().peak_rate(name, narrow and dtype == torch.bfloat16, torch.get_num_threads(), seconds)
+    )
+
+
+def is_narrow(dtype: torch.dtype) -> bool:
+    """Whether rows of this dtype are multiplied as bfloat16."""
+    return dtype == torch.bfloat16 and instruction_set()[1]
+
+
+def row_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.bfloat16 if is_narrow(dtype) else torch.float32
+
+
+def padded(channels: int) -> int:
+    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+
+
+def as_rows(rows: Tensor) -> Tensor:
+    """Return the rows contiguous, in the dtype of the arithmetic, with zeros up to a multiple of 16 channels."""
+    rows = rows.to(row_dtype(rows.dtype))
+    missing = padded(rows.shape[1]) - rows.shape[1]
+    return torch.nn.functional.pad(rows, (0, missing)).contiguous() if missing else rows.contiguous()
+
+
+def addresses(groups: Groups) -> tuple[list[int], int]:
+    """The addresses of the groups' tensors, which are contiguous int32, and the number of groups."""
+    return [tensor.data_ptr() for tensor in groups], len(groups.anchors)
+
+
+def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+    rows = as_rows(rows)
+    lse = torch.zeros(len(rows), dtype=torch.float32)
+    extension().logsumexp(
+        instruction_set()[0],
+        is_narrow(rows.dtype),
+        torch.get_num_threads(),
+        rows.data_ptr(),
+        *rows.shape,
+        *addresses(groups),
+        scale,
+        lse.data_ptr(),
+    )
+    return lse
+
+
+def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+    operand = as_rows(rows)
+    grad, lse = grad.contiguous(), lse.contiguous()
+    out = torch.zeros(operand.shape, dtype=torch.float32)
+    extension().logsumexp_gradient(
+        instruction_set()[0],
+        is_narrow(operand.dtype),
+        torch.get_num_threads(),
+        operand.data_ptr(),
+        *operand.shape,
+        *addresses(groups),
+        scale,
+        lse.data_ptr(),
+        grad.data_ptr(),
+        out.data_ptr(),
+    )
+    return out[:, : rows.shape[1]].to(rows.dtype).contiguous()
+
+
+def map_layout(features: Tensor) -> tuple[list[int], list[int]]:
+    """Sizes and strides of (B, V, C, *space) as the compiled code takes them: (B V, C, three of space).
+
+    Images and views must be one dimension in memory, which :func:`mergeable` tells.
+    """
+    batch, views, channels, *space = features.shape
+    missing = [1] * (3 - len(space))
+    image_stride = features.stride(1) if views > 1 else features.stride(0)
+    sizes = [batch * views, channels, *missing, *space]
+    strides = [image_stride, features.stride(2), *[0 for _ in missing], *features.stride()[3:]]
+    return sizes, strides
+
+
+def mergeable(features: Tensor) -> Tensor:
+    """Return the features, copied if need be so that images and views lie at one stride."""
+    batch, views = features.shape[:2]
+    merged = batch == 1 or views == 1 or features.stride(0) == views * features.stride(1)
+    return features if merged else features.contiguous()
+
+
+class CompiledFused:
+    """The whole contrast in compiled code: gather, log-sum-exp with its gradient, positives, normalisation."""
+
+    def contrast(
+        self,
+        features: Tensor,
+        row_of_point: Tensor,
+        groups: Groups,
+        run_high: Tensor,
+        weights: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> tuple[Tensor, Tensor]:
+        lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(features.dtype)
+        features = mergeable(features)
+        count, channels = row_of_point.numel(), padded(features.shape[2])
+        rows = torch.empty((count, channels), dtype=row_dtype(features.dtype))
+        inverse_lengths = torch.empty(count)
+        lib.gather_rows(
+            threads,
+            features.data_ptr(),
+            DTYPE_CODES[features.dtype],
+            *map_layout(features),
+            row_of_point.data_ptr(),
+            normalize,
+            narrow,
+            channels,
+            rows.data_ptr(),
+            inverse_lengths.data_ptr(),
+        )
+        packed = (rows.data_ptr(), count, channels, *addresses(groups))
+        lse, means = torch.zeros(count), torch.zeros(count)
+        # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
+        gradient = torch.empty((count, channels))
+        lib.weighted_logsumexp(
+            instruction_set()[0],
+            narrow,
+            threads,
+            *packed,
+            scale,
+            weights.data_ptr(),
+            lse.data_ptr(),
+            gradient.data_ptr(),
+        )
+        lib.subtract_positives(
+            narrow,
+            threads,
+            *packed,
+            run_high.data_ptr(),
+            scale,
+            weights.data_ptr(),
+            means.data_ptr(),
+            gradient.data_ptr(),
+        )
+        if normalize:
+            lib.undo_normalization(narrow, threads, *packed, inverse_lengths.data_ptr(), gradient.data_ptr())
+        return torch.dot(weights.double(), (lse - means).double()).float(), gradient
+
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
+        out = mergeable(torch.empty_like(features))
+        extension().scatter_rows(
+            torch.get_num_threads(),
+            row_gradient.data_ptr(),
+            row_gradient.shape[1],
+            row_of_point.data_ptr(),
+            float(factor),
+            out.data_ptr(),
+            DTYPE_CODES[out.dtype],
+            *map_layout(out),
+        )
+        return out
+
+
+BACKEND = Backend("cpu", state, refuses, forward, backward, CompiledFused())

@@ -1,0 +1,289 @@
+"""The registered boundary: every operation with its shapes, its gradient and its way to a backend.
+
+Four operations carry everything. ``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN section
+3; ``contrast`` is the reduced loss with its gradient in one pass, for backends that have that; each differentiable one has
+a backward operation beside it, whose own derivative raises: gradients are of first order only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backends import BACKENDS, Groups, accumulator, choose_backend
+from .partition import group_count, partition
+
+LIBRARY = torch.library.Library("semicl", "DEF")
+ANY_DEVICE = "CompositeExplicitAutograd"
+
+GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_low, Tensor skip_high"
+LIBRARY.define(
+    "partition(Tensor labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
+    "int? ignore_index, str reduction) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+LIBRARY.define(
+    f"grouped_logsumexp(Tensor rows, {GROUPS}, float scale, float? bound, str backend) -> Tensor",
+)
+LIBRARY.define(
+    f"grouped_logsumexp_backward(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, float scale, float? bound, "
+    "str backend) -> Tensor"
+)
+LIBRARY.define(
+    f"contrast(Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_high, Tensor weights, float scale, "
+    "bool normalize, str backend) -> (Tensor, Tensor)"
+)
+LIBRARY.define(
+    "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, Tensor features, str backend) -> Tensor"
+)
+
+
+# ---- partition -------------------------------------------------------------------------------------------------------
+
+
+def _partition(
+    labels: Tensor,
+    block_size: list[int] | None,
+    per_image: bool,
+    other_classes_only: bool,
+    background: int | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> tuple[Tensor, ...]:
+    blocks = None if block_size is None else tuple(block_size)
+    return tuple(partition(labels, blocks, per_image, other_classes_only, background, ignore_index, reduction))
+
+
+def _partition_fake(
+    labels: Tensor, block_size: list[int] | None, per_image: bool, *options: Any
+) -> tuple[Tensor, ...]:
+    points = labels.numel()
+    blocks = None if block_size is None else tuple(block_size)
+    count = group_count(labels.shape, blocks, per_image)
+    sizes = (points, count + 1, count, points, points, points, points)
+    integers = [labels.new_empty(size, dtype=torch.int32) for size in sizes]
+    return (
+        labels.new_empty(points, dtype=torch.int64),
+        *integers,
+        labels.new_empty(points, dtype=torch.float32),
+    )
+
+
+# ---- the primitive ---------------------------------------------------------------------------------------------------
+
+
+def _logsumexp(
+    rows: Tensor,
+    offsets: Tensor,
+    anchors: Tensor,
+    skip_low: Tensor,
+    skip_high: Tensor,
+    scale: float,
+    bound: float | None,
+    backend: str,
+) -> Tensor:
+    return BACKENDS[backend].forward(rows, Groups(offsets, anchors, skip_low, skip_high), scale, bound)
+
+
+def _logsumexp_fake(rows: Tensor, *rest: Any) -> Tensor:
+    return rows.new_empty(rows.shape[0], dtype=accumulator(rows.dtype))
+
+
+def _logsumexp_backward(
+    grad: Tensor,
+    rows: Tensor,
+    lse: Tensor,
+    offsets: Tensor,
+    anchors: Tensor,
+    skip_low: Tensor,
+    skip_high: Tensor,
+    scale: float,
+    bound: float | None,
+    backend: str,
+) -> Tensor:
+    groups = Groups(offsets, anchors, skip_low, skip_high)
+    return BACKENDS[backend].backward(grad, rows, lse, groups, scale, bound)
+
+
+def _logsumexp_backward_fake(grad: Tensor, rows: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(rows, memory_format=torch.contiguous_format)
+
+
+def _save_for_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    rows, *groups, ctx.scale, ctx.bound, ctx.backend = inputs
+    ctx.save_for_backward(rows, output, *groups)
+
+
+def _differentiate_logsumexp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    rows, lse, *groups = ctx.saved_tensors
+    gradient = torch.ops.semicl.grouped_logsumexp_backward(
+        grad, rows, lse, *groups, ctx.scale, ctx.bound, ctx.backend
+    )
+    return gradient, *[None] * 7
+
+
+# ---- the whole contrast ----------------------------------------------------------------------------------------------
+
+
+def _contrast(
+    features: Tensor,
+    row_of_point: Tensor,
+    offsets: Tensor,
+    anchors: Tensor,
+    skip_low: Tensor,
+    skip_high: Tensor,
+    run_high: Tensor,
+    weights: Tensor,
+    scale: float,
+    normalize: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    fused = BACKENDS[backend].fused
+    assert fused is not None, "the loss asks only backends that have it"
+    groups = Groups(offsets, anchors, skip_low, skip_high)
+    return fused.contrast(features, row_of_point, groups, run_high, weights, scale, normalize)
+
+
+def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    channels = -(-features.shape[2] // 16) * 16
+    loss = features.new_empty((), dtype=torch.float32)
+    return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
+
+
+def _contrast_backward(
+    grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, backend: str
+) -> Tensor:
+    fused = BACKENDS[backend].fused
+    assert fused is not None, "the loss asks only backends that have it"
+    return fused.scatter(row_gradient, grad, row_of_point, features)
+
+
+def _contrast_backward_fake(grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(features)
+
+
+def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    features, row_of_point, *_, ctx.backend = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1], row_of_point, features)
+
+
+def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 11
+    row_gradient, row_of_point, features = ctx.saved_tensors
+    gradient = torch.ops.semicl.contrast_backward(grad, row_gradient, row_of_point, features, ctx.backend)
+    return gradient, *[None] * 10
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------
+
+
+def _refuse_second_order(ctx: Any, *grads: Any) -> Any:
+    raise RuntimeError(
+        "the contrastive losses of semicl_kernels have first-order gradients only; a derivative of their gradient was "
+        "asked for (backward through a gradient taken with create_graph=True). Use a plain PyTorch loss for that."
+    )
+
+
+def _register() -> None:
+    operations = {
+        "partition": (_partition, _partition_fake),
+        "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
+        "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
+        "contrast": (_contrast, _contrast_fake),
+        "contrast_backward": (_contrast_backward, _contrast_backward_fake),
+    }
+    for name, (implementation, fake) in operations.items():
+        LIBRARY.impl(name, implementation, ANY_DEVICE)
+        torch.library.register_fake(f"semicl::{name}", fake, lib=LIBRARY)
+    gradients: dict[str, Any] = {
+        "grouped_logsumexp": (_differentiate_logsumexp, _save_for_logsumexp),
+        "contrast": (_differentiate_contrast, _save_for_contrast),
+        "grouped_logsumexp_backward": (_refuse_second_order, None),
+        "contrast_backward": (_refuse_second_order, None),
+    }
+    for name, (differentiate, save) in gradients.items():
+        torch.library.register_autograd(f"semicl::{name}", differentiate, setup_context=save, lib=LIBRARY)
+
+
+_register()
+
+
+def grouped_logsumexp(
+    rows: Tensor,
+    offsets: Tensor,
+    anchors: Tensor,
+    skip_low: Tensor,
+    skip_high: Tensor,
+    *,
+    scale: float = 1.0,
+    bound: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Compute ``lse_i = log sum over j in D(i) of exp(scale x_i . x_j)`` for the anchors of every group (DESIGN section 3).
+
+    Group g is the rows ``[offsets[g], offsets[g + 1])``, its anchors are the first ``anchors[g]`` of them, and D(i) is the
+    group without the rows ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong to no group.
+
+    Args:
+        rows: (M, C), float32, float16, bfloat16 or, where the backend can, float64.
+        offsets: (G + 1,) int32, ascending from 0 or more to M or less.
+        anchors: (G,) int32, from 0 to the size of the group.
+        skip_low: (M,) int32, absolute rows.
+        skip_high: (M,) int32, absolute rows; an empty range leaves nothing out.
+        scale: what every product is multiplied by, 1 / temperature.
+        bound: a number that no ``scale x_i . x_j`` exceeds, where one is known; it may save a pass.
+        backend: "auto" or a name of :func:`available_backends`.
+
+    Returns:
+        (M,) float64 for float64 rows, else float32: lse_i for anchors (-inf where D(i) is empty, with a zero gradient),
+        0 for all other rows. Differentiable once, by ``rows``.
+
+    Raises:
+        TypeError: if an argument has the wrong type or dtype.
+        ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
+    """
+    check_rows(rows)
+    count = rows.shape[0]
+    integers = {"offsets": offsets, "anchors": anchors, "skip_low": skip_low, "skip_high": skip_high}
+    for name, tensor in integers.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int32:
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be a tensor of torch.int32; got {got}")
+        if tensor.device != rows.device:
+            raise ValueError(f"{name} must be on the device of rows, {rows.device}; got {tensor.device}")
+    if offsets.dim() != 1 or len(offsets) < 1:
+        raise ValueError(f"offsets must be of shape (G + 1,); got {tuple(offsets.shape)}")
+    sizes = {"anchors": len(offsets) - 1, "skip_low": count, "skip_high": count}
+    for name, size in sizes.items():
+        if tuple(integers[name].shape) != (size,):
+            raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")
+    if not torch.compiler.is_compiling() and rows.device.type == "cpu":
+        check_groups(offsets, anchors, count)
+    name = choose_backend(backend, rows.device, rows.dtype)
+    contiguous = [tensor.contiguous() for tensor in integers.values()]
+    return torch.ops.semicl.grouped_logsumexp(rows, *contiguous, float(scale), bound, name)
+
+
+def check_rows(rows: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``rows`` is an (M, C) tensor of floats with a channel."""
+    if not isinstance(rows, Tensor) or not rows.is_floating_point():
+        got = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
+        raise TypeError(f"rows must be a floating-point tensor; got {got}")
+    if rows.dim() != 2 or rows.shape[1] < 1:
+        raise ValueError(f"rows must be of shape (M, C) with C >= 1; got {tuple(rows.shape)}")
+
+
+def check_groups(offsets: Tensor, anchors: Tensor, count: int) -> None:
+    """Raise ValueError unless the offsets ascend within the rows and the anchors within the groups; host tensors only."""
+    sizes = offsets.diff()
+    if offsets[0] < 0 or offsets[-1] > count or (sizes < 0).any():
+        raise ValueError(f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}")
+    if ((anchors < 0) | (anchors > sizes)).any():
+        raise ValueError(
+            f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}"
+        )

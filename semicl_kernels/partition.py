@@ -1,0 +1,159 @@
+"""From labels to groups: who contrasts with whom (DESIGN section 2), without a look at the features.
+
+The points of a map (B, V, *space) are sorted by group and, inside a group, anchors first and by class, so that a class is
+one run of rows and the anchors are the first rows. Everything has a size known from the shapes and stays on the labels'
+device: nothing waits for the host.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backends import Groups
+
+
+class Partition(NamedTuple):
+    """The rows of the M = B V prod(space) points, in their packed order. All int32 but ``index`` and ``weights``."""
+
+    index: Tensor  # (M,) int64: the point that each row holds, in the order of the map
+    row_of_point: Tensor  # (M,): the row of each point, -1 in groups without an anchor and for points left out
+    offsets: Tensor  # (G + 1,): first rows of the groups; rows past the last hold the points left out
+    anchors: Tensor  # (G,): anchors of each group, its first rows
+    skip_low: Tensor  # (M,): the rows [skip_low, skip_high) are not in the row's denominator
+    skip_high: Tensor  # (M,)
+    run_low: Tensor  # (M,): the rows of the row's class in its group are [run_low, run_high)
+    run_high: Tensor  # (M,)
+    weights: Tensor  # (M,) float32: what l_i of each row counts in the reduced loss, 0 where it is no anchor
+
+    @property
+    def groups(self) -> Groups:
+        return Groups(self.offsets, self.anchors, self.skip_low, self.skip_high)
+
+
+def group_count(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool) -> int:
+    """The number of groups of labels of this shape (B, V, *space)."""
+    blocks = 1
+    for size, block in zip(shape[2:], block_size or shape[2:], strict=True):
+        blocks *= -(-size // block)
+    return blocks * (shape[0] if per_image else 1)
+
+
+@lru_cache(maxsize=16)
+def group_of_point(
+    shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device
+) -> Tensor:
+    """Return (M,) int64: the group of every point. Blocks at the edge may be smaller; no point is lost."""
+    block = torch.zeros((), dtype=torch.int64, device=device)
+    space = shape[2:]
+    for size, edge in zip(space, block_size or space, strict=True):
+        along = torch.arange(size, device=device).div(edge, rounding_mode="floor")
+        block = block[..., None] * -(-size // edge) + along
+    image = torch.arange(shape[0], device=device) * (group_count(shape, block_size, False) if per_image else 0)
+    grid = image.reshape(-1, 1, *[1] * len(space)) + block
+    return grid.expand(shape).reshape(-1)
+
+
+def stable_order(labels: Tensor, group: Tensor) -> Tensor:
+    """Return the order of the points by group, then by label, then as they come."""
+    by_label = torch.argsort(labels, stable=True)
+    return by_label[torch.argsort(group[by_label], stable=True)]
+
+
+def runs(changes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return first and one-past-last position of each position's run; ``changes[i]``: i begins a run."""
+    count = len(changes)
+    position = torch.arange(count, device=changes.device)
+    low = torch.where(changes, position, 0).cummax(0).values
+    ends = torch.cat([changes[1:], changes.new_ones(1)])
+    high = torch.where(ends, position + 1, count).flip(0).cummin(0).values.flip(0)
+    return low, high
+
+
+def partition(
+    labels: Tensor,
+    block_size: tuple[int, ...] | None,
+    per_image: bool,
+    other_classes_only: bool,
+    background: int | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> Partition:
+    """Partition the points of ``labels`` (B, V, *space), any integer dtype.
+
+    ``per_image``: groups do not cross images. ``other_classes_only``: a denominator leaves out the anchor's own class,
+    else the anchor alone. Points of the label ``background`` are never anchors; those of ``ignore_index`` are left out.
+    An anchor has another point of its class and a point in its denominator. ``reduction``: "block", "anchor" or "sum"
+    (DESIGN section 2); "none" gives the weights of "sum".
+    """
+    device, total = labels.device, labels.numel()
+    group_total = group_count(labels.shape, block_size, per_image)
+    flat = labels.reshape(-1)
+    group = group_of_point(labels.shape, block_size, per_image, device)
+    if ignore_index is not None:
+        group = group.masked_fill(flat == ignore_index, group_total)
+    order = stable_order(flat, group)
+    group, flat = group[order], flat[order]
+
+    new_group = torch.cat([group.new_ones(min(total, 1), dtype=torch.bool), group[1:] != group[:-1]])
+    new_class = new_group.clone()
+    new_class[1:] |= flat[1:] != flat[:-1]
+    offsets = torch.searchsorted(group, torch.arange(group_total + 1, device=device))
+    low, high = runs(new_class)
+    group_low, group_high = runs(new_group)
+
+    anchor = (high - low > 1) & (group < group_total)
+    if background is not None:
+        anchor &= flat != background
+    if other_classes_only:
+        anchor &= high - low < group_high - group_low
+
+    # Anchors move to the front of their group; both kinds keep their order, so a class stays one run.
+    before = torch.cat([flat.new_zeros(1, dtype=torch.int64), anchor.cumsum(0)])
+    anchors = before[offsets[1:]] - before[offsets[:-1]]
+    position = torch.arange(total, device=device)
+    rank = before[:-1] - before[group_low]
+    count = before[group_high] - before[group_low]
+    target = group_low + torch.where(anchor, rank, count + position - group_low - rank)
+
+    def moved(values: Tensor) -> Tensor:
+        return torch.empty_like(values).scatter_(0, target, values)
+
+    index, group, anchor = moved(order), moved(group), moved(anchor)
+    run_low = moved(target[low])
+    run_high = run_low + moved(high - low)
+    live = torch.cat([anchors > 0, anchors.new_zeros(1, dtype=torch.bool)])[group]
+    row_of_point = torch.empty_like(index).scatter_(0, index, torch.where(live, position, -1))
+    skip_low, skip_high = (run_low, run_high) if other_classes_only else (position, position + 1)
+    integers = (row_of_point, offsets, anchors, skip_low, skip_high, run_low, run_high)
+    # A clone where two results would share memory.
+    row_of_point, offsets, anchors, skip_low, skip_high, run_low, run_high = (
+        tensor.to(torch.int32, copy=True) for tensor in integers
+    )
+    return Partition(
+        index,
+        row_of_point,
+        offsets,
+        anchors,
+        skip_low,
+        skip_high,
+        run_low,
+        run_high,
+        anchor_weights(anchor, group, anchors, reduction),
+    )
+
+
+def anchor_weights(anchor: Tensor, group: Tensor, anchors: Tensor, reduction: str) -> Tensor:
+    """Return (M,) float32: the weight of each row's l_i in the reduced loss."""
+    if reduction == "block":
+        filled = (anchors > 0).sum().clamp_min(1)
+        per_group = 1.0 / (anchors.clamp_min(1) * filled).double()
+        weights = torch.cat([per_group, per_group.new_zeros(1)])[group]
+    elif reduction == "anchor":
+        weights = (1.0 / anchors.sum().clamp_min(1).double()).expand(group.shape)
+    else:
+        weights = torch.ones(group.shape, dtype=torch.float64, device=group.device)
+    return torch.where(anchor, weights, 0.0).float()
