@@ -1,0 +1,55 @@
+"""One progress bar a stage, with the time left, the loss and the last validation Dice."""
+
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+from semicl.stages import VALIDATION_DICE
+
+WIDTH = 100
+"""Columns of a bar, so that bars line up and logs stay readable."""
+
+
+class StageProgress(ProgressBar):
+    """Counts the optimiser steps of a whole stage, where Lightning's own bar starts anew with every epoch."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self._shown: dict[str, str] = {}
+        self._bar: tqdm | None = None
+
+    def disable(self) -> None:
+        """Nothing to do: the bar exists only while a stage trains."""
+
+    def enable(self) -> None:
+        """Nothing to do: the bar exists only while a stage trains."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar = tqdm(total=trainer.max_steps, desc=self._title, unit="step", ncols=WIDTH, file=sys.stderr)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self._shown["loss"] = f"{float(outputs['loss']):.3f}"
+        self._advance(1)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._shown["Dice"] = f"{float(trainer.callback_metrics[VALIDATION_DICE]):.3f}"
+        self._advance(0)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _advance(self, steps: int) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(steps)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
