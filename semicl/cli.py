@@ -18,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.demo.quick:  # the same options again, over smaller defaults
             parser = _parser(QUICK)
             parsed = parser.parse_args(arguments)
-        _demo(parser.instantiate_classes(parsed).demo)
+        _demo(parser.instantiate(parsed).demo)
     except SemiclError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # libraries put line breaks in their reasons
         return 1
     except OSError as error:
         print(f"error: {error}; give --output a folder that can be written and has space", file=sys.stderr)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -46,12 +46,12 @@ def write_predictions(
         figure.savefig(partial, dpi=150)
 
 
-def _upright(plane: Tensor) -> Tensor:
+def _upright(plane: Tensor) -> np.ndarray:
     """Anterior up: the axes of a slice run to the right and to the front, those of a picture down and to the right."""
-    return plane.T.flip(0)
+    return plane.T.flip(0).numpy()
 
 
-def _overlay(labels: Tensor, classes: int) -> Tensor:
+def _overlay(labels: np.ndarray, classes: int) -> np.ndarray:
     """Labels (H, W) as colours (H, W, 4), the background clear."""
-    palette = torch.tensor([(0.0, 0.0, 0.0, 0.0), *((*COLOURS(k - 1)[:3], OPACITY) for k in range(1, classes))])
+    palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*COLOURS(k - 1)[:3], OPACITY) for k in range(1, classes))])
     return palette[labels]

@@ -10,7 +10,8 @@ from monai.transforms.io.array import LoadImage
 from monai.transforms.spatial.array import Orientation, Resize
 from torch import Tensor
 
-from semicl.cases import Case
+from semicl.cases import UNREADABLE, Case
+from semicl.errors import SemiclError
 
 
 class LabelledVolume(NamedTuple):
@@ -43,7 +44,10 @@ def read_volume(case: Case, slice_size: int) -> LabelledVolume:
 
 def _load(path: Path) -> Tensor:
     """A volume (1, H, W, D) with its axes along right, anterior and superior."""
-    volume = LoadImage(reader="NibabelReader", ensure_channel_first=True)(path.as_posix())
+    try:
+        volume = LoadImage(reader="NibabelReader", ensure_channel_first=True)(path.as_posix())
+    except (RuntimeError, *UNREADABLE) as error:  # MONAI's RuntimeError holds the tracebacks of every reader it tried
+        raise SemiclError(f"{path}: not readable as NIfTI; copy or download the file again") from error
     return Orientation(axcodes="RAS", labels=None)(volume)
 
 
