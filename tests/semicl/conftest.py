@@ -1,11 +1,13 @@
 """Folders of cases to read: a small phantom, written once, and the real cases where they are at hand."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from numpy.typing import ArrayLike
 
 from semicl.cases import Case
@@ -49,3 +51,12 @@ def write_case(folder: Path, image: ArrayLike, label: ArrayLike, affine: ArrayLi
 def cut_off(path: Path) -> None:
     """Leave a file with a good header and half of its data."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """The networks of these tests are too small for two threads: on a busy machine they would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """The demo from the command line, as a new user runs it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from semicl import demo
+from semicl.cli import main
 from semicl.phantom import CLASSES
 from tests.semicl.conftest import REPOSITORY
 
@@ -15,7 +18,10 @@ from tests.semicl.conftest import REPOSITORY
 def _demo(output: Path, *arguments: object) -> tuple[str, dict[str, Any]]:
     """Run `python -m semicl demo --quick`, check what every run must leave, return its text and results."""
     command = [sys.executable, "-m", "semicl", "demo", "--quick", "--output", output, *arguments]
-    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=REPOSITORY, env=one_thread, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     for bar in ("1 global contrast", "2 local contrast", "3 fine-tune random", "3 fine-tune pretrained"):
         assert f"{bar}: 100%" in done.stderr
@@ -46,6 +52,7 @@ def test_on_the_phantom(tmp_path: Path) -> None:
     assert not set(results["split"]["test"]) & set(results["split"]["training"])
 
 
+@pytest.mark.slow
 def test_on_real_cases(hippocampus: Path, tmp_path: Path) -> None:
     text, results = _demo(tmp_path / "run", "--data", hippocampus)
     assert "PHANTOM" not in text
@@ -54,8 +61,6 @@ def test_on_real_cases(hippocampus: Path, tmp_path: Path) -> None:
 
 
 def test_without_real_cases_the_default_is_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from semicl import demo
-
     monkeypatch.chdir(tmp_path)
     announced: list[bool] = []
 
@@ -64,7 +69,5 @@ def test_without_real_cases_the_default_is_the_phantom(tmp_path: Path, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "_announce", stop)
-    from semicl.cli import main
-
     assert main(["demo", "--quick", "--output", str(tmp_path / "run")]) == 130
     assert announced == [True]
