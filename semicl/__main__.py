@@ -2,7 +2,10 @@
 
 import sys
 
-from semicl.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from semicl.cli import main
+
+        sys.exit(main())
+    except ModuleNotFoundError as missing:
+        sys.exit(f"error: {missing}; install what training needs: pip install 'semicl[train]'")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from semicl.cases import Case, CaseFolder, check_case, find_cases
 from semicl.checkpoints import load_weights
+from semicl.errors import SemiclError
 from semicl.evaluate import Evaluation, evaluate, predict
 from semicl.figures import write_predictions
 from semicl.networks import PixelProjection, SliceProjection, UNet, new_unet
@@ -91,6 +92,9 @@ def pretrain_locally(options: DemoOptions, split: Split, classes: int) -> None:
     slices = _slices(_read(split.labelled, options, read_volume, "read labelled volumes"))
     # A slice without foreground has no anchor; it would only dilute the batch.
     with_anchors = (slices.tensors[1] > 0).flatten(1).any(1)
+    if not with_anchors.any():
+        names = ", ".join(case.name for case in split.labelled)
+        raise SemiclError(f"labelled cases {names}: hold no foreground; give another --seed or --label_fraction")
     pl.seed_everything(options.seed, verbose=False)
     network = new_unet(options.widths, classes, options.seed)
     print(load_weights(network, options.output / "global.ckpt"))
@@ -171,8 +175,8 @@ def _conclude(
 ) -> None:
     random, pretrained = scores["random"], scores["pretrained"]
     kind = "synthetic volumes, not patients" if synthetic else folder.name
-    title = f"{len(split.test)} test volumes of {_subjects(split.test)} held-out subjects ({kind})"
-    Console().print(comparison_table(title, folder.classes, random, pretrained))
+    print(f"\n{len(split.test)} test volumes of {_subjects(split.test)} held-out subjects ({kind}):")
+    Console().print(comparison_table(folder.classes, random, pretrained))
     print(verdict(random, pretrained))
     write_json(
         options.output / "results.json",

@@ -10,9 +10,6 @@ import torch
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
-DOWNSAMPLING = 16
-"""Four halvings: the sides of a slice must be multiples of this."""
-
 _ACTIVATION = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True})
 _NORM = ("instance", {"affine": True})
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semicl.errors import SemiclError
-from semicl.networks import DOWNSAMPLING
+
+DOWNSAMPLING = 16
+"""The U-Net halves a slice four times, so its sides must be multiples of this."""
 
 
 def _require(condition: bool, option: str, got: object, takes: str) -> None:

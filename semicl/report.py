@@ -12,10 +12,9 @@ from semicl.evaluate import Evaluation
 from semicl.files import replacing
 
 
-def comparison_table(title: str, classes: Sequence[str], random: Evaluation, pretrained: Evaluation) -> Table:
+def comparison_table(classes: Sequence[str], random: Evaluation, pretrained: Evaluation) -> Table:
     """Dice of each foreground class and their mean: random start, pre-trained start, difference."""
-    table = Table(title=title, title_style="bold", title_justify="left")
-    table.add_column("Dice")
+    table = Table("Dice")
     for heading in ("random start", "pre-trained", "difference"):
         table.add_column(heading, justify="right")
     for name, before, after in zip(classes[1:], random.per_class(), pretrained.per_class(), strict=True):

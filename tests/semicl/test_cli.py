@@ -1,6 +1,8 @@
 """The command line names what is wrong in one line, exits with 1, and leaves nothing behind."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from semicl.cli import main
-from tests.semicl.conftest import cut_off
+from tests.semicl.conftest import REPOSITORY, cut_off
 
 
 def _fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -80,6 +82,29 @@ def test_unusable_options(
 def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     assert "--output" in _fails(capsys, "--data", "phantom", "--output", tmp_path / "file" / "out")
+
+
+def test_labelled_cases_without_foreground(
+    own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in (own_phantom / "labelsTr").iterdir():
+        volume = nibabel.load(label)
+        nibabel.save(nibabel.Nifti1Image(np.zeros(volume.shape, np.uint8), volume.affine), label)
+    assert "hold no foreground" in _fails(capsys, "--data", own_phantom, "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize("missing", ["jsonargparse", "monai"])
+def test_a_missing_library_is_named_with_the_command_that_installs_it(missing: str) -> None:
+    program = (
+        f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = ['semicl', 'demo', '--data', 'phantom'];"
+        "runpy.run_module('semicl', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert missing in line
+    assert "pip install 'semicl[train]'" in line
 
 
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

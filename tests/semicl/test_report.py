@@ -28,7 +28,7 @@ def test_the_verdict_follows_the_numbers(random: Evaluation, pretrained: Evaluat
 
 def test_the_table_holds_every_class_and_the_mean() -> None:
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(comparison_table("Dice", CLASSES, LOW, HIGH))
+    console.print(comparison_table(CLASSES, LOW, HIGH))
     rows = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
     assert ["front", "0.400", "0.450", "+0.050"] in rows
     assert ["back", "0.400", "0.450", "+0.050"] in rows
