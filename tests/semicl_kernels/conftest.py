@@ -1,0 +1,48 @@
+"""Which backends there are to test, and a hypothesis profile that repeats itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+
+from semicl_kernels import available_backends
+
+# The same examples in every run: a failure is then a change of the code, never of the draw.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+BACKENDS = available_backends()
+
+
+def backend_parameter(name: str) -> object:
+    missing = pytest.mark.skipif(BACKENDS[name] != "available", reason=f"backend {name}: {BACKENDS[name]}")
+    return pytest.param(name, marks=missing)
+
+
+@pytest.fixture(params=[backend_parameter(name) for name in BACKENDS], scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every backend of this machine."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[backend_parameter(name) for name in BACKENDS if name != "reference"], scope="session")
+def fast_backend(request: pytest.FixtureRequest) -> str:
+    """Every backend of this machine but the reference."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[backend_parameter("cpu")], scope="session")
+def compiled_backend(request: pytest.FixtureRequest) -> str:
+    """The backend that has threads of its own."""
+    return str(request.param)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Gives torch its number of threads back after a test that changes it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

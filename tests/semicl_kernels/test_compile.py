@@ -1,0 +1,138 @@
+"""The losses inside torch.compile, autocast and what torch.library asks of a registered operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from semicl_kernels import grouped_logsumexp, local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
+
+from .cases import Case
+from .groups import itself_skipped, unit_rows
+
+CASE = Case((2, 2, 20, 9, 7), "ignored")
+OPTIONS = [
+    {},
+    {"block_size": 4, "stride": (1, 2), "scope": "image"},
+    {"reduction": "none", "denominator": "negatives"},
+    {"reduction": "anchor", "normalize": False, "temperature": 2.0, "ignore_index": -100},
+]
+
+
+def compiled(function: Any, compiler: str = "aot_eager") -> Any:
+    torch.compiler.reset()
+    return torch.compile(function, backend=compiler, fullgraph=True)
+
+
+def assert_compiles(function: Any, features: Tensor, compiler: str = "aot_eager") -> None:
+    """In one graph, to the same value and gradient as without."""
+    results = []
+    for call in (function, compiled(function, compiler)):
+        leaf = features.detach().requires_grad_()
+        value = call(leaf)
+        results.append((value.detach(), torch.autograd.grad(value.sum(), leaf)[0]))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_local_loss_is_one_graph(backend: str, options: dict[str, Any], labelled: bool) -> None:
+    labels = CASE.labels() if labelled else None
+    assert_compiles(
+        lambda features: local_contrastive_loss(features, labels, backend=backend, **options),
+        CASE.features(torch.float32),
+    )
+
+
+def test_losses_of_vectors_are_one_graph(backend: str) -> None:
+    vectors = unit_rows(24, 20, seed=0).float().reshape(12, 2, 20)
+    labels = torch.arange(12) % 3
+    assert_compiles(lambda x: supervised_contrastive_loss(x, labels, backend=backend), vectors)
+    assert_compiles(lambda x: nt_xent_loss(x[:, 0], x[:, 1], backend=backend), vectors)
+
+
+def test_primitive_is_one_graph(backend: str) -> None:
+    packed = itself_skipped(unit_rows(40, 20, seed=0).float())
+    assert_compiles(
+        lambda rows: grouped_logsumexp(*packed.with_rows(rows), scale=5.0, bound=5.0, backend=backend), packed.rows
+    )
+
+
+def test_within_a_model_and_with_other_shapes(backend: str) -> None:
+    """Features made by a layer and a second map of another size, the sizes symbolic."""
+    layer = torch.nn.Conv2d(3, 20, 1)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return local_contrastive_loss(layer(images)[:, None], labels[:, None], block_size=4, backend=backend)
+
+    call = torch.compile(loss, backend="aot_eager", fullgraph=True, dynamic=True)
+    generator = torch.Generator().manual_seed(0)
+    for side in (8, 11):
+        images = torch.randn(2, 3, side, side, generator=generator)
+        labels = torch.randint(0, 3, (2, side, side), generator=generator)
+        torch.testing.assert_close(call(images, labels), loss(images, labels), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_inductor(backend: str) -> None:
+    labels = CASE.labels()
+    assert_compiles(
+        lambda features: local_contrastive_loss(2 * features.tanh(), labels, block_size=4, backend=backend),
+        CASE.features(torch.float32),
+        compiler="inductor",
+    )
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_opcheck_of_the_primitive(backend: str, requires_grad: bool) -> None:
+    rows, *groups = itself_skipped(unit_rows(20, 12, seed=0).float())
+    torch.library.opcheck(
+        torch.ops.semicl.grouped_logsumexp,
+        (rows.requires_grad_(requires_grad), *groups, 5.0, 5.0, backend),
+    )
+
+
+def test_opcheck_of_the_partition() -> None:
+    for block_size, per_image, other_classes_only, reduction in (
+        (None, False, False, "block"),
+        ([4, 3], True, True, "none"),
+    ):
+        torch.library.opcheck(
+            torch.ops.semicl.partition,
+            (CASE.labels(), block_size, per_image, other_classes_only, 0, -100, reduction),
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_float32_features_exact(backend: str, dtype: torch.dtype) -> None:
+    """Autocast would round the operands of a matrix product; the loss keeps out of it."""
+    results = []
+    for enabled in (False, True):
+        features = CASE.features(torch.float32).requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            loss = local_contrastive_loss(features, CASE.labels(), backend=backend)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        results.append((loss.detach(), features.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=0)
+
+
+def test_autocast_around_a_network(backend: str) -> None:
+    """A layer gives bfloat16 features; the loss is float32 all the same and its gradient reaches the layer."""
+    layer = torch.nn.Conv2d(3, 20, 1)
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 3, (2, 1, 8, 8), generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = layer(images)[:, None]
+        loss = local_contrastive_loss(features, labels, backend=backend)
+    assert features.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.norm() > 0
+    exact = local_contrastive_loss(features.detach().double(), labels, backend="reference")
+    assert loss.item() == pytest.approx(exact.item(), abs=0.05)

@@ -1,0 +1,213 @@
+"""Bad input raises ValueError or TypeError, naming the argument, what it got and what it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from semicl_kernels import (
+    LocalContrastiveLoss,
+    NTXentLoss,
+    SupervisedContrastiveLoss,
+    grouped_logsumexp,
+    local_contrastive_loss,
+    nt_xent_loss,
+    supervised_contrastive_loss,
+)
+
+FEATURES = torch.randn(2, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+LABELS = torch.ones(2, 2, 6, 6, dtype=torch.int64)
+VECTORS = FEATURES[0, :, :, 0].movedim(2, 0)  # (6, 2, 4)
+
+
+def local(*args: Any, **options: Any) -> Callable[[], object]:
+    return lambda: local_contrastive_loss(*args, **options)
+
+
+BAD_MAPS = [
+    (local([1.0]), TypeError, "features", "list"),
+    (local(FEATURES[0, 0, 0], LABELS), ValueError, "features", r"\(6, 6\)"),
+    (local(FEATURES[0], LABELS), ValueError, "features", r"\(2, 4, 6, 6\)"),
+    (local(FEATURES[..., None, None], LABELS), ValueError, "features", r"\(2, 2, 4, 6, 6, 1, 1\)"),
+    (local(FEATURES[:, :, :0], LABELS), ValueError, "features", "channel"),
+    (local(FEATURES.long(), LABELS), TypeError, "features", "int64"),
+    (local(FEATURES.to(torch.complex64), LABELS), TypeError, "features", "complex64"),
+    (local(FEATURES, LABELS.tolist()), TypeError, "labels", "list"),
+    (local(FEATURES, LABELS[:, :, :5]), ValueError, "labels", r"\(2, 2, 5, 6\)"),
+    (local(FEATURES, LABELS[:, 0]), ValueError, "labels", r"\(2, 6, 6\)"),
+    (local(FEATURES, LABELS[:1]), ValueError, "labels", r"\(1, 2, 6, 6\)"),
+    (local(FEATURES, LABELS.float()), TypeError, "labels", "float32"),
+    (local(FEATURES, LABELS.to("meta")), ValueError, "labels", "meta"),
+]
+
+BAD_OPTIONS = [
+    ("temperature", 0, ValueError, "0"),
+    ("temperature", -0.1, ValueError, "-0.1"),
+    ("temperature", float("nan"), ValueError, "nan"),
+    ("temperature", float("inf"), ValueError, "inf"),
+    ("temperature", "warm", (TypeError, ValueError), "warm|str"),
+    ("temperature", None, (TypeError, ValueError), "None"),
+    ("stride", 0, ValueError, "0"),
+    ("stride", -2, ValueError, "-2"),
+    ("stride", (1, 0), ValueError, r"\(1, 0\)"),
+    ("stride", (1, 1, 1), ValueError, r"\(1, 1, 1\)"),
+    ("stride", 1.5, (TypeError, ValueError), "1.5|float"),
+    ("stride", (1, 2.5), (TypeError, ValueError), "2.5|float"),
+    ("stride", None, (TypeError, ValueError), "None"),
+    ("block_size", 0, ValueError, "0"),
+    ("block_size", (4, -1), ValueError, r"\(4, -1\)"),
+    ("block_size", (4,), ValueError, r"\(4,\)"),
+    ("block_size", 2.0, (TypeError, ValueError), "2.0|float"),
+    ("block_size", "all", (TypeError, ValueError), "all|str"),
+    ("scope", "volume", ValueError, "volume"),
+    ("denominator", "positives", ValueError, "positives"),
+    ("reduction", "mean", ValueError, "mean"),
+    ("background", 0.5, (TypeError, ValueError), "0.5|float"),
+    ("ignore_index", "255", (TypeError, ValueError), "255|str"),
+    ("backend", "cudnn", ValueError, "cudnn"),
+    ("backend", None, (TypeError, ValueError), "None"),
+]
+
+BAD_VECTORS = [
+    (lambda: nt_xent_loss(FEATURES, FEATURES), ValueError, "z1", r"\(2, 2, 4, 6, 6\)"),
+    (lambda: nt_xent_loss(VECTORS[:, 0], VECTORS[1:, 0]), ValueError, "z2", r"\(5, "),
+    (lambda: nt_xent_loss(VECTORS[:, 0], VECTORS[:, 0, :1]), ValueError, "z2", r"\(6, 1\)"),
+    (lambda: nt_xent_loss(VECTORS[:, 0], VECTORS[:, 0].double()), (TypeError, ValueError), "z2", "float64"),
+    (lambda: nt_xent_loss(VECTORS[:, 0].long(), VECTORS[:, 0].long()), TypeError, "z1", "int64"),
+    (lambda: nt_xent_loss(VECTORS[:, 0], VECTORS[:, 1], temperature=0), ValueError, "temperature", "0"),
+    (lambda: nt_xent_loss(VECTORS[:, 0], VECTORS[:, 1], backend="x"), ValueError, "backend", "x"),
+    (lambda: supervised_contrastive_loss(VECTORS[:, 0]), ValueError, "features", r"\(6, "),
+    (lambda: supervised_contrastive_loss(FEATURES), ValueError, "features", r"\(2, 2, 4, 6, 6\)"),
+    (lambda: supervised_contrastive_loss(VECTORS[:, :, :0]), ValueError, "features", r"\(6, 2, 0\)"),
+    (lambda: supervised_contrastive_loss(VECTORS.long()), TypeError, "features", "int64"),
+    (lambda: supervised_contrastive_loss(VECTORS, torch.zeros(5).long()), ValueError, "labels", r"\(5,\)"),
+    (lambda: supervised_contrastive_loss(VECTORS, torch.zeros(6, 2).long()), ValueError, "labels", r"\(6, 2\)"),
+    (lambda: supervised_contrastive_loss(VECTORS, torch.zeros(6)), TypeError, "labels", "float32"),
+    (lambda: supervised_contrastive_loss(VECTORS, temperature=-1), ValueError, "temperature", "-1"),
+    (lambda: supervised_contrastive_loss(VECTORS, backend="x"), ValueError, "backend", "x"),
+]
+
+
+def assert_raises(call: Callable[[], object], error: Any, argument: str, got: str) -> None:
+    with pytest.raises(error, match=got) as raised:
+        call()
+    assert argument in str(raised.value)
+
+
+@pytest.mark.parametrize(("call", "error", "argument", "got"), BAD_MAPS)
+def test_bad_maps(call: Callable[[], object], error: Any, argument: str, got: str) -> None:
+    assert_raises(call, error, argument, got)
+
+
+@pytest.mark.parametrize(("option", "value", "error", "got"), BAD_OPTIONS)
+def test_bad_options(option: str, value: object, error: Any, got: str) -> None:
+    assert_raises(local(FEATURES, LABELS, **{option: value}), error, option, got)
+
+
+@pytest.mark.parametrize(("option", "value", "error", "got"), BAD_OPTIONS)
+def test_module_rejects_bad_options(option: str, value: object, error: Any, got: str) -> None:
+    """When it is made or when it is called, but never silently."""
+    assert_raises(lambda: LocalContrastiveLoss(**{option: value})(FEATURES, LABELS), error, option, got)
+
+
+@pytest.mark.parametrize(("option", "value"), [("scope", "volume"), ("denominator", "d"), ("reduction", "mean")])
+def test_unknown_word_is_answered_with_the_known_ones(option: str, value: str) -> None:
+    known = {"scope": ("batch", "image"), "denominator": ("all", "negatives"), "reduction": ("block", "anchor", "none")}
+    for word in known[option]:
+        assert_raises(local(FEATURES, LABELS, **{option: value}), ValueError, option, word)
+
+
+@pytest.mark.parametrize(("call", "error", "argument", "got"), BAD_VECTORS)
+def test_bad_vectors(call: Callable[[], object], error: Any, argument: str, got: str) -> None:
+    assert_raises(call, error, argument, got)
+
+
+@pytest.mark.parametrize("module", [NTXentLoss, SupervisedContrastiveLoss])
+def test_modules_of_vectors_reject_a_bad_temperature(module: Any) -> None:
+    arguments = (VECTORS[:, 0], VECTORS[:, 1]) if module is NTXentLoss else (VECTORS,)
+    assert_raises(lambda: module(temperature=float("nan"))(*arguments), ValueError, "temperature", "nan")
+
+
+ROWS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+SKIP = torch.arange(4, dtype=torch.int32)
+GROUPS = {
+    "rows": ROWS,
+    "offsets": torch.tensor([0, 4], dtype=torch.int32),
+    "anchors": torch.tensor([4], dtype=torch.int32),
+    "skip_low": SKIP,
+    "skip_high": SKIP + 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("rows", ROWS[0], ValueError),
+        ("rows", ROWS[:, :0], ValueError),
+        ("rows", ROWS.long(), TypeError),
+        ("offsets", torch.tensor([0.0, 4.0]), TypeError),
+        ("offsets", torch.tensor([[0, 4]], dtype=torch.int32), ValueError),
+        ("offsets", torch.zeros(0, dtype=torch.int32), ValueError),
+        ("anchors", torch.tensor([2, 2], dtype=torch.int32), ValueError),
+        ("anchors", torch.tensor([4.0]), TypeError),
+        ("skip_low", SKIP[:3], ValueError),
+        ("skip_high", SKIP[:3], ValueError),
+        ("skip_low", SKIP.float(), TypeError),
+        ("skip_high", SKIP.to("meta"), ValueError),
+        ("scale", float("nan"), ValueError),
+        ("scale", "1", TypeError),
+        ("backend", "cudnn", ValueError),
+    ],
+)
+def test_bad_groups(argument: str, value: object, error: Any) -> None:
+    with pytest.raises(error) as raised:
+        grouped_logsumexp(**{**GROUPS, argument: value})
+    assert argument in str(raised.value)
+
+
+def test_compiled_backend_refuses_float64_and_names_one_that_takes_it(compiled_backend: str) -> None:
+    with pytest.raises(ValueError, match=r"cpu.*float64.*tiled"):
+        local_contrastive_loss(FEATURES.double(), LABELS, backend=compiled_backend)
+
+
+def test_auto_takes_float64() -> None:
+    loss = local_contrastive_loss(FEATURES.double(), LABELS)
+    expected = local_contrastive_loss(FEATURES.double(), LABELS, backend="reference")
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+
+
+WITHOUT_EXTENSION = """
+import sys
+sys.modules["semicl_kernels._C"] = None  # as if it had not been built
+import torch
+from semicl_kernels import available_backends, local_contrastive_loss
+features, labels = torch.ones(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.int64)
+print("reason:", available_backends()["cpu"])
+print("auto:", float(local_contrastive_loss(features, labels, backend="auto")))
+try:
+    local_contrastive_loss(features, labels, backend="cpu")
+except ValueError as error:
+    print("error:", error)
+"""
+
+
+def test_backend_that_was_not_built_names_its_fix() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTENSION],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert "pip install" in said["reason"]
+    assert "compiler" in said["reason"]
+    assert "pip install" in said["error"]
+    assert "cpu" in said["error"]
+    assert float(said["auto"]) == pytest.approx(1.0986, abs=1e-4)  # log 3: all vectors equal

@@ -1,0 +1,230 @@
+"""The losses against their definition written as loops (naive.py), and against themselves where options must agree."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from semicl_kernels import (
+    LocalContrastiveLoss,
+    NTXentLoss,
+    SupervisedContrastiveLoss,
+    local_contrastive_loss,
+    nt_xent_loss,
+    supervised_contrastive_loss,
+)
+
+from . import naive
+from .cases import CODES, IGNORE, Case, cases, value_and_gradient
+
+
+def reference(features: torch.Tensor, labels: torch.Tensor | None, **options: object) -> torch.Tensor:
+    return local_contrastive_loss(features, labels, backend="reference", **options)
+
+
+def assert_reference_is_naive(case: Case) -> None:
+    value, gradient = value_and_gradient(reference, case, case.features(torch.float64))
+    expected, expected_gradient = value_and_gradient(naive.local_contrastive_loss, case, case.features(torch.float64))
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-8, atol=1e-9)
+
+
+@settings(max_examples=120)
+@given(case=cases(largest_side=4, most_channels=4))
+def test_reference_is_the_definition(case: Case) -> None:
+    assert_reference_is_naive(case)
+
+
+@pytest.mark.parametrize("reduction", ["block", "anchor", "sum", "none"])
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("scope", ["batch", "image"])
+def test_every_combination_of_words(reduction: str, denominator: str, scope: str) -> None:
+    options = {"reduction": reduction, "denominator": denominator, "scope": scope, "block_size": (2, 3)}
+    assert_reference_is_naive(Case((2, 2, 3, 3, 4), "ignored", options={**options, "ignore_index": IGNORE}))
+
+
+@pytest.mark.parametrize("stride", [1, 2, (1, 3), (3, 2), 7])
+@pytest.mark.parametrize("block_size", [None, 1, 2, (3, 1), 50])
+def test_strides_and_ragged_blocks(stride: object, block_size: object) -> None:
+    assert_reference_is_naive(Case((1, 2, 3, 5, 4), options={"stride": stride, "block_size": block_size}))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_integer_types_of_labels(backend: str, dtype: torch.dtype) -> None:
+    case = Case((1, 2, 8, 6, 6))
+    labels = torch.randint(0, 4, (1, 2, 6, 6), generator=torch.Generator().manual_seed(0))
+    features = case.features(torch.float32)
+    expected = local_contrastive_loss(features, labels, backend=backend)
+    assert torch.equal(local_contrastive_loss(features, labels.to(dtype), backend=backend), expected)
+
+
+def test_label_values_do_not_matter(backend: str) -> None:
+    """Only which labels are equal does, however large or negative they are."""
+    small = torch.randint(0, len(CODES), (2, 2, 6, 6), generator=torch.Generator().manual_seed(0))
+    features = Case((2, 2, 8, 6, 6)).features(torch.float32)
+    extremes = torch.tensor([0, 2**63 - 1, -(2**63), 2**40, 2**40 + 1, -1])[small]
+    expected = local_contrastive_loss(features, small, reduction="none", backend=backend)
+    actual = local_contrastive_loss(features, extremes, reduction="none", backend=backend)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", ["background", "ignore_index"])
+@pytest.mark.parametrize(
+    ("dtype", "label", "outside"), [(torch.uint8, 156, -100), (torch.int8, -1, 255), (torch.int32, 0, 2**32)]
+)
+def test_option_outside_the_range_of_the_labels_matches_none(
+    backend: str, dtype: torch.dtype, label: int, outside: int, option: str
+) -> None:
+    """It must not wrap around to a label that is there."""
+    features = Case((1, 1, 8, 4, 4)).features(torch.float32)
+    labels = torch.full((1, 1, 4, 4), label, dtype=dtype)
+    others = {"background": 7, "ignore_index": 7}
+    expected = local_contrastive_loss(features, labels.long(), **{**others, option: outside}, backend=backend)
+    assert expected > 0
+    assert torch.equal(
+        local_contrastive_loss(features, labels, **{**others, option: outside}, backend=backend), expected
+    )
+
+
+@pytest.mark.parametrize("space", [(7, 5), (3, 4, 5)])
+def test_stride_is_taking_points_beforehand(backend: str, space: tuple[int, ...]) -> None:
+    case = Case((2, 2, 8, *space))
+    features, labels = case.features(torch.float32), case.labels()
+    assert labels is not None
+    taken = (..., *[slice(None, None, 2)] * len(space))
+    expected = local_contrastive_loss(features[taken], labels[taken], block_size=2, backend=backend)
+    assert torch.equal(local_contrastive_loss(features, labels, stride=2, block_size=2, backend=backend), expected)
+
+
+def test_points_of_one_class_over_negatives_have_no_denominator(backend: str) -> None:
+    features = Case((1, 2, 8, 4, 4)).features(torch.float32).requires_grad_()
+    labels = torch.ones(1, 2, 4, 4, dtype=torch.int64)
+    loss = local_contrastive_loss(features, labels, denominator="negatives", backend=backend)
+    loss.backward()
+    assert loss.item() == 0
+    assert features.grad is not None
+    assert torch.equal(features.grad, torch.zeros_like(features))
+
+
+@pytest.mark.parametrize("reduction", ["block", "anchor", "sum", "none"])
+@pytest.mark.parametrize("label_kind", ["background", "one pixel"])
+def test_no_anchor_gives_zero_with_a_zero_gradient(backend: str, label_kind: str, reduction: str) -> None:
+    case = Case((2, 1, 8, 5, 5), label_kind, options={"reduction": reduction, "backend": backend, "block_size": 2})
+    value, gradient = value_and_gradient(local_contrastive_loss, case, case.features(torch.float32))
+    assert torch.equal(value, torch.zeros_like(value))
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 8, 4, 4), (1, 0, 8, 4, 4), (1, 2, 8, 0, 4)])
+def test_no_point_at_all_gives_zero(backend: str, shape: tuple[int, ...]) -> None:
+    features = torch.zeros(shape, requires_grad=True)
+    labels = torch.zeros(*shape[:2], *shape[3:], dtype=torch.int64)
+    for given_labels in (labels, None):
+        loss = local_contrastive_loss(features, given_labels, backend=backend)
+        (gradient,) = torch.autograd.grad(loss, features)
+        assert loss.item() == 0
+        assert gradient.shape == shape
+
+
+def test_a_vector_of_zeros_is_like_nothing_and_harms_nothing(backend: str) -> None:
+    """ReLU makes such vectors: their similarities are 0, and no gradient becomes infinite."""
+    features = Case((1, 1, 8, 4, 4)).features(torch.float32)
+    features[..., :2, :] = 0
+    features.requires_grad_()
+    labels = torch.ones(1, 1, 4, 4, dtype=torch.int64)
+    loss = local_contrastive_loss(features, labels, backend=backend)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_non_finite_features_give_a_non_finite_loss(backend: str, poison: float, label: int, normalize: bool) -> None:
+    """Whether the bad point is an anchor or only a column."""
+    features = Case((1, 2, 8, 12, 12)).features(torch.float32)
+    labels = torch.ones(1, 2, 12, 12, dtype=torch.int64)
+    labels[0, 0, 3, 3] = label
+    features[0, 0, 2, 3, 3] = poison
+    features.requires_grad_()
+    loss = local_contrastive_loss(features, labels, normalize=normalize, backend=backend)
+    loss.backward()
+    assert not torch.isfinite(loss)
+
+
+def test_ignored_points_may_hold_anything(backend: str) -> None:
+    case = Case((1, 2, 8, 6, 6), "ignored")
+    features, labels = case.features(torch.float32), case.labels()
+    assert labels is not None
+    spoilt = features.clone()
+    spoilt.movedim(2, -1)[labels == IGNORE] = 1e3
+    options = {"ignore_index": IGNORE, "backend": backend}
+    assert torch.equal(
+        local_contrastive_loss(spoilt, labels, **options), local_contrastive_loss(features, labels, **options)
+    )
+
+
+def test_training_after_inference_on_the_same_shape(backend: str) -> None:
+    """Nothing made in inference mode may be kept for a graph."""
+    case = Case((1, 2, 8, 7, 3))
+    with torch.inference_mode():
+        expected = local_contrastive_loss(case.features(torch.float32), case.labels(), backend=backend)
+    features = case.features(torch.float32).requires_grad_()
+    loss = local_contrastive_loss(features, case.labels(), backend=backend)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+@pytest.mark.parametrize("shape", [(1, 2, 3), (7, 1, 4), (5, 2, 3), (3, 4, 2)])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_supervised_contrastive_is_its_definition(shape: tuple[int, ...], labelled: bool, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(-1, 2, shape[:1], generator=generator) if labelled else None
+    actual = supervised_contrastive_loss(features, labels, temperature=temperature, backend="reference")
+    expected = naive.supervised_contrastive_loss(features, labels, temperature=temperature)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(*(torch.autograd.grad(x, features)[0] for x in (actual, expected)), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_nt_xent_is_its_definition(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randn(2, count, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    actual = nt_xent_loss(views[0], views[1], temperature=0.3, backend="reference")
+    expected = naive.nt_xent_loss(views[0], views[1], temperature=0.3)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(*(torch.autograd.grad(x, views)[0] for x in (actual, expected)), rtol=1e-8, atol=1e-9)
+
+
+def test_modules_are_their_functions(backend: str) -> None:
+    case = Case((2, 2, 8, 6, 6), "ignored")
+    features, labels = case.features(torch.float32), case.labels()
+    options = {
+        "temperature": 0.2,
+        "stride": (1, 2),
+        "block_size": 3,
+        "scope": "image",
+        "denominator": "negatives",
+        "background": CODES[2],
+        "ignore_index": IGNORE,
+        "normalize": False,
+        "reduction": "anchor",
+        "backend": backend,
+    }
+    expected = local_contrastive_loss(features, labels, **options)
+    assert torch.equal(LocalContrastiveLoss(**options)(features, labels), expected)
+
+    vectors = features.flatten(2)[0].T.reshape(-1, 2, 8)
+    short = {"temperature": 0.2, "backend": backend}
+    assert torch.equal(
+        NTXentLoss(**short)(vectors[:, 0], vectors[:, 1]), nt_xent_loss(vectors[:, 0], vectors[:, 1], **short)
+    )
+    classes = torch.arange(len(vectors)) % 3
+    assert torch.equal(
+        SupervisedContrastiveLoss(**short)(vectors, classes), supervised_contrastive_loss(vectors, classes, **short)
+    )

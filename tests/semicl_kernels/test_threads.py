@@ -1,0 +1,129 @@
+"""The same bits from run to run, for any number of threads, from several threads at once and after a fork."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+
+import pytest
+import torch
+from torch import Tensor
+
+from semicl_kernels import grouped_logsumexp, local_contrastive_loss
+
+from .cases import Case, value_and_gradient
+from .groups import itself_skipped, unit_rows
+
+DENSE = Case((1, 2, 48, 23, 29), "one class", seed=1)
+SPARSE = Case((2, 2, 48, 37, 31), "random", seed=2, options={"block_size": 16, "background": 0})
+
+
+def result(backend: str, case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def loss(*args: object, **options: object) -> Tensor:
+        return local_contrastive_loss(*args, backend=backend, **options)
+
+    return value_and_gradient(loss, case, case.features(dtype))
+
+
+def assert_same_bits(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", [DENSE, SPARSE], ids=["dense", "sparse"])
+def test_same_bits_from_run_to_run(backend: str, case: Case, dtype: torch.dtype) -> None:
+    first = result(backend, case, dtype)
+    for _ in range(3):
+        assert_same_bits(result(backend, case, dtype), first)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", [DENSE, SPARSE], ids=["dense", "sparse"])
+def test_compiled_backend_gives_the_same_bits_for_any_number_of_threads(
+    compiled_backend: str, case: Case, dtype: torch.dtype
+) -> None:
+    torch.set_num_threads(1)
+    alone = result(compiled_backend, case, dtype)
+    for count in (2, 3, 7):
+        torch.set_num_threads(count)
+        assert_same_bits(result(compiled_backend, case, dtype), alone)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 2, 17, 129, 700])
+def test_primitive_gives_the_same_bits_for_any_number_of_threads(compiled_backend: str, count: int) -> None:
+    rows = unit_rows(count, 33, seed=0).float().requires_grad_()
+
+    def lse_and_gradient() -> tuple[Tensor, Tensor]:
+        lse = grouped_logsumexp(*itself_skipped(rows), scale=10.0, bound=10.0, backend=compiled_backend)
+        return lse.detach(), torch.autograd.grad(lse[torch.isfinite(lse)].sum(), rows)[0]
+
+    torch.set_num_threads(1)
+    alone = lse_and_gradient()
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        assert_same_bits(lse_and_gradient(), alone)
+
+
+@pytest.mark.usefixtures("threads")
+def test_several_python_threads_at_once(backend: str) -> None:
+    torch.set_num_threads(2)
+    cases = [DENSE, SPARSE, *(Case((1, 2, 16, 9, 9 + k), seed=k) for k in range(4))]
+    expected = [result(backend, case, torch.float32) for case in cases]
+    together = threading.Barrier(len(cases))
+
+    def repeated(case: Case) -> list[tuple[Tensor, Tensor]]:
+        together.wait()
+        return [result(backend, case, torch.float32) for _ in range(5)]
+
+    with ThreadPoolExecutor(len(cases)) as pool:
+        for results, right in zip(pool.map(repeated, cases), expected, strict=True):
+            for got in results:
+                torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-6)
+
+
+def send_result(connection: Connection, backend: str, features: Tensor, labels: Tensor) -> None:
+    loss = local_contrastive_loss(features, labels, backend=backend)
+    (gradient,) = torch.autograd.grad(loss, features)
+    # Plain lists: tensors would be sent through shared memory, which some machines do not have.
+    connection.send((loss.item(), gradient.flatten().tolist()))
+
+
+# Newer Pythons warn of any fork in a process with threads; that it works nevertheless is what is tested.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.usefixtures("threads")
+def test_after_a_fork(compiled_backend: str) -> None:
+    """A child of a process whose threads have worked computes the same, with threads of its own."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system has no fork")
+    torch.set_num_threads(3)
+    # Made before the fork: torch's own threads, unlike ours, do not survive one.
+    features, labels = DENSE.features(torch.float32).requires_grad_(), DENSE.labels()
+    loss = local_contrastive_loss(features, labels, backend=compiled_backend)
+    (expected,) = torch.autograd.grad(loss, features)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=send_result, args=(sender, compiled_backend, features, labels))
+    child.start()
+    try:
+        assert receiver.poll(30), "the child hangs"
+        value, gradient = receiver.recv()
+    finally:
+        child.kill()
+        child.join()
+    assert value == loss.item()
+    assert gradient == expected.flatten().tolist()
+
+
+def test_forward_on_one_thread_and_backward_on_another(backend: str) -> None:
+    features = SPARSE.features(torch.float32).requires_grad_()
+    loss = local_contrastive_loss(features, SPARSE.labels(), backend=backend)
+    (expected,) = torch.autograd.grad(loss, features, retain_graph=True)
+    worker = threading.Thread(target=loss.backward)
+    worker.start()
+    worker.join()
+    torch.testing.assert_close(features.grad, expected)
