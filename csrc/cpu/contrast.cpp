@@ -22,12 +22,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <vector>
 
+#include "memory.h"
 #include "team.h"
 
 namespace semicl {
@@ -36,7 +35,7 @@ namespace {
 constexpr int64_t kWorkspaceBytes = int64_t{16} << 20;
 constexpr int64_t kTileRowBytes = kTileStride * int64_t{sizeof(float)};
 constexpr int kSweepRows = 48;      // rows computed and swept while they are in the first cache
-constexpr int kDepthRows = 384;     // rows multiplied into the columns at a time; the operand stays in the second cache
+constexpr int kDepthRows = 4 * kSweepRows;  // rows multiplied into the columns at a time, in the second cache
 constexpr int kOutputRows = 96;     // rows of the gradient that one iteration of the last phase owns
 constexpr int kForwardPanel = 4 * kTileColumns;
 constexpr int kGradientPanel = 2 * kTileColumns;
@@ -46,26 +45,6 @@ constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so i
 constexpr float kNever = 3e38f;         // exp(s - kNever) is 0
 
 std::atomic<int64_t> executed{0};
-
-struct Free {
-    void operator()(void* p) const { std::free(p); }
-};
-
-// Uninitialised memory, aligned to a cache line.
-template <class T>
-class Buffer {
-public:
-    explicit Buffer(int64_t count) {
-        const size_t bytes = (static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(T) + 63) / 64 * 64;
-        memory_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
-        if (!memory_) throw std::bad_alloc();
-    }
-    T* get() const { return memory_.get(); }
-    T& operator[](int64_t i) const { return memory_.get()[i]; }
-
-private:
-    std::unique_ptr<T, Free> memory_;
-};
 
 // How a tile's columns relate to its panel's rows.
 enum class Part {
@@ -251,7 +230,8 @@ private:
     void interleave();
     const void* operand(int32_t g, int32_t local) const;
     void clear(Team& team, const std::vector<int32_t>& live, float* gradient) const;
-    void into_columns(const Plan& plan, const Chunk& chunk, const float* values, float* gradient) const;
+    void into_columns_when_deep(const Plan& plan, const Chunk& chunk, int32_t done, const float* values,
+                                float* gradient) const;
     void into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const;
     void load_column_factors(const Tile& tile, const float* factors, const float* lses, bool count, Scratch& scratch) const;
     double sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const float* sums) const;
@@ -548,13 +528,17 @@ void Engine::clear(Team& team, const std::vector<int32_t>& live, float* gradient
     });
 }
 
-void Engine::into_columns(const Plan& plan, const Chunk& chunk, const float* values, float* gradient) const {
+// Multiplies the weights of the last kDepthRows rows into the columns once `done` rows of the chunk have them, while
+// they are in the cache.
+void Engine::into_columns_when_deep(const Plan& plan, const Chunk& chunk, int32_t done, const float* values,
+                                    float* gradient) const {
+    if (done % kDepthRows != 0 && done != chunk.rows) return;
     const Panel& panel = plan.panels[chunk.panel];
-    float* out = gradient + (offset(panel.group) + chunk.first) * channels_;
-    for (int32_t first = 0; first < chunk.upper; first += kDepthRows)
-        arithmetic_.multiply_into_columns(values + chunk.values + first * int64_t{kTileStride},
-                                          std::min(kDepthRows, chunk.upper - first), chunk.width,
-                                          operand(panel.group, panel.first + first), channels_, out);
+    const int32_t first = (done - 1) / kDepthRows * kDepthRows, depth = std::min(done, chunk.upper) - first;
+    if (depth > 0)
+        arithmetic_.multiply_into_columns(values + chunk.values + first * int64_t{kTileStride}, depth, chunk.width,
+                                          operand(panel.group, panel.first + first), channels_,
+                                          gradient + (offset(panel.group) + chunk.first) * channels_);
 }
 
 void Engine::into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const {
@@ -610,8 +594,8 @@ void Engine::gradient(const std::vector<int32_t>& live, const float* lse, const 
                 arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
             }
             arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
+            into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
         }
-        into_columns(plan, chunk, values.get(), out);
     };
     Team::run(threads_, [&](Team& team, int member) {
         clear(team, live, out);
@@ -629,6 +613,7 @@ void Engine::gradient(const std::vector<int32_t>& live, const float* lse, const 
 // ---- both at once ----------------------------------------------------------------------------------------------------
 
 void Engine::weighted(const float* weights, float* lse, float* out) {
+    prefer_huge_pages(out, rows_.count * channels_ * int64_t{sizeof(float)});
     interleave();
     std::vector<int32_t> together, apart;
     for (int32_t g : all_groups()) (one_pass_pays(g) ? together : apart).push_back(g);
@@ -675,8 +660,8 @@ void Engine::weighted(const float* weights, float* lse, float* out) {
                 rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
             arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
             arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
+            into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
         }
-        into_columns(plan, chunk, values.get(), out);
     };
     Team::run(threads_, [&](Team& team, int member) {
         clear(team, together, out);

@@ -7,14 +7,17 @@
 #include <cstring>
 #include <vector>
 
+#include "memory.h"
 #include "numbers.h"
 #include "team.h"
 
 namespace semicl {
 namespace {
 
-constexpr int kBlock = 32;         // points of a line taken together
-constexpr int kBlockStride = 48;   // floats from channel to channel: not a power of two
+constexpr int kBlock = 64;         // points of a line taken together
+constexpr int kBlockStride = 80;   // floats from channel to channel: not a power of two
+constexpr int kChannelsAhead = 8;  // every channel is on another page: nothing but us foresees the next one
+constexpr int kLine = 64;          // bytes of a cache line
 constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
 constexpr float kSmallestLength = 1e-12f;          // as torch.nn.functional.normalize
 
@@ -52,6 +55,7 @@ template <class Value>
 void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
             int64_t row_channels, void* rows, float* inverse_lengths) {
     const Value* values = static_cast<const Value*>(map.values);
+    prefer_huge_pages(rows, map.points() * row_channels * static_cast<int64_t>(narrow ? sizeof(BFloat16) : sizeof(float)));
     for_each_block(threads, map, [&](const Block& block, float* channels) {
         const int32_t* row_of = row_of_point + block.point;
         if (std::all_of(row_of, row_of + block.held, [](int32_t row) { return row < 0; })) return;
@@ -59,6 +63,9 @@ void gather(int threads, const Map& map, const int32_t* row_of_point, bool norma
         for (int64_t c = 0; c < map.channels; ++c) {
             const Value* from = values + block.offset + c * map.channel_stride;
             float* to = channels + c * kBlockStride;
+            if (c + kChannelsAhead < map.channels)
+                for (int p = 0; p < block.held; p += kLine / static_cast<int>(sizeof(Value)))
+                    __builtin_prefetch(from + kChannelsAhead * map.channel_stride + p * map.space_stride[2]);
             if (map.space_stride[2] == 1)
                 for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p]);
             else
@@ -86,6 +93,7 @@ template <class Value>
 void scatter(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, float factor,
              const Map& map) {
     Value* values = static_cast<Value*>(map.values);
+    prefer_huge_pages(values, map.points() * map.channels * int64_t{sizeof(Value)});
     for_each_block(threads, map, [&](const Block& block, float* channels) {
         const int32_t* row_of = row_of_point + block.point;
         for (int p = 0; p < block.held; ++p) {

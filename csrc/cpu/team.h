@@ -4,7 +4,9 @@
 // finds no dead pool. Which thread takes an iteration is left to chance; what an iteration computes must not depend on it.
 #pragma once
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -47,17 +49,28 @@ private:
         if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_.load(std::memory_order_relaxed)) {
             waiting_.store(0, std::memory_order_relaxed);
             next_.store(0, std::memory_order_relaxed);
-            round_.store(round + 1, std::memory_order_release);
+            {
+                const std::lock_guard<std::mutex> lock(mutex_);
+                round_.store(round + 1, std::memory_order_release);
+            }
+            all_there_.notify_all();
             return;
         }
-        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins)
-            if (spins > 1000) std::this_thread::yield();
+        const auto passed = [&] { return round_.load(std::memory_order_acquire) != round; };
+        for (int spins = 0; spins < kSpins; ++spins)
+            if (passed()) return;
+        std::unique_lock<std::mutex> lock(mutex_);
+        all_there_.wait(lock, passed);
     }
+
+    static constexpr int kSpins = 20000;  // some ten microseconds; then a busy machine gets the processor back
 
     std::atomic<int> size_{0};
     std::atomic<int64_t> next_{0};
     std::atomic<int> waiting_{0};
     std::atomic<int> round_{0};
+    std::mutex mutex_;
+    std::condition_variable all_there_;
 };
 
 }  // namespace semicl

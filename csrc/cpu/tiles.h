@@ -59,7 +59,7 @@ struct Arithmetic {
     // v the dot products; for any range of v.
     void (*safe_weigh)(const Tile& tile, float scale, const float* row_grads, const float* row_lses,
                        const float* column_grads, const float* column_lses);
-    // Runs `iterations` x 24 independent multiply-adds on full vectors; returns how many scalar ones that was.
+    // Runs `iterations` rounds of independent multiply-adds on full vectors; returns how many scalar ones that was.
     int64_t (*spin)(int64_t iterations);
 };
 

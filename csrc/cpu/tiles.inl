@@ -111,7 +111,11 @@ void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t un
     for (int i = 0; i < kM; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < kN; ++v) sums[i][v] = Float{};
+    // Tiles come from the third cache or beyond, in strides that hardware does not foresee.
+    for (int i = 0; i < kM; ++i)
+        for (int v = 0; v < kN; ++v) __builtin_prefetch(out + i * out_stride + v * kLanes, 1);
     for (int64_t p = 0; p < depth; ++p) {
+        __builtin_prefetch(left + kM * row_stride + p * unit_stride);  // for the next kM rows
         Float columns[kN];
 #pragma GCC unroll 2
         for (int v = 0; v < kN; ++v) columns[v] = load(right + p * right_stride + v * kLanes);
@@ -415,21 +419,44 @@ void safe_weigh(const Tile& tile, float scale, const float* row_grads, const flo
 
 // ---- the peak --------------------------------------------------------------------------------------------------------
 
+// Hides a value from the optimiser, in its register.
+inline void hide(Float& v) {
+#if defined(__AVX512F__)
+    asm volatile("" : "+v"(v));
+#elif defined(__x86_64__)
+    asm volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm volatile("" : "+w"(v));
+#else
+    asm volatile("" : "+m"(v));
+#endif
+}
+
+// One step of a chain that cannot be shortened.
+inline Float chain(Single, Float sum, Float factor) { return sum * factor + factor; }
+#if defined(__AVX512BF16__)
+inline Float chain(Pair, Float sum, Float factor) {
+    return (Float)_mm512_dpbf16_ps((__m512)sum, (__m512bh)factor, (__m512bh)factor);
+}
+#endif
+
 template <class Operand>
 int64_t spin(int64_t iterations) {
-    Float sums[24];
-    for (int i = 0; i < 24; ++i) sums[i] = splat(1e-30f * static_cast<float>(i));
-    Float factor = Float{};
-    asm volatile("" : "+m"(factor));
+    constexpr int kChains = 12;  // more than latency times throughput anywhere
+    Float sums[kChains];
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) sums[i] = splat(static_cast<float>(i));
+    Float factor = splat(0.5f);
     for (int64_t p = 0; p < iterations; ++p) {
-#pragma GCC unroll 24
-        for (int i = 0; i < 24; ++i) sums[i] = Operand::multiply_add(typename Operand::Scalar{}, factor, sums[i]);
-        asm volatile("" : "+m"(factor));
+        hide(factor);
+#pragma GCC unroll 16
+        for (int i = 0; i < kChains; ++i) sums[i] = chain(Operand{}, sums[i], factor);
     }
     Float total = Float{};
-    for (int i = 0; i < 24; ++i) total += sums[i];
-    asm volatile("" : "+m"(total));
-    return iterations * 24 * kLanes * (Operand::paired ? 2 : 1);
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) total += sums[i];
+    hide(total);
+    return iterations * kChains * kLanes * (Operand::paired ? 2 : 1);
 }
 
 const Arithmetic single{SEMICL_SET_NAME,
