@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from semicl_kernels.backends import cpu
+from semicl_kernels.backends import AVAILABLE, cpu
 
 from ..cases import IGNORE, Case
 from .test_agreement import assert_agrees
 
-SETS = cpu.extension().instruction_sets() if cpu.state() == "available" else []
+
+def instruction_sets() -> list[Any]:
+    if cpu.state() != AVAILABLE:
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"backend cpu: {cpu.state()}"))]
+    return [pytest.param(one, id=one[0]) for one in cpu.extension().instruction_sets()]
 
 
-@pytest.fixture(params=[pytest.param(one, id=one[0]) for one in SETS])
+@pytest.fixture(params=instruction_sets())
 def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "instruction_set", lambda: request.param)
 
