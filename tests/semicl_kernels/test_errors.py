@@ -184,7 +184,13 @@ def test_auto_takes_float64() -> None:
 
 WITHOUT_EXTENSION = """
 import sys
-sys.modules["semicl_kernels._C"] = None  # as if it had not been built
+
+class NotBuilt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "semicl_kernels._C":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotBuilt())
 import torch
 from semicl_kernels import available_backends, local_contrastive_loss
 features, labels = torch.ones(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.int64)
