@@ -24,7 +24,7 @@ from semicl.networks import PixelProjection, SliceProjection, UNet, new_unet
 from semicl.options import DemoOptions
 from semicl.phantom import write_phantom
 from semicl.progress import WIDTH
-from semicl.report import comparison_table, evaluation_json, verdict, write_json
+from semicl.report import comparison_table, evaluation_json, history_table, verdict, write_json
 from semicl.splits import Split, split_by_subject
 from semicl.stages import GlobalContrast, LocalContrast, Segmentation
 from semicl.training import finetune, pretrain
@@ -62,9 +62,10 @@ def run_demo(options: DemoOptions) -> None:
     random = new_unet(options.widths, len(folder.classes), options.seed)
     pretrained = new_unet(options.widths, len(folder.classes), options.seed)
     print(load_weights(pretrained, options.output / "local.ckpt"))
+    histories = {}
     for name, network in (("random", random), ("pretrained", pretrained)):
         with _timed(seconds, f"fine-tune {name}"):
-            fine_tune(options, network, labelled, validation, name)
+            histories[name] = fine_tune(options, network, labelled, validation, name)
 
     with _timed(seconds, "test"):
         test = _read(split.test, options, read_volume, "read test volumes")
@@ -73,7 +74,7 @@ def run_demo(options: DemoOptions) -> None:
             for name, network in (("random", random), ("pretrained", pretrained))
         }
         _draw(options, folder, test, random, pretrained)
-    _conclude(options, folder, split, synthetic, scores, seconds)
+    _conclude(options, folder, split, synthetic, histories, scores, seconds)
 
 
 def pretrain_globally(options: DemoOptions, split: Split, classes: int) -> None:
@@ -116,16 +117,20 @@ def fine_tune(
     labelled: Sequence[LabelledVolume],
     validation: Sequence[LabelledVolume],
     name: str,
-) -> None:
+) -> list[tuple[int, float]]:
     """Stage 3: train `network` on the labelled fraction and leave it with the weights that validation chose.
 
     The seed is set here, so both starts see the same batches and views. Writes NAME.ckpt.
+
+    Returns:
+        After how many steps validation looked, and the Dice it found.
     """
     pl.seed_everything(options.seed, verbose=False)
     stage = Segmentation(network, options.segmentation)
     checkpoint = options.output / f"{name}.ckpt"
     finetune(stage, _slices(labelled), validation, options.validations, checkpoint, f"3 fine-tune {name}")
     load_weights(network, checkpoint)
+    return stage.history
 
 
 def _phantom(options: DemoOptions) -> Path:
@@ -170,11 +175,16 @@ def _conclude(
     folder: CaseFolder,
     split: Split,
     synthetic: bool,
+    histories: dict[str, list[tuple[int, float]]],
     scores: dict[str, Evaluation],
     seconds: dict[str, float],
 ) -> None:
     random, pretrained = scores["random"], scores["pretrained"]
     kind = "synthetic volumes, not patients" if synthetic else folder.name
+    print(
+        f"\nValidation while fine-tuning ({min(options.validation_volumes, len(split.validation))} of {len(split.validation)} volumes):"
+    )
+    Console().print(history_table(histories["random"], histories["pretrained"]))
     print(f"\n{len(split.test)} test volumes of {_subjects(split.test)} held-out subjects ({kind}):")
     Console().print(comparison_table(folder.classes, random, pretrained))
     print(verdict(random, pretrained))
@@ -185,6 +195,7 @@ def _conclude(
             "synthetic": synthetic,
             "verdict": verdict(random, pretrained),
             "test": {name: evaluation_json(score, folder.classes) for name, score in scores.items()},
+            "validation_dice_by_step": {name: dict(history) for name, history in histories.items()},
             "split": {name: [case.name for case in cases] for name, cases in vars(split).items()},
             "options": asdict(options),
             "seconds": {name: round(value, 1) for name, value in seconds.items()},

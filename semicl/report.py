@@ -24,6 +24,14 @@ def comparison_table(classes: Sequence[str], random: Evaluation, pretrained: Eva
     return table
 
 
+def history_table(random: Sequence[tuple[int, float]], pretrained: Sequence[tuple[int, float]]) -> Table:
+    """Validation Dice of both starts by fine-tuning steps: shows a head start that a final number may hide."""
+    table = Table("Dice after", *(f"{step} steps" for step, _ in random))
+    for name, history in (("random start", random), ("pre-trained", pretrained)):
+        table.add_row(name, *(f"{dice:.3f}" for _, dice in history))
+    return table
+
+
 def verdict(random: Evaluation, pretrained: Evaluation) -> str:
     """What the comparison says, whichever way it comes out, and how far one run can be trusted."""
     gains = pretrained.per_volume() - random.per_volume()

@@ -85,13 +85,17 @@ class LocalContrast(Stage):
 
 
 class Segmentation(Stage):
-    """Stage 3: cross entropy + Dice on labelled slices; logs the mean Dice of the validation volumes."""
+    """Stage 3: cross entropy + Dice on labelled slices; logs the mean Dice of the validation volumes.
+
+    `history` holds what each validation found: after how many steps, and the Dice.
+    """
 
     def __init__(self, network: UNet, schedule: Schedule) -> None:
         super().__init__(schedule)
         self.network = network
         self.loss = DiceCELoss(to_onehot_y=True, softmax=True)
         self.views = LabelledViews()
+        self.history: list[tuple[int, float]] = []
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
         images, labels = self.views(*batch)
@@ -100,3 +104,6 @@ class Segmentation(Stage):
     def validation_step(self, volume: LabelledVolume) -> None:
         dice = volume_dice(predict(self.network, volume.image), volume.label, self.network.classifier.out_channels)
         self.log(VALIDATION_DICE, dice.mean(), batch_size=1)
+
+    def on_validation_epoch_end(self) -> None:
+        self.history.append((self.global_step, float(self.trainer.callback_metrics[VALIDATION_DICE])))

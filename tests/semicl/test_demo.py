@@ -43,6 +43,7 @@ def test_on_the_phantom(tmp_path: Path) -> None:
     assert "local.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
     assert results["verdict"] in text
     for name in ("random", "pretrained"):
+        assert list(results["validation_dice_by_step"][name]) == ["15", "30"]
         score = results["test"][name]
         assert list(score["dice_per_class"]) == list(CLASSES[1:])
         assert list(score["dice_per_volume"]) == results["split"]["test"]

@@ -88,9 +88,9 @@ def test_fine_tuning_reads_the_fractions_labels_and_the_test_comes_last(
         events.append("test" if case in split.test else "other")
         return read_volume(case, slice_size)
 
-    def record_tuning(*arguments: object) -> None:
+    def record_tuning(*arguments: object) -> list[tuple[int, float]]:
         events.append("tuned")
-        tune(*arguments)  # type: ignore[arg-type]
+        return tune(*arguments)  # type: ignore[arg-type]
 
     tune = demo.fine_tune
     monkeypatch.setattr(demo, "read_volume", record_read)

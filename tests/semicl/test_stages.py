@@ -98,6 +98,8 @@ def test_validation_picks_the_checkpoint(
     finetune(stage, slices, [volume], 3, tmp_path / "random.ckpt", "test")
     assert [path.name for path in tmp_path.iterdir()] == ["random.ckpt"]
     assert torch.load(tmp_path / "random.ckpt", weights_only=True)["global_step"] == best_step
+    assert [step for step, _ in stage.history] == [2, 4, 6]
+    assert [found for _, found in stage.history] == pytest.approx(dice)
     picked = new_unet(WIDTHS, 2, 1)
     load_weights(picked, tmp_path / "random.ckpt")
     last = stage.network.state_dict()["classifier.weight"]
