@@ -181,9 +181,8 @@ def _conclude(
 ) -> None:
     random, pretrained = scores["random"], scores["pretrained"]
     kind = "synthetic volumes, not patients" if synthetic else folder.name
-    print(
-        f"\nValidation while fine-tuning ({min(options.validation_volumes, len(split.validation))} of {len(split.validation)} volumes):"
-    )
+    watched = min(options.validation_volumes, len(split.validation))
+    print(f"\nValidation while fine-tuning ({watched} of {len(split.validation)} volumes):")
     Console().print(history_table(histories["random"], histories["pretrained"]))
     print(f"\n{len(split.test)} test volumes of {_subjects(split.test)} held-out subjects ({kind}):")
     Console().print(comparison_table(folder.classes, random, pretrained))

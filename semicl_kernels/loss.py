@@ -121,20 +121,20 @@ def _contrast(
             features, parts.row_of_point, *parts.groups, parts.run_high, parts.weights, scale, normalize, backend
         )
         return loss
-    rows = _gather(features, parts.index, normalize)
+    rows = _gather(features, parts.point_of_row, normalize)
     bound = scale * LONGEST_SQUARE if normalize else None
     lse = grouped_logsumexp(rows, *parts.groups, scale=scale, bound=bound, backend=backend)
     anchor = parts.weights > 0
     each = torch.where(anchor, lse - _positive_means(rows, parts, scale), 0)
     if reduction != "none":
         return (each.double() * parts.weights).sum().to(each.dtype)
-    values = torch.zeros_like(each).scatter(0, parts.index, each)
+    values = torch.zeros_like(each).scatter(0, parts.point_of_row, each)
     return values.reshape(labels.shape)
 
 
-def _gather(features: Tensor, index: Tensor, normalize: bool) -> Tensor:
-    """Return the rows (M, C) of the points in ``index``, of unit length where ``normalize``, in the features' dtype."""
-    rows = features.movedim(2, -1).reshape(-1, features.shape[2])[index]
+def _gather(features: Tensor, points: Tensor, normalize: bool) -> Tensor:
+    """Return the rows (M, C) of the ``points``, of unit length where ``normalize``, in the features' dtype."""
+    rows = features.movedim(2, -1).reshape(-1, features.shape[2])[points]
     if not normalize:
         return rows
     wide = rows.to(accumulator(rows.dtype))
@@ -142,7 +142,10 @@ def _gather(features: Tensor, index: Tensor, normalize: bool) -> Tensor:
 
 
 def _positive_means(rows: Tensor, parts: Partition, scale: float) -> Tensor:
-    """Return (M,): the mean of scale x_i . x_p over the other rows p of i's class run (DESIGN: "the positive term is linear")."""
+    """Return (M,): the mean of scale x_i . x_p over the other rows p of i's class run.
+
+    It needs no pairs: the sum over p of x_i . x_p is x_i . (sum of the run - x_i) (DESIGN section 3).
+    """
     wide = rows.to(accumulator(rows.dtype))
     low = parts.run_low.long()
     sums = torch.zeros_like(wide).index_add(0, low, wide)[low]
@@ -168,7 +171,7 @@ def local_contrastive_loss(
     reduction: str = "block",
     backend: str = "auto",
 ) -> Tensor:
-    """Compute the supervised local contrastive loss of Hu et al. (MICCAI 2021), exactly, in O(points x channels) memory.
+    """Compute the supervised local contrastive loss of Hu et al. (MICCAI 2021), exactly, in linear memory.
 
     Every pixel is pulled towards the pixels of its class and pushed from all others in its block; DESIGN section 2 has
     the formulas. Time is proportional to (foreground points x points) of each block.

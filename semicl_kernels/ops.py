@@ -1,12 +1,13 @@
 """The registered boundary: every operation with its shapes, its gradient and its way to a backend.
 
-Four operations carry everything. ``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN section
-3; ``contrast`` is the reduced loss with its gradient in one pass, for backends that have that; each differentiable one has
-a backward operation beside it, whose own derivative raises: gradients are of first order only.
+Three operations carry everything. ``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN
+section 3; ``contrast`` is the reduced loss with its gradient in one pass, for backends that have that. Each of the last
+two has a backward operation beside it, whose own derivative raises: gradients are of first order only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,9 +57,7 @@ def _partition(
     return tuple(partition(labels, blocks, per_image, other_classes_only, background, ignore_index, reduction))
 
 
-def _partition_fake(
-    labels: Tensor, block_size: list[int] | None, per_image: bool, *options: Any
-) -> tuple[Tensor, ...]:
+def _partition_fake(labels: Tensor, block_size: list[int] | None, per_image: bool, *options: Any) -> tuple[Tensor, ...]:
     points = labels.numel()
     blocks = None if block_size is None else tuple(block_size)
     count = group_count(labels.shape, blocks, per_image)
@@ -118,9 +117,7 @@ def _save_for_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
 
 def _differentiate_logsumexp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     rows, lse, *groups = ctx.saved_tensors
-    gradient = torch.ops.semicl.grouped_logsumexp_backward(
-        grad, rows, lse, *groups, ctx.scale, ctx.bound, ctx.backend
-    )
+    gradient = torch.ops.semicl.grouped_logsumexp_backward(grad, rows, lse, *groups, ctx.scale, ctx.bound, ctx.backend)
     return gradient, *[None] * 7
 
 
@@ -160,7 +157,9 @@ def _contrast_backward(
     return fused.scatter(row_gradient, grad, row_of_point, features)
 
 
-def _contrast_backward_fake(grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, *rest: Any) -> Tensor:
+def _contrast_backward_fake(
+    grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, *rest: Any
+) -> Tensor:
     return torch.empty_like(features)
 
 
@@ -190,7 +189,7 @@ def _refuse_second_order(ctx: Any, *grads: Any) -> Any:
 
 
 def _register() -> None:
-    operations = {
+    operations: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         "partition": (_partition, _partition_fake),
         "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
         "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
@@ -224,10 +223,10 @@ def grouped_logsumexp(
     bound: float | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Compute ``lse_i = log sum over j in D(i) of exp(scale x_i . x_j)`` for the anchors of every group (DESIGN section 3).
+    """Compute ``lse_i = log sum over j in D(i) of exp(scale x_i . x_j)`` for every anchor i (DESIGN section 3).
 
-    Group g is the rows ``[offsets[g], offsets[g + 1])``, its anchors are the first ``anchors[g]`` of them, and D(i) is the
-    group without the rows ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong to no group.
+    Group g is the rows ``[offsets[g], offsets[g + 1])``, its anchors are the first ``anchors[g]`` of them, and D(i) is
+    the group without the rows ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong to no group.
 
     Args:
         rows: (M, C), float32, float16, bfloat16 or, where the backend can, float64.
@@ -279,11 +278,11 @@ def check_rows(rows: Tensor) -> None:
 
 
 def check_groups(offsets: Tensor, anchors: Tensor, count: int) -> None:
-    """Raise ValueError unless the offsets ascend within the rows and the anchors within the groups; host tensors only."""
+    """Raise ValueError unless offsets ascend within the rows and anchors within the groups; host tensors only."""
     sizes = offsets.diff()
     if offsets[0] < 0 or offsets[-1] > count or (sizes < 0).any():
-        raise ValueError(f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}")
-    if ((anchors < 0) | (anchors > sizes)).any():
         raise ValueError(
-            f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}"
+            f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}"
         )
+    if ((anchors < 0) | (anchors > sizes)).any():
+        raise ValueError(f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}")

@@ -1,8 +1,8 @@
 """From labels to groups: who contrasts with whom (DESIGN section 2), without a look at the features.
 
-The points of a map (B, V, *space) are sorted by group and, inside a group, anchors first and by class, so that a class is
-one run of rows and the anchors are the first rows. Everything has a size known from the shapes and stays on the labels'
-device: nothing waits for the host.
+The points of a map (B, V, *space) are sorted by group and, inside a group, anchors first and by class, so that a class
+is one run of rows and the anchors are the first rows. Everything has a size known from the shapes and stays on the
+labels' device: nothing waits for the host.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .backends import Groups
 
 
 class Partition(NamedTuple):
-    """The rows of the M = B V prod(space) points, in their packed order. All int32 but ``index`` and ``weights``."""
+    """The rows of the M = B V prod(space) points, in packed order; int32 but for ``point_of_row`` and ``weights``."""
 
-    index: Tensor  # (M,) int64: the point that each row holds, in the order of the map
+    point_of_row: Tensor  # (M,) int64: the point that each row holds, in the order of the map
     row_of_point: Tensor  # (M,): the row of each point, -1 in groups without an anchor and for points left out
     offsets: Tensor  # (G + 1,): first rows of the groups; rows past the last hold the points left out
     anchors: Tensor  # (G,): anchors of each group, its first rows
@@ -122,11 +122,11 @@ def partition(
     def moved(values: Tensor) -> Tensor:
         return torch.empty_like(values).scatter_(0, target, values)
 
-    index, group, anchor = moved(order), moved(group), moved(anchor)
+    point_of_row, group, anchor = moved(order), moved(group), moved(anchor)
     run_low = moved(target[low])
     run_high = run_low + moved(high - low)
     live = torch.cat([anchors > 0, anchors.new_zeros(1, dtype=torch.bool)])[group]
-    row_of_point = torch.empty_like(index).scatter_(0, index, torch.where(live, position, -1))
+    row_of_point = torch.empty_like(point_of_row).scatter_(0, point_of_row, torch.where(live, position, -1))
     skip_low, skip_high = (run_low, run_high) if other_classes_only else (position, position + 1)
     integers = (row_of_point, offsets, anchors, skip_low, skip_high, run_low, run_high)
     # A clone where two results would share memory.
@@ -134,7 +134,7 @@ def partition(
         tensor.to(torch.int32, copy=True) for tensor in integers
     )
     return Partition(
-        index,
+        point_of_row,
         row_of_point,
         offsets,
         anchors,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -18,11 +19,11 @@ from .base import AVAILABLE, Backend, Groups
 CHANNEL_MULTIPLE = 16
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/cpu/features.h, Dtype
 
+compiled: ModuleType | None
 try:
-    from .. import _C as compiled
+    compiled = import_module("semicl_kernels._C")
 except ImportError as error:
-    compiled = None
-    import_error = str(error)
+    compiled, import_error = None, str(error)
 
 
 def state() -> str:
@@ -30,7 +31,7 @@ def state() -> str:
         return AVAILABLE
     return (
         f"the compiled extension is not there ({import_error}): install a C++17 compiler and run "
-        "`pip install -v --force-reinstall --no-deps semicl`"
+        "`pip install -v --force-reinstall --no-deps .` in the source folder of semicl"
     )
 
 
@@ -71,9 +72,7 @@ def executed_multiply_adds() -> int:
 def peak_multiply_adds(dtype: torch.dtype = torch.float32, seconds: float = 0.5) -> float:
     """Measure the multiply-adds a second of this processor on registers alone, with torch.get_num_threads() threads."""
     name, narrow = instruction_set()
-    return float(
-        extension().peak_rate(name, narrow and dtype == torch.bfloat16, torch.get_num_threads(), seconds)
-    )
+    return float(extension().peak_rate(name, narrow and dtype == torch.bfloat16, torch.get_num_threads(), seconds))
 
 
 def is_narrow(dtype: torch.dtype) -> bool:

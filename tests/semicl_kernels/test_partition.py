@@ -50,7 +50,7 @@ def test_rows_follow_from_the_labels(case: Case) -> None:
     options = case.options
     parts, group_of_place = make(labels, options)
     flat = labels.flatten().tolist()
-    index = parts.index.tolist()
+    index = parts.point_of_row.tolist()
     offsets, anchors = parts.offsets.tolist(), parts.anchors.tolist()
 
     assert sorted(index) == list(range(len(flat)))  # every point once
@@ -104,5 +104,5 @@ def test_ignored_points_come_last() -> None:
     labels = torch.tensor([1, IGNORE, 2, 1, IGNORE, 2]).reshape(1, 1, 2, 3)
     parts = partition(labels, None, False, False, 0, IGNORE, "anchor")
     assert parts.offsets.tolist() == [0, 4]
-    assert sorted(parts.index[4:].tolist()) == [1, 4]
+    assert sorted(parts.point_of_row[4:].tolist()) == [1, 4]
     assert parts.weights.tolist() == pytest.approx([0.25] * 4 + [0, 0])
