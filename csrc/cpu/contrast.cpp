@@ -201,8 +201,9 @@ public:
         return live;
     }
 
-    void logsumexp(const std::vector<int32_t>& live, float* lse);
-    void gradient(const std::vector<int32_t>& live, const float* lse, const float* grad, float* out);
+    // The log-sum-exps are doubles: where they are large a float would lose more than a row of exponentials does.
+    void logsumexp(const std::vector<int32_t>& live, double* lse);
+    void gradient(const std::vector<int32_t>& live, const double* lse, const float* grad, float* out);
     void weighted(const float* weights, float* lse, float* out);
 
 private:
@@ -436,7 +437,7 @@ double Engine::sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const
 
 // ---- log-sum-exp -----------------------------------------------------------------------------------------------------
 
-void Engine::logsumexp(const std::vector<int32_t>& live, float* lse) {
+void Engine::logsumexp(const std::vector<int32_t>& live, double* lse) {
     const Plan plan = plan_logsumexp(live);
     executed += plan.similarity_cells * channels_;
     Buffer<float> sums(plan.sums), maxima(plan.sums);
@@ -467,7 +468,7 @@ void Engine::logsumexp(const std::vector<int32_t>& live, float* lse) {
         for (int32_t i = block.first; i < block.first + block.rows; ++i) {
             if (!safe_needed(panel.group)) {
                 const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
-                lse[base + i] = static_cast<float>(shifts_[panel.group] + std::log(sum));
+                lse[base + i] = shifts_[panel.group] + std::log(sum);
                 continue;
             }
             float largest = -INFINITY;
@@ -480,7 +481,7 @@ void Engine::logsumexp(const std::vector<int32_t>& live, float* lse) {
                 const float m = maxima[plan.chunks[c].sums + i];
                 if (m != -INFINITY) sum += sums[plan.chunks[c].sums + i] * std::exp(static_cast<double>(m) - largest);
             }
-            lse[base + i] = largest == -INFINITY ? largest : static_cast<float>(largest + std::log(sum));
+            lse[base + i] = largest == -INFINITY ? largest : largest + std::log(sum);
         }
     };
     Team::run(threads_, [&](Team& team, int member) {
@@ -563,18 +564,20 @@ void Engine::load_column_factors(const Tile& tile, const float* factors, const f
     std::fill(scratch.column_lses + held, scratch.column_lses + kTileColumns, kNever);
 }
 
-void Engine::gradient(const std::vector<int32_t>& live, const float* lse, const float* grad, float* out) {
+void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const float* grad, float* out) {
     interleave();
     const Plan plan = plan_gradient(live);
     executed += (plan.similarity_cells + plan.product_cells) * channels_;
     Buffer<float> values(plan.values), factors(rows_.count), lses(rows_.count);
 
-    // scale grad_i e^{shift - lse_i}, without the exponential where the group is safe; nothing where D(i) is empty.
+    // scale grad_i e^{shift - lse_i}, the shift being the rounded lse_i where the group is safe; nothing where D(i) is
+    // empty.
     const auto prepare = [&](int32_t g) {
         for (int64_t i = offset(g); i < offset(g) + anchors(g); ++i) {
             const bool counts = lse[i] != -INFINITY && grad[i] != 0.0f;
-            lses[i] = counts ? lse[i] : kNever;
-            factors[i] = !counts ? 0.0f : scale_ * grad[i] * (safe_needed(g) ? 1.0f : std::exp(shifts_[g] - lse[i]));
+            lses[i] = counts ? static_cast<float>(lse[i]) : kNever;
+            const double shift = safe_needed(g) ? lses[i] : shifts_[g];
+            factors[i] = counts ? static_cast<float>(scale_ * grad[i] * std::exp(shift - lse[i])) : 0.0f;
         }
     };
     const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
@@ -618,8 +621,10 @@ void Engine::weighted(const float* weights, float* lse, float* out) {
     std::vector<int32_t> together, apart;
     for (int32_t g : all_groups()) (one_pass_pays(g) ? together : apart).push_back(g);
     if (!apart.empty()) {
-        logsumexp(apart, lse);
-        gradient(apart, lse, weights, out);
+        Buffer<double> exact(rows_.count);
+        logsumexp(apart, exact.get());
+        gradient(apart, exact.get(), weights, out);
+        for (int32_t g : apart) std::copy_n(exact.get() + offset(g), anchors(g), lse + offset(g));
     }
     const Plan plan = plan_weighted(together);
     executed += (plan.similarity_cells + plan.product_cells) * channels_;
@@ -683,13 +688,19 @@ void Engine::weighted(const float* weights, float* lse, float* out) {
 void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
                float* lse) {
     Engine engine(arithmetic, threads, rows, groups, scale);
-    engine.logsumexp(engine.all_groups(), lse);
+    Buffer<double> exact(rows.count);
+    engine.logsumexp(engine.all_groups(), exact.get());
+    for (int32_t g : engine.all_groups())
+        std::copy_n(exact.get() + groups.offsets[g], groups.anchors[g], lse + groups.offsets[g]);
 }
 
 void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
                         const float* lse, const float* grad, float* gradient) {
     Engine engine(arithmetic, threads, rows, groups, scale);
-    engine.gradient(engine.all_groups(), lse, grad, gradient);
+    Buffer<double> exact(rows.count);
+    for (int32_t g : engine.all_groups())
+        std::copy_n(lse + groups.offsets[g], groups.anchors[g], exact.get() + groups.offsets[g]);
+    engine.gradient(engine.all_groups(), exact.get(), grad, gradient);
 }
 
 void weighted_logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,

@@ -6,7 +6,7 @@ std::vector<const InstructionSet*> instruction_sets() {
     std::vector<const InstructionSet*> sets;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    [[maybe_unused]] const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #if defined(SEMICL_HAVE_AVX512BF16)
     if (wide && __builtin_cpu_supports("avx512bf16")) sets.push_back(&avx512bf16);
