@@ -16,6 +16,7 @@ from .partition import Partition
 SCOPES = ("batch", "image")
 DENOMINATORS = ("all", "negatives")
 REDUCTIONS = ("block", "anchor", "sum", "none")
+SORTED_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # what every torch can sort
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SHORTEST = 1e-12  # as torch.nn.functional.normalize
 # Unit rows in bfloat16 are up to 2^-8 longer than one.
@@ -79,10 +80,22 @@ def _check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, 
         raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}")
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be of an integer dtype; got {labels.dtype} (class maps must not be interpolated)")
+    if labels.dtype == torch.uint64:
+        raise TypeError(
+            "labels must be of an integer dtype that int64 can hold; got torch.uint64, so pass labels.long()"
+        )
     if tuple(labels.shape) != shape:
         raise ValueError(f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}")
     if labels.device != device:
         raise ValueError(f"labels must be on the device of the features, {device}; got {labels.device}")
+
+
+def _label_among(labels: Tensor, label: int | None) -> int | None:
+    """Return the label, or None where the dtype of ``labels`` cannot hold it: compared with them it would wrap."""
+    if label is None:
+        return None
+    limits = torch.iinfo(labels.dtype)
+    return label if limits.min <= label <= limits.max else None
 
 
 # ---- the one path from a map to a loss -------------------------------------------------------------------------------
@@ -109,9 +122,16 @@ def _contrast(
     backend: str,
 ) -> Tensor:
     """The loss of DESIGN section 2 on a map (B, V, C, *space) with labels (B, V, *space), every option resolved."""
+    labels = labels if labels.dtype in SORTED_INTEGERS else labels.long()
     parts = Partition(
         *torch.ops.semicl.partition(
-            labels, block_size, per_image, other_classes_only, background, ignore_index, reduction
+            labels,
+            block_size,
+            per_image,
+            other_classes_only,
+            _label_among(labels, background),
+            _label_among(labels, ignore_index),
+            reduction,
         )
     )
     scale = 1.0 / temperature
@@ -127,7 +147,7 @@ def _contrast(
     anchor = parts.weights > 0
     each = torch.where(anchor, lse - _positive_means(rows, parts, scale), 0)
     if reduction != "none":
-        return (each.double() * parts.weights).sum().to(each.dtype)
+        return torch.dot(each.double(), parts.weights).to(each.dtype)
     values = torch.zeros_like(each).scatter(0, parts.point_of_row, each)
     return values.reshape(labels.shape)
 
@@ -147,8 +167,7 @@ def _positive_means(rows: Tensor, parts: Partition, scale: float) -> Tensor:
     It needs no pairs: the sum over p of x_i . x_p is x_i . (sum of the run - x_i) (DESIGN section 3).
     """
     wide = rows.to(accumulator(rows.dtype))
-    low = parts.run_low.long()
-    sums = torch.zeros_like(wide).index_add(0, low, wide)[low]
+    sums = torch.ops.semicl.run_sums(wide, parts.run_low, parts.run_high)
     count = (parts.run_high - parts.run_low - 1).clamp_min(1)
     return scale * (wide * (sums - wide)).sum(1) / count
 

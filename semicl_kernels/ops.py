@@ -1,12 +1,14 @@
 """The registered boundary: every operation with its shapes, its gradient and its way to a backend.
 
-Three operations carry everything. ``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN
-section 3; ``contrast`` is the reduced loss with its gradient in one pass, for backends that have that. Each of the last
-two has a backward operation beside it, whose own derivative raises: gradients are of first order only.
+Four operations carry everything. ``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN
+section 3 and ``run_sums`` what the positives need beside it; ``contrast`` is the reduced loss with its gradient in one
+pass, for backends that have that. The primitive and ``contrast`` have a backward operation each, whose own derivative
+raises: gradients are of first order only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +34,7 @@ LIBRARY.define(
     f"grouped_logsumexp_backward(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, float scale, float? bound, "
     "str backend) -> Tensor"
 )
+LIBRARY.define("run_sums(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor")
 LIBRARY.define(
     f"contrast(Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_high, Tensor weights, float scale, "
     "bool normalize, str backend) -> (Tensor, Tensor)"
@@ -66,7 +69,7 @@ def _partition_fake(labels: Tensor, block_size: list[int] | None, per_image: boo
     return (
         labels.new_empty(points, dtype=torch.int64),
         *integers,
-        labels.new_empty(points, dtype=torch.float32),
+        labels.new_empty(points, dtype=torch.float64),
     )
 
 
@@ -119,6 +122,34 @@ def _differentiate_logsumexp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     rows, lse, *groups = ctx.saved_tensors
     gradient = torch.ops.semicl.grouped_logsumexp_backward(grad, rows, lse, *groups, ctx.scale, ctx.bound, ctx.backend)
     return gradient, *[None] * 7
+
+
+# ---- sums of runs ----------------------------------------------------------------------------------------------------
+
+
+def _run_sums(rows: Tensor, run_low: Tensor, run_high: Tensor) -> Tensor:
+    """Return (M, C): for every row the sum of the rows of its run [run_low, run_high).
+
+    As many segments as rows, empty but for those that begin a run: sizes that the host knows, and, other than in a
+    scatter, sums in a fixed order.
+    """
+    low = run_low.long()
+    begins = low == torch.arange(len(low), device=low.device)
+    lengths = torch.where(begins, run_high - low, 0)
+    return torch.segment_reduce(rows, "sum", lengths=lengths, axis=0, unsafe=True, initial=0)[low]
+
+
+def _run_sums_fake(rows: Tensor, run_low: Tensor, run_high: Tensor) -> Tensor:
+    return torch.empty_like(rows, memory_format=torch.contiguous_format)
+
+
+def _save_runs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _differentiate_run_sums(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    """The sum goes both ways: row i counts for every row of its run as each of them counts for i."""
+    return torch.ops.semicl.run_sums(grad, *ctx.saved_tensors), None, None
 
 
 # ---- the whole contrast ----------------------------------------------------------------------------------------------
@@ -193,6 +224,7 @@ def _register() -> None:
         "partition": (_partition, _partition_fake),
         "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
         "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
+        "run_sums": (_run_sums, _run_sums_fake),
         "contrast": (_contrast, _contrast_fake),
         "contrast_backward": (_contrast_backward, _contrast_backward_fake),
     }
@@ -201,6 +233,7 @@ def _register() -> None:
         torch.library.register_fake(f"semicl::{name}", fake, lib=LIBRARY)
     gradients: dict[str, Any] = {
         "grouped_logsumexp": (_differentiate_logsumexp, _save_for_logsumexp),
+        "run_sums": (_differentiate_run_sums, _save_runs),
         "contrast": (_differentiate_contrast, _save_for_contrast),
         "grouped_logsumexp_backward": (_refuse_second_order, None),
         "contrast_backward": (_refuse_second_order, None),
@@ -247,6 +280,7 @@ def grouped_logsumexp(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
     """
     check_rows(rows)
+    check_scale(scale)
     count = rows.shape[0]
     integers = {"offsets": offsets, "anchors": anchors, "skip_low": skip_low, "skip_high": skip_high}
     for name, tensor in integers.items():
@@ -275,6 +309,14 @@ def check_rows(rows: Tensor) -> None:
         raise TypeError(f"rows must be a floating-point tensor; got {got}")
     if rows.dim() != 2 or rows.shape[1] < 1:
         raise ValueError(f"rows must be of shape (M, C) with C >= 1; got {tuple(rows.shape)}")
+
+
+def check_scale(scale: float) -> None:
+    """Raise TypeError or ValueError unless ``scale`` is a finite number."""
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise TypeError(f"scale must be a number; got {type(scale).__name__}")
+    if not abs(scale) < math.inf:
+        raise ValueError(f"scale must be finite; got {scale}")
 
 
 def check_groups(offsets: Tensor, anchors: Tensor, count: int) -> None:

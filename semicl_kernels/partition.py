@@ -27,7 +27,7 @@ class Partition(NamedTuple):
     skip_high: Tensor  # (M,)
     run_low: Tensor  # (M,): the rows of the row's class in its group are [run_low, run_high)
     run_high: Tensor  # (M,)
-    weights: Tensor  # (M,) float32: what l_i of each row counts in the reduced loss, 0 where it is no anchor
+    weights: Tensor  # (M,) float64: what l_i of each row counts in the reduced loss, 0 where it is no anchor
 
     @property
     def groups(self) -> Groups:
@@ -37,9 +37,14 @@ class Partition(NamedTuple):
 def group_count(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool) -> int:
     """The number of groups of labels of this shape (B, V, *space)."""
     blocks = 1
-    for size, block in zip(shape[2:], block_size or shape[2:], strict=True):
-        blocks *= -(-size // block)
+    for size, edge in zip(shape[2:], block_edges(shape, block_size), strict=True):
+        blocks *= -(-size // edge)
     return blocks * (shape[0] if per_image else 1)
+
+
+def block_edges(shape: torch.Size, block_size: tuple[int, ...] | None) -> list[int]:
+    """The edges of a block of labels of this shape (B, V, *space), at least 1 even where there is no point."""
+    return [max(edge, 1) for edge in block_size or shape[2:]]
 
 
 @lru_cache(maxsize=16)
@@ -49,7 +54,7 @@ def group_of_point(
     """Return (M,) int64: the group of every point. Blocks at the edge may be smaller; no point is lost."""
     block = torch.zeros((), dtype=torch.int64, device=device)
     space = shape[2:]
-    for size, edge in zip(space, block_size or space, strict=True):
+    for size, edge in zip(space, block_edges(shape, block_size), strict=True):
         along = torch.arange(size, device=device).div(edge, rounding_mode="floor")
         block = block[..., None] * -(-size // edge) + along
     image = torch.arange(shape[0], device=device) * (group_count(shape, block_size, False) if per_image else 0)
@@ -147,7 +152,7 @@ def partition(
 
 
 def anchor_weights(anchor: Tensor, group: Tensor, anchors: Tensor, reduction: str) -> Tensor:
-    """Return (M,) float32: the weight of each row's l_i in the reduced loss."""
+    """Return (M,) float64: the weight of each row's l_i in the reduced loss."""
     if reduction == "block":
         filled = (anchors > 0).sum().clamp_min(1)
         per_group = 1.0 / (anchors.clamp_min(1) * filled).double()
@@ -156,4 +161,4 @@ def anchor_weights(anchor: Tensor, group: Tensor, anchors: Tensor, reduction: st
         weights = (1.0 / anchors.sum().clamp_min(1).double()).expand(group.shape)
     else:
         weights = torch.ones(group.shape, dtype=torch.float64, device=group.device)
-    return torch.where(anchor, weights, 0.0).float()
+    return torch.where(anchor, weights, 0.0)

@@ -186,7 +186,7 @@ class CompiledFused:
             inverse_lengths.data_ptr(),
         )
         packed = (rows.data_ptr(), count, channels, *addresses(groups))
-        lse, means = torch.zeros(count), torch.zeros(count)
+        lse, means, narrow_weights = torch.zeros(count), torch.zeros(count), weights.float()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
         gradient = torch.empty((count, channels))
         lib.weighted_logsumexp(
@@ -195,7 +195,7 @@ class CompiledFused:
             threads,
             *packed,
             scale,
-            weights.data_ptr(),
+            narrow_weights.data_ptr(),
             lse.data_ptr(),
             gradient.data_ptr(),
         )
@@ -205,13 +205,13 @@ class CompiledFused:
             *packed,
             run_high.data_ptr(),
             scale,
-            weights.data_ptr(),
+            narrow_weights.data_ptr(),
             means.data_ptr(),
             gradient.data_ptr(),
         )
         if normalize:
             lib.undo_normalization(narrow, threads, *packed, inverse_lengths.data_ptr(), gradient.data_ptr())
-        return torch.dot(weights.double(), (lse - means).double()).float(), gradient
+        return torch.dot(weights, (lse - means).double()).float(), gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
         out = mergeable(torch.empty_like(features))

@@ -106,6 +106,14 @@ def test_opcheck_of_the_partition() -> None:
         )
 
 
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_opcheck_of_the_sums_of_runs(requires_grad: bool) -> None:
+    rows = unit_rows(6, 12, seed=0).float().requires_grad_(requires_grad)
+    low = torch.tensor([0, 0, 2, 3, 3, 3], dtype=torch.int32)
+    high = torch.tensor([2, 2, 3, 6, 6, 6], dtype=torch.int32)
+    torch.library.opcheck(torch.ops.semicl.run_sums, (rows, low, high))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_leaves_float32_features_exact(backend: str, dtype: torch.dtype) -> None:
     """Autocast would round the operands of a matrix product; the loss keeps out of it."""

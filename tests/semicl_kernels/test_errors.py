@@ -43,6 +43,7 @@ BAD_MAPS = [
     (local(FEATURES, LABELS[:, 0]), ValueError, "labels", r"\(2, 6, 6\)"),
     (local(FEATURES, LABELS[:1]), ValueError, "labels", r"\(1, 2, 6, 6\)"),
     (local(FEATURES, LABELS.float()), TypeError, "labels", "float32"),
+    (local(FEATURES, LABELS.to(torch.uint64)), TypeError, "labels", "uint64"),
     (local(FEATURES, LABELS.to("meta")), ValueError, "labels", "meta"),
 ]
 

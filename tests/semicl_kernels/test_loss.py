@@ -59,6 +59,14 @@ def test_integer_types_of_labels(backend: str, dtype: torch.dtype) -> None:
     assert torch.equal(local_contrastive_loss(features, labels.to(dtype), backend=backend), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint16, torch.uint32])
+def test_labels_that_torch_cannot_sort(backend: str, dtype: torch.dtype) -> None:
+    features = Case((1, 2, 8, 6, 6)).features(torch.float32)
+    labels = torch.randint(0, 2, (1, 2, 6, 6), generator=torch.Generator().manual_seed(0))
+    expected = local_contrastive_loss(features, labels, backend=backend)
+    assert torch.equal(local_contrastive_loss(features, labels.to(dtype), backend=backend), expected)
+
+
 def test_label_values_do_not_matter(backend: str) -> None:
     """Only which labels are equal does, however large or negative they are."""
     small = torch.randint(0, len(CODES), (2, 2, 6, 6), generator=torch.Generator().manual_seed(0))
