@@ -1,15 +1,12 @@
 // A team of threads that run the same code and share out the iterations of its loops.
 //
-// The threads live for one call: nothing survives it, so several Python threads may call at once and a forked child
-// finds no dead pool. Which thread takes an iteration is left to chance; what an iteration computes must not depend on it.
+// Which thread takes an iteration is left to chance; what an iteration computes must not depend on it.
 #pragma once
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
-#include <system_error>
-#include <thread>
-#include <vector>
+
+#include "flag.h"
+#include "workers.h"
 
 namespace semicl {
 
@@ -18,20 +15,14 @@ public:
     // Calls body(team, member) in up to `threads` threads, the caller's included, and returns when all have.
     template <class Body>
     static void run(int threads, Body body) {
-        Team team;
-        std::vector<std::thread> others;
-        others.reserve(static_cast<size_t>(threads));
-        try {
-            for (int member = 1; member < threads; ++member)
-                others.emplace_back([&team, &body, member] {
-                    while (team.size_.load(std::memory_order_acquire) == 0) std::this_thread::yield();
-                    body(team, member);
-                });
-        } catch (const std::system_error&) {  // no more threads to be had: go on with those there are
-        }
-        team.size_.store(static_cast<int>(others.size()) + 1, std::memory_order_release);
-        body(team, 0);
-        for (auto& thread : others) thread.join();
+        Loan others(threads - 1);
+        Team team(others.size() + 1);
+        const auto call = [&](int member) { body(team, member); };
+        using Call = decltype(call);
+        others.start({[](void* context, int member) { (*static_cast<Call*>(context))(member); },
+                      const_cast<void*>(static_cast<const void*>(&call))});
+        call(0);
+        others.finish();
     }
 
     // Every member calls this with the same count; each iteration runs once, and all are done when it returns.
@@ -42,35 +33,23 @@ public:
     }
 
 private:
-    Team() = default;
+    explicit Team(int size) : size_(size) {}
 
     void wait() {
-        const int round = round_.load(std::memory_order_relaxed);
-        if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_.load(std::memory_order_relaxed)) {
-            waiting_.store(0, std::memory_order_relaxed);
-            next_.store(0, std::memory_order_relaxed);
-            {
-                const std::lock_guard<std::mutex> lock(mutex_);
-                round_.store(round + 1, std::memory_order_release);
-            }
-            all_there_.notify_all();
+        const int next = round_.value() + 1;
+        if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {
+            round_.wait_for(next);
             return;
         }
-        const auto passed = [&] { return round_.load(std::memory_order_acquire) != round; };
-        for (int spins = 0; spins < kSpins; ++spins)
-            if (passed()) return;
-        std::unique_lock<std::mutex> lock(mutex_);
-        all_there_.wait(lock, passed);
+        waiting_.store(0, std::memory_order_relaxed);
+        next_.store(0, std::memory_order_relaxed);
+        round_.change(next);
     }
 
-    static constexpr int kSpins = 20000;  // some ten microseconds; then a busy machine gets the processor back
-
-    std::atomic<int> size_{0};
+    const int size_;
     std::atomic<int64_t> next_{0};
     std::atomic<int> waiting_{0};
-    std::atomic<int> round_{0};
-    std::mutex mutex_;
-    std::condition_variable all_there_;
+    Flag round_;
 };
 
 }  // namespace semicl

@@ -31,6 +31,7 @@ constexpr int kRows = 6;
 #endif
 constexpr int kLanes = kVectorBytes / 4;
 constexpr int kPanel = 2 * kLanes;  // columns of a packed panel
+constexpr int64_t kDepth = 128;     // summed at a time: a panel so deep and its left operand fit the first cache
 static_assert(kTileColumns % kPanel == 0 && kTileColumns % kRows == 0, "tiles hold whole panels");
 
 typedef float Float __attribute__((vector_size(kVectorBytes)));
@@ -48,6 +49,12 @@ inline Float splat(float s) { return Float{} + s; }
 inline Int splat_int(int32_t s) { return Int{} + s; }
 inline Float select(Int mask, Float v) { return reinterpret_cast<Float>(reinterpret_cast<Int>(v) & mask); }
 inline int smaller(int a, int b) { return a < b ? a : b; }
+
+// How much of `depth` to sum at a time: equal parts, none over kDepth.
+inline int64_t slice_of(int64_t depth) {
+    const int64_t slices = depth > kDepth ? (depth + kDepth - 1) / kDepth : 1;
+    return (depth + slices - 1) / slices;
+}
 
 inline Int lane_numbers() {
     Int numbers;
@@ -157,31 +164,93 @@ constexpr Kernels<Operand, kN, kAccumulate> kernels{};
 template <class Operand>
 void multiply(const typename Operand::Scalar* left, int64_t row_stride, int64_t unit_stride, const float* right,
               int64_t columns, int64_t depth, int m, float* out) {
-    int64_t c = 0;
-    for (; c + kPanel <= columns; c += kPanel)
-        for (int i = 0; i < m; i += kRows)
-            kernels<Operand, 2, true>.of_rows[smaller(kRows, m - i)](left + i * row_stride, row_stride, unit_stride,
-                                                                     right + c, columns, depth, out + i * columns + c,
-                                                                     columns);
-    for (; c < columns; c += kLanes)
-        for (int i = 0; i < m; i += kRows)
-            kernels<Operand, 1, true>.of_rows[smaller(kRows, m - i)](left + i * row_stride, row_stride, unit_stride,
-                                                                     right + c, columns, depth, out + i * columns + c,
-                                                                     columns);
+    const int64_t slice = slice_of(depth);
+    for (int64_t p = 0; p < depth; p += slice) {
+        const auto* l = left + p * unit_stride;
+        const float* r = right + p * columns;
+        const int64_t d = depth - p < slice ? depth - p : slice;
+        int64_t c = 0;
+        for (; c + kPanel <= columns; c += kPanel)
+            for (int i = 0; i < m; i += kRows)
+                kernels<Operand, 2, true>.of_rows[smaller(kRows, m - i)](
+                    l + i * row_stride, row_stride, unit_stride, r + c, columns, d, out + i * columns + c, columns);
+        for (; c < columns; c += kLanes)
+            for (int i = 0; i < m; i += kRows)
+                kernels<Operand, 1, true>.of_rows[smaller(kRows, m - i)](
+                    l + i * row_stride, row_stride, unit_stride, r + c, columns, d, out + i * columns + c, columns);
+    }
 }
 
 // ---- packing and the three products ----------------------------------------------------------------------------------
 
-// A panel is `units` lines of kPanel columns.
+// Lanes of a and b by turns: of their lower halves, and of their upper halves.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SEMICL_SHUFFLE __builtin_shufflevector
+#endif
+#endif
+#if !defined(SEMICL_SHUFFLE)  // GCC before 12
+inline Int by_turns(Int a, Int b, int first) {
+    Int turns;
+    for (int lane = 0; lane < kLanes; ++lane) turns[lane] = lane % 2 ? b[first + lane / 2] : a[first + lane / 2];
+    return turns;
+}
+inline Int lower_turns(Int a, Int b) { return by_turns(a, b, 0); }
+inline Int upper_turns(Int a, Int b) { return by_turns(a, b, kLanes / 2); }
+#elif defined(__AVX512F__)
+inline Int lower_turns(Int a, Int b) {
+    return SEMICL_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+inline Int upper_turns(Int a, Int b) {
+    return SEMICL_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#elif defined(__AVX__)
+inline Int lower_turns(Int a, Int b) { return SEMICL_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+inline Int upper_turns(Int a, Int b) { return SEMICL_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+inline Int lower_turns(Int a, Int b) { return SEMICL_SHUFFLE(a, b, 0, 4, 1, 5); }
+inline Int upper_turns(Int a, Int b) { return SEMICL_SHUFFLE(a, b, 2, 6, 3, 7); }
+#endif
+
+// Transposes kLanes vectors: dealing the two halves of a pack into each other, log2(kLanes) times, does it.
+inline void transpose(Int (&lines)[kLanes]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < kLanes; step *= 2) {
+        Int dealt[kLanes];
+#pragma GCC unroll 8
+        for (int k = 0; k < kLanes / 2; ++k) {
+            dealt[2 * k] = lower_turns(lines[k], lines[k + kLanes / 2]);
+            dealt[2 * k + 1] = upper_turns(lines[k], lines[k + kLanes / 2]);
+        }
+#pragma GCC unroll 16
+        for (int k = 0; k < kLanes; ++k) lines[k] = dealt[k];
+    }
+}
+
+// The first `held` of kLanes units, zeros behind them.
+inline Int load_units(const Unit* from, int64_t held) {
+    if (held >= kLanes) return *reinterpret_cast<const IntMemory*>(from);
+    Int units = {};
+    for (int lane = 0; lane < held; ++lane) units[lane] = static_cast<int32_t>(from[lane]);
+    return units;
+}
+
+// A panel is `units` lines of kPanel columns; it is filled by squares of kLanes columns and units.
 void pack_columns(const void* rows, int w, int64_t units, void* panels) {
     const Unit* from = static_cast<const Unit*>(rows);
-    for (int first = 0; first < w; first += kPanel) {
-        Unit* panel = static_cast<Unit*>(panels) + first * units;
-        const int held = smaller(kPanel, w - first);
-        for (int64_t u0 = 0; u0 < units; u0 += 8)  // units are a multiple of 8: eight lines stay in the cache
-            for (int column = 0; column < kPanel; ++column)
-                for (int u = 0; u < 8; ++u)
-                    panel[(u0 + u) * kPanel + column] = column < held ? from[(first + column) * units + u0 + u] : 0;
+    for (int first = 0; first < (w + kPanel - 1) / kPanel * kPanel; first += kLanes) {
+        Unit* panel = static_cast<Unit*>(panels) + first / kPanel * kPanel * units + first % kPanel;
+        for (int64_t u = 0; u < units; u += kLanes) {
+            Int square[kLanes];
+            for (int k = 0; k < kLanes; ++k) {
+                const Unit* row = from + (first + k) * units + u;
+                square[k] = first + k < w ? load_units(row, units - u) : Int{};
+                __builtin_prefetch(row + kLanes);
+            }
+            transpose(square);
+            for (int k = 0; k < smaller(kLanes, static_cast<int>(units - u)); ++k)
+                *reinterpret_cast<IntMemory*>(panel + (u + k) * kPanel) = square[k];
+        }
     }
 }
 
@@ -189,11 +258,16 @@ template <class Operand>
 void similarity(const void* rows, int m, const void* panels, int w, int64_t units, float* values) {
     const auto* left = static_cast<const typename Operand::Scalar*>(rows);
     const float* right = static_cast<const float*>(panels);
-    for (int j = 0; j < w; j += kPanel)
-        for (int i = 0; i < m; i += kRows)
-            kernels<Operand, 2, false>.of_rows[smaller(kRows, m - i)](left + i * units, units, 1, right + j * units,
-                                                                      kPanel, units, values + i * kTileStride + j,
-                                                                      kTileStride);
+    const int64_t slice = slice_of(units);
+    for (int64_t u = 0; u < units; u += slice) {
+        const Kernel<Operand>* of_rows =
+            u == 0 ? kernels<Operand, 2, false>.of_rows : kernels<Operand, 2, true>.of_rows;
+        const int64_t depth = units - u < slice ? units - u : slice;
+        for (int j = 0; j < w; j += kPanel)
+            for (int i = 0; i < m; i += kRows)
+                of_rows[smaller(kRows, m - i)](left + i * units + u, units, 1, right + j * units + u * kPanel, kPanel,
+                                               depth, values + i * kTileStride + j, kTileStride);
+    }
 }
 
 void seal_single(float*, int, int) {}
