@@ -1,0 +1,58 @@
+"""Errors of loss and gradient against float64, beside those of plain PyTorch in the same dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from . import anchors_only
+from .problems import Problem, Shape, build
+from .providers import fused, ours
+
+# Below these both are as exact as the dtype can tell, and their ratio says nothing: the rounding of one stored number.
+FLOOR = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9}
+
+
+@dataclass(frozen=True)
+class Error:
+    loss: float  # relative
+    gradient: float  # relative L2 of the whole gradient
+
+    def over(self, plain: Error, floor: float) -> tuple[float, float]:
+        """This error in units of the plain one, loss and gradient."""
+        return self.loss / max(plain.loss, floor), self.gradient / max(plain.gradient, floor)
+
+
+def value_and_gradient(loss: Callable[[Problem], Tensor], problem: Problem) -> tuple[Tensor, Tensor]:
+    problem.features.grad = None
+    value = loss(problem)
+    value.backward()
+    assert problem.features.grad is not None
+    return value.detach().double(), problem.features.grad.double()
+
+
+def error(loss: Callable[[Problem], Tensor], problem: Problem, exact: tuple[Tensor, Tensor]) -> Error:
+    value, gradient = value_and_gradient(loss, problem)
+    return Error(
+        float((value - exact[0]).abs() / exact[0].abs()), float((gradient - exact[1]).norm() / exact[1].norm())
+    )
+
+
+def compare(shape: Shape, dtype: torch.dtype) -> dict[str, object]:
+    """Return both errors of one shape, and ours over plain PyTorch's."""
+    problem = build(shape, dtype)
+    wide = Problem(problem.features.detach().double().requires_grad_(), problem.labels, problem.block)
+    exact = value_and_gradient(lambda p: ours(p, "reference"), wide)
+    own, plain = error(fused, problem, exact), error(anchors_only.loss, problem, exact)
+    loss_ratio, gradient_ratio = own.over(plain, FLOOR[dtype])
+    return {
+        "shape": shape.name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "fused": asdict(own),
+        "plain": asdict(plain),
+        "loss_ratio": loss_ratio,
+        "gradient_ratio": gradient_ratio,
+    }

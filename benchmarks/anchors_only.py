@@ -1,0 +1,43 @@
+"""The strongest plain PyTorch: rows restricted to anchors, the positive term collapsed to sums of classes.
+
+This, and not the dense code that is in common use, is what a fused kernel has to beat. Nothing here is written by hand
+that autograd can do; one (anchors x points) matrix of each block is kept until the backward pass.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .problems import BACKGROUND, TEMPERATURE, Problem, identities
+
+
+def blocks_of(image: Tensor, edge: int | None) -> list[Tensor]:
+    """Cut the last two axes into squares of ``edge``, the last ones smaller; None for one block."""
+    edge = edge or max(image.shape[-2:])
+    return [tile for rows in image.split(edge, -2) for tile in rows.split(edge, -1)]
+
+
+def loss(problem: Problem) -> Tensor:
+    """Return the block-divided loss, a scalar, of float features (B, V, C, H, W)."""
+    features = F.normalize(problem.features, dim=2)
+    blocks = zip(blocks_of(features, problem.block), blocks_of(identities(problem), problem.block), strict=True)
+    means = [mean for tile, labels in blocks if (mean := block_loss(tile, labels)) is not None]
+    return torch.stack(means).mean() if means else features.sum() * 0
+
+
+def block_loss(tile: Tensor, labels: Tensor) -> Tensor | None:
+    """Return the mean over the anchors of one block of features (B, V, C, h, w), or None where there is none."""
+    x = tile.movedim(2, -1).flatten(0, -2)
+    y = labels.flatten()
+    counts = y.bincount()
+    anchors = ((y != BACKGROUND) & (counts[y] > 1)).nonzero()[:, 0]
+    if len(anchors) == 0:
+        return None
+    own, kind = x[anchors], y[anchors]
+    similarity = own @ x.T / TEMPERATURE
+    similarity[torch.arange(len(anchors), device=x.device), anchors] = -torch.inf
+    sums = x.new_zeros(len(counts), x.shape[1]).index_add(0, y, x)
+    positives = (own * (sums[kind] - own)).sum(1) / ((counts[kind] - 1) * TEMPERATURE)
+    return (similarity.logsumexp(1) - positives).mean()

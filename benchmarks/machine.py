@@ -1,0 +1,49 @@
+"""Where and with what the numbers were measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from semicl_kernels.backends import cpu
+
+PROCESSORS = Path("/proc/cpuinfo")
+PEAK_SECONDS = 0.5
+
+
+def processor() -> str:
+    if PROCESSORS.exists():
+        for line in PROCESSORS.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def available_bytes() -> int:
+    """The memory that a new process may hope for."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def describe() -> dict[str, object]:
+    """Return machine, versions and the measured peak of fused multiply-adds on registers, in GFLOP/s."""
+    name, narrow = cpu.instruction_set()
+    peaks = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if narrow else {})
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "processor": processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instruction_set": name,
+        "bfloat16_products": narrow,
+        "peak_gflops": {dtype: 2e-9 * cpu.peak_multiply_adds(kind, PEAK_SECONDS) for dtype, kind in peaks.items()},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("semicl", "torch", "numpy")},
+        },
+    }

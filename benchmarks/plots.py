@@ -1,0 +1,102 @@
+"""Pictures of a result: time and memory against the number of points, and the sparse shapes as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: no screen is needed
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from . import targets
+from .plan import PLOTTED_CHANNELS
+from .providers import PROVIDERS
+
+COLOURS = dict(zip(PROVIDERS, ("#0b6e4f", "#6fb98f", "#8a8d91", "#3b6fb6", "#c8553d"), strict=True))
+# What the naive code keeps and makes of a dense problem at its peak: (points x points) matrices of float32.
+NAIVE_MATRICES = 7
+
+Shapes = Mapping[str, Mapping[str, Any]]
+
+
+def dense_shapes(shapes: Shapes) -> list[Mapping[str, Any]]:
+    chosen = [s for s in shapes.values() if s["family"] == "dense" and s["channels"] == PLOTTED_CHANNELS]
+    return sorted(chosen, key=lambda shape: shape["points"])
+
+
+def draw(axes: Axes, series: Mapping[str, list[tuple[int, float]]]) -> None:
+    for name, points in series.items():
+        if points:
+            axes.loglog(*zip(*points, strict=True), "o-", color=COLOURS[name], label=PROVIDERS[name].title)
+    axes.set_xlabel("points N, all in one group, every one an anchor")
+    axes.set_xscale("log", base=2)
+    axes.grid(True, which="major", alpha=0.3)
+
+
+def plot_dense(shapes: Shapes, memory_bytes: int, path: Path) -> bool:
+    """Draw time and memory against N; return whether there was anything to draw."""
+    chosen = dense_shapes(shapes)
+    if len(chosen) < 2:
+        return False
+    times = {
+        name: [
+            (s["points"], s["providers"][name]["median_ms"])
+            for s in chosen
+            if "median_ms" in s["providers"].get(name, {})
+        ]
+        for name in PROVIDERS
+    }
+    sizes = {
+        name: [(s["points"], s["extra_peak_bytes"][name] / 2**20) for s in chosen if s["extra_peak_bytes"].get(name)]
+        for name in PROVIDERS
+    }
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    draw(left, times)
+    left.set_ylabel("forward + backward, ms")
+    draw(right, sizes)
+    right.set_ylabel("extra peak memory, MiB")
+    right.axhline(memory_bytes / 2**20, color="black", linewidth=1)
+    limit = (memory_bytes / NAIVE_MATRICES / 4) ** 0.5
+    right.axvline(limit, color=COLOURS["authors"], linestyle="--", linewidth=1)
+    right.annotate(
+        f"this machine's memory; naive code runs out near N = {limit / 1000:.0f} thousand",
+        (0.02, 0.97), xycoords="axes fraction", va="top", fontsize=8,
+    )  # fmt: skip
+    left.legend(fontsize=8)
+    figure.suptitle(f"dense, C = {PLOTTED_CHANNELS}, float32 unless said")
+    save(figure, path)
+    return True
+
+
+def plot_sparse(shapes: Shapes, path: Path) -> bool:
+    """Draw the sparse shapes as bars of times; return whether there was anything to draw."""
+    names = [name for name in targets.SPARSE if name in shapes]
+    if not names:
+        return False
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    width = 0.8 / len(PROVIDERS)
+    for k, provider in enumerate(PROVIDERS):
+        places, heights = [], []
+        for i, name in enumerate(names):
+            measured = shapes[name]["providers"].get(provider, {})
+            if "median_ms" in measured:
+                places.append(i + (k - (len(PROVIDERS) - 1) / 2) * width)
+                heights.append(measured["median_ms"])
+        if heights:
+            bars = axes.bar(places, heights, width, color=COLOURS[provider], label=PROVIDERS[provider].title)
+            axes.bar_label(bars, fmt=lambda value: f"{value:.3g}", fontsize=6)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel("forward + backward, ms")
+    axes.legend(fontsize=8)
+    save(figure, path)
+    return True
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

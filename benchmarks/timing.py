@@ -1,0 +1,87 @@
+"""Times of several calls, taken in turn so that a slow spell of the machine falls on all of them."""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+MOST_ROUNDS = 15
+FEWEST_ROUNDS = 3
+
+
+@dataclass
+class Times:
+    """Seconds of one call, by round. A call that is too slow for a second try has its first one alone."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def quantile(self, share: float) -> float:
+        ordered = sorted(self.seconds)
+        position = share * (len(ordered) - 1)
+        low = math.floor(position)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (position - low) * (ordered[high] - ordered[low])
+
+    def summary(self) -> dict[str, float | int]:
+        """Return milliseconds: median, quartiles, least; and the number of rounds."""
+        return {
+            "median_ms": 1e3 * self.median,
+            "quartile1_ms": 1e3 * self.quantile(0.25),
+            "quartile3_ms": 1e3 * self.quantile(0.75),
+            "least_ms": 1e3 * min(self.seconds),
+            "rounds": len(self.seconds),
+        }
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def rounds_for(seconds: float, share: float) -> int:
+    """How often a call of so many seconds is repeated in its share of the time; 0 where its warm-up has to do."""
+    if seconds > share:
+        return 0
+    return min(MOST_ROUNDS, max(FEWEST_ROUNDS, int(share / seconds)))
+
+
+def interleaved(
+    calls: dict[str, Callable[[], object]], seconds: float, between: Callable[[], None] = lambda: None
+) -> dict[str, Times]:
+    """Time the calls in rounds, each round in another order, for about ``seconds`` in all.
+
+    ``between`` is called after every round, for what is to be measured beside them.
+    """
+    times = {name: Times() for name in calls}
+    warm = {name: timed(call) for name, call in calls.items()}
+    quota = {name: rounds_for(warm[name], seconds / len(calls)) for name in calls}
+    gc.collect()
+    gc.disable()
+    try:
+        for round_ in range(max(quota.values())):
+            names = [name for name in calls if round_ < quota[name]]
+            turn = round_ % max(1, len(names))
+            for name in names[turn:] + names[:turn]:
+                times[name].seconds.append(timed(calls[name]))
+            between()
+    finally:
+        gc.enable()
+    for name, count in quota.items():
+        if count == 0:
+            times[name].seconds.append(warm[name])
+    return times
+
+
+def ratio(slower: Times, faster: Times) -> float:
+    """The median over the rounds both took part in of slower / faster; of the medians where those are too few."""
+    pairs = [a / b for a, b in zip(slower.seconds, faster.seconds, strict=False)]
+    return statistics.median(pairs) if len(pairs) >= FEWEST_ROUNDS else slower.median / faster.median
