@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")  # before pyplot: no screen is needed
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from . import targets
 from .plan import PLOTTED_CHANNELS
@@ -97,6 +98,6 @@ def plot_sparse(shapes: Shapes, path: Path) -> bool:
     return True
 
 
-def save(figure: plt.Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
     plt.close(figure)

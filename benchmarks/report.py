@@ -8,8 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .providers import PROVIDERS
-
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: "-"}
 
 
@@ -30,30 +28,26 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
 def speeds(shapes: Mapping[str, Any]) -> Table:
     table = Table(title="forward + backward", title_justify="left", caption_justify="left")
     table.caption = (
-        "times: median [quartiles] of interleaved rounds; x fused: median of the rounds' ratios; "
-        "executed: counted multiply-adds over the peak measured between the rounds; extra: peak of resident memory"
+        "ms: medians of interleaved rounds, with their quartiles; x fused: median of the rounds' ratios; peak: counted "
+        "multiply-adds over the peak measured between the rounds; MiB: what the peak of resident memory adds"
     )
     for name in ("shape", "provider"):
-        table.add_column(name)
-    for name in ("ms", "x fused", "GFLOP/s", "executed", "extra MiB"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("ms", "quartiles", "x fused", "peak", "MiB"):
+        table.add_column(name, justify="right", no_wrap=True)
     for shape_name, shape in shapes.items():
         for index, (name, measured) in enumerate(shape["providers"].items()):
-            table.add_row(
-                shape_name if index == 0 else "", PROVIDERS[name].title, *cells(measured), extra(shape, name),
-                end_section=index == len(shape["providers"]) - 1,
-            )  # fmt: skip
+            table.add_row(shape_name if index == 0 else "", name, *cells(measured), extra(shape, name))
+        table.add_section()
     return table
 
 
 def cells(measured: Mapping[str, Any]) -> tuple[str, ...]:
     if "skipped" in measured:
-        return measured["skipped"].split(":")[0], "", "", ""
-    time = f"{measured['median_ms']:.4g} [{measured['quartile1_ms']:.4g}, {measured['quartile3_ms']:.4g}]"
-    ratio = f"{measured['ratio_to_fused']:.2f}"
-    if "executed_gflops" not in measured:
-        return time, ratio, "", ""
-    return time, ratio, f"{measured['executed_gflops']:.0f}", f"{100 * measured['executed_over_peak']:.0f} %"
+        return "-", measured["skipped"].split(":")[0], "", ""
+    quartiles = f"{measured['quartile1_ms']:.4g}-{measured['quartile3_ms']:.4g}"
+    peak = f"{100 * measured['executed_over_peak']:.0f} %" if "executed_over_peak" in measured else ""
+    return f"{measured['median_ms']:.4g}", quartiles, f"{measured['ratio_to_fused']:.2f}", peak
 
 
 def extra(shape: Mapping[str, Any], provider: str) -> str:

@@ -73,16 +73,15 @@ def arithmetic(shapes: Shapes) -> list[Verdict]:
 
 
 def memory(shapes: Shapes) -> list[Verdict]:
-    """The worst of (extra peak - 64 MiB) / features."""
-    worst, where = None, ""
-    for name, shape in shapes.items():
-        extra = shape["extra_peak_bytes"].get("fused")
-        if extra is None:
-            continue
-        factor = (extra - 64 * MEBIBYTE) / shape["feature_bytes"]
-        if worst is None or factor > worst:
-            worst, where = factor, f" ({name}: {extra / MEBIBYTE:.0f} MiB)"
-    return [at_most("extra peak memory less 64 MiB, over the features, any shape", 3, worst, detail=where)]
+    """The worst of extra peak / (3 features + 64 MiB)."""
+    shares = {
+        name: shape["extra_peak_bytes"]["fused"] / (3 * shape["feature_bytes"] + 64 * MEBIBYTE)
+        for name, shape in shapes.items()
+        if shape["extra_peak_bytes"].get("fused") is not None
+    }
+    worst = max(shares, key=shares.__getitem__, default=None)
+    target = "extra peak memory over (3 x features + 64 MiB), worst shape"
+    return [at_most(target, 1, None if worst is None else shares[worst], detail=f" ({worst})")]
 
 
 def accuracy(accuracies: list[Mapping[str, Any]]) -> list[Verdict]:

@@ -6,7 +6,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 MOST_ROUNDS = 15
@@ -55,7 +55,7 @@ def rounds_for(seconds: float, share: float) -> int:
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], seconds: float, between: Callable[[], None] = lambda: None
+    calls: Mapping[str, Callable[[], object]], seconds: float, between: Callable[[], None] = lambda: None
 ) -> dict[str, Times]:
     """Time the calls in rounds, each round in another order, for about ``seconds`` in all.
 
