@@ -63,9 +63,10 @@ def plot_dense(shapes: Shapes, memory_bytes: int, path: Path) -> bool:
     right.axhline(memory_bytes / 2**20, color="black", linewidth=1)
     limit = (memory_bytes / NAIVE_MATRICES / 4) ** 0.5
     right.axvline(limit, color=COLOURS["authors"], linestyle="--", linewidth=1)
+    note = f"memory of this machine; naive code, {NAIVE_MATRICES} matrices of N x N, runs out at N = {limit:,.0f}"
     right.annotate(
-        f"this machine's memory; naive code runs out near N = {limit / 1000:.0f} thousand",
-        (0.02, 0.97), xycoords="axes fraction", va="top", fontsize=8,
+        note, (0.02, memory_bytes / 2**20), xycoords=("axes fraction", "data"),
+        xytext=(0, -4), textcoords="offset points", va="top", fontsize=7,
     )  # fmt: skip
     left.legend(fontsize=8)
     figure.suptitle(f"dense, C = {PLOTTED_CHANNELS}, float32 unless said")

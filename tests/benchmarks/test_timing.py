@@ -1,0 +1,31 @@
+import pytest
+
+from benchmarks.timing import FEWEST_ROUNDS, MOST_ROUNDS, Times, interleaved, ratio, rounds_for
+
+
+def test_quantiles_lie_between_the_sorted_seconds():
+    times = Times([4.0, 1.0, 2.0, 3.0])
+    assert times.median == 2.5
+    assert times.quantile(0) == 1.0
+    assert times.quantile(0.25) == 1.75
+    assert times.quantile(1) == 4.0
+
+
+def test_rounds_fill_the_share_within_limits():
+    assert rounds_for(0.001, 10) == MOST_ROUNDS
+    assert rounds_for(4.0, 10) == FEWEST_ROUNDS
+    assert rounds_for(2.0, 10) == 5
+    assert rounds_for(11.0, 10) == 0
+
+
+def test_calls_take_turns_and_the_first_one_changes():
+    seen = []
+    times = interleaved({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 1)
+    assert seen[:2] == ["a", "b"]  # warm-up
+    assert seen[2:8] == ["a", "b", "b", "a", "a", "b"]
+    assert len(times["a"].seconds) == len(times["b"].seconds) == MOST_ROUNDS
+
+
+def test_ratio_pairs_rounds():
+    assert ratio(Times([2.0, 20.0, 6.0]), Times([1.0, 10.0, 2.0])) == 2.0
+    assert ratio(Times([8.0]), Times([1.0, 2.0, 3.0])) == pytest.approx(4.0)
