@@ -1,4 +1,4 @@
-// A number that threads change and wait for: they spin a little, then sleep.
+// A number that threads change and wait for: they spin for as long as waking up would take, then sleep.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -26,7 +26,7 @@ public:
     }
 
 private:
-    static constexpr int kSpins = 20000;  // some ten microseconds; then a busy machine gets the processor back
+    static constexpr int kSpins = 150000;  // about a hundred microseconds, what it may cost to wake a thread that sleeps
 
     std::atomic<int> value_{0};
     std::mutex mutex_;

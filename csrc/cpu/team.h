@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "flag.h"
-#include "workers.h"
+#include "threads.h"
 
 namespace semicl {
 
@@ -15,14 +15,18 @@ public:
     // Calls body(team, member) in up to `threads` threads, the caller's included, and returns when all have.
     template <class Body>
     static void run(int threads, Body body) {
-        Loan others(threads - 1);
-        Team team(others.size() + 1);
-        const auto call = [&](int member) { body(team, member); };
-        using Call = decltype(call);
-        others.start({[](void* context, int member) { (*static_cast<Call*>(context))(member); },
-                      const_cast<void*>(static_cast<const void*>(&call))});
-        call(0);
-        others.finish();
+        struct Job {
+            Body& body;
+            Team team;
+        } job{body, {}};
+        run_in_threads(
+            threads,
+            [](void* context, int member, int size) {
+                Job& job = *static_cast<Job*>(context);
+                job.team.size_.store(size, std::memory_order_relaxed);  // the same from all
+                job.body(job.team, member);
+            },
+            &job);
     }
 
     // Every member calls this with the same count; each iteration runs once, and all are done when it returns.
@@ -33,11 +37,9 @@ public:
     }
 
 private:
-    explicit Team(int size) : size_(size) {}
-
     void wait() {
         const int next = round_.value() + 1;
-        if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {
+        if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_.load(std::memory_order_relaxed)) {
             round_.wait_for(next);
             return;
         }
@@ -46,7 +48,7 @@ private:
         round_.change(next);
     }
 
-    const int size_;
+    std::atomic<int> size_{1};
     std::atomic<int64_t> next_{0};
     std::atomic<int> waiting_{0};
     Flag round_;
