@@ -13,7 +13,7 @@ import torch
 from semicl_kernels.backends import cpu
 
 PROCESSORS = Path("/proc/cpuinfo")
-PEAK_SECONDS = 0.5
+PEAK_SECONDS, PEAK_TRIES = 0.1, 7
 
 
 def processor() -> str:
@@ -29,6 +29,11 @@ def available_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_gflops(dtype: torch.dtype) -> float:
+    """The best of several tries: a peak is what the processor can do when nothing else is in its way."""
+    return 2e-9 * max(cpu.peak_multiply_adds(dtype, PEAK_SECONDS) for _ in range(PEAK_TRIES))
+
+
 def describe() -> dict[str, object]:
     """Return machine, versions and the measured peak of fused multiply-adds on registers, in GFLOP/s."""
     name, narrow = cpu.instruction_set()
@@ -41,7 +46,7 @@ def describe() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "instruction_set": name,
         "bfloat16_products": narrow,
-        "peak_gflops": {dtype: 2e-9 * cpu.peak_multiply_adds(kind, PEAK_SECONDS) for dtype, kind in peaks.items()},
+        "peak_gflops": {dtype: peak_gflops(kind) for dtype, kind in peaks.items()},
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("semicl", "torch", "numpy")},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def speeds(shapes: Mapping[str, Any]) -> Table:
-    table = Table(title="forward + backward", title_justify="left", caption_justify="left")
+    table = Table(title="forward + backward", title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     table.caption = (
         "ms: medians of interleaved rounds, with their quartiles; x fused: median of the rounds' ratios; peak: counted "
         "multiply-adds over the peak measured between the rounds; MiB: what the peak of resident memory adds"
@@ -42,12 +43,17 @@ def speeds(shapes: Mapping[str, Any]) -> Table:
     return table
 
 
+def milliseconds(value: float) -> str:
+    """Three digits, never an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def cells(measured: Mapping[str, Any]) -> tuple[str, ...]:
     if "skipped" in measured:
         return "-", measured["skipped"].split(":")[0], "", ""
-    quartiles = f"{measured['quartile1_ms']:.4g}-{measured['quartile3_ms']:.4g}"
+    quartiles = f"{milliseconds(measured['quartile1_ms'])}-{milliseconds(measured['quartile3_ms'])}"
     peak = f"{100 * measured['executed_over_peak']:.0f} %" if "executed_over_peak" in measured else ""
-    return f"{measured['median_ms']:.4g}", quartiles, f"{measured['ratio_to_fused']:.2f}", peak
+    return milliseconds(measured["median_ms"]), quartiles, f"{measured['ratio_to_fused']:.2f}", peak
 
 
 def extra(shape: Mapping[str, Any], provider: str) -> str:
