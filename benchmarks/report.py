@@ -30,7 +30,7 @@ def speeds(shapes: Mapping[str, Any]) -> Table:
     table = Table(title="forward + backward", title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     table.caption = (
         "ms: medians of interleaved rounds, with their quartiles; x fused: median of the rounds' ratios; peak: counted "
-        "multiply-adds over the peak measured between the rounds; MiB: what the peak of resident memory adds"
+        "multiply-adds over the best peak measured between the rounds; MiB: what the peak of resident memory adds"
     )
     for name in ("shape", "provider"):
         table.add_column(name, no_wrap=True)
