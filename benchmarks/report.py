@@ -31,8 +31,8 @@ def speeds(shapes: Mapping[str, Any]) -> Table:
     table.caption = (
         "ms: medians of interleaved rounds, with their quartiles; x fused: median of the rounds' ratios; peak: counted "
         "multiply-adds over the best peak measured between the rounds; MiB: what the peak of resident memory adds. "
-        "FLOPs in the result file: dense 6 n n C, anchored 6 a n C for a anchors of n points in each block, executed 2 x "
-        "the counted multiply-adds"
+        "FLOPs in the result file: dense 6 n n C, anchored 6 a n C for a anchors of n points in each block, executed 2 "
+        "for each counted multiply-add"
     )
     for name in ("shape", "provider"):
         table.add_column(name, no_wrap=True)
