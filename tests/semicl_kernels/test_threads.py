@@ -93,6 +93,9 @@ def send_result(connection: Connection, backend: str, features: Tensor, labels: 
         # Plain lists: tensors would be sent through shared memory, which some machines do not have.
         return loss.item(), gradient.flatten().tolist()
 
+    # torch replaces its pool at a child's first call, unguarded: two first calls at once can find it gone and fail in
+    # torch itself ("Invalid thread pool!").
+    torch.set_num_threads(torch.get_num_threads())
     # Several callers again and again: the child's own threads are started, lent, returned and lent anew.
     with ThreadPoolExecutor(2) as pool:
         first, *others = pool.map(once, range(8))
