@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .backends import BACKENDS, accumulator, choose_backend
-from .ops import grouped_logsumexp
-from .partition import Partition
+from .backends import BACKENDS, LONGEST_SQUARE, accumulator, choose_backend
+from .partition import Partition, largest_group
 
 SCOPES = ("batch", "image")
 DENOMINATORS = ("all", "negatives")
@@ -19,8 +18,6 @@ REDUCTIONS = ("block", "anchor", "sum", "none")
 SORTED_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # what every torch can sort
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SHORTEST = 1e-12  # as torch.nn.functional.normalize
-# Unit rows in bfloat16 are up to 2^-8 longer than one.
-LONGEST_SQUARE = 1.01
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
@@ -123,6 +120,7 @@ def _contrast(
 ) -> Tensor:
     """The loss of DESIGN section 2 on a map (B, V, C, *space) with labels (B, V, *space), every option resolved."""
     labels = labels if labels.dtype in SORTED_INTEGERS else labels.long()
+    largest = largest_group(labels.shape, block_size, per_image)
     parts = Partition(
         *torch.ops.semicl.partition(
             labels,
@@ -138,12 +136,20 @@ def _contrast(
     needs_gradient = torch.is_grad_enabled() and features.requires_grad
     if BACKENDS[backend].fused is not None and reduction != "none" and needs_gradient:
         loss, _ = torch.ops.semicl.contrast(
-            features, parts.row_of_point, *parts.groups, parts.run_high, parts.weights, scale, normalize, backend
+            features,
+            parts.row_of_point,
+            *parts.groups(largest),
+            parts.run_low,
+            parts.run_high,
+            parts.weights,
+            scale,
+            normalize,
+            backend,
         )
         return loss
     rows = _gather(features, parts.point_of_row, normalize)
     bound = scale * LONGEST_SQUARE if normalize else None
-    lse = grouped_logsumexp(rows, *parts.groups, scale=scale, bound=bound, backend=backend)
+    lse = torch.ops.semicl.grouped_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
     anchor = parts.weights > 0
     each = torch.where(anchor, lse - _positive_means(rows, parts, scale), 0)
     if reduction != "none":
@@ -233,7 +239,7 @@ def local_contrastive_loss(
     blocks = None if block_size is None else _per_axis("block_size", block_size, len(space))
     if labels is not None:
         _check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
-    name = choose_backend(backend, features.device, features.dtype)
+    name = choose_backend(backend, features.device, features.dtype, features.shape[2])
 
     if any(step > 1 for step in steps):
         taken = tuple(slice(None, None, step) for step in steps)
@@ -258,7 +264,7 @@ def local_contrastive_loss(
 
 def _contrast_vectors(features: Tensor, labels: Tensor | None, temperature: float, backend: str) -> Tensor:
     """The mean contrast of vectors (N, V, C), one group; labels (N,) or None."""
-    name = choose_backend(backend, features.device, features.dtype)
+    name = choose_backend(backend, features.device, features.dtype, features.shape[2])
     maps = features[..., None, None]
     ids = _places(maps) if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
     return _contrast(maps, ids, None, False, False, None, None, float(temperature), True, "anchor", name)

@@ -21,7 +21,7 @@ from .partition import group_count, partition
 LIBRARY = torch.library.Library("semicl", "DEF")
 ANY_DEVICE = "CompositeExplicitAutograd"
 
-GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_low, Tensor skip_high"
+GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_low, Tensor skip_high, SymInt largest, bool mutual"
 LIBRARY.define(
     "partition(Tensor labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
     "int? ignore_index, str reduction) "
@@ -36,8 +36,8 @@ LIBRARY.define(
 )
 LIBRARY.define("run_sums(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor")
 LIBRARY.define(
-    f"contrast(Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_high, Tensor weights, float scale, "
-    "bool normalize, str backend) -> (Tensor, Tensor)"
+    f"contrast(Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, Tensor weights, "
+    "float scale, bool normalize, str backend) -> (Tensor, Tensor)"
 )
 LIBRARY.define(
     "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, Tensor features, str backend) -> Tensor"
@@ -82,11 +82,14 @@ def _logsumexp(
     anchors: Tensor,
     skip_low: Tensor,
     skip_high: Tensor,
+    largest: int,
+    mutual: bool,
     scale: float,
     bound: float | None,
     backend: str,
 ) -> Tensor:
-    return BACKENDS[backend].forward(rows, Groups(offsets, anchors, skip_low, skip_high), scale, bound)
+    groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+    return BACKENDS[backend].forward(rows, groups, scale, bound)
 
 
 def _logsumexp_fake(rows: Tensor, *rest: Any) -> Tensor:
@@ -101,11 +104,13 @@ def _logsumexp_backward(
     anchors: Tensor,
     skip_low: Tensor,
     skip_high: Tensor,
+    largest: int,
+    mutual: bool,
     scale: float,
     bound: float | None,
     backend: str,
 ) -> Tensor:
-    groups = Groups(offsets, anchors, skip_low, skip_high)
+    groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
     return BACKENDS[backend].backward(grad, rows, lse, groups, scale, bound)
 
 
@@ -114,14 +119,16 @@ def _logsumexp_backward_fake(grad: Tensor, rows: Tensor, *rest: Any) -> Tensor:
 
 
 def _save_for_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    rows, *groups, ctx.scale, ctx.bound, ctx.backend = inputs
+    rows, *groups, ctx.largest, ctx.mutual, ctx.scale, ctx.bound, ctx.backend = inputs
     ctx.save_for_backward(rows, output, *groups)
 
 
 def _differentiate_logsumexp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     rows, lse, *groups = ctx.saved_tensors
-    gradient = torch.ops.semicl.grouped_logsumexp_backward(grad, rows, lse, *groups, ctx.scale, ctx.bound, ctx.backend)
-    return gradient, *[None] * 7
+    gradient = torch.ops.semicl.grouped_logsumexp_backward(
+        grad, rows, lse, *groups, ctx.largest, ctx.mutual, ctx.scale, ctx.bound, ctx.backend
+    )
+    return gradient, *[None] * 9
 
 
 # ---- sums of runs ----------------------------------------------------------------------------------------------------
@@ -162,6 +169,9 @@ def _contrast(
     anchors: Tensor,
     skip_low: Tensor,
     skip_high: Tensor,
+    largest: int,
+    mutual: bool,
+    run_low: Tensor,
     run_high: Tensor,
     weights: Tensor,
     scale: float,
@@ -170,12 +180,14 @@ def _contrast(
 ) -> tuple[Tensor, Tensor]:
     fused = BACKENDS[backend].fused
     assert fused is not None, "the loss asks only backends that have it"
-    groups = Groups(offsets, anchors, skip_low, skip_high)
-    return fused.contrast(features, row_of_point, groups, run_high, weights, scale, normalize)
+    groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+    return fused.contrast(features, row_of_point, groups, run_low, run_high, weights, scale, normalize)
 
 
 def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    channels = -(-features.shape[2] // 16) * 16
+    fused = BACKENDS[rest[-1]].fused
+    assert fused is not None, "the loss asks only backends that have it"
+    channels = fused.row_channels(features.shape[2])
     loss = features.new_empty((), dtype=torch.float32)
     return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
 
@@ -203,10 +215,10 @@ def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 11
+        return (None,) * 14
     row_gradient, row_of_point, features = ctx.saved_tensors
     gradient = torch.ops.semicl.contrast_backward(grad, row_gradient, row_of_point, features, ctx.backend)
-    return gradient, *[None] * 10
+    return gradient, *[None] * 13
 
 
 # ---- registration ----------------------------------------------------------------------------------------------------
@@ -254,6 +266,8 @@ def grouped_logsumexp(
     *,
     scale: float = 1.0,
     bound: float | None = None,
+    largest: int | None = None,
+    mutual: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """Compute ``lse_i = log sum over j in D(i) of exp(scale x_i . x_j)`` for every anchor i (DESIGN section 3).
@@ -268,7 +282,9 @@ def grouped_logsumexp(
         skip_low: (M,) int32, absolute rows.
         skip_high: (M,) int32, absolute rows; an empty range leaves nothing out.
         scale: what every product is multiplied by, 1 / temperature.
-        bound: a number that no ``scale x_i . x_j`` exceeds, where one is known; it may save a pass.
+        bound: a number that no ``scale x_i . x_j`` exceeds, i = j included, where one is known; it may save a pass.
+        largest: a number of rows that no group exceeds, where one is known; it may save memory on a GPU.
+        mutual: promises that j lies in i's range exactly when i lies in j's; it may save half of the products.
         backend: "auto" or a name of :func:`available_backends`.
 
     Returns:
@@ -280,7 +296,13 @@ def grouped_logsumexp(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
     """
     check_rows(rows)
-    check_scale(scale)
+    check_number("scale", scale)
+    if bound is not None:
+        check_number("bound", bound)
+    if largest is not None and (isinstance(largest, bool) or not isinstance(largest, int)):
+        raise TypeError(f"largest must be an integer or None; got {type(largest).__name__}")
+    if not isinstance(mutual, bool):
+        raise TypeError(f"mutual must be True or False; got {type(mutual).__name__}")
     count = rows.shape[0]
     integers = {"offsets": offsets, "anchors": anchors, "skip_low": skip_low, "skip_high": skip_high}
     for name, tensor in integers.items():
@@ -296,10 +318,11 @@ def grouped_logsumexp(
         if tuple(integers[name].shape) != (size,):
             raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")
     if not torch.compiler.is_compiling() and rows.device.type == "cpu":
-        check_groups(offsets, anchors, count)
-    name = choose_backend(backend, rows.device, rows.dtype)
+        check_groups(offsets, anchors, count, largest)
+    name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1])
     contiguous = [tensor.contiguous() for tensor in integers.values()]
-    return torch.ops.semicl.grouped_logsumexp(rows, *contiguous, float(scale), bound, name)
+    largest = count if largest is None else min(largest, count)
+    return torch.ops.semicl.grouped_logsumexp(rows, *contiguous, largest, mutual, float(scale), bound, name)
 
 
 def check_rows(rows: Tensor) -> None:
@@ -311,20 +334,23 @@ def check_rows(rows: Tensor) -> None:
         raise ValueError(f"rows must be of shape (M, C) with C >= 1; got {tuple(rows.shape)}")
 
 
-def check_scale(scale: float) -> None:
-    """Raise TypeError or ValueError unless ``scale`` is a finite number."""
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise TypeError(f"scale must be a number; got {type(scale).__name__}")
-    if not abs(scale) < math.inf:
-        raise ValueError(f"scale must be finite; got {scale}")
+def check_number(name: str, value: float) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not abs(value) < math.inf:
+        raise ValueError(f"{name} must be finite; got {value}")
 
 
-def check_groups(offsets: Tensor, anchors: Tensor, count: int) -> None:
-    """Raise ValueError unless offsets ascend within the rows and anchors within the groups; host tensors only."""
+def check_groups(offsets: Tensor, anchors: Tensor, count: int, largest: int | None) -> None:
+    """Raise ValueError unless offsets ascend within the rows, groups are no larger than ``largest`` and anchors are
+    within the groups; host tensors only."""
     sizes = offsets.diff()
     if offsets[0] < 0 or offsets[-1] > count or (sizes < 0).any():
         raise ValueError(
             f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}"
         )
+    if largest is not None and (sizes > largest).any():
+        raise ValueError(f"largest must be a size that no group exceeds, {int(sizes.max())} or more; got {largest}")
     if ((anchors < 0) | (anchors > sizes)).any():
         raise ValueError(f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}")

@@ -29,9 +29,9 @@ class Partition(NamedTuple):
     run_high: Tensor  # (M,)
     weights: Tensor  # (M,) float64: what l_i of each row counts in the reduced loss, 0 where it is no anchor
 
-    @property
-    def groups(self) -> Groups:
-        return Groups(self.offsets, self.anchors, self.skip_low, self.skip_high)
+    def groups(self, largest: int) -> Groups:
+        """The groups, none of more than ``largest`` rows. Both denominators skip mutually: oneself, or one's class."""
+        return Groups(self.offsets, self.anchors, self.skip_low, self.skip_high, largest, True)
 
 
 def group_count(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool) -> int:
@@ -40,6 +40,14 @@ def group_count(shape: torch.Size, block_size: tuple[int, ...] | None, per_image
     for size, edge in zip(shape[2:], block_edges(shape, block_size), strict=True):
         blocks *= -(-size // edge)
     return blocks * (shape[0] if per_image else 1)
+
+
+def largest_group(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool) -> int:
+    """The number of points that no group of labels of this shape (B, V, *space) exceeds."""
+    points = shape[1] * (1 if per_image else shape[0])
+    for size, edge in zip(shape[2:], block_edges(shape, block_size), strict=True):
+        points *= min(size, edge)
+    return points
 
 
 def block_edges(shape: torch.Size, block_size: tuple[int, ...] | None) -> list[int]:

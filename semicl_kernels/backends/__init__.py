@@ -8,12 +8,21 @@ from __future__ import annotations
 import torch
 
 from . import cpu, reference, tiled
-from .base import AVAILABLE, Backend, Groups, accumulator
+from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, accumulator
 
 # In the order in which "auto" prefers them.
 BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, tiled, reference)}
 
-__all__ = ["AVAILABLE", "BACKENDS", "Backend", "Groups", "accumulator", "available_backends", "choose_backend"]
+__all__ = [
+    "AVAILABLE",
+    "BACKENDS",
+    "LONGEST_SQUARE",
+    "Backend",
+    "Groups",
+    "accumulator",
+    "available_backends",
+    "choose_backend",
+]
 
 
 def available_backends() -> dict[str, str]:
@@ -21,17 +30,18 @@ def available_backends() -> dict[str, str]:
     return {name: backend.state() for name, backend in BACKENDS.items()}
 
 
-def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels: int) -> str:
     """Return the name of the backend that a call gets; "auto" takes the fastest that can do it.
 
     Raises:
-        ValueError: if there is no backend of that name, it is not available, or it does not take the device or dtype.
+        ValueError: if there is no backend of that name, it is not available, or it does not take the device, dtype or
+            number of channels.
     """
     if name == "auto":
         return next(
             backend.name
             for backend in BACKENDS.values()
-            if backend.state() == AVAILABLE and backend.refuses(device, dtype) is None
+            if backend.state() == AVAILABLE and backend.refuses(device, dtype, channels) is None
         )
     if name not in BACKENDS:
         raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}; got {name!r}")
@@ -39,7 +49,7 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     state = backend.state()
     if state != AVAILABLE:
         raise ValueError(f"backend {name!r} is not available: {state}")
-    refusal = backend.refuses(device, dtype)
+    refusal = backend.refuses(device, dtype, channels)
     if refusal is not None:
         raise ValueError(f"backend {name!r} got {refusal}")
     return name

@@ -10,20 +10,29 @@ import torch
 from torch import Tensor
 
 AVAILABLE = "available"
+# Rows scaled to unit length are up to 2^-8 longer than one in bfloat16.
+LONGEST_SQUARE = 1.01
 
 
 class Groups(NamedTuple):
-    """Packed rows cut into groups; all int32 and on the rows' device.
+    """Packed rows cut into groups; the tensors are int32 and on the rows' device.
 
     Group g is the rows ``[offsets[g], offsets[g + 1])`` and its first ``anchors[g]`` rows are its anchors. Anchor i's
     denominator D(i) is the rows of its group outside ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong
-    to no group.
+    to no group. Two promises let a backend plan without a look at the tensors: no group has more than ``largest`` rows,
+    and where ``mutual`` row j lies in i's range exactly when i lies in j's.
     """
 
     offsets: Tensor  # (G + 1,)
     anchors: Tensor  # (G,)
     skip_low: Tensor  # (M,)
     skip_high: Tensor  # (M,)
+    largest: int
+    mutual: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.offsets, self.anchors, self.skip_low, self.skip_high
 
 
 class Forward(Protocol):
@@ -31,7 +40,7 @@ class Forward(Protocol):
         """Return lse (M,): ``log sum over D(i) of exp(scale x_i . x_j)`` for the anchors, 0 for other rows.
 
         ``rows`` is (M, C). The result is float64 for float64 rows, else float32; -inf where D(i) is empty. No product
-        ``scale x_i . x_j`` exceeds ``bound``, where it is given.
+        ``scale x_i . x_j`` exceeds ``bound``, where it is given, i = j included.
         """
 
 
@@ -46,11 +55,15 @@ class Fused(Protocol):
     """From a feature map to the reduced loss and its gradient by the rows, in one pass (DESIGN: "gradient in the
     forward"): the row weights of a reduced loss are known from the labels alone."""
 
+    def row_channels(self, channels: int) -> int:
+        """Return how many channels the row gradient has for so many of the features."""
+
     def contrast(
         self,
         features: Tensor,
         row_of_point: Tensor,
         groups: Groups,
+        run_low: Tensor,
         run_high: Tensor,
         weights: Tensor,
         scale: float,
@@ -67,12 +80,12 @@ class Backend:
     """One way to compute the primitive.
 
     ``state`` returns :data:`AVAILABLE` or the reason why not and what mends it; ``refuses`` returns the reason why a
-    device and dtype cannot be taken, or None.
+    device, dtype and number of channels cannot be taken, or None.
     """
 
     name: str
     state: Callable[[], str]
-    refuses: Callable[[torch.device, torch.dtype], str | None]
+    refuses: Callable[[torch.device, torch.dtype, int], str | None]
     forward: Forward
     backward: Backward
     fused: Fused | None = None

@@ -35,7 +35,7 @@ def state() -> str:
     )
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
     if device.type != "cpu":
         return f"tensors on {device}; it takes tensors on the cpu"
     if dtype not in DTYPE_CODES:
@@ -97,7 +97,7 @@ def as_rows(rows: Tensor) -> Tensor:
 
 def addresses(groups: Groups) -> tuple[list[int], int]:
     """The addresses of the groups' tensors, which are contiguous int32, and the number of groups."""
-    return [tensor.data_ptr() for tensor in groups], len(groups.anchors)
+    return [tensor.data_ptr() for tensor in groups.tensors], len(groups.anchors)
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
@@ -158,11 +158,15 @@ def mergeable(features: Tensor) -> Tensor:
 class CompiledFused:
     """The whole contrast in compiled code: gather, log-sum-exp with its gradient, positives, normalisation."""
 
+    def row_channels(self, channels: int) -> int:
+        return padded(channels)
+
     def contrast(
         self,
         features: Tensor,
         row_of_point: Tensor,
         groups: Groups,
+        run_low: Tensor,
         run_high: Tensor,
         weights: Tensor,
         scale: float,

@@ -60,7 +60,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     return out
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
     return None
 
 

@@ -91,7 +91,7 @@ def test_opcheck_of_the_primitive(backend: str, requires_grad: bool) -> None:
     rows, *groups = itself_skipped(unit_rows(20, 12, seed=0).float())
     torch.library.opcheck(
         torch.ops.semicl.grouped_logsumexp,
-        (rows.requires_grad_(requires_grad), *groups, 5.0, 5.0, backend),
+        (rows.requires_grad_(requires_grad), *groups, 20, True, 5.0, 5.0, backend),
     )
 
 

@@ -163,6 +163,9 @@ GROUPS = {
         ("skip_high", SKIP.to("meta"), ValueError),
         ("scale", float("nan"), ValueError),
         ("scale", "1", TypeError),
+        ("largest", 3, ValueError),
+        ("largest", 4.0, TypeError),
+        ("mutual", 1, TypeError),
         ("backend", "cudnn", ValueError),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from semicl_kernels.partition import Partition, partition
+from semicl_kernels.partition import Partition, largest_group, partition
 
 from .cases import IGNORE, Case, cases
 from .naive import per_axis
@@ -26,9 +26,13 @@ def place_groups(shape: tuple[int, ...], block_size: Any, per_image: bool) -> li
     ]
 
 
+def blocks_of(labels: Tensor, options: dict[str, Any]) -> tuple[int, ...] | None:
+    return None if options["block_size"] is None else per_axis(options["block_size"], labels.dim() - 2)
+
+
 def make(labels: Tensor, options: dict[str, Any]) -> tuple[Partition, list[tuple[int, ...]]]:
     per_image = options["scope"] == "image"
-    blocks = None if options["block_size"] is None else per_axis(options["block_size"], labels.dim() - 2)
+    blocks = blocks_of(labels, options)
     parts = partition(
         labels,
         blocks,
@@ -58,6 +62,10 @@ def test_rows_follow_from_the_labels(case: Case) -> None:
     assert sorted(index[offsets[-1] :]) == ignored
 
     members = Counter(group_of_place[i] for i in index[: offsets[-1]])
+    largest = largest_group(labels.shape, blocks_of(labels, options), options["scope"] == "image")
+    assert max(members.values(), default=0) <= largest
+    if not ignored:
+        assert largest == max(members.values())
     classes = Counter((group_of_place[i], flat[i]) for i in index[: offsets[-1]])
 
     def is_anchor(point: int) -> bool:

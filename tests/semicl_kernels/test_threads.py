@@ -119,8 +119,9 @@ def test_after_a_fork(compiled_backend: str) -> None:
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=send_result, args=(sender, compiled_backend, features, labels))
     child.start()
+    sender.close()  # the child's end is then the last: should it fail, that is told from hanging
     try:
-        assert receiver.poll(30), "the child hangs"
+        assert receiver.poll(60), "the child hangs"
         value, gradient = receiver.recv()
     finally:
         child.kill()
