@@ -1,0 +1,226 @@
+"""The backward pass: dX_i = scale sum_j W_ij x_j, owned by rows.
+
+W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (DESIGN section 3). One item is a tile of
+rows of one group, anchors or not: it stays, with the sums of its gradient in registers, while the group's points (only
+its anchors, where the tile has none) stream past. Each streamed tile serves two products: S = X_i X_j^T, then W X_j. No
+two programs write the same row, so there are no atomics and every run gives the same bits.
+
+*Known maximum.* With u_i = g_i 2^(B - lse_i) both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
+*Unknown maximum.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
+
+Row factors come from :func:`pair_factors`: u (or g), times a power that keeps W within the range of float16 where W is
+rounded to that; and the log-sum-exp in base 2, +inf where a row has no pairs to give, so that its exponentials vanish.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .planes import deep_similarities, load_rows, product, rounded, split, transposed
+from .strips import clear_tile, masked_tile, peel, skip_hull
+from .work import find_item
+
+# What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504.
+HEADROOM = tl.constexpr(8192.0)
+
+
+@triton.jit
+def factor_of(weight, log2_sum, anchor, shift, peak, BOUNDED: tl.constexpr):
+    """Return (factor, exponent shift) of rows with a weight and log2 of their sum."""
+    some = anchor & (log2_sum != float("-inf"))
+    if peak is not None:
+        largest = tl.load(peak).to(tl.float32)
+        weight = weight * tl.where(largest == 0.0, 0.0, HEADROOM / largest)
+    if BOUNDED:
+        return tl.where(some, weight * tl.exp2(shift - log2_sum), 0.0), log2_sum
+    return tl.where(some, weight, 0.0), tl.where(some, log2_sum, float("inf"))
+
+
+@triton.jit
+def pair_factors(
+    grad,  # (M,) float32: by the log-sum-exps
+    lse,  # (M,) float32, base e
+    offsets,  # (G + 1,) int32
+    anchors,  # (G,) int32
+    tile_ends,  # (G,) int32, of count_work
+    factors,  # (M,) float32, written for the rows of groups with an anchor
+    shifts,  # (M,) float32, likewise; unused where BOUNDED
+    G,
+    shift,
+    peak,  # the largest |grad|, or None
+    BOUNDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Write the factors that :func:`row_gradient` takes."""
+    items = tl.load(tile_ends + G - 1)
+    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+        g, number = find_item(item, tile_ends, G)
+        begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
+        ids = begin + number * ROWS + tl.arange(0, ROWS)
+        inside = ids < end
+        anchor = ids < begin + tl.load(anchors + g)
+        log2_sum = tl.load(lse + ids, mask=anchor, other=0.0) * 1.4426950408889634
+        weight = tl.load(grad + ids, mask=anchor, other=0.0)
+        factor, own_shift = factor_of(weight, log2_sum, anchor, shift, peak, BOUNDED)
+        tl.store(factors + ids, factor, mask=inside)
+        if not BOUNDED:
+            tl.store(shifts + ids, own_shift, mask=inside)
+
+
+@triton.jit
+def add_products(
+    sums,
+    x,
+    factor,
+    row_shift,
+    low,
+    high,
+    row_ids,
+    rows,
+    M,
+    skip_low,
+    skip_high,
+    factors,
+    shifts,
+    first,
+    last,
+    first_row,
+    end,
+    out_channel,
+    rate,
+    shift,
+    C: tl.constexpr,
+    CP: tl.constexpr,
+    WIDTH: tl.constexpr,
+    OUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    STREAMED: tl.constexpr,
+    MUTUAL: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    MASKED: tl.constexpr,
+    PLANES: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Take one streamed tile past the owned rows: return ``sums`` with W_ij x_j added."""
+    ids = first + tl.arange(0, STREAMED)
+    inside = ids < last
+    streamed = load_rows(rows, M, first, last, out_channel, STREAMED, C, OUT, PLANES, MASKED)
+    if MASKED:
+        other_factor = tl.load(factors + ids, mask=inside, other=0.0)[None, :]
+    else:
+        other_factor = tl.load(factors + ids)[None, :]
+    if WIDTH == CP:
+        s = product(x, transposed(streamed, PLANES), None, PLANES) * rate
+    else:
+        s = rate * deep_similarities(rows, M, first_row, end, first, last, ROWS, STREAMED, C, CP, WIDTH, PLANES, STAGES)
+    own = factor[:, None]
+    if MASKED:
+        keep = ((ids[None, :] < low[:, None]) | (ids[None, :] >= high[:, None])) & inside[None, :]
+        if not MUTUAL:
+            other_low = tl.load(skip_low + ids, mask=inside, other=0)[None, :]
+            other_high = tl.load(skip_high + ids, mask=inside, other=0)[None, :]
+            keeps_me = ((row_ids[:, None] < other_low) | (row_ids[:, None] >= other_high)) & inside[None, :]
+            other_factor = tl.where(keeps_me, other_factor, 0.0)
+            own = tl.where(keep, own, 0.0)
+            keep = keep | keeps_me
+    if BOUNDED:
+        w = tl.exp2(s - shift) * (own + other_factor)
+    else:
+        other_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))[None, :]
+        mine = tl.exp2(s - row_shift[:, None])
+        theirs = tl.exp2(s - other_shift)
+        if MASKED:
+            # A skipped pair may overflow: its exponential is no softmax.
+            mine = tl.where(own == 0.0, 0.0, mine)
+            theirs = tl.where(other_factor == 0.0, 0.0, theirs)
+        w = own * mine + other_factor * theirs
+    if MASKED:
+        w = tl.where(keep, w, 0.0)
+    return product(split(w, rows.dtype.element_ty, PLANES), streamed, sums, PLANES)
+
+
+@triton.jit
+def scaled_by(scale, peak):
+    """Return the scale with the power taken out that :func:`factor_of` put in."""
+    if peak is not None:
+        scale = scale * tl.load(peak).to(tl.float32) / HEADROOM
+    return scale
+
+
+@triton.jit
+def row_gradient(
+    rows,  # (PLANES, M, C)
+    M,
+    offsets,  # (G + 1,) int32
+    anchors,  # (G,) int32
+    skip_low,  # (M,) int32
+    skip_high,  # (M,) int32
+    tile_ends,  # (G,) int32, of count_work
+    factors,  # (M,) float32, of pair_factors
+    shifts,  # (M,) float32, likewise
+    out,  # (M, C), written for the rows of groups with an anchor
+    G,
+    scale,
+    rate,
+    shift,
+    peak,  # the largest |grad|, or None
+    C: tl.constexpr,
+    CP: tl.constexpr,
+    WIDTH: tl.constexpr,  # CP, or channels taken at a time where rows are too long to stay
+    OUT: tl.constexpr,  # channels of the gradient that one program sums: CP where WIDTH is
+    ROWS: tl.constexpr,
+    STREAMED: tl.constexpr,
+    MUTUAL: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    PLANES: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Write the gradient of sum_i grad_i lse_i by the rows."""
+    items = tl.load(tile_ends + G - 1) * (CP // OUT)
+    for part in range(tl.program_id(0), items, tl.num_programs(0)):
+        item, out_channel = part // (CP // OUT), part % (CP // OUT) * OUT
+        g, number = find_item(item, tile_ends, G)
+        begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
+        anchor_end = begin + tl.load(anchors + g)
+        first_row = begin + number * ROWS
+        # Points that are no anchors have pairs with anchors alone.
+        last = tl.where(first_row < anchor_end, end, anchor_end)
+        ids = first_row + tl.arange(0, ROWS)
+        inside = ids < end
+        x = 0
+        if WIDTH == CP:
+            x = load_rows(rows, M, first_row, end, 0, ROWS, C, CP, PLANES, True)
+        factor = tl.load(factors + ids, mask=inside, other=0.0)
+        row_shift = factor
+        if not BOUNDED:
+            row_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))
+        low = tl.load(skip_low + ids, mask=inside, other=0)
+        high = tl.load(skip_high + ids, mask=inside, other=0)
+        if MUTUAL:
+            hull_low, hull_high, core_low, core_high = skip_hull(low, high, inside)
+        else:
+            # Any streamed row may skip any of these rows.
+            hull_low, hull_high, core_low, core_high = begin, end, end, begin
+        clear, clear_jump, jump, masked, hull_tile, core_tile, core, ragged = peel(
+            begin, last, hull_low, hull_high, core_low, core_high, STREAMED
+        )
+        sums = tl.zeros((ROWS, OUT), dtype=tl.float32)
+        for k in tl.range(0, clear, num_stages=STAGES):
+            column = begin + clear_tile(k, clear_jump, jump) * STREAMED
+            sums = add_products(
+                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts, column, last,
+                first_row, end, out_channel, rate, shift,
+                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, False, PLANES, STAGES,
+            )  # fmt: skip
+        for k in tl.range(0, masked, num_stages=STAGES):
+            column = begin + masked_tile(k, masked, hull_tile, core_tile, core, ragged) * STREAMED
+            sums = add_products(
+                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts, column, last,
+                first_row, end, out_channel, rate, shift,
+                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, True, PLANES, STAGES,
+            )  # fmt: skip
+        c = out_channel + tl.arange(0, OUT)
+        pointers = out + ids.to(tl.int64)[:, None] * C + c[None, :]
+        value = rounded(sums * scaled_by(scale, peak), out.dtype.element_ty)
+        tl.store(pointers, value, mask=inside[:, None] & (c < C)[None, :])

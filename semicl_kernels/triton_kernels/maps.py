@@ -1,0 +1,132 @@
+"""Features on their way to rows and back.
+
+A map has any strides. Its points are numbered in the order of (B, V, *space), which :class:`Layout` describes with as
+few axes as the strides allow: one, for a contiguous map. :func:`gather_rows` reads a tile of points with all their
+channels, scales each to unit length and writes it as planes (see ``planes``) where its row is;
+:func:`scatter_rows` brings a gradient by the rows back. Rows are numbered -1 where a point takes no part: it is not
+read, and its gradient is zero. :func:`split_rows` is for rows that come as float32 rows already.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .planes import rounded, split
+
+
+class Layout(NamedTuple):
+    """The points of a map: sizes and strides of the axes, slowest first, and the channels' stride."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    channel_stride: int
+
+    @classmethod
+    def of(cls, features: Tensor) -> Layout:
+        """Return the layout of a map (B, V, C, *space)."""
+        axes = [axis for axis in range(features.dim()) if axis != 2 and features.shape[axis] != 1]
+        sizes: list[int] = []
+        strides: list[int] = []
+        for axis in axes:
+            size, stride = features.shape[axis], features.stride(axis)
+            if sizes and strides[-1] == size * stride:
+                sizes[-1] *= size
+                strides[-1] = stride
+            else:
+                sizes.append(size)
+                strides.append(stride)
+        missing = 5 - len(sizes)
+        return cls((1,) * missing + tuple(sizes), (0,) * missing + tuple(strides), features.stride(2))
+
+
+@triton.jit
+def point_offsets(points, sizes, strides):
+    """Return where the points are in memory; five axes."""
+    rest = points
+    at = (rest % sizes[4]).to(tl.int64) * strides[4]
+    rest = rest // sizes[4]
+    at += (rest % sizes[3]).to(tl.int64) * strides[3]
+    rest = rest // sizes[3]
+    at += (rest % sizes[2]).to(tl.int64) * strides[2]
+    rest = rest // sizes[2]
+    at += (rest % sizes[1]).to(tl.int64) * strides[1]
+    return at + (rest // sizes[1]).to(tl.int64) * strides[0]
+
+
+@triton.jit
+def gather_rows(
+    features,
+    sizes,
+    strides,
+    channel_stride,
+    row_of_point,  # (M,) int32
+    rows,  # (PLANES, M, C), written
+    inverse_lengths,  # (M,) float32, written
+    M,
+    NORMALIZE: tl.constexpr,
+    C: tl.constexpr,
+    CP: tl.constexpr,
+    POINTS: tl.constexpr,
+    PLANES: tl.constexpr,
+):
+    """Write the points' features as rows, of unit length where NORMALIZE."""
+    points = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    row = tl.load(row_of_point + points, mask=points < M, other=-1)
+    c = tl.arange(0, CP)
+    mask = (row >= 0)[:, None] & (c < C)[None, :]
+    at = point_offsets(points, sizes, strides)[:, None] + c.to(tl.int64)[None, :] * channel_stride
+    value = tl.load(features + at, mask=mask, other=0.0).to(tl.float32)
+    if NORMALIZE:
+        length = tl.sqrt(tl.sum(value * value, 1))
+        inverse = 1.0 / tl.where(length < 1e-12, 1e-12, length)
+        tl.store(inverse_lengths + row, inverse, mask=row >= 0)
+        value = value * inverse[:, None]
+    to = row.to(tl.int64)[:, None] * C + c[None, :]
+    plane = tl.cast(M, tl.int64) * C
+    parts = split(value, rows.dtype.element_ty, PLANES)
+    tl.store(rows + to, parts[0], mask=mask)
+    if PLANES >= 2:
+        tl.store(rows + plane + to, parts[1], mask=mask)
+    if PLANES == 3:
+        tl.store(rows + 2 * plane + to, parts[2], mask=mask)
+
+
+@triton.jit
+def scatter_rows(
+    gradient,  # (M, C) float32
+    factor,  # () float32
+    row_of_point,  # (M,) int32
+    out,
+    sizes,
+    strides,
+    channel_stride,
+    M,
+    C: tl.constexpr,
+    CP: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    """Write ``factor`` times the rows' gradient to their points, zero to points without a row."""
+    points = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    row = tl.load(row_of_point + points, mask=points < M, other=-1)
+    c = tl.arange(0, CP)
+    inside = (points < M)[:, None] & (c < C)[None, :]
+    pointers = gradient + row.to(tl.int64)[:, None] * C + c[None, :]
+    value = tl.load(pointers, mask=(row >= 0)[:, None] & inside, other=0.0) * tl.load(factor)
+    value = tl.where((row >= 0)[:, None], value, 0.0)
+    at = point_offsets(points, sizes, strides)[:, None] + c.to(tl.int64)[None, :] * channel_stride
+    tl.store(out + at, rounded(value, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def split_rows(rows, planes, size, PLANES: tl.constexpr, BLOCK: tl.constexpr):
+    """Write the ``size`` float32 elements of ``rows`` as PLANES bfloat16 planes."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    parts = split(tl.load(rows + i, mask=i < size, other=0.0), planes.dtype.element_ty, PLANES)
+    tl.store(planes + i, parts[0], mask=i < size)
+    tl.store(planes + size + i, parts[1], mask=i < size)
+    if PLANES == 3:
+        tl.store(planes + 2 * size + i, parts[2], mask=i < size)

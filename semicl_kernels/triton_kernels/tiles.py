@@ -1,0 +1,85 @@
+"""The sizes of the tiles: by architecture, pass, planes and channels, with the reason beside each entry.
+
+A tile must fit with its pipeline in the shared memory of a multiprocessor, and its sums in the registers of its warps.
+The entries were chosen by those two budgets and by what the compiler made of them; an entry that was chosen by time on
+a GPU says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows that stay (``owned``), rows of one streamed tile, warps of a program and stages of its pipeline.
+
+    Where rows are too long to stay, ``width`` channels are taken at a time and the gradient of ``out`` channels is one
+    program's; 0 is all of them.
+    """
+
+    owned: int
+    streamed: int
+    warps: int
+    stages: int
+    width: int = 0
+    out: int = 0
+
+
+Table = dict[tuple[str, int], dict[int, Tile]]  # (pass, planes) -> most channels, padded -> tile
+
+# Hopper: 228 KiB of shared memory, 65536 registers, WGMMA from 64 rows a warp group. Programs of one warp group: two or
+# three of them share a multiprocessor, so that one's exponentials run beside another's products. Of the sizes that
+# compile without local memory these are the largest; none has been timed yet.
+HOPPER: Table = {
+    ("sums", 1): {128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=64)},
+    ("sums", 2): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=32)},
+    ("sums", 3): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 8, 2, width=32)},
+    # 64 rows of 256 channels would take 128 registers a thread for the gradient alone.
+    ("gradient", 1): {128: Tile(64, 64, 4, 3), 512: Tile(64, 64, 4, 2, width=64, out=128)},
+    ("gradient", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
+    ("gradient", 3): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
+}
+# Ampere and Ada: sizes that fit the 99 KiB of the smaller chips.
+AMPERE: Table = {
+    ("sums", 1): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=64)},
+    ("sums", 2): {128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32)},
+    ("sums", 3): {64: Tile(64, 32, 4, 2), 128: Tile(32, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32)},
+    ("gradient", 1): {128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=64, out=128)},
+    ("gradient", 2): {64: Tile(64, 32, 4, 2), 128: Tile(32, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
+    ("gradient", 3): {64: Tile(64, 32, 4, 2), 128: Tile(32, 32, 4, 2), 512: Tile(32, 32, 4, 2, width=32, out=64)},
+}
+# CDNA 3: 64 KiB of shared memory, 64 threads a warp.
+CDNA: Table = {
+    ("sums", 1): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=64)},
+    ("sums", 2): {128: Tile(32, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32)},
+    ("sums", 3): {64: Tile(32, 32, 4, 2), 128: Tile(32, 32, 4, 1), 512: Tile(64, 32, 4, 2, width=32)},
+    ("gradient", 1): {128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=64, out=128)},
+    ("gradient", 2): {64: Tile(64, 32, 4, 2), 128: Tile(32, 32, 4, 1), 512: Tile(64, 32, 4, 1, width=32, out=64)},
+    ("gradient", 3): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 1), 512: Tile(32, 32, 4, 1, width=32, out=64)},
+}
+# The interpreter: small, so that small problems have several tiles of every kind; as large as that allows, for its time
+# goes by the tile.
+INTERPRETER: Table = {
+    (name, planes): {64: Tile(64, 64, 4, 1), 512: Tile(64, 64, 4, 1, width=32, out=64)}
+    for name in ("sums", "gradient")
+    for planes in (1, 2, 3)
+}
+
+TABLES: dict[str, Table] = {
+    "sm_80": AMPERE,
+    "sm_90": HOPPER,
+    "sm_100": HOPPER,  # as much shared memory; until one has been measured
+    "gfx942": CDNA,
+    "interpreter": INTERPRETER,
+}
+
+
+def tile(architecture: str, name: str, planes: int, channels: int) -> Tile:
+    """Return the tile of a pass: the smallest entry that holds the channels, padded to a power of two.
+
+    ``name`` is "sums" for both forward passes (the one with an unknown maximum holds the same operands and less beside
+    them) or "gradient".
+    """
+    table = TABLES[architecture][name, planes]
+    return next(table[most] for most in sorted(table) if channels <= most)
