@@ -34,7 +34,8 @@ def factor_of(weight, log2_sum, anchor, shift, peak, BOUNDED: tl.constexpr):
         weight = weight * tl.where(largest == 0.0, 0.0, HEADROOM / largest)
     if BOUNDED:
         return tl.where(some, weight * tl.exp2(shift - log2_sum), 0.0), log2_sum
-    return tl.where(some, weight, 0.0), tl.where(some, log2_sum, float("inf"))
+    else:
+        return tl.where(some, weight, 0.0), tl.where(some, log2_sum, float("inf"))
 
 
 @triton.jit

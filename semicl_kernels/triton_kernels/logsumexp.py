@@ -261,16 +261,17 @@ def join(slots, ids, inside, M, count, shift, BOUNDED: tl.constexpr):
             total += tl.load(slot, mask=inside, other=0.0)
             slot += M
         return shift + tl.log2(total)
-    best = tl.full(ids.shape, float("-inf"), dtype=tl.float32)
-    total = tl.zeros(ids.shape, dtype=tl.float32)
-    for _ in range(count):
-        part = tl.load(slot, mask=inside, other=float("-inf"))
-        slot += M
-        higher = tl.maximum(best, part)
-        finite = tl.where(higher == float("-inf"), 0.0, higher)
-        total = total * tl.exp2(best - finite) + tl.exp2(part - finite)
-        best = higher
-    return tl.where(total == 0.0, float("-inf"), best + tl.log2(total))
+    else:
+        best = tl.full(ids.shape, float("-inf"), dtype=tl.float32)
+        total = tl.zeros(ids.shape, dtype=tl.float32)
+        for _ in range(count):
+            part = tl.load(slot, mask=inside, other=float("-inf"))
+            slot += M
+            higher = tl.maximum(best, part)
+            finite = tl.where(higher == float("-inf"), 0.0, higher)
+            total = total * tl.exp2(best - finite) + tl.exp2(part - finite)
+            best = higher
+        return tl.where(total == 0.0, float("-inf"), best + tl.log2(total))
 
 
 @triton.jit

@@ -30,9 +30,10 @@ def load_tile(
     pointers = rows + (tl.cast(first, tl.int64) * C + channel) + (i[:, None] * C + c[None, :])
     if MASKED:
         return tl.load(pointers, mask=(first + i < last)[:, None] & (channel + c < C)[None, :], other=0.0)
-    if C % WIDTH == 0:
+    elif C % WIDTH == 0:
         return tl.load(pointers)
-    return tl.load(pointers, mask=(channel + c < C)[None, :], other=0.0)
+    else:
+        return tl.load(pointers, mask=(channel + c < C)[None, :], other=0.0)
 
 
 @triton.jit
@@ -59,10 +60,11 @@ def load_rows(
     tile = load_tile(rows, first, last, channel, COUNT, C, WIDTH, MASKED)
     if PLANES == 1:
         return (tile,)
-    if PLANES == 2:
+    elif PLANES == 2:
         return tile, load_tile(rows + plane, first, last, channel, COUNT, C, WIDTH, MASKED)
-    second = load_tile(rows + plane, first, last, channel, COUNT, C, WIDTH, MASKED)
-    return tile, second, load_tile(rows + 2 * plane, first, last, channel, COUNT, C, WIDTH, MASKED)
+    else:
+        second = load_tile(rows + plane, first, last, channel, COUNT, C, WIDTH, MASKED)
+        return tile, second, load_tile(rows + 2 * plane, first, last, channel, COUNT, C, WIDTH, MASKED)
 
 
 @triton.jit
@@ -75,10 +77,11 @@ def load_columns(
     tile = load_transposed_tile(rows, first, last, channel, COUNT, C, WIDTH)
     if PLANES == 1:
         return (tile,)
-    if PLANES == 2:
+    elif PLANES == 2:
         return tile, load_transposed_tile(rows + plane, first, last, channel, COUNT, C, WIDTH)
-    second = load_transposed_tile(rows + plane, first, last, channel, COUNT, C, WIDTH)
-    return tile, second, load_transposed_tile(rows + 2 * plane, first, last, channel, COUNT, C, WIDTH)
+    else:
+        second = load_transposed_tile(rows + plane, first, last, channel, COUNT, C, WIDTH)
+        return tile, second, load_transposed_tile(rows + 2 * plane, first, last, channel, COUNT, C, WIDTH)
 
 
 @triton.jit
@@ -86,9 +89,10 @@ def transposed(planes, PLANES: tl.constexpr):
     """Return every plane transposed."""
     if PLANES == 1:
         return (tl.trans(planes[0]),)
-    if PLANES == 2:
+    elif PLANES == 2:
         return tl.trans(planes[0]), tl.trans(planes[1])
-    return tl.trans(planes[0]), tl.trans(planes[1]), tl.trans(planes[2])
+    else:
+        return tl.trans(planes[0]), tl.trans(planes[1]), tl.trans(planes[2])
 
 
 @triton.jit
@@ -99,7 +103,8 @@ def rounded(value, dtype: tl.constexpr):
         bits = value.to(tl.int32, bitcast=True)
         bits = tl.where(value == value, bits + 0x7FFF + ((bits >> 16) & 1), bits)
         return bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
-    return value.to(dtype)
+    else:
+        return value.to(dtype)
 
 
 @triton.jit
@@ -108,11 +113,13 @@ def split(value, dtype: tl.constexpr, PLANES: tl.constexpr):
     first = rounded(value, dtype)
     if PLANES == 1:
         return (first,)
-    rest = value - first.to(tl.float32)
-    second = rounded(rest, dtype)
-    if PLANES == 2:
-        return first, second
-    return first, second, rounded(rest - second.to(tl.float32), dtype)
+    else:
+        rest = value - first.to(tl.float32)
+        second = rounded(rest, dtype)
+        if PLANES == 2:
+            return first, second
+        else:
+            return first, second, rounded(rest - second.to(tl.float32), dtype)
 
 
 @triton.jit
@@ -132,7 +139,8 @@ def plane_product(a, b, acc):
     if INTERPRETED:
         # For the interpreter, which multiplies the bits of bfloat16 as if they were integers.
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc=acc, input_precision="ieee")
-    return tl.dot(a, b, acc=acc)
+    else:
+        return tl.dot(a, b, acc=acc)
 
 
 @triton.jit

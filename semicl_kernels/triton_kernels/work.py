@@ -67,4 +67,5 @@ def find_pair(number, panels, TRIANGLE: tl.constexpr):
             number -= panels - p
             p += 1
         return p, p + number
-    return number // panels, number % panels
+    else:
+        return number // panels, number % panels
