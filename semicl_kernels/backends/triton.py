@@ -134,9 +134,10 @@ class Pairs:
         self.shift = bound * LOG2_E if self.bounded and bound is not None else 0.0
         # Whether each similarity of two anchors is computed once for both.
         self.triangle = self.bounded and groups.mutual
-        self.sums_tile, self.gradient_tile = (
-            tiles.tile(self.chip.architecture, name, self.planes, self.padded) for name in ("sums", "gradient")
-        )
+        self.sums_tile = tiles.tile(self.chip.architecture, "sums", self.planes, self.padded)
+        self.gradient_tile = tiles.tile(self.chip.architecture, "gradient", self.planes, self.padded)
+        if not self.triangle:
+            self.gradient_tile = self.gradient_tile.halved()
         side = self.sums_tile.owned
         self.span = side * max(1, -(-groups.largest // (side * PANELS)))
         self.slots = max(1, -(-groups.largest // self.span))

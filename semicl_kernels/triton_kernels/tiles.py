@@ -7,7 +7,9 @@ a GPU says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+LEAST_STREAMED = 16  # what a tensor core multiplies
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,13 @@ class Tile:
     stages: int
     width: int = 0
     out: int = 0
+
+    def halved(self) -> Tile:
+        """Return the tile for the gradient without a known maximum and mutual ranges.
+
+        Each pair then takes two exponentials and two masks; half a streamed tile leaves registers for them.
+        """
+        return replace(self, streamed=max(LEAST_STREAMED, self.streamed // 2))
 
 
 Table = dict[tuple[str, int], dict[int, Tile]]  # (pass, planes) -> most channels, padded -> tile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -9,6 +10,10 @@ import pytest
 import torch
 
 from semicl_kernels import available_backends
+
+# Without a GPU Triton's interpreter runs the kernels; it must be asked for before they are first imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # The same examples in every run: a failure is then a change of the code, never of the draw.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)

@@ -1,0 +1,136 @@
+"""Compiles what the backend would launch on a chip that is not there; a program of its own.
+
+``python -m tests.semicl_kernels.triton_kernels.compile_all sm_90`` plays the backend's own calls on tensors of the CPU,
+under a driver that knows a target and nothing else: a launch compiles and ends there. Each kernel that was compiled is
+printed as one line of JSON. It cannot share a process with the interpreter's tests: Triton decides when a kernel is
+defined who will run it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from semicl_kernels.backends import triton as backend
+from semicl_kernels.backends.base import Groups
+from semicl_kernels.triton_kernels import tiles
+
+from . import disassembly
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# The dtypes of rows, and float32 in as many planes as each precision asks for.
+KINDS = (
+    (torch.bfloat16, "highest"),
+    (torch.float16, "highest"),
+    (torch.float32, "highest"),
+    (torch.float32, "high"),
+)
+ROWS = 64
+UNEVEN_CHANNELS = 48  # a tile has more
+
+
+class Driver:
+    """As much of a driver as compiling takes."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+class Compiled:
+    """Stands in for JITFunction.run: compiles, remembers, launches nothing."""
+
+    def __init__(self, architecture: str) -> None:
+        self.architecture = architecture
+        self.seen: set[int] = set()
+        self.run = JITFunction.run
+
+    def __call__(self, function: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        start = time.perf_counter()
+        kernel = self.run(function, *args, grid=grid, warmup=True, **kwargs)
+        if id(kernel) in self.seen:
+            return
+        self.seen.add(id(kernel))
+        names = ("C", "CP", "WIDTH", "OUT", "OWNED", "ROWS", "STREAMED", "PLANES", "MUTUAL", "BOUNDED", "TRIANGLE")
+        facts = {
+            "seconds": round(time.perf_counter() - start, 2),
+            "kernel": function.__name__,
+            "constants": {name: kwargs[name] for name in names if name in kwargs},
+            "dtype": str(next((a.dtype for a in args if isinstance(a, torch.Tensor)), None)),
+            "shared": kernel.metadata.shared,
+            "warps": kernel.metadata.num_warps,
+        }
+        if self.architecture.startswith("sm_"):
+            facts |= disassembly.facts(kernel.asm["cubin"])
+        print(json.dumps(facts), flush=True)
+
+
+def groups(mutual: bool) -> Groups:
+    own = torch.arange(ROWS, dtype=torch.int32)
+    offsets, anchors = torch.tensor([0, ROWS], dtype=torch.int32), torch.tensor([ROWS], dtype=torch.int32)
+    return Groups(offsets, anchors, own, own + 1, ROWS, mutual)
+
+
+def play_loss(channels: int, dtype: torch.dtype) -> None:
+    """The calls of a loss with its gradient, and of the primitive."""
+    features = torch.zeros(1, 1, channels, 8, 8, dtype=dtype)
+    own = torch.arange(ROWS, dtype=torch.int32)
+    weights = torch.ones(ROWS, dtype=torch.float64)
+    fused = backend.BACKEND.fused
+    assert fused is not None
+    _, gradient = fused.contrast(features, own, groups(True), own, own + 1, weights, 10.0, True)
+    fused.scatter(gradient, torch.ones(()), own, features)
+    rows = torch.zeros(ROWS, channels, dtype=dtype)
+    lse = backend.forward(rows, groups(True), 10.0, 10.0)
+    backend.backward(lse, rows, lse, groups(True), 10.0, 10.0)
+
+
+def play_pairs(channels: int, dtype: torch.dtype, mutual: bool, bound: float | None) -> None:
+    """The passes over pairs alone, the kernels whose tiles the table holds."""
+    planes = backend.plane_count(dtype)
+    rows = torch.zeros(planes, ROWS, channels, dtype=torch.bfloat16 if planes > 1 else dtype)
+    pairs = backend.Pairs(rows, groups(mutual), 10.0, bound)
+    pairs.slot_sums()
+    numbers = torch.zeros(ROWS)
+    pairs.gradient(numbers, numbers, pairs.peak(numbers), torch.zeros(ROWS, channels))
+
+
+def main(architecture: str) -> None:
+    triton.runtime.driver.set_active(Driver(TARGETS[architecture]))
+    compiled = Compiled(architecture)
+    JITFunction.run = lambda *args, **kwargs: compiled(*args, **kwargs)
+    backend.chip = lambda device: backend.Chip(architecture, 2)
+    for dtype, precision in KINDS:
+        torch.set_float32_matmul_precision(precision)
+        play_loss(UNEVEN_CHANNELS, dtype)
+        tables = tiles.TABLES[architecture]
+        planes = backend.plane_count(dtype)
+        for channels in sorted({*tables["sums", planes], *tables["gradient", planes]}):
+            {*tables["sums", backend.plane_count(dtype)], *tables["gradient", backend.plane_count(dtype)]}
+        ):
+            play_pairs(channels, dtype, True, 10.0)
+            play_pairs(channels, dtype, False, None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
