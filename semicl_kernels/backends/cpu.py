@@ -88,6 +88,11 @@ def padded(channels: int) -> int:
     return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
 
 
+def floats(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for the compiled code, whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
 def as_rows(rows: Tensor) -> Tensor:
     """Return the rows contiguous, in the dtype of the arithmetic, with zeros up to a multiple of 16 channels."""
     rows = rows.to(row_dtype(rows.dtype))
@@ -102,7 +107,7 @@ def addresses(groups: Groups) -> tuple[list[int], int]:
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     rows = as_rows(rows)
-    lse = torch.zeros(len(rows), dtype=torch.float32)
+    lse = floats(len(rows)).zero_()
     extension().logsumexp(
         instruction_set()[0],
         is_narrow(rows.dtype),
@@ -119,7 +124,7 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     operand = as_rows(rows)
     grad, lse = grad.contiguous(), lse.contiguous()
-    out = torch.zeros(operand.shape, dtype=torch.float32)
+    out = floats(*operand.shape).zero_()
     extension().logsumexp_gradient(
         instruction_set()[0],
         is_narrow(operand.dtype),
@@ -175,8 +180,8 @@ class CompiledFused:
         lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(features.dtype)
         features = mergeable(features)
         count, channels = row_of_point.numel(), padded(features.shape[2])
-        rows = torch.empty((count, channels), dtype=row_dtype(features.dtype))
-        inverse_lengths = torch.empty(count)
+        rows = floats(count, channels, dtype=row_dtype(features.dtype))
+        inverse_lengths = floats(count)
         lib.gather_rows(
             threads,
             features.data_ptr(),
@@ -190,9 +195,9 @@ class CompiledFused:
             inverse_lengths.data_ptr(),
         )
         packed = (rows.data_ptr(), count, channels, *addresses(groups))
-        lse, means, narrow_weights = torch.zeros(count), torch.zeros(count), weights.float()
+        lse, means, narrow_weights = floats(count).zero_(), floats(count).zero_(), weights.float()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
-        gradient = torch.empty((count, channels))
+        gradient = floats(count, channels)
         lib.weighted_logsumexp(
             instruction_set()[0],
             narrow,
