@@ -40,7 +40,8 @@ LIBRARY.define(
     "float scale, bool normalize, str backend) -> (Tensor, Tensor)"
 )
 LIBRARY.define(
-    "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, Tensor features, str backend) -> Tensor"
+    "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, SymInt[] size, bool channels_last, "
+    "ScalarType dtype, str backend) -> Tensor"
 )
 
 
@@ -192,32 +193,58 @@ def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[
     return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
 
 
+def _empty_map(like: Tensor, size: list[int], channels_last: bool, dtype: torch.dtype) -> Tensor:
+    """Return memory for a map (B, V, C, *space) of this size, contiguous or with its channels innermost."""
+    if not channels_last:
+        return like.new_empty(size, dtype=dtype)
+    batch, views, channels, *space = size
+    return like.new_empty((batch, views, *space, channels), dtype=dtype).movedim(-1, 2)
+
+
 def _contrast_backward(
-    grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, backend: str
+    grad: Tensor,
+    row_gradient: Tensor,
+    row_of_point: Tensor,
+    size: list[int],
+    channels_last: bool,
+    dtype: torch.dtype,
+    backend: str,
 ) -> Tensor:
     fused = BACKENDS[backend].fused
     assert fused is not None, "the loss asks only backends that have it"
-    return fused.scatter(row_gradient, grad, row_of_point, features)
+    out = _empty_map(row_gradient, size, channels_last, dtype)
+    fused.scatter(row_gradient, grad, row_of_point, out)
+    return out
 
 
 def _contrast_backward_fake(
-    grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, *rest: Any
+    grad: Tensor,
+    row_gradient: Tensor,
+    row_of_point: Tensor,
+    size: list[int],
+    channels_last: bool,
+    dtype: torch.dtype,
+    backend: str,
 ) -> Tensor:
-    return torch.empty_like(features)
+    return _empty_map(row_gradient, size, channels_last, dtype)
 
 
 def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     features, row_of_point, *_, ctx.backend = inputs
+    # The features themselves are not kept: they may be changed or freed before the backward.
+    ctx.size, ctx.dtype = features.shape, features.dtype
+    ctx.channels_last = features.shape[2] > 1 and features.stride(2) == 1
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1], row_of_point, features)
+    ctx.save_for_backward(output[1], row_of_point)
 
 
 def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 14
-    row_gradient, row_of_point, features = ctx.saved_tensors
-    gradient = torch.ops.semicl.contrast_backward(grad, row_gradient, row_of_point, features, ctx.backend)
+    gradient = torch.ops.semicl.contrast_backward(
+        grad, *ctx.saved_tensors, ctx.size, ctx.channels_last, ctx.dtype, ctx.backend
+    )
     return gradient, *[None] * 13
 
 

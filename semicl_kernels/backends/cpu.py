@@ -222,8 +222,7 @@ class CompiledFused:
             lib.undo_normalization(narrow, threads, *packed, inverse_lengths.data_ptr(), gradient.data_ptr())
         return torch.dot(weights, (lse - means).double()).float(), gradient
 
-    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
-        out = mergeable(torch.empty_like(features))
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         extension().scatter_rows(
             torch.get_num_threads(),
             row_gradient.data_ptr(),
@@ -234,7 +233,6 @@ class CompiledFused:
             DTYPE_CODES[out.dtype],
             *map_layout(out),
         )
-        return out
 
 
 BACKEND = Backend("cpu", state, refuses, forward, backward, CompiledFused())

@@ -356,15 +356,14 @@ class TritonFused:
             )
             return losses.sum().float(), gradient
 
-    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         from ..triton_kernels import maps
 
-        out = torch.empty_like(features)
         count, channels = row_gradient.shape
         if count == 0:
-            return out
+            return
         points = points_at_once(channels)
-        with on(features.device):
+        with on(out.device):
             maps.scatter_rows[(-(-count // points),)](
                 row_gradient,
                 factor.float(),
@@ -377,7 +376,6 @@ class TritonFused:
                 POINTS=points,
                 **OPTIONS,
             )
-        return out
 
 
 def points_at_once(channels: int) -> int:

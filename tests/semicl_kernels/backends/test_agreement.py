@@ -138,6 +138,17 @@ def test_default_dtype_does_not_matter(backend: str, default: torch.dtype, reduc
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
+def test_features_changed_after_the_loss(compiled_backend: str) -> None:
+    """The fused loss has its gradient already and keeps nothing of the features."""
+    case = Case((2, 2, 16, 8, 8))
+    leaf = case.features(torch.float32).requires_grad_()
+    features = leaf * 1.0
+    loss = local_contrastive_loss(features, case.labels(), backend=compiled_backend)
+    (expected,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    features.detach().zero_()
+    assert torch.equal(torch.autograd.grad(loss, leaf)[0], expected)
+
+
 def test_inputs_are_left_alone(backend: str) -> None:
     case = Case((2, 2, 16, 8, 8), "ignored")
     features, labels = case.features(torch.float32).requires_grad_(), case.labels()
