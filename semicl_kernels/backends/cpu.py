@@ -6,6 +6,7 @@ with a multiple of 16 channels. float16 rows are computed as float32: rounding t
 
 from __future__ import annotations
 
+import math
 import os
 from functools import cache
 from importlib import import_module
@@ -121,9 +122,16 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
     return lse
 
 
+def headroom(grad: Tensor) -> float:
+    """Return the power of two that a gradient from above is divided by: a factor of exp(80) must fit float32 with it."""
+    peak = float(grad.abs().amax()) if grad.numel() else 0.0
+    return 2.0 ** math.frexp(peak)[1] if 1.0 < peak < math.inf else 1.0
+
+
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     operand = as_rows(rows)
-    grad, lse = grad.contiguous(), lse.contiguous()
+    factor = headroom(grad)
+    grad, lse = (grad / factor).contiguous(), lse.contiguous()
     out = floats(*operand.shape).zero_()
     extension().logsumexp_gradient(
         instruction_set()[0],
@@ -137,7 +145,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
         grad.data_ptr(),
         out.data_ptr(),
     )
-    return out[:, : rows.shape[1]].to(rows.dtype).contiguous()
+    return out.mul_(factor)[:, : rows.shape[1]].to(rows.dtype).contiguous()
 
 
 def map_layout(features: Tensor) -> tuple[list[int], list[int]]:
