@@ -90,6 +90,7 @@ def _logsumexp(
     backend: str,
 ) -> Tensor:
     groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+    check_groups(groups, len(rows))
     return BACKENDS[backend].forward(rows, groups, scale, bound)
 
 
@@ -112,6 +113,7 @@ def _logsumexp_backward(
     backend: str,
 ) -> Tensor:
     groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+    check_groups(groups, len(rows))
     return BACKENDS[backend].backward(grad, rows, lse, groups, scale, bound)
 
 
@@ -344,8 +346,6 @@ def grouped_logsumexp(
     for name, size in sizes.items():
         if tuple(integers[name].shape) != (size,):
             raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")
-    if not torch.compiler.is_compiling() and rows.device.type == "cpu":
-        check_groups(offsets, anchors, count, largest)
     name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1])
     contiguous = [tensor.contiguous() for tensor in integers.values()]
     largest = count if largest is None else min(largest, count)
@@ -369,15 +369,19 @@ def check_number(name: str, value: float) -> None:
         raise ValueError(f"{name} must be finite; got {value}")
 
 
-def check_groups(offsets: Tensor, anchors: Tensor, count: int, largest: int | None) -> None:
-    """Raise ValueError unless offsets ascend within the rows, groups are no larger than ``largest`` and anchors are
-    within the groups; host tensors only."""
+def check_groups(groups: Groups, count: int) -> None:
+    """Raise ValueError unless the groups lie within ``count`` rows, their anchors within them, and none is larger than
+    it may be. Inside the operation, so that nothing goes around it; on a GPU it would wait for the device and is left
+    out."""
+    offsets, anchors, largest = groups.offsets, groups.anchors, groups.largest
+    if offsets.device.type != "cpu":
+        return
     sizes = offsets.diff()
     if offsets[0] < 0 or offsets[-1] > count or (sizes < 0).any():
         raise ValueError(
             f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}"
         )
-    if largest is not None and (sizes > largest).any():
+    if (sizes > largest).any():
         raise ValueError(f"largest must be a size that no group exceeds, {int(sizes.max())} or more; got {largest}")
     if ((anchors < 0) | (anchors > sizes)).any():
         raise ValueError(f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}")
