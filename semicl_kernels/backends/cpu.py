@@ -123,7 +123,7 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
 
 
 def headroom(grad: Tensor) -> float:
-    """Return the power of two that a gradient from above is divided by: a factor of exp(80) must fit float32 with it."""
+    """Return the power of two to divide a gradient from above by: with a factor of exp(80) it must fit float32."""
     peak = float(grad.abs().amax()) if grad.numel() else 0.0
     return 2.0 ** math.frexp(peak)[1] if 1.0 < peak < math.inf else 1.0
 
