@@ -164,7 +164,9 @@ def _gather(features: Tensor, points: Tensor, normalize: bool) -> Tensor:
     if not normalize:
         return rows
     wide = rows.to(accumulator(rows.dtype))
-    return (wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(SHORTEST)).to(rows.dtype)
+    length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    wide = torch.where(length > SHORTEST, wide, wide.detach())
+    return (wide / length.clamp_min(SHORTEST)).to(rows.dtype)
 
 
 def _positive_means(rows: Tensor, parts: Partition, scale: float) -> Tensor:
@@ -214,7 +216,8 @@ def local_contrastive_loss(
         denominator: "all" points of the block but the anchor itself, or its "negatives" alone.
         background: the label whose points are never anchors; None if there is none. Without labels it is not used.
         ignore_index: the label whose points are left out altogether.
-        normalize: scale every feature vector to unit length first.
+        normalize: scale every feature vector to unit length first: x / max(|x|, 1e-12). A shorter vector has no
+            direction, and its gradient is zero.
         reduction: "block": the mean over each block's anchors, then over the blocks that have one; "anchor": the mean
             over all anchors; "sum"; "none": the map of the anchors' losses.
         backend: "auto" or a name of :func:`available_backends`.

@@ -40,7 +40,8 @@ LIBRARY.define(
     "float scale, bool normalize, str backend) -> (Tensor, Tensor)"
 )
 LIBRARY.define(
-    "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, Tensor features, str backend) -> Tensor"
+    "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, SymInt[] size, bool channels_last, "
+    "ScalarType dtype, str backend) -> Tensor"
 )
 
 
@@ -89,6 +90,7 @@ def _logsumexp(
     backend: str,
 ) -> Tensor:
     groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+    check_groups(groups, len(rows))
     return BACKENDS[backend].forward(rows, groups, scale, bound)
 
 
@@ -111,6 +113,7 @@ def _logsumexp_backward(
     backend: str,
 ) -> Tensor:
     groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+    check_groups(groups, len(rows))
     return BACKENDS[backend].backward(grad, rows, lse, groups, scale, bound)
 
 
@@ -192,32 +195,58 @@ def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[
     return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
 
 
+def _empty_map(like: Tensor, size: list[int], channels_last: bool, dtype: torch.dtype) -> Tensor:
+    """Return memory for a map (B, V, C, *space) of this size, contiguous or with its channels innermost."""
+    if not channels_last:
+        return like.new_empty(size, dtype=dtype)
+    batch, views, channels, *space = size
+    return like.new_empty((batch, views, *space, channels), dtype=dtype).movedim(-1, 2)
+
+
 def _contrast_backward(
-    grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, backend: str
+    grad: Tensor,
+    row_gradient: Tensor,
+    row_of_point: Tensor,
+    size: list[int],
+    channels_last: bool,
+    dtype: torch.dtype,
+    backend: str,
 ) -> Tensor:
     fused = BACKENDS[backend].fused
     assert fused is not None, "the loss asks only backends that have it"
-    return fused.scatter(row_gradient, grad, row_of_point, features)
+    out = _empty_map(row_gradient, size, channels_last, dtype)
+    fused.scatter(row_gradient, grad, row_of_point, out)
+    return out
 
 
 def _contrast_backward_fake(
-    grad: Tensor, row_gradient: Tensor, row_of_point: Tensor, features: Tensor, *rest: Any
+    grad: Tensor,
+    row_gradient: Tensor,
+    row_of_point: Tensor,
+    size: list[int],
+    channels_last: bool,
+    dtype: torch.dtype,
+    backend: str,
 ) -> Tensor:
-    return torch.empty_like(features)
+    return _empty_map(row_gradient, size, channels_last, dtype)
 
 
 def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     features, row_of_point, *_, ctx.backend = inputs
+    # The features themselves are not kept: they may be changed or freed before the backward.
+    ctx.size, ctx.dtype = features.shape, features.dtype
+    ctx.channels_last = features.shape[2] > 1 and features.stride(2) == 1
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1], row_of_point, features)
+    ctx.save_for_backward(output[1], row_of_point)
 
 
 def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 14
-    row_gradient, row_of_point, features = ctx.saved_tensors
-    gradient = torch.ops.semicl.contrast_backward(grad, row_gradient, row_of_point, features, ctx.backend)
+    gradient = torch.ops.semicl.contrast_backward(
+        grad, *ctx.saved_tensors, ctx.size, ctx.channels_last, ctx.dtype, ctx.backend
+    )
     return gradient, *[None] * 13
 
 
@@ -317,8 +346,6 @@ def grouped_logsumexp(
     for name, size in sizes.items():
         if tuple(integers[name].shape) != (size,):
             raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")
-    if not torch.compiler.is_compiling() and rows.device.type == "cpu":
-        check_groups(offsets, anchors, count, largest)
     name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1])
     contiguous = [tensor.contiguous() for tensor in integers.values()]
     largest = count if largest is None else min(largest, count)
@@ -342,15 +369,19 @@ def check_number(name: str, value: float) -> None:
         raise ValueError(f"{name} must be finite; got {value}")
 
 
-def check_groups(offsets: Tensor, anchors: Tensor, count: int, largest: int | None) -> None:
-    """Raise ValueError unless offsets ascend within the rows, groups are no larger than ``largest`` and anchors are
-    within the groups; host tensors only."""
+def check_groups(groups: Groups, count: int) -> None:
+    """Raise ValueError unless the groups lie within ``count`` rows, their anchors within them, and none is larger than
+    it may be. Inside the operation, so that nothing goes around it; on a GPU it would wait for the device and is left
+    out."""
+    offsets, anchors, largest = groups.offsets, groups.anchors, groups.largest
+    if offsets.device.type != "cpu":
+        return
     sizes = offsets.diff()
     if offsets[0] < 0 or offsets[-1] > count or (sizes < 0).any():
         raise ValueError(
             f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}"
         )
-    if largest is not None and (sizes > largest).any():
+    if (sizes > largest).any():
         raise ValueError(f"largest must be a size that no group exceeds, {int(sizes.max())} or more; got {largest}")
     if ((anchors < 0) | (anchors > sizes)).any():
         raise ValueError(f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}")

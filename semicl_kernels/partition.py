@@ -55,7 +55,7 @@ def block_edges(shape: torch.Size, block_size: tuple[int, ...] | None) -> list[i
     return [max(edge, 1) for edge in block_size or shape[2:]]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def group_of_point(
     shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device
 ) -> Tensor:

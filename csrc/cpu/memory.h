@@ -33,8 +33,9 @@ public:
         const size_t wanted = static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(T);
         const size_t alignment = wanted >= (size_t{4} << 20) ? size_t{2} << 20 : 64;
         const size_t bytes = (wanted + alignment - 1) / alignment * alignment;
-        memory_.reset(static_cast<T*>(std::aligned_alloc(alignment, bytes)));
-        if (!memory_) throw std::bad_alloc();
+        void* memory = nullptr;
+        if (posix_memalign(&memory, alignment, bytes) != 0) throw std::bad_alloc();
+        memory_.reset(static_cast<T*>(memory));
         prefer_huge_pages(memory_.get(), static_cast<int64_t>(bytes));
     }
     T* get() const { return memory_.get(); }

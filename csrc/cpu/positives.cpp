@@ -10,7 +10,7 @@ namespace semicl {
 namespace {
 
 constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
-constexpr float kLargestInverse = 1e12f;           // shorter rows were divided by a constant, not by their length
+constexpr float kLargestInverse = 1e12f;           // of rows too short to have a direction: their gradient is zero
 constexpr int64_t kRowsAtOnce = 256;
 
 struct Run {
@@ -94,12 +94,15 @@ void across(int threads, const Rows& rows, const Groups& groups, const float* in
             for (int64_t i = parts[k].begin; i < parts[k].end; ++i) {
                 const Value* row = values + i * channels;
                 float* grad = gradient + i * channels;
+                if (inverse_lengths[i] >= kLargestInverse) {
+                    std::fill_n(grad, channels, 0.0f);
+                    continue;
+                }
                 float lanes[16] = {};
                 for (int64_t c = 0; c < channels; c += 16)
                     for (int lane = 0; lane < 16; ++lane) lanes[lane] += to_float(row[c + lane]) * grad[c + lane];
                 float along = 0.0f;
                 for (float lane : lanes) along += lane;
-                if (inverse_lengths[i] >= kLargestInverse) along = 0.0f;
                 for (int64_t c = 0; c < channels; ++c)
                     grad[c] = (grad[c] - along * to_float(row[c])) * inverse_lengths[i];
             }

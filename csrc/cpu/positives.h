@@ -13,7 +13,7 @@ void subtract_positives(bool narrow, int threads, const Rows& rows, const Groups
                         float scale, const float* weights, float* means, float* gradient);
 
 // gradient <- its part across x, times inverse_lengths: from a gradient by the unit rows to one by the rows before they
-// were normalised.
+// were normalised. Zero for rows that were too short to have a direction.
 void undo_normalization(bool narrow, int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths,
                         float* gradient);
 

@@ -15,7 +15,6 @@ namespace semicl {
 
 constexpr int kTileColumns = 192;  // a multiple of every micro-kernel's rows and columns
 constexpr int kTileStride = 208;   // floats from row to row: not a power of two, so rows do not share cache sets
-constexpr int kColumnAlignment = 16;
 
 // One tile and where it stands. Rows and columns are absolute; an anchor i leaves out the columns [skip_low, skip_high).
 struct Tile {
@@ -31,7 +30,6 @@ struct Tile {
 };
 
 struct Arithmetic {
-    const char* name;
     bool paired;  // units are pairs of bfloat16; right operands of the products interleave two rows (interleave_rows)
 
     // panels <- the w rows `rows` (stride `units`) transposed, kTileColumns x units, zero beyond w.

@@ -36,6 +36,7 @@ static_assert(kTileColumns % kPanel == 0 && kTileColumns % kRows == 0, "tiles ho
 
 typedef float Float __attribute__((vector_size(kVectorBytes)));
 typedef int32_t Int __attribute__((vector_size(kVectorBytes)));
+typedef uint32_t UnsignedInt __attribute__((vector_size(kVectorBytes)));
 // may_alias: the same memory holds floats, pairs of bfloat16 and bit patterns in turn.
 typedef float FloatMemory __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 typedef int32_t IntMemory __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
@@ -82,9 +83,10 @@ inline Float exp2(Float t) {
     p = p * f + 0x1.ebfbdap-3f;
     p = p * f + 0x1.62e43p-1f;
     p = p * f + 1.0f;
-    const Int bits = reinterpret_cast<Int>(p) + (reinterpret_cast<Int>(rounded) << 23);
+    // Unsigned: the shift and the sum wrap around.
+    const UnsignedInt bits = reinterpret_cast<UnsignedInt>(p) + (reinterpret_cast<UnsignedInt>(rounded) << 23);
     const Int underflow = t < splat(-126.0f);
-    return reinterpret_cast<Float>(bits & ~underflow);
+    return select(~underflow, reinterpret_cast<Float>(bits));
 }
 
 constexpr float kLog2E = 0x1.715476p+0f;
@@ -533,8 +535,7 @@ int64_t spin(int64_t iterations) {
     return iterations * kChains * kLanes * (Operand::paired ? 2 : 1);
 }
 
-const Arithmetic single{SEMICL_SET_NAME,
-                        false,
+const Arithmetic single{false,
                         pack_columns,
                         similarity<Single>,
                         nullptr,
@@ -548,8 +549,7 @@ const Arithmetic single{SEMICL_SET_NAME,
                         spin<Single>};
 
 #if defined(__AVX512BF16__)
-const Arithmetic pair{SEMICL_SET_NAME,
-                      true,
+const Arithmetic pair{true,
                       pack_columns,
                       similarity<Pair>,
                       interleave_rows,

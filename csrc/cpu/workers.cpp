@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 #include "flag.h"
@@ -71,7 +71,7 @@ Loan::Loan(int wanted) {
     }
     try {
         while (size() < wanted) workers_.push_back(new Worker);
-    } catch (const std::system_error&) {  // no more threads to be had: go on with those there are
+    } catch (const std::exception&) {  // no more threads or memory to be had: go on with those there are
     }
 }
 

@@ -71,8 +71,8 @@ class Fused(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Return ``sum_i weights_i l_i`` (a float32 scalar) and its gradient by the gathered rows, float32."""
 
-    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
-        """Return ``factor`` times the row gradient as a map like ``features``."""
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
+        """Write ``factor`` times the row gradient to the map ``out``, contiguous or with its channels innermost."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ with a multiple of 16 channels. float16 rows are computed as float32: rounding t
 
 from __future__ import annotations
 
+import math
 import os
 from functools import cache
 from importlib import import_module
@@ -88,6 +89,11 @@ def padded(channels: int) -> int:
     return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
 
 
+def floats(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for the compiled code, whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
 def as_rows(rows: Tensor) -> Tensor:
     """Return the rows contiguous, in the dtype of the arithmetic, with zeros up to a multiple of 16 channels."""
     rows = rows.to(row_dtype(rows.dtype))
@@ -102,7 +108,7 @@ def addresses(groups: Groups) -> tuple[list[int], int]:
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     rows = as_rows(rows)
-    lse = torch.zeros(len(rows), dtype=torch.float32)
+    lse = floats(len(rows)).zero_()
     extension().logsumexp(
         instruction_set()[0],
         is_narrow(rows.dtype),
@@ -116,10 +122,17 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
     return lse
 
 
+def headroom(grad: Tensor) -> float:
+    """Return the power of two to divide a gradient from above by: with a factor of exp(80) it must fit float32."""
+    peak = float(grad.abs().amax()) if grad.numel() else 0.0
+    return 2.0 ** math.frexp(peak)[1] if 1.0 < peak < math.inf else 1.0
+
+
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     operand = as_rows(rows)
-    grad, lse = grad.contiguous(), lse.contiguous()
-    out = torch.zeros(operand.shape, dtype=torch.float32)
+    factor = headroom(grad)
+    grad, lse = (grad / factor).contiguous(), lse.contiguous()
+    out = floats(*operand.shape).zero_()
     extension().logsumexp_gradient(
         instruction_set()[0],
         is_narrow(operand.dtype),
@@ -132,7 +145,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
         grad.data_ptr(),
         out.data_ptr(),
     )
-    return out[:, : rows.shape[1]].to(rows.dtype).contiguous()
+    return out.mul_(factor)[:, : rows.shape[1]].to(rows.dtype).contiguous()
 
 
 def map_layout(features: Tensor) -> tuple[list[int], list[int]]:
@@ -175,8 +188,8 @@ class CompiledFused:
         lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(features.dtype)
         features = mergeable(features)
         count, channels = row_of_point.numel(), padded(features.shape[2])
-        rows = torch.empty((count, channels), dtype=row_dtype(features.dtype))
-        inverse_lengths = torch.empty(count)
+        rows = floats(count, channels, dtype=row_dtype(features.dtype))
+        inverse_lengths = floats(count)
         lib.gather_rows(
             threads,
             features.data_ptr(),
@@ -190,9 +203,9 @@ class CompiledFused:
             inverse_lengths.data_ptr(),
         )
         packed = (rows.data_ptr(), count, channels, *addresses(groups))
-        lse, means, narrow_weights = torch.zeros(count), torch.zeros(count), weights.float()
+        lse, means, narrow_weights = floats(count).zero_(), floats(count).zero_(), weights.float()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
-        gradient = torch.empty((count, channels))
+        gradient = floats(count, channels)
         lib.weighted_logsumexp(
             instruction_set()[0],
             narrow,
@@ -217,8 +230,7 @@ class CompiledFused:
             lib.undo_normalization(narrow, threads, *packed, inverse_lengths.data_ptr(), gradient.data_ptr())
         return torch.dot(weights, (lse - means).double()).float(), gradient
 
-    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
-        out = mergeable(torch.empty_like(features))
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         extension().scatter_rows(
             torch.get_num_threads(),
             row_gradient.data_ptr(),
@@ -229,7 +241,6 @@ class CompiledFused:
             DTYPE_CODES[out.dtype],
             *map_layout(out),
         )
-        return out
 
 
 BACKEND = Backend("cpu", state, refuses, forward, backward, CompiledFused())

@@ -164,7 +164,7 @@ class Pairs:
         from ..triton_kernels import logsumexp
 
         tile = self.sums_tile
-        slots = torch.zeros((self.slots, self.count), device=self.rows.device)
+        slots = self.empty(self.slots, self.count).zero_()
         common = (self.rows, *self.groups.tensors, self.pair_ends, slots)
         numbers = (self.count, self.group_total, self.span, self.rate)
         sizes = {
@@ -187,7 +187,7 @@ class Pairs:
         from ..triton_kernels import logsumexp
 
         slots = self.slot_sums()
-        lse = torch.zeros(self.count, device=self.rows.device)
+        lse = self.empty(self.count).zero_()
         logsumexp.store_logsumexp[self.grid](
             slots,
             self.groups.offsets,
@@ -263,7 +263,7 @@ class Pairs:
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     if rows.numel() == 0 or len(groups.anchors) == 0:
-        return torch.zeros(len(rows), device=rows.device)
+        return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
     with on(rows.device):
         return Pairs(split(rows), groups, scale, bound).logsumexp()
 
@@ -299,9 +299,9 @@ class TritonFused:
         from ..triton_kernels import runs
 
         count, channels = len(row_of_point), features.shape[2]
-        gradient = torch.empty((count, channels), device=features.device)
+        gradient = torch.empty((count, channels), dtype=torch.float32, device=features.device)
         if count == 0:
-            return torch.zeros((), device=features.device), gradient
+            return torch.zeros((), dtype=torch.float32, device=features.device), gradient
         with on(features.device):
             rows, inverse_lengths = gather(features, row_of_point, normalize)
             pairs = Pairs(rows, groups, scale, scale * LONGEST_SQUARE if normalize else None)
@@ -357,15 +357,14 @@ class TritonFused:
             )
             return losses.sum().float(), gradient
 
-    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, features: Tensor) -> Tensor:
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         from ..triton_kernels import maps
 
-        out = torch.empty_like(features)
         count, channels = row_gradient.shape
         if count == 0:
-            return out
+            return
         points = points_at_once(channels)
-        with on(features.device):
+        with on(out.device):
             maps.scatter_rows[(-(-count // points),)](
                 row_gradient,
                 factor.float(),
@@ -378,7 +377,6 @@ class TritonFused:
                 POINTS=points,
                 **OPTIONS,
             )
-        return out
 
 
 def points_at_once(channels: int) -> int:
@@ -392,7 +390,7 @@ def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> tuple[Ten
     count, channels, planes = len(row_of_point), features.shape[2], plane_count(features.dtype)
     dtype = torch.bfloat16 if planes > 1 else features.dtype
     rows = torch.empty((planes, count, channels), dtype=dtype, device=features.device)
-    inverse_lengths = torch.empty(count, device=features.device)
+    inverse_lengths = torch.empty(count, dtype=torch.float32, device=features.device)
     points = points_at_once(channels)
     maps.gather_rows[(-(-count // points),)](
         features,

@@ -18,7 +18,7 @@ IGNORE = -100
 LABEL_KINDS = ("random", "one class", "one pixel", "background", "pair", "ignored")
 # The options that say which points meet, with their defaults.
 GEOMETRY = {"stride": 1, "block_size": None, "scope": "batch", "ignore_index": None}
-LAYOUTS = ("contiguous", "channels last", "strided")
+LAYOUTS = ("contiguous", "channels last", "strided", "views first")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Case:
 def lay_out(values: Tensor, layout: str) -> Tensor:
     if layout == "channels last":
         return values.movedim(2, -1).contiguous().movedim(-1, 2)
+    if layout == "views first":
+        return values.transpose(0, 1).contiguous().transpose(0, 1)
     if layout == "strided":
         wide = values.new_zeros((*values.shape[:-1], 2 * values.shape[-1]))
         wide[..., ::2] = values

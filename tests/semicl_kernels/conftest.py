@@ -20,6 +20,8 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, database=No
 hypothesis.settings.load_profile("repeatable")
 
 BACKENDS = available_backends()
+if os.environ.get("SEMICL_REQUIRE_CPU") == "1" and BACKENDS["cpu"] != "available":
+    raise pytest.UsageError(f"SEMICL_REQUIRE_CPU=1, and backend cpu: {BACKENDS['cpu']}")
 
 
 def backend_parameter(name: str) -> object:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from semicl_kernels import grouped_logsumexp, local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
+from semicl_kernels.partition import partition
 
-from .cases import Case
+from .cases import LAYOUTS, Case, lay_out
 from .groups import itself_skipped, unit_rows
 
 CASE = Case((2, 2, 20, 9, 7), "ignored")
@@ -45,6 +46,20 @@ def test_local_loss_is_one_graph(backend: str, options: dict[str, Any], labelled
         lambda features: local_contrastive_loss(features, labels, backend=backend, **options),
         CASE.features(torch.float32),
     )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_is_one_graph(backend: str, layout: str) -> None:
+    """The gradient's layout is known before the features' memory is."""
+    labels = CASE.labels()
+    assert_compiles(
+        lambda features: local_contrastive_loss(lay_out(features, layout), labels, backend=backend),
+        CASE.features(torch.float32),
+    )
+    call = compiled(lambda features: local_contrastive_loss(features, labels, backend=backend))
+    leaf = lay_out(CASE.features(torch.float32), layout).requires_grad_()
+    call(leaf).backward()
+    assert leaf.grad is not None
 
 
 def test_losses_of_vectors_are_one_graph(backend: str) -> None:
@@ -92,6 +107,35 @@ def test_opcheck_of_the_primitive(backend: str, requires_grad: bool) -> None:
     torch.library.opcheck(
         torch.ops.semicl.grouped_logsumexp,
         (rows.requires_grad_(requires_grad), *groups, 20, True, 5.0, 5.0, backend),
+    )
+
+
+def fused_arguments(features: Tensor) -> tuple[Any, ...]:
+    """What the fused contrast takes for one group of one class, every point an anchor."""
+    labels = torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
+    parts = partition(labels, None, False, False, None, None, "block")
+    groups = parts.groups(labels.numel())
+    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, parts.weights, 5.0, True
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_opcheck_of_the_contrast(compiled_backend: str, requires_grad: bool, layout: str) -> None:
+    features = Case((2, 2, 16, 3, 4), layout=layout).features(torch.float32).requires_grad_(requires_grad)
+    torch.library.opcheck(torch.ops.semicl.contrast, (*fused_arguments(features), compiled_backend))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_opcheck_of_the_gradient_of_the_contrast(
+    compiled_backend: str, channels_last: bool, dtype: torch.dtype
+) -> None:
+    features = Case((2, 2, 16, 3, 4)).features(torch.float32)
+    arguments = fused_arguments(features)
+    loss, row_gradient = torch.ops.semicl.contrast(*arguments, compiled_backend)
+    torch.library.opcheck(
+        torch.ops.semicl.contrast_backward,
+        (loss, row_gradient, arguments[1], features.shape, channels_last, dtype, compiled_backend),
     )
 
 

@@ -175,6 +175,17 @@ def test_bad_groups(argument: str, value: object, error: Any) -> None:
     assert argument in str(raised.value)
 
 
+@pytest.mark.parametrize("offsets", [[0, 40], [-4, 4], [4, 0]])
+def test_bad_offsets_past_the_front_door(fast_backend: str, offsets: list[int]) -> None:
+    """Inside torch.compile and through torch.ops the operation itself refuses them."""
+    groups = {**GROUPS, "offsets": torch.tensor(offsets, dtype=torch.int32)}
+    call = torch.compile(grouped_logsumexp, backend="eager", fullgraph=True)
+    with pytest.raises(ValueError, match="offsets"):
+        call(**groups, backend=fast_backend)
+    with pytest.raises(ValueError, match="offsets"):
+        torch.ops.semicl.grouped_logsumexp(*groups.values(), 4, False, 1.0, None, fast_backend)
+
+
 def test_compiled_backend_refuses_float64_and_names_one_that_takes_it(compiled_backend: str) -> None:
     with pytest.raises(ValueError, match=r"cpu.*float64.*tiled"):
         local_contrastive_loss(FEATURES.double(), LABELS, backend=compiled_backend)

@@ -135,17 +135,23 @@ def test_no_point_at_all_gives_zero(backend: str, shape: tuple[int, ...]) -> Non
         assert gradient.shape == shape
 
 
-def test_a_vector_of_zeros_is_like_nothing_and_harms_nothing(backend: str) -> None:
-    """ReLU makes such vectors: their similarities are 0, and no gradient becomes infinite."""
-    features = Case((1, 1, 8, 4, 4)).features(torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("reduction", ["block", "none"])
+def test_a_vector_of_zeros_is_like_nothing_and_has_no_gradient(
+    backend: str, reduction: str, dtype: torch.dtype
+) -> None:
+    """ReLU makes such vectors: their similarities are 0, and they have no direction to turn."""
+    features = Case((1, 1, 8, 4, 4)).features(dtype)
     features[..., :2, :] = 0
     features.requires_grad_()
     labels = torch.ones(1, 1, 4, 4, dtype=torch.int64)
-    loss = local_contrastive_loss(features, labels, backend=backend)
+    loss = local_contrastive_loss(features, labels, reduction=reduction, backend=backend).sum()
     loss.backward()
     assert torch.isfinite(loss)
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
+    assert not features.grad[..., :2, :].any()
+    assert features.grad[..., 2:, :].norm() > 0
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])

@@ -132,7 +132,7 @@ def test_strided_rows(backend: str) -> None:
         assert torch.equal(grouped_logsumexp(*itself_skipped(view), backend=backend), expected)
 
 
-def test_bound_changes_the_route_and_not_the_value(backend: str) -> None:
+def test_bound_is_a_promise_that_does_not_change_the_value(backend: str) -> None:
     packed = itself_skipped(unit_rows(100, 8, seed=0).float())
     with_bound = grouped_logsumexp(*packed, scale=SCALE, bound=SCALE, backend=backend)
     torch.testing.assert_close(
@@ -152,6 +152,16 @@ def test_large_exponents_without_a_bound(backend: str) -> None:
     torch.testing.assert_close(
         gradient.double(), true_gradient, rtol=1e-3, atol=1e-3 * float(true_gradient.abs().max())
     )
+
+
+@pytest.mark.parametrize("factor", [1.0, 65536.0])
+def test_large_gradients_from_above(backend: str, factor: float) -> None:
+    """As a gradient scaler makes them, where exponentials already span most of float32."""
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    lse = grouped_logsumexp(*itself_skipped(rows), scale=39.9, backend=backend)
+    (gradient,) = torch.autograd.grad(lse, rows, torch.full_like(lse, factor))
+    expected = factor * 39.9 * torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", ["reference", "tiled"])

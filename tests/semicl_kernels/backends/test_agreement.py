@@ -128,6 +128,32 @@ def test_features_without_gradient(backend: str) -> None:
     torch.testing.assert_close(actual, expected.detach(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["block", "none"])
+def test_default_dtype_does_not_matter(backend: str, default: torch.dtype, reduction: str) -> None:
+    case = Case((2, 2, 16, 9, 8), options={"block_size": 4, "reduction": reduction, "backend": backend})
+    features = case.features(torch.float32)
+    expected = value_and_gradient(local_contrastive_loss, case, features)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        actual = value_and_gradient(local_contrastive_loss, case, features)
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+def test_features_changed_after_the_loss(compiled_backend: str) -> None:
+    """The fused loss has its gradient already and keeps nothing of the features."""
+    case = Case((2, 2, 16, 8, 8))
+    leaf = case.features(torch.float32).requires_grad_()
+    features = leaf * 1.0
+    loss = local_contrastive_loss(features, case.labels(), backend=compiled_backend)
+    (expected,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    features.detach().zero_()
+    assert torch.equal(torch.autograd.grad(loss, leaf)[0], expected)
+
+
 def test_inputs_are_left_alone(backend: str) -> None:
     case = Case((2, 2, 16, 8, 8), "ignored")
     features, labels = case.features(torch.float32).requires_grad_(), case.labels()
