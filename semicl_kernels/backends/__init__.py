@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from . import cpu, reference, tiled
+from . import cpu, cuda, reference, tiled
 from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, accumulator
 
 # In the order in which "auto" prefers them.
-BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, tiled, reference)}
+BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, tiled, reference, cuda)}
 
 __all__ = [
     "AVAILABLE",
