@@ -127,13 +127,17 @@ class Nvcc:
             if path.exists():
                 said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
                 found = re.search(r"release (\d+)\.(\d+)", said)
-                return Nvcc(path.resolve(), (int(found[1]), int(found[2]))) if found else None
+                return Nvcc(path, (int(found[1]), int(found[2]))) if found else None
         return None
 
-    @property
     def libraries(self) -> Path:
-        home = self.path.parent.parent
-        return next((folder for name in ("lib64", "lib") if (folder := home / name).is_dir()), home)
+        """The folder of the static CUDA runtime. nvcc may be a link or a script: it is asked where it lives."""
+        said = subprocess.run(
+            [self.path, "--dryrun", "-shared", "x.o"], capture_output=True, text=True, check=True
+        ).stderr
+        home = Path(re.search(r"TOP=(\S+)", said)[1])
+        folders = [home / "lib64", home / "lib", *sorted(home.glob("targets/*/lib"))]
+        return next((folder for folder in folders if (folder / "libcudart_static.a").exists()), home)
 
     def architectures(self) -> list[str]:
         """Those asked for; by default those of ours that this nvcc knows."""
@@ -154,7 +158,7 @@ class CudaExtension(Extension):
             sources=[str(CUDA / "bindings.cpp")],
             include_dirs=[str(CUDA), pybind11.get_include()],
             define_macros=[("SEMICL_CUDA_ARCHS", f'"{",".join(self.architectures)}"')],
-            library_dirs=[str(nvcc.libraries)],
+            library_dirs=[str(nvcc.libraries())],
             libraries=["cudart_static", "rt", "dl"],
             extra_compile_args=COMMON_FLAGS,
             extra_link_args=["-pthread", "-Wl,--exclude-libs,ALL"],
