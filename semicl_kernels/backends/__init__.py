@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from . import cpu, reference, tiled, triton
+from . import cpu, cuda, reference, tiled, triton
 from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, accumulator
 
-# In the order in which "auto" prefers them.
-BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, triton, tiled, reference)}
+# In the order in which "auto" prefers them; no GPU has run "cuda" yet, so it comes after those that take everything.
+BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, triton, tiled, reference, cuda)}
 
 __all__ = [
     "AVAILABLE",

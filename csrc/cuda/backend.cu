@@ -1,0 +1,159 @@
+// From a call of the host to launches: counting first, then the pass over pairs, with the passes over rows around it.
+#include "backend.h"
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "passes.h"
+
+namespace semicl::cuda {
+namespace {
+
+constexpr int kRowBlocks = 4;  // of the passes over rows, for each multiprocessor
+
+template <class Use>
+auto with_format(RowFormat format, const Use& use) {
+    switch (format) {
+        case RowFormat::bfloat16: return use(BFloat16Rows{});
+        case RowFormat::float16: return use(Float16Rows{});
+        case RowFormat::float32: return use(Float32Rows{});
+    }
+    throw std::invalid_argument("there is no such format of rows");
+}
+
+Exponent exponent_of(const Problem& problem) {
+    return {problem.scale * kLog2E, problem.known ? problem.bound * kLog2E : 0};
+}
+
+// Each similarity of two anchors is computed once for both.
+bool forms_triangle(const Problem& problem) { return problem.known && problem.groups.mutual; }
+
+RowsArgument rows_argument(const Problem& problem) {
+    RowsArgument argument{};
+    argument.groups = problem.groups;
+    argument.tile_ends = problem.work + problem.groups.count;
+    argument.tile_rows = tile_sizes(problem.route, problem.format, problem.channels).gradient_rows;
+    argument.count = problem.count;
+    argument.span = problem.span;
+    argument.shift = exponent_of(problem).shift;
+    return argument;
+}
+
+template <class Sums, class Gradient>
+TileSizes sizes_of() {
+    return {Sums::Owned::kRows, Gradient::Owned::kRows, Sums::kSharedBytes, Gradient::kSharedBytes};
+}
+
+// Calls `by_warps` or `by_groups` with the launches of the problem's format and a number of blocks that fills the
+// device.
+template <class ByWarps, class ByGroups>
+void by_route(const Problem& problem, int multiprocessors, const ByWarps& by_warps, const ByGroups& by_groups) {
+    with_format(problem.format, [&](auto format) {
+        using Chosen = Kernels<decltype(format)>;
+        if (problem.route == Route::warps) return by_warps(Chosen{}, kBlocksPerMultiprocessor * multiprocessors);
+        if constexpr (kByGroups<decltype(format)>)
+            if (forms_triangle(problem)) return by_groups(Chosen{}, multiprocessors);
+        throw std::invalid_argument(
+            "warp groups multiply 16-bit rows with a known maximum and mutual skips, in a build for sm_90a");
+    });
+}
+
+Stream stream_of(const Device& device) { return static_cast<Stream>(device.stream); }
+
+void count(const Device& device, const Problem& problem) {
+    const CountArgument argument{problem.groups,
+                                 problem.span,
+                                 forms_triangle(problem),
+                                 rows_argument(problem).tile_rows,
+                                 problem.work,
+                                 problem.work + problem.groups.count};
+    launch<CountArgument>(count_work, 1, kPassThreads, kCountSharedBytes, stream_of(device), argument);
+}
+
+}  // namespace
+
+int shared_bytes(int device) { return most_shared_bytes(device); }
+
+TileSizes tile_sizes(Route route, RowFormat format, int channels) {
+    return with_format(format, [&](auto rows) {
+        return with_channels(channels, [&](auto count) {
+            if (route == Route::groups)
+                return sizes_of<GroupSumsTile<decltype(count)::value>, GroupGradientTile<decltype(count)::value>>();
+            return sizes_of<WarpSumsTile<decltype(rows), decltype(count)::value>,
+                            WarpGradientTile<decltype(rows), decltype(count)::value>>();
+        });
+    });
+}
+
+void pack(const Device& device, RowFormat format, const void* rows, int64_t count, int channels, int padded,
+          void* packed) {
+    const DeviceGuard guard(device.number);
+    const int64_t wanted = (count * (padded / 2) + kPassThreads - 1) / kPassThreads;
+    const int blocks = static_cast<int>(std::min<int64_t>(wanted, int64_t{16} * multiprocessors(device.number)));
+    const PackArgument argument{const_cast<void*>(rows), count, channels, padded, static_cast<uint16_t*>(packed)};
+    with_format(format, [&](auto one) {
+        launch<PackArgument>(pack_rows<decltype(one)>, blocks, kPassThreads, 0, stream_of(device), argument);
+    });
+}
+
+void logsumexp(const Device& device, const Problem& problem, float* slots, float* lse) {
+    const DeviceGuard guard(device.number);
+    const int processors = multiprocessors(device.number), blocks = kRowBlocks * processors;
+    count(device, problem);
+    const SumsArgument sums{static_cast<const uint16_t*>(problem.rows),
+                            problem.count,
+                            problem.groups,
+                            problem.work,
+                            problem.span,
+                            forms_triangle(problem),
+                            exponent_of(problem),
+                            slots};
+    by_route(
+        problem, processors,
+        [&](auto kernels, int count) {
+            kernels.warp_sums(sums, problem.channels, problem.known, count, stream_of(device));
+        },
+        [&](auto kernels, int count) { kernels.group_sums(sums, problem.channels, count, stream_of(device)); });
+    RowsArgument rows = rows_argument(problem);
+    rows.slots = slots;
+    rows.lse = lse;
+    with_maximum(problem.known, [&](auto maximum) {
+        launch<RowsArgument>(join_slots<decltype(maximum)>, blocks, kPassThreads, 0, stream_of(device), rows);
+    });
+}
+
+void logsumexp_gradient(const Device& device, const Problem& problem, const float* lse, const float* grad,
+                        const float* peak, float* factors, void* gradient, int gradient_channels) {
+    const DeviceGuard guard(device.number);
+    const int processors = multiprocessors(device.number), blocks = kRowBlocks * processors;
+    float* const shifts = factors + problem.count;
+    count(device, problem);
+    RowsArgument rows = rows_argument(problem);
+    rows.lse = const_cast<float*>(lse);
+    rows.grad = grad;
+    rows.peak = peak;
+    rows.factors = factors;
+    rows.shifts = shifts;
+    with_maximum(problem.known, [&](auto maximum) {
+        launch<RowsArgument>(row_factors<decltype(maximum)>, blocks, kPassThreads, 0, stream_of(device), rows);
+    });
+    const GradientArgument weights{static_cast<const uint16_t*>(problem.rows),
+                                   problem.count,
+                                   problem.groups,
+                                   rows.tile_ends,
+                                   exponent_of(problem),
+                                   factors,
+                                   shifts,
+                                   peak,
+                                   problem.scale,
+                                   gradient,
+                                   gradient_channels};
+    by_route(
+        problem, processors,
+        [&](auto kernels, int count) {
+            kernels.warp_gradient(weights, problem.channels, problem.known, count, stream_of(device));
+        },
+        [&](auto kernels, int count) { kernels.group_gradient(weights, problem.channels, count, stream_of(device)); });
+}
+
+}  // namespace semicl::cuda

@@ -1,0 +1,87 @@
+// The Python module semicl_kernels._cuda: raw addresses and sizes in, nothing checked here but what CUDA says.
+// semicl_kernels/backends/cuda.py checks every tensor, allocates everything and is the only caller.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+
+namespace py = pybind11;
+using namespace semicl::cuda;
+
+namespace {
+
+using Address = uintptr_t;
+
+template <class T>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+std::vector<std::string> architectures() {
+    std::vector<std::string> names;
+    std::istringstream all(SEMICL_CUDA_ARCHS);
+    for (std::string name; std::getline(all, name, ',');) names.push_back(name);
+    return names;
+}
+
+// Calls `use(device, problem)` with what `Pairs` of backends/cuda.py hands over, and the addresses after it.
+template <class... Rest, class Use>
+auto on_pairs(const Use& use) {
+    return [use](int device, Address stream, int route, int format, Address rows, int count, int channels,
+                 const std::array<Address, 5>& groups, int group_count, bool mutual, int span, bool known, float scale,
+                 float bound, Address work, Rest... rest) {
+        const Problem problem{static_cast<Route>(route),
+                              static_cast<RowFormat>(format),
+                              at<void>(rows),
+                              count,
+                              channels,
+                              {at<int>(groups[0]), at<int>(groups[1]), at<int>(groups[2]), at<int>(groups[3]),
+                               at<int>(groups[4]), group_count, mutual},
+                              span,
+                              known,
+                              scale,
+                              bound,
+                              at<int>(work)};
+        use(Device{device, at<void>(stream)}, problem, rest...);
+    };
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, module) {
+    module.doc() = "CUDA kernels of semicl_kernels; see semicl_kernels.backends.cuda.";
+    using Release = py::call_guard<py::gil_scoped_release>;
+
+    module.def("architectures", &architectures);
+    module.def("shared_bytes", &shared_bytes);
+    module.def("tile_sizes", [](int route, int format, int channels) {
+        const TileSizes sizes = tile_sizes(static_cast<Route>(route), static_cast<RowFormat>(format), channels);
+        return std::array<int, 4>{sizes.sums_rows, sizes.gradient_rows, sizes.sums_bytes, sizes.gradient_bytes};
+    });
+    module.def(
+        "pack",
+        [](int device, Address stream, int format, Address rows, int64_t count, int channels, int padded,
+           Address packed) {
+            pack({device, at<void>(stream)}, static_cast<RowFormat>(format), at<void>(rows), count, channels, padded,
+                 at<void>(packed));
+        },
+        Release());
+    module.def("logsumexp",
+               on_pairs<Address, Address>([](const Device& device, const Problem& problem, Address slots, Address lse) {
+                   logsumexp(device, problem, at<float>(slots), at<float>(lse));
+               }),
+               Release());
+    module.def("logsumexp_gradient",
+               on_pairs<Address, Address, Address, Address, Address, int>(
+                   [](const Device& device, const Problem& problem, Address lse, Address grad, Address peak,
+                      Address factors, Address gradient, int gradient_channels) {
+                       logsumexp_gradient(device, problem, at<float>(lse), at<float>(grad), at<float>(peak),
+                                          at<float>(factors), at<void>(gradient), gradient_channels);
+                   }),
+               Release());
+}

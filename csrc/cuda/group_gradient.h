@@ -1,0 +1,188 @@
+// The backward pass by warp groups: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum on sm_90a.
+//
+// The same items and weights as gradient.h, with tiles of 128 rows that stay, 64 a multiplying group, and 64 rows that
+// stream past. One warp loads (ring.h): the owned tile, then the streamed tiles with their factors. A group multiplies
+// S = X_owned X_streamed^T, both in shared memory; makes weights of it in registers; and multiplies those, as the left
+// operand, by the same streamed tile, now with its channels along N: dX += W X_streamed. Nothing goes back to shared
+// memory.
+//
+// Overlap: the products S of step k + 1 and dX of step k are issued one after the other; when S is there its
+// exponentials are taken while dX runs. The two groups run apart, so that one's exponentials fall into the other's
+// products as well.
+//
+// Invariants: a buffer is let go when the second product from it is done. The loader brings whatever rows follow the
+// group's last: their weights are 0, and their values are cleared before the second product, as 0 times infinity would
+// not be 0.
+//
+// Versions. 1: gradient.h. 2 (this): by warp groups. Prediction for an H100: 128 x 64 similarities at C = 128 take 1024
+// clocks of tensor cores and 512 of exponentials, overlapped: 75 to 80 % of the peak; at C = 64 the two are equal and
+// 60 % are likely. Groups of fewer than 128 x 132 rows leave multiprocessors idle: next, to share out the streamed rows
+// of a tile as well.
+#pragma once
+#include "ring.h"
+#include "weights.h"
+
+namespace semicl::cuda {
+
+struct GroupGradientArgument {
+    TensorMap map, factors_map;  // of the rows, and of the factors
+    GradientArgument pairs;
+};
+
+// Calls `visit(tile, steps)` for this block's items, in order.
+template <class TILE, class Visit>
+SEMICL_DEVICE void for_each_row_tile(const GradientArgument& a, const Visit& visit) {
+    const int items = a.tile_ends[a.groups.count - 1];
+    for (int number = machine::block(); number < items; number += machine::blocks()) {
+        const Item item = find_item(number, a.tile_ends, a.groups.count);
+        const RowTile tile = find_row_tile(group_at(a.groups, item.rank), item.number, TILE::Owned::kRows);
+        visit(tile, Steps(tile.column, tile.column_end, TILE::Streamed::kRows,
+                          a.groups.mutual ? find_skips(a.groups, tile.first, tile.end) : unknown_skips()));
+    }
+}
+
+// The loading warp.
+template <class TILE>
+SEMICL_DEVICE void load_gradient_tiles(const GroupGradientArgument& a, uint32_t shared,
+                                       Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
+    for_each_row_tile<TILE>(a.pairs, [&](const RowTile& tile, const Steps& steps) {
+        if (machine::lane() != 0) return;
+        const uint32_t filled = owned_ring.begin_load(TILE::Owned::kBytes);
+        load_tile<typename TILE::Owned>(shared + owned_ring.buffer() * TILE::Owned::kBytes, a.map, tile.first, filled);
+        owned_ring.advance();
+        for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ring.advance()) {
+            const uint32_t barrier = ring.begin_load(TILE::Streamed::kBytes + TILE::kFactorBytes);
+            load_tile<typename TILE::Streamed>(shared + TILE::kStagesAt + ring.buffer() * TILE::Streamed::kBytes, a.map,
+                                               column, barrier);
+            machine::copy_line(shared + TILE::kFactorsAt + ring.buffer() * TILE::kFactorBytes, a.factors_map, column,
+                               barrier);
+        }
+    });
+}
+
+// Clears the rows of a tile from `first` on; one warp group, `member` of it, on behalf of its own products.
+template <class LAYOUT>
+SEMICL_DEVICE void clear_rows(unsigned char* tile, int first, int group, int member) {
+    constexpr int kPieces = LAYOUT::kChannels / 8;
+    for (int i = member; i < (LAYOUT::kRows - first) * kPieces; i += kWarpGroup) {
+        uint64_t* piece = reinterpret_cast<uint64_t*>(tile + LAYOUT::piece(first + i / kPieces, i % kPieces * 8));
+        piece[0] = piece[1] = 0;
+    }
+    machine::fence_async();
+    machine::sync_threads(2 + group, kWarpGroup);
+}
+
+// Issues sums += weights times a tile: 64 rows of weights, as many channels of sums at a time as one instruction takes.
+template <class FORMAT, class LAYOUT>
+SEMICL_DEVICE void issue_weights(float (&sums)[LAYOUT::kChannels / 2], const uint32_t (&weights)[LAYOUT::kRows / 4],
+                                 uint32_t tile) {
+    constexpr int kChannels = LAYOUT::kChannels, kTaken = kChannels < 128 ? kChannels : 128;
+    tile = machine::opaque(tile);
+    machine::fence_products();
+#pragma unroll
+    for (int row = 0; row < LAYOUT::kRows; row += 16)
+#pragma unroll
+        for (int channel = 0; channel < kChannels; channel += kTaken)
+            machine::multiply_fragments<typename FORMAT::Element, kTaken>(
+                reinterpret_cast<float (&)[kTaken / 2]>(sums[channel / 2]),
+                reinterpret_cast<const uint32_t (&)[4]>(weights[row / 4]),
+                channels_descriptor<LAYOUT>(tile, row, channel));
+}
+
+// A multiplying warp group, number `group`.
+template <class FORMAT, class TILE>
+SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared, int group,
+                               Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
+    using Owned = typename TILE::Owned;
+    using Streamed = typename TILE::Streamed;
+    constexpr int kChannels = Owned::kChannels, kColumns = Streamed::kRows;
+    const uint32_t base = machine::address(shared);
+    const int own_row = group * kGroupRows + machine::warp() % 4 * kWarpRows;
+    const int member = machine::thread() % kWarpGroup;
+
+    for_each_row_tile<TILE>(a, [&](const RowTile& tile, const Steps& steps) {
+        const OwnRows own = own_rows(a, tile.first + own_row, tile.end, true);
+        owned_ring.wait_full();
+        const uint32_t owned_tile = base + owned_ring.buffer() * Owned::kBytes;
+        float sums[kChannels / 2] = {};
+        float values[kColumns / 2];
+        uint32_t weights[kColumns / 4];
+        const auto issue_values = [&] {
+            ring.wait_full();
+            issue_products<typename FORMAT::Element, Owned, Streamed>(
+                values, owned_tile, group * kGroupRows, base + TILE::kStagesAt + ring.buffer() * Streamed::kBytes);
+            machine::commit_products();
+        };
+        const auto issue_sums = [&](int column, int buffer) {
+            unsigned char* const streamed = shared + TILE::kStagesAt + buffer * Streamed::kBytes;
+            if (steps.end() - column < kColumns) clear_rows<Streamed>(streamed, steps.end() - column, group, member);
+            issue_weights<FORMAT, Streamed>(sums, weights, machine::address(streamed));
+            machine::commit_products();
+        };
+        const auto weigh_values = [&](int column, int buffer) {
+            const float* factors =
+                reinterpret_cast<const float*>(shared + TILE::kFactorsAt + buffer * TILE::kFactorBytes);
+            if (steps.masked(column))
+                weigh<true, true, kColumns>(values, a, own, column, steps.end(), factors, nullptr);
+            else
+                weigh<false, true, kColumns>(values, a, own, column, steps.end(), factors, nullptr);
+        };
+        const auto pack_weights = [&] {
+#pragma unroll
+            for (int i = 0; i < kColumns / 4; ++i) weights[i] = FORMAT::Element::pack(values[2 * i], values[2 * i + 1]);
+        };
+        int column = steps.begin();
+        if (column < steps.end()) {
+            issue_values();
+            machine::wait_products<0>();
+            weigh_values(column, ring.buffer());
+            pack_weights();
+            for (int next = steps.after(column); next < steps.end(); column = next, next = steps.after(next)) {
+                const int buffer = ring.buffer();
+                ring.advance();
+                issue_values();
+                issue_sums(column, buffer);
+                machine::wait_products<1>();
+                weigh_values(next, ring.buffer());
+                machine::wait_products<0>();
+                ring.let_go(buffer);
+                pack_weights();
+            }
+            issue_sums(column, ring.buffer());
+            machine::wait_products<0>();
+            ring.let_go(ring.buffer());
+            ring.advance();
+        }
+        owned_ring.let_go(owned_ring.buffer());
+        owned_ring.advance();
+        write_gradient<FORMAT, kChannels>(sums, a, own, tile.end);
+    });
+}
+
+template <class FORMAT, int CHANNELS>
+SEMICL_KERNEL(kGroupThreads, 1)
+group_gradient(SEMICL_CONSTANT GroupGradientArgument a) {
+    using Tile = GroupGradientTile<CHANNELS>;
+    SEMICL_SHARED(shared);
+    const uint32_t barriers = machine::address(shared + Tile::kBarriersAt);
+    const Ring<Tile::kOwnedTiles> owned_ring(barriers);
+    const Ring<Tile::kStages> ring(barriers + 16 * Tile::kOwnedTiles);
+    if (machine::thread() == 0) {
+        owned_ring.init();
+        ring.init();
+        machine::publish_barriers();
+        machine::prefetch_map(a.map);
+        machine::prefetch_map(a.factors_map);
+    }
+    machine::sync_block();
+    const int group = machine::warp() / 4;
+    if (group == 0) {
+        machine::give_registers<kLoaderRegisters>();
+        if (machine::warp() == 0) load_gradient_tiles<Tile>(a, machine::address(shared), owned_ring, ring);
+    } else {
+        machine::take_registers<kMultiplierRegisters>();
+        sum_weights<FORMAT, Tile>(a.pairs, shared, group - 1, owned_ring, ring);
+    }
+}
+
+}  // namespace semicl::cuda

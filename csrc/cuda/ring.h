@@ -1,0 +1,85 @@
+// A ring of buffers in shared memory between a warp that loads (TMA) and the warps that multiply.
+//
+// Each buffer has two barriers. *Full* ends a phase when the bytes of a load are there; *empty* when every multiplying
+// warp has let go. Both sides go round the ring in the same order and count their own rounds: the loader waits for the
+// end of the round before in `empty` (in the first round for nothing), the multipliers for that of their own in `full`.
+#pragma once
+#include "machine.h"
+#include "tiles.h"
+
+namespace semicl::cuda {
+
+constexpr int kReaders = kProducts * kWarpGroup / kWarp;  // warps that multiply
+
+template <int COUNT>
+class Ring {
+public:
+    // `barriers` is the shared address of 2 COUNT barriers.
+    SEMICL_DEVICE explicit Ring(uint32_t barriers) : barriers_(barriers) {}
+
+    // One thread; publish_barriers and a barrier of the block come after.
+    SEMICL_DEVICE void init() const {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            machine::init_barrier(full(i), 1);
+            machine::init_barrier(empty(i), kReaders);
+        }
+    }
+
+    SEMICL_DEVICE int buffer() const { return buffer_; }
+    SEMICL_DEVICE void advance() {
+        if (++buffer_ == COUNT) {
+            buffer_ = 0;
+            parity_ ^= 1;
+        }
+    }
+
+    // The loader's side, one thread: waits for the buffer, announces the bytes and returns the barrier that counts
+    // them.
+    SEMICL_DEVICE uint32_t begin_load(int bytes) const {
+        machine::wait_barrier(empty(buffer_), parity_ ^ 1);
+        machine::arrive_expecting(full(buffer_), bytes);
+        return full(buffer_);
+    }
+
+    // The multipliers' side.
+    SEMICL_DEVICE void wait_full() const { machine::wait_barrier(full(buffer_), parity_); }
+    // All lanes of the warp are done with `buffer`.
+    SEMICL_DEVICE void let_go(int buffer) const {
+        machine::sync_warp();
+        if (machine::lane() == 0) machine::arrive(empty(buffer));
+    }
+
+private:
+    SEMICL_DEVICE uint32_t full(int i) const { return barriers_ + 16 * i; }
+    SEMICL_DEVICE uint32_t empty(int i) const { return barriers_ + 16 * i + 8; }
+
+    uint32_t barriers_;
+    int buffer_ = 0, parity_ = 0;
+};
+
+// Copies rows from `first` on into a tile, box by box of 64 rows and one slab. Rows past the last of all are zeros;
+// rows past the group's last are whatever follows it.
+template <class LAYOUT>
+SEMICL_DEVICE void load_tile(uint32_t tile, const TensorMap& map, int first, uint32_t barrier) {
+#pragma unroll
+    for (int slab = 0; slab < LAYOUT::kSlabs; ++slab)
+#pragma unroll
+        for (int row = 0; row < LAYOUT::kRows; row += kGroupRows)
+            machine::copy_box(tile + slab * LAYOUT::kSlabBytes + row * LAYOUT::kLineBytes, map,
+                              slab * LAYOUT::kSlabChannels, first + row, barrier);
+}
+
+// Issues products = rows [row, row + 64) of tile `a` times all rows of tile `b`, transposed.
+template <class ELEMENT, class A, class B>
+SEMICL_DEVICE void issue_products(float (&products)[B::kRows / 2], uint32_t a, int row, uint32_t b) {
+    a = machine::opaque(a);
+    b = machine::opaque(b);
+    machine::fence_products();
+#pragma unroll
+    for (int channel = 0; channel < A::kChannels; channel += 16)
+        machine::multiply_tiles<ELEMENT, B::kRows>(products, rows_descriptor<A>(a, row, channel),
+                                                   rows_descriptor<B>(b, 0, channel), channel > 0);
+}
+
+}  // namespace semicl::cuda

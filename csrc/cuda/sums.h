@@ -1,0 +1,162 @@
+// The sums of exponentials of one tile of pairs, in registers: what both forward kernels do with a tile of products.
+//
+// The accumulator's rows are streamed rows, its columns are owned rows. Sums for the owned rows add up in registers,
+// one for each column that a thread holds, and are reduced once, when the owned tile is done. Sums for the streamed
+// rows lie within the four lanes of a row: two shuffles. Where pairs form a triangle they belong to the streamed
+// anchors and are added to their slot of this item in memory. A row meets the same thread in every owned tile of its
+// item (tiles are multiples of each other from the panel's first row on), so no other thread adds to that slot.
+#pragma once
+#include "layout.h"
+#include "maxima.h"
+#include "tiles.h"
+#include "work.h"
+
+namespace semicl::cuda {
+
+struct Exponent {
+    float rate, shift;  // 2^(rate x_i . x_j - shift)
+    SEMICL_DEVICE float of(float product) const { return product * rate - shift; }
+};
+
+struct SumsArgument {
+    const uint16_t* rows;  // (planes, M, CHANNELS)
+    int count;             // M
+    Groups groups;
+    const int* pair_ends;
+    int span;
+    bool triangle;  // only where the maximum is known and skips are mutual
+    Exponent exponent;
+    float* slots;  // (slots, M): slot q of an anchor is its sum over panel q of its group; zeros before
+};
+
+SEMICL_DEVICE float* slot_of(const SumsArgument& a, int panel, int row) {
+    return a.slots + (static_cast<int64_t>(panel) * a.count + row);
+}
+
+// What the rows of a tile skip; every lane of the warp gets it. There is a row.
+SEMICL_DEVICE Skips find_skips(const Groups& groups, int first, int end) {
+    Skips own;
+    for (int row = first + machine::lane(); row < end; row += kWarp)
+        own.include({groups.skip_low[row], groups.skip_high[row]});
+    return {machine::warp_min(own.hull), machine::warp_max(own.hull_end), machine::warp_max(own.core),
+            machine::warp_min(own.core_end)};
+}
+
+// One step of a panel pair: the warp's streamed rows and the owned tile that they pass.
+struct Step {
+    int row, row_end;      // the first of the warp's sixteen rows, and where rows end
+    int owned, owned_end;  // likewise of the columns
+};
+
+// Which pairs of a tile are left out: none; those outside the panel, or in the range of the row; or in that of the
+// column. Where skips are mutual the two are the same, and a thread has two rows where it has many columns.
+enum class Mask { none, rows, columns };
+
+// Adds one tile of products to the owned sums; returns a thread's sums over its two rows.
+template <Mask MASK, class Sum, int COLUMNS>
+SEMICL_DEVICE void add_exponentials(Sum (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
+                                    const SumsArgument& a, const Step& step, float (&row_sums)[2]) {
+    const int lane = machine::lane();
+    int row[2];
+    Range row_skip[2] = {};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        row[r] = step.row + fragment_row(lane, 2 * r);
+        row_sums[r] = 0;
+        if (MASK == Mask::rows && row[r] < step.row_end)
+            row_skip[r] = {a.groups.skip_low[row[r]], a.groups.skip_high[row[r]]};
+    }
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 4; ++j) {
+        const int column = step.owned + fragment_column(lane, j / 2, j % 2);
+        Range skip{0, 0};
+        if (MASK == Mask::columns && column < step.owned_end)
+            skip = {a.groups.skip_low[column], a.groups.skip_high[column]};
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const bool skipped = MASK == Mask::rows ? row_skip[r].holds(column) : skip.holds(row[r]);
+            const bool kept = MASK == Mask::none || (row[r] < step.row_end && !skipped);
+            row_sums[r] += sums[j].add(a.exponent.of(products[j / 2 * 4 + r * 2 + j % 2]), kept);
+        }
+    }
+}
+
+// Adds a thread's row sums, with those of the other lanes of the row, to the slot of each row before `end`.
+SEMICL_DEVICE void give(const float (&row_sums)[2], float* slot, const Step& step, int end) {
+    const int lane = machine::lane();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        float sum = row_sums[r];
+        sum += machine::shuffle_xor(sum, 1);
+        sum += machine::shuffle_xor(sum, 2);
+        const int offset = fragment_row(lane, 2 * r);
+        if (lane % 4 == 0 && step.row + offset < end) slot[offset] += sum;
+    }
+}
+
+// Takes one tile of products of the item `pair`: adds to the owned sums and gives the streamed anchors theirs.
+template <class Maximum, Mask MASK, int COLUMNS>
+SEMICL_DEVICE void take_products(typename Maximum::Sum (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
+                                 const SumsArgument& a, const PanelPair& pair, const Step& step, int tile,
+                                 bool masked) {
+    float row_sums[2];
+    if (masked)
+        add_exponentials<MASK, typename Maximum::Sum, COLUMNS>(sums, products, a, step, row_sums);
+    else
+        add_exponentials<Mask::none, typename Maximum::Sum, COLUMNS>(sums, products, a, step, row_sums);
+    // The first tile of the triangle holds both sides of its pairs. A ragged owned tile has no anchors after it.
+    if (Maximum::kKnown && a.triangle && tile >= step.owned + COLUMNS && tile < pair.given_end)
+        give(row_sums, slot_of(a, pair.p, step.row), step, pair.given_end);
+}
+
+// Leaves one half of a thread's sums to the lane that differs by MASK and takes that lane's part of the other.
+template <int HALF, int MASK, class Sum>
+SEMICL_DEVICE void halve_sums(Sum* sums) {
+    const bool upper = machine::lane() & MASK;
+#pragma unroll
+    for (int i = 0; i < HALF; ++i) {
+        const Sum sent = upper ? sums[i] : sums[i + HALF];
+        Sum kept = upper ? sums[i + HALF] : sums[i];
+        kept.merge(sent.shuffled(MASK));
+        sums[i] = kept;
+    }
+}
+
+// Reduces the sums over the eight rows of lanes: afterwards sums[i], i < COUNT / 8, is that of reduced_index(i).
+template <class Sum, int COUNT>
+SEMICL_DEVICE void reduce_rows(Sum (&sums)[COUNT]) {
+    halve_sums<COUNT / 2, 16>(sums);
+    halve_sums<COUNT / 4, 8>(sums);
+    halve_sums<COUNT / 8, 4>(sums);
+}
+
+template <int COUNT>
+SEMICL_HOST_DEVICE constexpr int reduced_index(int lane, int i) {
+    return (lane & 16 ? COUNT / 2 : 0) + (lane & 8 ? COUNT / 4 : 0) + (lane & 4 ? COUNT / 8 : 0) + i;
+}
+
+// Puts the warp's sums for the owned rows into shared memory, one for each of COLUMNS rows.
+template <class Sum, int COLUMNS>
+SEMICL_DEVICE void store_sums(Sum (&sums)[COLUMNS / 4], Sum* shared) {
+    reduce_rows(sums);
+    const int lane = machine::lane();
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 32; ++i) {
+        const int j = reduced_index<COLUMNS / 4>(lane, i);
+        shared[fragment_column(lane, j / 2, j % 2)] = sums[i];
+    }
+}
+
+// Writes the slot of the owned row `row`, number `number` of its tile, from all warps' sums.
+template <class Sum, int COLUMNS, int WARPS>
+SEMICL_DEVICE void write_slot(const Sum* shared, const SumsArgument& a, const PanelPair& pair, int row, int number) {
+    Sum total = shared[number];
+#pragma unroll
+    for (int warp = 1; warp < WARPS; ++warp) total.merge(shared[warp * COLUMNS + number]);
+    float* slot = slot_of(a, pair.q, row);
+    // What earlier tiles of this panel gave to this one.
+    if (a.triangle && pair.p == pair.q) total.merge(Sum::of(*slot));
+    *slot = total.slot();
+}
+
+}  // namespace semicl::cuda

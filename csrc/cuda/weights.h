@@ -1,0 +1,108 @@
+// The weights of one tile of pairs, in registers: what both backward kernels do with a tile of products.
+//
+// W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (DESIGN section 3), the rows of the
+// accumulator being the rows i that stay and its columns the rows j that stream past.
+//
+// *Known maximum.* With u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an exponential: W = 2^(s - B) (u_i +
+// u_j). *Unknown maximum.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
+//
+// Row factors come from row_factors (passes.h): u, or g, 0 for rows that give nothing; and the log-sum-exp in base 2,
+// +inf for those. For float16 rows all are multiplied by a power that keeps W in the range of float16.
+#pragma once
+#include "layout.h"
+#include "sums.h"
+#include "tiles.h"
+#include "work.h"
+
+namespace semicl::cuda {
+
+struct GradientArgument {
+    const uint16_t* rows;  // (planes, M, CHANNELS)
+    int count;             // M
+    Groups groups;
+    const int* tile_ends;
+    Exponent exponent;
+    const float *factors, *shifts;  // (M,), of row_factors
+    const float* peak;              // the largest |g|, which the factors were divided by, or null
+    float scale;
+    void* gradient;  // (M, gradient_channels) in the dtype of the rows
+    int gradient_channels;
+};
+
+// What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504.
+constexpr float kHeadroom = 8192;
+
+SEMICL_DEVICE float weights_divisor(const float* peak) { return peak ? *peak / kHeadroom : 1.0f; }
+
+// A thread's two rows.
+struct OwnRows {
+    int row[2];
+    float factor[2], shift[2];
+    Range skip[2];
+};
+
+SEMICL_DEVICE OwnRows own_rows(const GradientArgument& a, int first, int end, bool known) {
+    OwnRows own;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int row = first + fragment_row(machine::lane(), 2 * r);
+        const bool inside = row < end;
+        own.row[r] = row;
+        own.factor[r] = inside ? a.factors[row] : 0;
+        own.shift[r] = known ? 0 : inside ? a.shifts[row] : INFINITY;
+        own.skip[r] = inside ? Range{a.groups.skip_low[row], a.groups.skip_high[row]} : Range{0, 0};
+    }
+    return own;
+}
+
+template <bool KNOWN>
+SEMICL_DEVICE float pair_weight(float exponent, float own, float own_shift, float other, float other_shift) {
+    if (KNOWN) return machine::exp2(exponent) * (own + other);
+    // A term that is left out may overflow: its exponential is no softmax.
+    const float mine = own == 0 ? 0 : own * machine::exp2(exponent - own_shift);
+    return other == 0 ? mine : mine + other * machine::exp2(exponent - other_shift);
+}
+
+// Turns a tile of products, in place, into weights. `factors` and `shifts` are those of the columns [column, ...), in
+// shared memory; columns end at `end`.
+template <bool MASKED, bool KNOWN, int COLUMNS>
+SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
+                         int end, const float* factors, const float* shifts) {
+    const int lane = machine::lane();
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 4; ++j) {
+        const int number = fragment_column(lane, j / 2, j % 2), id = column + number;
+        const bool inside = !MASKED || id < end;
+        const float other = inside ? factors[number] : 0;
+        const float other_shift = KNOWN ? 0 : inside ? shifts[number] : INFINITY;
+        Range skip{0, 0};
+        if (MASKED && !a.groups.mutual && inside) skip = {a.groups.skip_low[id], a.groups.skip_high[id]};
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            float& value = values[j / 2 * 4 + r * 2 + j % 2];
+            const bool mine = !MASKED || (inside && !own.skip[r].holds(id));
+            const bool theirs = MASKED && !a.groups.mutual ? inside && !skip.holds(own.row[r]) : mine;
+            const float weight = pair_weight<KNOWN>(a.exponent.of(value), mine ? own.factor[r] : 0, own.shift[r],
+                                                    theirs ? other : 0, other_shift);
+            value = mine || theirs ? weight : 0;
+        }
+    }
+}
+
+// Writes a thread's part of the sums of weights times rows as the gradient of its two rows.
+template <class FORMAT, int CHANNELS>
+SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, const OwnRows& own,
+                                  int end) {
+    const auto out = PlainRows<FORMAT>::at(a.gradient, a.gradient_channels);
+    const float scale = a.scale * weights_divisor(a.peak);
+#pragma unroll
+    for (int piece = 0; piece < CHANNELS / 8; ++piece) {
+        const int channel = fragment_column(machine::lane(), piece, 0);
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+            if (own.row[r] < end)
+                out.set_pair(own.row[r], channel, scale * sums[piece * 4 + r * 2], scale * sums[piece * 4 + r * 2 + 1]);
+    }
+}
+
+}  // namespace semicl::cuda

@@ -1,0 +1,225 @@
+"""The CUDA backend: checks and allocates, then hands raw addresses and a stream to ``csrc/cuda`` (see backend.h there).
+
+Rows are packed for the tensor cores: 16 bits a number, three planes of bfloat16 for float32, channels padded with
+zeros to 32, 64, 128 or 256. How much work there is is found on the device; nothing waits for it, and a call can be
+captured in a CUDA graph. The compiled code is checked statically and by an emulated machine, but no GPU has run it yet:
+"auto" never picks it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .base import AVAILABLE, Backend, Groups
+
+FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
+WARPS, WARP_GROUPS = 0, 1  # Route, likewise
+PADDED_CHANNELS = (32, 64, 128, 256)
+PLANES = 3  # of bfloat16, for float32
+ALIGNMENT = 16  # bytes, of what asynchronous copies read
+MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/work.h, kMostRows
+# With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
+SAFE_BOUND = 32.0
+# More panels give more blocks work, each panel costs 4 bytes a row.
+PANELS = 32
+
+compiled: Any
+try:
+    compiled = import_module("semicl_kernels._cuda")
+except ImportError as error:
+    compiled, import_error = None, str(error)
+
+
+REBUILD = "pip install -v --force-reinstall --no-deps ."
+
+
+@cache
+def state() -> str:
+    if compiled is None:
+        return (
+            f"the compiled extension is not there ({import_error}): install the CUDA toolkit (nvcc 12.4 or later) and "
+            f"run `SEMICL_CUDA=1 {REBUILD}` in the source folder of semicl"
+        )
+    if not torch.cuda.is_available() or torch.version.hip is not None:
+        return "torch sees no NVIDIA GPU: install a torch for yours (https://pytorch.org/get-started/locally)"
+    major, minor = torch.cuda.get_device_capability()
+    if not runs_on((major, minor)):
+        return (
+            f"it was built for {', '.join(compiled.architectures())} and the GPU is sm_{major}{minor}: from sm_80 on, "
+            f"run `SEMICL_CUDA=1 SEMICL_CUDA_ARCHS={major}{minor} {REBUILD}` in the source folder of semicl; use "
+            "backend='tiled' below"
+        )
+    return AVAILABLE
+
+
+def runs_on(capability: tuple[int, int]) -> bool:
+    """Whether the build has code for a GPU of this capability: machine code of its family and no newer; or PTX, which
+    it has of its newest general architecture and the driver compiles for any newer GPU."""
+    general = [name for name in compiled.architectures() if not name.endswith("a")]
+    families = [divmod(int(name), 10) for name in general]
+    exact = f"{capability[0]}{capability[1]}a" in compiled.architectures()
+    machine_code = any(major == capability[0] and minor <= capability[1] for major, minor in families)
+    return exact or machine_code or (len(families) > 0 and families[-1] <= capability)
+
+
+def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
+    if device.type != "cuda":
+        return f"tensors on {device}; it takes tensors on an NVIDIA GPU"
+    if dtype not in FORMATS:
+        return f"{dtype}; it takes float32, bfloat16 and float16 (backend='tiled' takes float64)"
+    if channels > PADDED_CHANNELS[-1]:
+        return (
+            f"{channels} channels; it takes {PADDED_CHANNELS[-1]} at most (backend='tiled' takes any number, "
+            "backend='triton' up to 512)"
+        )
+    needed = max(tile_sizes(WARPS, FORMATS[dtype], padded(channels)).shared_bytes)
+    there = chip(device).shared_bytes
+    if needed > there:
+        return (
+            f"{dtype} with {channels} channels, which needs {needed} bytes of shared memory; this GPU has {there}: "
+            "use backend='triton' or 'tiled'"
+        )
+    return None
+
+
+class Chip(NamedTuple):
+    """What of a device decides how rows are multiplied."""
+
+    capability: tuple[int, int]
+    shared_bytes: int  # that a block may have
+
+
+@cache
+def chip(device: torch.device) -> Chip:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return Chip(torch.cuda.get_device_capability(index), compiled.shared_bytes(index))
+
+
+class TileSizes(NamedTuple):
+    """Rows that stay in a tile, of the pass that sums and the one that makes gradients; shared memory of each."""
+
+    sums_rows: int
+    gradient_rows: int
+    shared_bytes: tuple[int, int]
+
+
+@cache
+def tile_sizes(route: int, row_format: int, channels: int) -> TileSizes:
+    sums_rows, gradient_rows, *shared_bytes = compiled.tile_sizes(route, row_format, channels)
+    return TileSizes(sums_rows, gradient_rows, tuple(shared_bytes))
+
+
+def choose_route(device: torch.device, dtype: torch.dtype, triangle: bool) -> int:
+    """How tiles are multiplied: by warp groups on sm_90a, where the build has that and 16-bit rows form a triangle (a
+    known maximum and mutual skips); else by warps."""
+    hopper = chip(device).capability == (9, 0) and "90a" in compiled.architectures()
+    return WARP_GROUPS if hopper and triangle and dtype != torch.float32 else WARPS
+
+
+def launch_site(device: torch.device) -> tuple[int, int]:
+    """The device's number and the address of its current stream."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return index, torch.cuda.current_stream(device).cuda_stream
+
+
+def padded(channels: int) -> int:
+    return next(count for count in PADDED_CHANNELS if count >= channels)
+
+
+def pack(rows: Tensor) -> Tensor:
+    """Return the rows as the kernels take them, the same memory where they already are so."""
+    rows = rows.contiguous()
+    count, channels = rows.shape
+    width = padded(channels)
+    if rows.dtype != torch.float32 and width == channels and rows.data_ptr() % ALIGNMENT == 0:
+        return rows
+    planes, dtype = (PLANES, torch.bfloat16) if rows.dtype == torch.float32 else (1, rows.dtype)
+    packed = torch.empty((planes * count, width), dtype=dtype, device=rows.device)
+    compiled.pack(
+        *launch_site(rows.device), FORMATS[rows.dtype], rows.data_ptr(), count, channels, width, packed.data_ptr()
+    )
+    return packed
+
+
+def most_work_first(groups: Groups) -> Tensor:
+    """Return (G,) int32: the groups in the order in which their work is handed out."""
+    work = groups.offsets.diff().float() * groups.anchors
+    return torch.argsort(work, descending=True, stable=True).int()
+
+
+class Pairs:
+    """The passes over the pairs of packed rows: what their launches share, and the tensors whose addresses they get."""
+
+    def __init__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
+        if len(rows) > MOST_ROWS:
+            raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {len(rows)}: use backend='tiled'")
+        self.rows, self.packed, self.groups = rows, pack(rows), groups
+        self.order = most_work_first(groups)
+        self.work = groups.offsets.new_empty((2, len(groups.anchors)))
+        # Since the bound holds for a row's product with itself, no product of two rows is below minus the bound.
+        known = bound is not None and scale > 0 and abs(bound) <= SAFE_BOUND
+        row_format, channels = FORMATS[rows.dtype], self.packed.shape[1]
+        route = choose_route(rows.device, rows.dtype, known and groups.mutual)
+        side = tile_sizes(route, row_format, channels).sums_rows
+        span = side * max(1, -(-groups.largest // (side * PANELS)))
+        self.panels = max(1, -(-groups.largest // span))
+        self.arguments = (
+            *launch_site(rows.device),
+            route,
+            row_format,
+            self.packed.data_ptr(),
+            len(rows),
+            channels,
+            [tensor.data_ptr() for tensor in (*groups.tensors, self.order)],
+            len(groups.anchors),
+            groups.mutual,
+            span,
+            known,
+            scale,
+            bound if known else 0.0,
+            self.work.data_ptr(),
+        )
+
+    def empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=self.rows.device)
+
+    def logsumexp(self, lse: Tensor) -> None:
+        slots = self.empty(self.panels, len(self.rows)).zero_()
+        compiled.logsumexp(*self.arguments, slots.data_ptr(), lse.data_ptr())
+
+    def gradient(self, grad: Tensor, lse: Tensor, out: Tensor) -> None:
+        grad, lse = grad.float().contiguous(), lse.contiguous()
+        # Weights of pairs are rounded to the rows' dtype; of the three only float16 has too little range for them.
+        peak = grad.abs().amax() if out.dtype == torch.float16 else None
+        factors = self.empty(2, len(self.rows))
+        compiled.logsumexp_gradient(
+            *self.arguments,
+            lse.data_ptr(),
+            grad.data_ptr(),
+            0 if peak is None else peak.data_ptr(),
+            factors.data_ptr(),
+            out.data_ptr(),
+            out.shape[1],
+        )
+
+
+def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+    lse = torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
+    if rows.numel() > 0 and len(groups.anchors) > 0:
+        Pairs(rows, groups, scale, bound).logsumexp(lse)
+    return lse
+
+
+def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+    out = torch.zeros_like(rows, memory_format=torch.contiguous_format)
+    if rows.numel() > 0 and len(groups.anchors) > 0:
+        Pairs(rows, groups, scale, bound).gradient(grad, lse, out)
+    return out
+
+
+BACKEND = Backend("cuda", state, refuses, forward, backward)

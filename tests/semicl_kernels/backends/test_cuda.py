@@ -1,0 +1,152 @@
+"""The CUDA backend's own concerns, its kernels run by an emulated GPU: values, masks, tails, asynchronous work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from semicl_kernels import grouped_logsumexp
+from semicl_kernels.backends import AVAILABLE, BACKENDS, cuda
+
+from .. import emulator
+from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
+from ..cases import Case, cases
+from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
+from ..test_ops import SCALE, sizes_of
+from .test_agreement import assert_agrees
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+SIZES = st.sampled_from((0, 1, 2, 15, 16, 17, 63, 64, 65, 127, 129, 200))
+AMPERE, HOPPER = (8, 0), (9, 0)
+
+
+@cache
+def machine() -> emulator.Emulator:
+    return emulator.Emulator()
+
+
+@pytest.fixture(scope="module", params=["late", "early"])
+def emulated(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
+    """The backend "cuda" on tensors of the host, asynchronous work done as late as it may, or at once."""
+    if emulator.compiler() is None:
+        pytest.skip(emulator.MISSING)
+    machine().be_early(request.param == "early")
+    cuda.tile_sizes.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "compiled", machine())
+        patch.setattr(cuda, "launch_site", lambda device: (0, 0))
+        on_host = cuda.Backend("cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward)
+        patch.setitem(BACKENDS, "cuda", on_host)
+        yield patch
+    cuda.tile_sizes.cache_clear()
+
+
+@pytest.fixture(scope="module", params=[AMPERE, HOPPER], ids=["by warps", "by groups"])
+def route(request: pytest.FixtureRequest, emulated: pytest.MonkeyPatch) -> None:
+    """What the emulated GPU is, so how tiles are multiplied."""
+    emulated.setattr(cuda, "chip", lambda device: cuda.Chip(request.param, 227 * 1024))
+
+
+def lse_and_gradient(packed: Packed, dtype: torch.dtype, backend: str, **promises: object) -> tuple[Tensor, Tensor]:
+    rows = packed.rows.to(dtype).requires_grad_()
+    lse = grouped_logsumexp(*packed.with_rows(rows), scale=SCALE, bound=1.01 * SCALE, backend=backend, **promises)
+    weights = torch.linspace(-1, 2, len(rows), dtype=lse.dtype)
+    (gradient,) = torch.autograd.grad((weights * lse)[torch.isfinite(lse)].sum(), rows)
+    return lse.detach(), gradient
+
+
+def assert_primitive_agrees(packed: Packed, dtype: torch.dtype, **promises: object) -> None:
+    packed = packed.with_rows(packed.rows.to(dtype).double())  # the rounding of the input is nobody's error
+    truth, true_gradient = lse_and_gradient(packed, torch.float64, "reference")
+    plain, plain_gradient = lse_and_gradient(packed, dtype, "reference")
+    lse, gradient = lse_and_gradient(packed, dtype, "cuda", **promises)
+    finite = torch.isfinite(truth)
+    assert torch.equal(lse[~finite].double(), truth[~finite])
+    sizes = sizes_of(packed, dtype)
+    assert_values_follow_rule(lse[finite], plain[finite], truth[finite], sizes)
+    assert_gradients_follow_rule(gradient, plain_gradient, true_gradient, sizes)
+
+
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 32, 33, 128, 256])
+def test_channels(channels: int, dtype: torch.dtype) -> None:
+    assert_primitive_agrees(itself_skipped(unit_rows(150, channels, seed=channels)), dtype, mutual=True)
+
+
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 300, 385])
+def test_counts_of_rows(count: int) -> None:
+    assert_primitive_agrees(itself_skipped(unit_rows(count, 40, seed=count)), torch.bfloat16, mutual=True)
+
+
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("panels", [1, 2, 5])
+@pytest.mark.parametrize("anchors", [1, 100, 500, 700])
+def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that earlier tiles of a panel gave to later ones; columns that are no anchors."""
+    monkeypatch.setattr(cuda, "PANELS", panels)
+    packed = itself_skipped(unit_rows(700, 16, seed=panels))._replace(anchors=int32([anchors]))
+    assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
+
+
+def class_runs(sizes: list[int], anchors: int) -> Packed:
+    """One group whose rows skip the run, of these sizes, that they lie in."""
+    ends = torch.tensor(sizes).cumsum(0).tolist()
+    low = [end - size for size, end in zip(sizes, ends, strict=True) for _ in range(size)]
+    high = [end for size, end in zip(sizes, ends, strict=True) for _ in range(size)]
+    rows = unit_rows(ends[-1], 24, seed=len(sizes))
+    return Packed(rows, int32([0, ends[-1]]), int32([anchors]), int32(low), int32(high))
+
+
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("sizes", [[300, 1, 260], [64, 128, 192], [561], [1, 560], [270, 291]])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_tiles_that_every_row_skips_are_passed_over(sizes: list[int], dtype: torch.dtype) -> None:
+    for anchors in (sum(sizes), sizes[0]):
+        assert_primitive_agrees(class_runs(sizes, anchors), dtype, mutual=True)
+
+
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_of_other_groups_never_count(dtype: torch.dtype) -> None:
+    """Not even infinite ones: tiles are loaded past the end of a group."""
+    packed = itself_skipped(unit_rows(120, 40, seed=0).to(dtype))._replace(offsets=int32([7, 91]), anchors=int32([80]))
+    expected = lse_and_gradient(packed, dtype, "cuda", mutual=True)
+    poisoned = packed.rows.clone()
+    poisoned[:7], poisoned[91:] = torch.inf, torch.nan
+    actual = lse_and_gradient(packed.with_rows(poisoned), dtype, "cuda", mutual=True)
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.usefixtures("route")
+def test_bits_are_the_same_whatever_the_order_of_work() -> None:
+    packed = itself_skipped(unit_rows(400, 40, seed=0))
+    first = lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
+    before = machine().early
+    machine().be_early(not before)
+    second = lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
+    machine().be_early(before)
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=15)
+@given(packed=packed_groups(SIZES, most_channels=40))
+def test_ragged_groups_with_any_ranges(route: None, dtype: torch.dtype, packed: Packed) -> None:
+    assert_primitive_agrees(packed, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=15)
+@given(case=cases(largest_side=12, most_channels=40))
+def test_losses(route: None, dtype: torch.dtype, case: Case) -> None:
+    assert_agrees("cuda", case, dtype)

@@ -1,0 +1,188 @@
+"""The CUDA kernels on an emulated GPU: builds them for the host and offers them as the compiled extension would.
+
+``csrc/cuda`` touches the hardware through the functions of its ``machine.h`` alone. Here the same kernels are compiled
+by the C++ compiler against ``emulated_machine.h``, which does what the PTX manual says of each instruction, one fiber a
+thread. So every index, mask, barrier and fragment is tested with values, on a machine without a GPU or nvcc.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+SOURCES = ROOT / "csrc/cuda"
+BUILDS = ROOT / "build/emulator"
+FORMATS = ("BFloat16Rows", "Float16Rows", "Float32Rows")
+FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC")
+MACROS = ("-DSEMICL_EMULATED", "-DSEMICL_HAS_GROUPS=1")
+
+MISSING = "no C++ compiler: install g++ (`apt-get install g++`), or set CXX"
+
+
+def compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def build() -> Path:
+    """Return the library, built from the sources as they are."""
+    files = sorted([*SOURCES.iterdir(), *HERE.glob("*.h"), *HERE.glob("*.cpp")])
+    digest = hashlib.sha256(
+        b"".join(file.read_bytes() for file in files) + " ".join(FLAGS + MACROS).encode()
+    ).hexdigest()[:16]
+    library = BUILDS / digest / "emulator.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    units = [("library.cpp", "BFloat16Rows"), *(("kernels.cpp", name) for name in FORMATS)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda unit: compile_unit(*unit, library.parent), units))
+    run("-shared", "-Wl,--no-undefined", *objects, "-o", str(library.with_suffix(".tmp")))
+    library.with_suffix(".tmp").rename(library)
+    return library
+
+
+def compile_unit(source: str, row_format: str, folder: Path) -> str:
+    out = str(folder / f"{Path(source).stem}-{row_format}.o")
+    run(
+        *FLAGS,
+        *MACROS,
+        f"-DSEMICL_FORMAT={row_format}",
+        f"-I{SOURCES}",
+        f"-I{HERE}",
+        "-c",
+        str(HERE / source),
+        "-o",
+        out,
+    )
+    return out
+
+
+def run(*arguments: str) -> None:
+    done = subprocess.run([str(compiler()), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"the emulator did not compile:\n{done.stderr}")
+
+
+class Problem(ctypes.Structure):
+    """EmulatedProblem of library.cpp."""
+
+    _fields_ = (
+        ("rows", ctypes.c_void_p),
+        ("groups", ctypes.c_void_p * 5),
+        ("work", ctypes.c_void_p),
+        *((name, ctypes.c_int) for name in ("route", "row_format", "count", "channels")),
+        *((name, ctypes.c_int) for name in ("group_count", "span", "mutual", "known")),
+        ("scale", ctypes.c_float),
+        ("bound", ctypes.c_float),
+    )
+
+
+def address(value: int) -> ctypes.c_void_p:
+    return ctypes.c_void_p(value)
+
+
+class Emulator:
+    """What ``semicl_kernels._cuda`` offers, by the emulated machine; addresses are the host's."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL(str(build()))
+        for name in ("pack_rows_of", "forward", "backward", "visit_sums", "visit_gradient"):
+            getattr(self.library, name).restype = ctypes.c_char_p
+
+    def be_early(self, early: bool) -> None:
+        """Choose the order of things: see Order in fibers.h."""
+        self.early = early
+        self.library.set_early(int(early))
+
+    def architectures(self) -> list[str]:
+        return ["80", "90a", "100"]
+
+    def tile_sizes(self, route: int, row_format: int, channels: int) -> list[int]:
+        out = (ctypes.c_int * 4)()
+        self.library.sizes(route, row_format, channels, out)
+        return list(out)
+
+    def pack(
+        self, device: int, stream: int, row_format: int, rows: int, count: int, channels: int, width: int, packed: int
+    ) -> None:
+        self.check(
+            self.library.pack_rows_of(
+                row_format, address(rows), ctypes.c_int64(count), channels, width, address(packed)
+            )
+        )
+
+    def problem(
+        self,
+        device: int,
+        stream: int,
+        route: int,
+        row_format: int,
+        rows: int,
+        count: int,
+        channels: int,
+        groups: list[int],
+        group_count: int,
+        mutual: bool,
+        span: int,
+        known: bool,
+        scale: float,
+        bound: float,
+        work: int,
+    ) -> Problem:
+        return Problem(
+            rows,
+            (ctypes.c_void_p * 5)(*groups),
+            work,
+            route,
+            row_format,
+            count,
+            channels,
+            group_count,
+            span,
+            mutual,
+            known,
+            scale,
+            bound,
+        )
+
+    def logsumexp(self, *arguments: object) -> None:
+        *problem, slots, lse = arguments
+        self.check(self.library.forward(ctypes.byref(self.problem(*problem)), address(slots), address(lse)))
+
+    def logsumexp_gradient(self, *arguments: object) -> None:
+        *problem, lse, grad, peak, factors, gradient, channels = arguments
+        self.check(
+            self.library.backward(
+                ctypes.byref(self.problem(*problem)),
+                *(address(one) for one in (lse, grad, peak, factors, gradient)),
+                channels,
+            )
+        )
+
+    def visits(self, problem: Problem, owned: int, streamed: int, triangle: bool | None, counts: int) -> int:
+        """Write how often the loops of the forward pass (of the backward pass where ``triangle`` is None) come by each
+        pair of rows to the address ``counts``, and return their number of tiles."""
+        tiles = ctypes.c_int(0)
+        sides = (ctypes.byref(problem), owned, streamed)
+        if triangle is None:
+            self.check(self.library.visit_gradient(*sides, address(counts), ctypes.byref(tiles)))
+        else:
+            self.check(self.library.visit_sums(*sides, int(triangle), address(counts), ctypes.byref(tiles)))
+        return tiles.value
+
+    def integers(self, function: str, *arguments: int, count: int) -> list[int]:
+        """Return the ``count`` integers that a function of library.cpp writes."""
+        out = (ctypes.c_int * count)()
+        getattr(self.library, function)(*arguments, out)
+        return list(out)
+
+    def check(self, message: bytes | None) -> None:
+        if message is not None:
+            raise RuntimeError(message.decode())
