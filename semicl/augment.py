@@ -1,22 +1,22 @@
 """Random views, made in batches on the device of the network: positions (`semicl.spatial`), then intensities (Kornia).
 
-Every call gives new views in memory of their own; labels move with their points and stay whole numbers.
+Every call gives new views in memory of their own; labels move with their points and stay whole numbers. Views are plain
+objects, not modules: Kornia keeps its ranges in buffers, which are no part of what a stage learns.
 """
 
 from typing import Any
 
 import kornia.augmentation as K
-from torch import Tensor, nn
+from torch import Tensor
 
 from semicl.options import AugmentationOptions
 from semicl.spatial import moved_images, moved_labels, random_grid
 
 
-class Intensities(nn.Module):
+class Intensities:
     """Random gamma, brightness, contrast and noise of images (N, 1, *space) in [0, 1], a choice for each."""
 
     def __init__(self, options: AugmentationOptions) -> None:
-        super().__init__()
         around = (1 - options.intensity, 1 + options.intensity)
         changes: list[Any] = []
         if options.intensity > 0:
@@ -27,35 +27,37 @@ class Intensities(nn.Module):
             ]
         if options.noise > 0:
             changes.append(K.RandomGaussianNoise(mean=0.0, std=options.noise, p=0.5))
-        self._changes = nn.Sequential(*changes)
+        self._changes = changes
 
-    def forward(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
+        """Changed images, in memory of their own."""
         # A change of intensity does not ask where a voxel lies, so that Kornia's 2-D ones serve volumes too.
-        return self._changes(images.flatten(2, -2).clone()).view_as(images)
+        changed = images.flatten(2, -2).clone()
+        for change in self._changes:
+            changed = change.to(changed.device)(changed)
+        return changed.view_as(images)
 
 
-class ImageViews(nn.Module):
+class ImageViews:
     """Views of images without labels."""
 
     def __init__(self, options: AugmentationOptions) -> None:
-        super().__init__()
         self._options = options
         self._intensities = Intensities(options)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """A view of images (N, 1, *space) float32."""
         return self._intensities(moved_images(images, random_grid(images, self._options)))
 
 
-class LabelledViews(nn.Module):
+class LabelledViews:
     """Views of images with labels."""
 
     def __init__(self, options: AugmentationOptions) -> None:
-        super().__init__()
         self._options = options
         self._intensities = Intensities(options)
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A view of images (N, 1, *space) float32 and their class numbers (N, *space), the latter as int64."""
         grid = random_grid(images, self._options)
         return self._intensities(moved_images(images, grid)), moved_labels(labels, grid)

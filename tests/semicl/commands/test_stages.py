@@ -36,6 +36,8 @@ def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.
     assert "Next: semicl evaluate" in text
     for folder in (first, second, third):
         assert {"model.ckpt", "options.json", "summary.json", "logs"} == {path.name for path in folder.iterdir()}
+    parts = [{name.split(".")[0] for name in weights(folder / "model.ckpt")} for folder in (first, second, third)]
+    assert parts == [{"encoder", "projection"}, {"encoder", "decoder", "projection"}, {"network"}]
     assert read_card(third / "model.ckpt").classes == prepared.classes
     summary = json.loads((third / "summary.json").read_text())
     assert summary["volumes"] == len(prepared.split(0).labelled(0.2))
