@@ -1,6 +1,7 @@
-"""Random views of slices, made in batches on the device of the network.
+"""Random views, made in batches on the device of the network: positions (`semicl.spatial`), then intensities (Kornia).
 
-Positions and intensities change; labels move with their pixels, by nearest neighbour, and stay whole numbers.
+Every call gives new views in memory of their own; labels move with their points and stay whole numbers. Views are plain
+objects, not modules: Kornia keeps its ranges in buffers, which are no part of what a stage learns.
 """
 
 from typing import Any
@@ -8,40 +9,55 @@ from typing import Any
 import kornia.augmentation as K
 from torch import Tensor
 
+from semicl.options import AugmentationOptions
+from semicl.spatial import moved_images, moved_labels, random_grid
 
-def _transforms(degrees: float, shift: float, scale: tuple[float, float], strength: float) -> list[Any]:
-    """A pose, then an intensity curve, then noise; `strength` is the spread of the intensity changes."""
-    spread = (1 - strength, 1 + strength)
-    return [
-        K.RandomAffine(degrees, (shift, shift), scale, p=0.9),
-        K.RandomGamma((1 - strength, 1 + 2 * strength), p=0.8),
-        K.RandomBrightness(spread, p=0.8),
-        K.RandomContrast(spread, p=0.8),
-        K.RandomGaussianNoise(mean=0.0, std=0.05, p=0.5),
-    ]
+
+class Intensities:
+    """Random gamma, brightness, contrast and noise of images (N, 1, *space) in [0, 1], a choice for each."""
+
+    def __init__(self, options: AugmentationOptions) -> None:
+        around = (1 - options.intensity, 1 + options.intensity)
+        changes: list[Any] = []
+        if options.intensity > 0:
+            changes += [
+                K.RandomGamma((1 - options.intensity, 1 + 2 * options.intensity), p=0.8),
+                K.RandomBrightness(around, p=0.8),
+                K.RandomContrast(around, p=0.8),
+            ]
+        if options.noise > 0:
+            changes.append(K.RandomGaussianNoise(mean=0.0, std=options.noise, p=0.5))
+        self._changes = changes
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Changed images, in memory of their own."""
+        # A change of intensity does not ask where a voxel lies, so that Kornia's 2-D ones serve volumes too.
+        changed = images.flatten(2, -2).clone()
+        for change in self._changes:
+            changed = change.to(changed.device)(changed)
+        return changed.view_as(images)
 
 
 class ImageViews:
-    """Views of slices without labels, strong enough that two of them share the anatomy and little else (SimCLR)."""
+    """Views of images without labels."""
 
-    def __init__(self) -> None:
-        self._augment = K.AugmentationSequential(*_transforms(20, 0.1, (0.8, 1.2), 0.4), data_keys=["input"])
+    def __init__(self, options: AugmentationOptions) -> None:
+        self._options = options
+        self._intensities = Intensities(options)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """A view of images (N, 1, H, W) float32, in memory of its own."""
-        return self._augment(images.clone())
+        """A view of images (N, 1, *space) float32."""
+        return self._intensities(moved_images(images, random_grid(images, self._options)))
 
 
 class LabelledViews:
-    """Views of slices with labels."""
+    """Views of images with labels."""
 
-    def __init__(self) -> None:
-        self._augment = K.AugmentationSequential(
-            *_transforms(15, 0.08, (0.85, 1.15), 0.25), data_keys=["input", "mask"]
-        )
+    def __init__(self, options: AugmentationOptions) -> None:
+        self._options = options
+        self._intensities = Intensities(options)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A view of images (N, 1, H, W) float32 and their labels (N, H, W) int64, both in memory of their own."""
-        # Kornia moves floating point masks only; labels are small whole numbers, which float32 holds exactly.
-        image, mask = self._augment(images.clone(), labels[:, None].to(images.dtype))
-        return image, mask[:, 0].round().long()
+        """A view of images (N, 1, *space) float32 and their class numbers (N, *space), the latter as int64."""
+        grid = random_grid(images, self._options)
+        return self._intensities(moved_images(images, grid)), moved_labels(labels, grid)

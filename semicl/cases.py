@@ -1,118 +1,133 @@
-"""The cases of a folder, and whether their files can be read."""
+"""The cases of a folder, in any of the three layouts."""
 
 import json
-import re
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
-import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError, SpatialImage
-
 from semicl.errors import SemiclError
 
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
-"""What nibabel raises for files that are missing, cut off, damaged or no NIfTI at all."""
+SUFFIXES = (".nii.gz", ".nii")
+MMWHS_CLASSES = {
+    "left ventricle": 500,
+    "right ventricle": 600,
+    "left atrium": 420,
+    "right atrium": 550,
+    "myocardium": 205,
+    "aorta": 820,
+    "pulmonary artery": 850,
+}
+"""Classes 1 to 7 and their values in the label files (DESIGN.md section 5)."""
+
+Subject = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: an image file, its label file, and whose scan it is."""
+    """One scan: its name, whose scan it is, its image file, and its label file where there is one."""
 
     name: str
     subject: str
     image: Path
-    label: Path
+    label: Path | None
 
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """The labelled cases of one folder; `classes[k]` is the name of label k, `classes[0]` the background."""
+    """The cases of one folder.
+
+    `classes` maps each class's name to its value in the label files, the background (0) first; it is None where only
+    the label files tell (a plain folder). Class number k is the k-th of them.
+    """
 
     name: str
-    classes: tuple[str, ...]
+    classes: dict[str, int] | None
     cases: tuple[Case, ...]
 
 
-def subject_of(case_name: str) -> str:
-    """Whose scan a case is: the subject ceil(id / 2) of a name that ends in a number, else the name itself.
+def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    """The cases of a Decathlon folder, an MMWHS folder, or a folder of images/ and labels/.
 
-    Cases 2k-1 and 2k of the Decathlon's hippocampus task are the same scan. In a folder where they are not, the rule
-    only keeps two neighbours on the same side of a split.
-    """
-    number = re.search(r"(\d+)$", case_name)
-    return case_name if number is None else f"subject {(int(number[1]) + 1) // 2}"
-
-
-def find_cases(folder: Path) -> CaseFolder:
-    """The labelled cases that `dataset.json` of a Medical Segmentation Decathlon folder lists.
+    Args:
+        folder: where to look.
+        subject_of: from the dataset's name to the rule that names a case's subject.
 
     Raises:
-        SemiclError: no such folder, no usable `dataset.json`, labels that are not 0, 1, 2..., or no case.
+        SemiclError: no such folder, none of the three layouts, an unusable `dataset.json`, or no case.
     """
-    description = folder / "dataset.json"
     if not folder.is_dir():
-        raise SemiclError(f"{folder}: no such folder; give --data a Decathlon task folder, or 'phantom'")
-    if not description.is_file():
-        raise SemiclError(f"{description}: no such file; a Decathlon task folder has dataset.json, imagesTr, labelsTr")
+        raise SemiclError(f"{folder}: no such folder; give --data a folder of cases, or 'phantom'")
+    if (folder / "dataset.json").is_file():
+        return _decathlon(folder, subject_of)
+    if (folder / "images").is_dir():
+        return _plain(folder, subject_of)
+    if next(folder.glob("*_image.nii*"), None) is not None:
+        return _mmwhs(folder, subject_of)
+    raise SemiclError(
+        f"{folder}: holds no cases; give a folder with dataset.json (Decathlon), with *_image.nii.gz files (MMWHS), "
+        "or with images/ and labels/"
+    )
+
+
+def nifti_files(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder by name, hidden ones left out."""
+    return sorted(f for f in folder.iterdir() if f.name.endswith(SUFFIXES) and not f.name.startswith("."))
+
+
+def case_name(file: Path) -> str:
+    """A file's name without .nii or .nii.gz."""
+    return file.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    description = folder / "dataset.json"
     try:
         content = json.loads(description.read_text())
-        names = {int(value): str(name) for value, name in content["labels"].items()}
-        cases = tuple(_case(folder, entry) for entry in content["training"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        name = str(content.get("name", folder.name))
+        names = {int(value): str(label) for value, label in content["labels"].items()}
+        pairs = [(folder / entry["image"], folder / entry["label"]) for entry in content["training"]]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise SemiclError(
             f"{description}: not a Decathlon description ({type(error).__name__}: {error}); "
             "it needs 'labels' and 'training' as in the Decathlon's own tasks"
         ) from error
     if sorted(names) != list(range(len(names))) or len(names) < 2:
         raise SemiclError(f"{description}: labels must be 0 (background), 1, 2, ..., found {sorted(names)}")
-    if not cases:
+    if not pairs:
         raise SemiclError(f"{description}: lists no training case; add image and label pairs to 'training'")
-    return CaseFolder(str(content.get("name", folder.name)), tuple(names[k] for k in sorted(names)), cases)
+    rule = subject_of(name)
+    cases = tuple(Case(case_name(image), rule(case_name(image)), image, label) for image, label in pairs)
+    _require_distinct(description, cases)
+    return CaseFolder(name, {names[k]: k for k in sorted(names)}, cases)
 
 
-def check_case(case: Case, classes: int) -> None:
-    """Read both files of a case once, and keep nothing, to learn of damage before hours of training and not after.
-
-    Raises:
-        SemiclError: a file is missing, unreadable or not 3-D; the label's shape or place differs from the image's;
-            a label is not one of 0, ..., classes - 1.
-    """
-    image, image_affine = _read(case.image)
-    label, label_affine = _read(case.label)
-    if image.ndim != 3:
-        raise SemiclError(f"{case.image}: has {image.ndim} dimensions, not 3; give one 3-D volume a file")
-    if label.shape != image.shape:
-        raise SemiclError(
-            f"{case.label}: shape {label.shape} differs from its image's {image.shape}; "
-            "export the label on the image's grid, or take the case out of dataset.json"
-        )
-    if not np.allclose(image_affine, label_affine, atol=1e-2):
-        raise SemiclError(f"{case.label}: affine differs from its image's; export the label on the image's grid")
-    if not np.isfinite(image).all():
-        raise SemiclError(f"{case.image}: holds NaN or infinity; replace them or take the case out of dataset.json")
-    unknown = np.setdiff1d(label, np.arange(classes))
-    if unknown.size:
-        raise SemiclError(f"{case.label}: label {unknown[0]:g} is not in dataset.json, which knows 0 to {classes - 1}")
+def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    rule = subject_of("MMWHS")
+    cases = []
+    for image in (f for f in nifti_files(folder) if "_image.nii" in f.name):
+        name = case_name(image).removesuffix("_image")
+        label = image.with_name(image.name.replace("_image.nii", "_label.nii"))
+        cases.append(Case(name, rule(name), image, label if label.is_file() else None))
+    return CaseFolder("MMWHS", {"background": 0} | MMWHS_CLASSES, tuple(cases))
 
 
-def _case(folder: Path, entry: dict[str, str]) -> Case:
-    image = folder / entry["image"]
-    name = image.name.removesuffix(".gz").removesuffix(".nii")
-    return Case(name, subject_of(name), image, folder / entry["label"])
+def _plain(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    images = nifti_files(folder / "images")
+    if not images:
+        raise SemiclError(f"{folder / 'images'}: holds no .nii or .nii.gz file; put the images there")
+    labels = {case_name(file): file for file in nifti_files(folder / "labels")} if (folder / "labels").is_dir() else {}
+    rule = subject_of(folder.name)
+    names = [case_name(image) for image in images]
+    cases = tuple(Case(name, rule(name), image, labels.get(name)) for name, image in zip(names, images, strict=True))
+    strangers = sorted(set(labels) - {case.name for case in cases})
+    if strangers:
+        raise SemiclError(f"{labels[strangers[0]]}: no image has this name in {folder / 'images'}; rename or remove it")
+    _require_distinct(folder / "images", cases)
+    return CaseFolder(folder.name, None, cases)
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        raise SemiclError(f"{path}: no such file, though dataset.json lists it; copy it there or take the case out")
-    try:
-        volume = nibabel.load(path)
-        if not isinstance(volume, SpatialImage):
-            raise SemiclError(f"{path}: holds no volume; give one NIfTI volume a file")
-        return np.asarray(volume.dataobj), np.asarray(volume.affine)
-    except UNREADABLE as error:
-        raise SemiclError(
-            f"{path}: not readable as NIfTI ({type(error).__name__}: {error}); copy or download the file again"
-        ) from error
+def _require_distinct(where: Path, cases: tuple[Case, ...]) -> None:
+    names = [case.name for case in cases]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SemiclError(f"{where}: case {twice} is there twice; leave one out")

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from semicl.errors import SemiclError
 from semicl.files import replacing
+from semicl.model_card import KEY, ModelCard
+from semicl.networks import UNet
 
 _WRAPPERS = re.compile(r"^((module|_orig_mod|network)\.)+")
 """Prefixes that DistributedDataParallel, torch.compile and the segmentation stage put before a parameter's name."""
@@ -26,8 +28,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        try:
+            with replacing(Path(path)) as partial:
+                torch.save(checkpoint, partial)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own
+            raise SemiclError(
+                f"{path}: could not be written ({_reason(error)}); free space on the disk or give another --output, "
+                "then go on with --resume"
+            ) from error
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return super().load_checkpoint(path, *arguments, **options)
+        except Exception as error:  # torch.load raises whatever the damage leads to
+            raise SemiclError(f"{path}: not readable ({_reason(error)}); give --overwrite to start anew") from error
 
 
 @dataclass(frozen=True)
@@ -35,13 +49,13 @@ class LoadReport:
     """Which tensors of a network came from a checkpoint.
 
     Args:
-        source: the checkpoint's file name.
+        source: the checkpoint's file.
         taken: names of the network's tensors that now hold the checkpoint's values.
         kept: names of the network's tensors that the checkpoint does not have.
         ignored: names of the checkpoint's tensors that the network does not have.
     """
 
-    source: str
+    source: Path
     taken: tuple[str, ...]
     kept: tuple[str, ...]
     ignored: tuple[str, ...]
@@ -56,14 +70,16 @@ class LoadReport:
 
 
 def load_weights(network: nn.Module, path: Path) -> LoadReport:
-    """Copy into `network` every tensor of the checkpoint that it knows by name, and say which.
+    """Copy into `network` every part of the checkpoint (encoder, decoder, ...) that it knows, and say which.
+
+    A part is taken whole or not at all; what was taken is read back and compared.
 
     Raises:
-        SemiclError: the file is missing or no checkpoint, no name matches, or a tensor has another shape. The network
-            is then as it was.
+        SemiclError: the file is missing or no checkpoint, no part matches, a part matches in some tensors only, or a
+            tensor has another shape. The network is then as it was.
     """
     own = network.state_dict()
-    stored = _read(path)
+    stored = _state(_read(path))
     taken = {name: value for name, value in stored.items() if name in own}
     if not taken:
         raise SemiclError(
@@ -74,27 +90,81 @@ def load_weights(network: nn.Module, path: Path) -> LoadReport:
         if value.shape != own[name].shape:
             raise SemiclError(
                 f"{path}: {name} has shape {tuple(value.shape)}, the network's has {tuple(own[name].shape)}; "
-                "give the widths and classes that the checkpoint was trained with"
+                "give the --network, patch size and classes that the checkpoint was trained with"
             )
+    kept = tuple(name for name in own if name not in taken)
+    parts = {name.split(".")[0] for name in taken}
+    torn = [name for name in kept if name.split(".")[0] in parts]
+    torn += [name for name in stored if name not in own and name.split(".")[0] in parts]
+    if torn:
+        raise SemiclError(
+            f"{path}: only a part of {torn[0].split('.')[0]} matches the network ({torn[0]} does not); "
+            "give the --network that the checkpoint was trained with"
+        )
     network.load_state_dict(taken, strict=False)
-    return LoadReport(
-        path.name,
-        tuple(taken),
-        tuple(name for name in own if name not in taken),
-        tuple(name for name in stored if name not in own),
-    )
+    now = network.state_dict()
+    wrong = [name for name, value in taken.items() if not torch.equal(now[name].cpu(), value.to(now[name].dtype))]
+    if wrong:
+        raise SemiclError(f"{path}: {wrong[0]} did not take its value; it holds NaN, so run the stage again")
+    return LoadReport(path, tuple(taken), kept, tuple(name for name in stored if name not in own))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a Lightning checkpoint by name, without wrappers' prefixes."""
+def load_segmentation(path: Path) -> tuple[UNet, ModelCard]:
+    """The network of a fine-tuned checkpoint, ready to predict, and its card.
+
+    Raises:
+        SemiclError: the file is missing, no checkpoint, or of another stage.
+    """
+    content = _read(path)
+    card = _card(path, content)
+    if card.stage != "finetune":
+        raise SemiclError(
+            f"{path}: a checkpoint of {card.stage}, which knows no classes; run `semicl finetune` from it"
+        )
+    network = card.new_network(seed=0)
+    report = load_weights(network, path)
+    if report.kept:
+        raise SemiclError(f"{path}: has no {_parts(report.kept)}; run `semicl finetune` again")
+    return network.eval(), card
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a checkpoint.
+
+    Raises:
+        SemiclError: the file is missing, no checkpoint, or has no card.
+    """
+    return _card(path, _read(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SemiclError(f"{path}: no such checkpoint; run the stage that writes it first")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        return {_WRAPPERS.sub("", name): value for name, value in state.items()}
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["state_dict"].items()
     except Exception as error:  # torch.load raises whatever the damage leads to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SemiclError(f"{path}: not readable as a checkpoint ({reason}); run the stage again") from error
+        raise SemiclError(f"{path}: not readable as a checkpoint ({_reason(error)}); run the stage again") from error
+    return content
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, whose rest is about torch."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _state(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without wrappers' prefixes."""
+    return {_WRAPPERS.sub("", name): value for name, value in content["state_dict"].items()}
+
+
+def _card(path: Path, content: dict[str, Any]) -> ModelCard:
+    try:
+        return ModelCard.from_dict(content[KEY])
+    except (KeyError, TypeError) as error:
+        raise SemiclError(
+            f"{path}: does not tell its network; give a checkpoint that a stage of semicl wrote"
+        ) from error
 
 
 def _parts(names: Iterable[str]) -> str:

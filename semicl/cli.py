@@ -1,49 +1,178 @@
-"""The command line: options from the typed dataclasses, errors in one line."""
+"""The command line: options from typed dataclasses, configs under them, errors in one line."""
 
+import json
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, fields
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
+from semicl.config import options_of, read_config, shipped_configs
 from semicl.errors import SemiclError
-from semicl.options import QUICK, DemoOptions
+from semicl.options import (
+    EmbedOptions,
+    EvaluateOptions,
+    ExperimentOptions,
+    GlobalContrastOptions,
+    LocalContrastOptions,
+    PredictOptions,
+    PrepareOptions,
+    RunOptions,
+    SegmentationOptions,
+    SourceOptions,
+    StageOptions,
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the function of its own name in `semicl.commands`, and the options it takes.
+
+    Args:
+        help: what it does, in a line.
+        flat: the function's arguments whose fields are options at the top.
+        sections: the function's arguments whose fields are options under the argument's name.
+        section: the section of a config of `semicl run` that is this command's.
+    """
+
+    help: str
+    flat: dict[str, type]
+    sections: dict[str, type]
+    section: str | None = None
+
+    def keys(self) -> set[str]:
+        """Names of the options at the top, sections included."""
+        return {field.name for part in self.flat.values() for field in fields(part)} | set(self.sections)
+
+
+_STAGE: dict[str, type] = {"experiment": ExperimentOptions, "stage": StageOptions}
+_RUN = Command(
+    "all stages from one config, skipping what is done already",
+    {"source": SourceOptions, "experiment": ExperimentOptions, "run_options": RunOptions},
+    {
+        "prepare": PrepareOptions,
+        "pretrain_global": GlobalContrastOptions,
+        "pretrain_local": LocalContrastOptions,
+        "finetune": SegmentationOptions,
+    },
+)
+COMMANDS = {
+    "prepare": Command(
+        "find cases, check every file, make splits and a cache",
+        {"source": SourceOptions, "options": PrepareOptions},
+        {},
+        "prepare",
+    ),
+    "pretrain-global": Command(
+        "stage 1: NT-Xent on the encoder, images of all training volumes",
+        {"contrast": GlobalContrastOptions, **_STAGE},
+        {},
+        "pretrain_global",
+    ),
+    "pretrain-local": Command(
+        "stage 2: local contrast on encoder and decoder, labelled fraction",
+        {"contrast": LocalContrastOptions, **_STAGE},
+        {},
+        "pretrain_local",
+    ),
+    "finetune": Command(
+        "stage 3: cross entropy + Dice on the labelled fraction",
+        {"segmentation": SegmentationOptions, **_STAGE},
+        {},
+        "finetune",
+    ),
+    "evaluate": Command("Dice, HD95 and surface distance of a checkpoint", {"options": EvaluateOptions}, {}),
+    "predict": Command("NIfTI in, NIfTI out, in the case's own geometry", {"options": PredictOptions}, {}),
+    "run": _RUN,
+    "embed": Command("picture of pixel features by class, before and after", {"options": EmbedOptions}, {}),
+    "demo": Command("the quick tour, a few minutes on a CPU", _RUN.flat, _RUN.sections),
+}
+DEMO = "demo"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for what the user can mend, 130 when interrupted."""
+    """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parser = _parser(DemoOptions())
-        parsed = parser.parse_args(arguments)
-        if parsed.demo.quick:  # the same options again, over smaller defaults
-            parser = _parser(QUICK)
-            parsed = parser.parse_args(arguments)
-        _demo(parser.instantiate(parsed).demo)
+        name, chosen = _parse(words)
+        module = name.replace("-", "_")
+        # Imported here so that --help and a mistyped option answer at once.
+        getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
+    except ArgumentError as error:
+        return _fail(error.message, 2)
     except SemiclError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # libraries put line breaks in their reasons
-        return 1
+        return _fail(error, 1)
     except OSError as error:
-        print(f"error: {error}; give --output a folder that can be written and has space", file=sys.stderr)
-        return 1
+        return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _fail("interrupted; go on with --resume", 130)
     return 0
 
 
-def _parser(defaults: DemoOptions) -> ArgumentParser:
-    demo = ArgumentParser(description="Pre-train with contrast, fine-tune on few labels, compare with a random start.")
-    demo.add_argument("--config", action="config", help="YAML file of options; the command line wins")
-    demo.add_argument("--quick", action="store_true", help="a few steps of a tiny network, to see that all is in place")
-    demo.add_class_arguments(DemoOptions, default=defaults)
-    parser = ArgumentParser(prog="semicl", description="Label-efficient medical image segmentation.")
-    commands = parser.add_subcommands()
-    commands.add_subcommand("demo", demo, help="the quick tour, a few minutes on a CPU")
+def _fail(error: object, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # libraries put line breaks in their reasons
+    return code
+
+
+def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The command's name and its function's arguments."""
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name in COMMANDS:
+        words = _with_configs(name, words)
+    parser = ArgumentParser(
+        prog="semicl", description="Label-efficient medical image segmentation.", exit_on_error=False
+    )
+    commands = parser.add_subcommands(dest="command")
+    for each, command in COMMANDS.items():
+        commands.add_subcommand(each, _command_parser(each, command), help=command.help)
+    given = parser.instantiate(parser.parse_args(words))
+    values = given[given.command]
+    command = COMMANDS[given.command]
+    chosen = {
+        argument: part(**{field.name: values[field.name] for field in fields(part)})
+        for argument, part in command.flat.items()
+    }
+    return given.command, chosen | {section: values[section] for section in command.sections}
+
+
+def _command_parser(name: str, command: Command) -> ArgumentParser:
+    parser = ArgumentParser(description=f"{command.help[0].upper()}{command.help[1:]}.", exit_on_error=False)
+    parser.add_argument(
+        "--config",
+        action="config",
+        help=f"YAML file of options, or one of {', '.join(shipped_configs())}; the command line wins",
+    )
+    if name == DEMO:
+        parser.add_argument("--quick", action="store_true", help="a few steps of a tiny network: does everything run?")
+    for part in command.flat.values():
+        parser.add_class_arguments(part)
+    for section, part in command.sections.items():
+        parser.add_class_arguments(part, section)
     return parser
 
 
-def _demo(options: Namespace) -> None:
-    # Imported here so that --help and a mistyped option answer at once.
-    from semicl.demo import run_demo
+def _with_configs(name: str, words: list[str]) -> list[str]:
+    """The words of a command line, with each config replaced by what the command takes of it, as JSON."""
+    command = COMMANDS[name]
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    switches = {f"--{field.name}" for part in command.flat.values() for field in fields(part) if field.default is False}
+    words = [part for word, following in pairwise([*words, "--"]) for part in _switched_on(word, following, switches)]
+    if name == DEMO:
+        place = words.index(name) + 1
+        quick = ["--config", "demo-quick"] if "--quick" in words else []
+        words[place:place] = ["--config", "demo", *quick]
+    for place, word in enumerate(words[:-1]):
+        if word == "--config":
+            config = words[place + 1]
+            taken = options_of(read_config(config), command.section, command.keys(), _RUN.keys(), config)
+            words[place + 1] = json.dumps(taken, default=str)
+    return words
 
-    run_demo(DemoOptions(**{name: getattr(options, name) for name in asdict(DemoOptions())}))
+
+def _switched_on(word: str, following: str, switches: set[str]) -> list[str]:
+    """A word of the command line; a switch without a value gets "true", which jsonargparse asks for."""
+    return [word, "true"] if word in switches and following.startswith("-") else [word]

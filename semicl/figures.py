@@ -15,16 +15,15 @@ COLOURS = colormaps["Set1"]
 OPACITY = 0.55
 
 
-def write_predictions(
-    path: Path, images: Mapping[str, Tensor], labels: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str]
-) -> None:
-    """Write a PNG with one row a volume: its slice with the largest true area, bare and under each label map.
+def predictions_figure(
+    images: Mapping[str, Tensor], labels: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str]
+) -> Figure:
+    """A figure with one row a volume: its slice with the largest true area, bare and under each label map.
 
     Args:
-        path: the PNG.
-        images: slices (D, 1, S, S) of each volume, by name.
-        labels: for each column's title, the labels (D, S, S) of each volume, by name; the first column is the truth,
-            which alone chooses the slice.
+        images: (depth, height, width) in [0, 1] of each volume, by name.
+        labels: for each column's title, the class numbers (depth, height, width) of each volume, by name; the first
+            column is the truth, which alone chooses the slice.
         classes: names of the classes, the background first.
     """
     columns = ["image", *labels]
@@ -35,13 +34,40 @@ def write_predictions(
         slice_number = int((truth[name] > 0).sum((1, 2)).argmax())
         for column, title in enumerate(columns):
             axis = axes[row, column]
-            axis.imshow(_upright(image[slice_number, 0]), cmap="gray", vmin=0, vmax=1)
+            axis.imshow(_upright(image[slice_number]), cmap="gray", vmin=0, vmax=1)
             if title in labels:
                 axis.imshow(_overlay(_upright(labels[title][name][slice_number]), len(classes)))
             axis.set(xticks=[], yticks=[], title=title if row == 0 else "")
         axes[row, 0].set_ylabel(f"{name}\nslice {slice_number + 1}", fontsize=7)
     handles = [Patch(color=COLOURS(k - 1), label=name) for k, name in enumerate(classes) if k > 0]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    return figure
+
+
+def embedding_figure(
+    points: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> Figure:
+    """A figure with one panel a network: its points (N, 2), coloured by class number (N,).
+
+    Args:
+        points: by the panel's title.
+        labels: by the panel's title.
+        classes: names of the classes, the background first.
+    """
+    figure = Figure(figsize=(4.6 * len(points), 4.8), layout="constrained")
+    for axis, (title, places) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
+        for number, name in enumerate(classes):
+            own = places[labels[title] == number]
+            colour = "0.7" if number == 0 else COLOURS(number - 1)
+            axis.scatter(own[:, 0], own[:, 1], s=6, color=colour, label=name, linewidths=0)
+        axis.set(xticks=[], yticks=[], title=title)
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), markerscale=3, frameon=False)
+    return figure
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG."""
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)
 
@@ -52,6 +78,6 @@ def _upright(plane: Tensor) -> np.ndarray:
 
 
 def _overlay(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Labels (H, W) as colours (H, W, 4), the background clear."""
+    """Class numbers (H, W) as colours (H, W, 4), the background clear."""
     palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*COLOURS(k - 1)[:3], OPACITY) for k in range(1, classes))])
     return palette[labels]

@@ -1,9 +1,14 @@
 """Writing files so that a reader sees the old one or the new one, never half of it."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial-"
+"""What the name of an unfinished file begins with."""
 
 
 @contextmanager
@@ -11,12 +16,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; on success it becomes `path` in one step, on failure it is removed.
 
     The temporary file lies in the same folder (os.replace is atomic only within one file system) and keeps the whole
-    name at its end, because nibabel and matplotlib choose the format by the suffix.
+    name at its end, because nibabel, numpy and matplotlib choose the format by the suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left half-written in a folder."""
+    for partial in folder.glob(f"{PARTIAL}*"):
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file; paths become text."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")

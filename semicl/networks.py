@@ -1,7 +1,7 @@
-"""A 2-D U-Net with its encoder and decoder apart, because the stages train different parts of it.
+"""A U-Net, 2-D or 3-D, with its encoder and decoder apart, because the stages train different parts of it.
 
-The blocks are those of MONAI's `BasicUNet`; its widths (64, 128, 256, 512, 1024, 64) give the 31.1 M parameters of the
-authors' network.
+The blocks are those of MONAI's `BasicUNet`; levels (64, 128, 256, 512, 1024) give the 31.1 M parameters of the authors'
+network.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,14 @@ _NORM = ("instance", {"affine": True})
 
 
 class Encoder(nn.Module):
-    """Slices (N, 1, H, W) to five maps: (N, widths[k], H / 2**k, W / 2**k) for k = 0, ..., 4."""
+    """Images (N, 1, *space) to one map a level: (N, levels[k], *space / 2**k)."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, dimensions: int, levels: Sequence[int]) -> None:
         super().__init__()
-        self.stem = TwoConv(2, 1, widths[0], _ACTIVATION, _NORM, bias=True)
-        self.levels = nn.ModuleList(Down(2, widths[k], widths[k + 1], _ACTIVATION, _NORM, bias=True) for k in range(4))
+        self.stem = TwoConv(dimensions, 1, levels[0], _ACTIVATION, _NORM, bias=True)
+        self.levels = nn.ModuleList(
+            Down(dimensions, levels[k], levels[k + 1], _ACTIVATION, _NORM, bias=True) for k in range(len(levels) - 1)
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = [self.stem(images)]
@@ -30,15 +32,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's five maps to one map (N, widths[5], H, W)."""
+    """The encoder's maps to one map (N, levels[0], *space)."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, dimensions: int, levels: Sequence[int]) -> None:
         super().__init__()
-        outputs = (*widths[3:0:-1], widths[5])
-        inputs = (widths[4], *outputs[:3])
         self.levels = nn.ModuleList(
-            UpCat(2, inputs[k], widths[3 - k], outputs[k], _ACTIVATION, _NORM, bias=True, halves=k < 3)
-            for k in range(4)
+            UpCat(dimensions, levels[k + 1], levels[k], levels[k], _ACTIVATION, _NORM, bias=True, halves=k > 0)
+            for k in reversed(range(len(levels) - 1))
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -49,46 +49,27 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """Slices (N, 1, H, W) to class scores (N, classes, H, W), before softmax."""
+    """Images (N, 1, *space) to class scores (N, classes, *space), before softmax.
 
-    def __init__(self, widths: Sequence[int], classes: int) -> None:
+    Args:
+        dimensions: of space, 2 or 3.
+        levels: channels of each level, from full resolution down.
+        classes: the background included.
+    """
+
+    def __init__(self, dimensions: int, levels: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.encoder = Encoder(widths)
-        self.decoder = Decoder(widths)
-        self.classifier = nn.Conv2d(widths[5], classes, kernel_size=1)
+        self.encoder = Encoder(dimensions, levels)
+        self.decoder = Decoder(dimensions, levels)
+        convolution = nn.Conv2d if dimensions == 2 else nn.Conv3d
+        self.classifier = convolution(levels[0], classes, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.decoder(self.encoder(images)))
 
 
-class SliceProjection(nn.Module):
-    """The encoder's deepest map (N, C, h, w) to one vector a slice, (N, channels)."""
-
-    def __init__(self, inputs: int, channels: int = 128) -> None:
-        super().__init__()
-        # Instance norm has set each channel's mean, so averaging comes after a layer that mixes the channels.
-        self.mix = nn.Sequential(nn.Conv2d(inputs, inputs, kernel_size=1), nn.ReLU())
-        self.project = nn.Linear(inputs, channels)
-
-    def forward(self, deepest: Tensor) -> Tensor:
-        return self.project(self.mix(deepest).mean((2, 3)))
-
-
-class PixelProjection(nn.Module):
-    """The decoder's map (N, C, H, W) to one vector a pixel, (N, channels, H, W), by 1x1 convolutions."""
-
-    def __init__(self, inputs: int, channels: int = 64) -> None:
-        super().__init__()
-        self.project = nn.Sequential(
-            nn.Conv2d(inputs, channels, kernel_size=1), nn.ReLU(), nn.Conv2d(channels, channels, kernel_size=1)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.project(features)
-
-
-def new_unet(widths: Sequence[int], classes: int, seed: int) -> UNet:
+def new_unet(dimensions: int, levels: Sequence[int], classes: int, seed: int) -> UNet:
     """A U-Net with the random initial weights of the seed; the random state of the caller is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet(widths, classes)
+        return UNet(dimensions, levels, classes)

@@ -1,12 +1,10 @@
-"""Typed options of the demo; every field is also an option of the command line."""
+"""Typed options of every command; each field is an option of the command line and a key of a config."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from semicl.errors import SemiclError
-
-DOWNSAMPLING = 16
-"""The U-Net halves a slice four times, so its sides must be multiples of this."""
 
 
 def _require(condition: bool, option: str, got: object, takes: str) -> None:
@@ -14,93 +12,431 @@ def _require(condition: bool, option: str, got: object, takes: str) -> None:
         raise SemiclError(f"--{option} takes {takes}, got {got}")
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast one stage trains.
+def _require_positive(options: object, *names: str) -> None:
+    for name in names:
+        _require(getattr(options, name) > 0, name, getattr(options, name), "a positive number")
 
-    Args:
-        steps: optimiser steps; the learning rate follows one cycle over them.
-        batch_size: slices in a batch.
-        learning_rate: highest learning rate of Adam.
-    """
 
-    steps: int = 100
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-
-    def __post_init__(self) -> None:
-        _require(self.steps >= 1, "*.steps", self.steps, "a number of 1 or more")
-        _require(self.batch_size >= 2, "*.batch_size", self.batch_size, "a number of 2 or more")
-        _require(self.learning_rate > 0, "*.learning_rate", self.learning_rate, "a positive number")
+# ---- data ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class DemoOptions:
-    """Everything the demo can be told.
+class SourceOptions:
+    """Where cases come from and where they are made ready.
 
     Args:
-        data: folder in the layout of the Medical Segmentation Decathlon, or "phantom" for synthetic volumes. Default:
-            the hippocampus cases in ../shared/data when they are there, else the phantom.
-        output: folder for checkpoints, picture and results.
-        seed: of the split, the networks, the augmentation and the phantom.
-        label_fraction: fraction of the training subjects whose labels may be used, in (0, 1]; rounded up.
-        slice_size: height and width of the slices in pixels; a multiple of 16.
-        widths: channels of the five levels of the U-Net and of its last layer.
-        global_contrast: schedule of stage 1.
-        local_contrast: schedule of stage 2.
-        segmentation: schedule of stage 3, the same for both starts.
-        global_temperature: temperature of the NT-Xent loss.
-        local_temperature: temperature of the local contrastive loss.
-        block_size: side in pixels of the blocks of the local contrastive loss.
-        validations: how often stage 3 looks at the validation volumes, evenly spread; divides its steps.
-        validation_volumes: at most so many validation volumes are used, to keep the demo short.
-        phantom_subjects: subjects of the phantom.
+        data: folder of cases: a Medical Segmentation Decathlon task (dataset.json), MMWHS (*_image.nii.gz), or plain
+            images/ and labels/; or "phantom" for synthetic volumes.
+        prepared: folder for splits and cache, read by every training command.
     """
 
     data: str | None = None
-    output: Path = Path("runs/demo")
+    prepared: Path = Path("prepared")
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How cases are made ready.
+
+    Args:
+        download: a Decathlon task to fetch first; it is put beside the folder given as prepared.
+        patch_size: two numbers: axial slices of this size; three: patches of (depth, height, width). Volumes that are
+            smaller are padded; slices that are larger are shrunk.
+        spacing: voxel size in mm, along right, anterior and superior, that volumes are resampled to; default: as is.
+        shares: training, validation and test subjects, as a proportion.
+        repeats: how many splits are made, each with another shuffle.
+        seed: of the splits and of the phantom.
+        scans_per_subject: cases whose number i gives the same ceil(i / scans_per_subject) are one subject. Default: 2
+            for the Decathlon's Hippocampus and for the phantom, else 1.
+        subject_pattern: regular expression whose first group, found in a case's name, names its subject.
+        classes: names of a plain folder's classes and their values in the label files; default: the values found.
+        leave_out_damaged: go on without the cases that have something wrong.
+        phantom_subjects: subjects of the phantom, two scans each.
+    """
+
+    download: Literal["hippocampus"] | None = None
+    patch_size: tuple[int, ...] = (64, 64)
+    spacing: tuple[float, float, float] | None = None
+    shares: tuple[int, int, int] = (3, 1, 1)
+    repeats: int = 4
     seed: int = 0
-    label_fraction: float = 0.05
-    slice_size: int = 64
-    widths: tuple[int, int, int, int, int, int] = (16, 32, 64, 128, 256, 16)
-    global_contrast: Schedule = field(default_factory=lambda: Schedule(150, 32, 1e-3))
-    local_contrast: Schedule = field(default_factory=lambda: Schedule(250, 4, 1e-3))
-    segmentation: Schedule = field(default_factory=lambda: Schedule(400, 8, 1e-3))
-    global_temperature: float = 0.5
-    local_temperature: float = 0.1
-    block_size: int = 16
-    validations: int = 4
-    validation_volumes: int = 10
+    scans_per_subject: int | None = None
+    subject_pattern: str | None = None
+    classes: dict[str, int] | None = None
+    leave_out_damaged: bool = False
     phantom_subjects: int = 40
 
     def __post_init__(self) -> None:
+        _require(
+            len(self.patch_size) in (2, 3) and min(self.patch_size) >= 1,
+            "patch_size",
+            list(self.patch_size),
+            "two or three numbers of 1 or more",
+        )
+        _require(min(self.shares) >= 1, "shares", list(self.shares), "three numbers of 1 or more")
+        if self.spacing is not None:
+            _require(min(self.spacing) > 0, "spacing", list(self.spacing), "three positive numbers")
+        if self.scans_per_subject is not None:
+            _require_positive(self, "scans_per_subject")
+        if self.classes is not None:
+            _require(
+                len(self.classes) > 0 and 0 not in self.classes.values(),
+                "classes",
+                self.classes,
+                "names of one or more values other than 0, which is the background",
+            )
+        _require_positive(self, "repeats", "phantom_subjects")
+
+
+# ---- what the stages share -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The U-Net. The defaults are the paper's widths and the authors' centre: 31.1 M parameters in two dimensions.
+
+    Args:
+        widths: channels of each level, from full resolution down; the last layer has as many as the first level.
+        centre: channels of one more level below; none without it.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    centre: int | None = 1024
+
+    def __post_init__(self) -> None:
+        _require(len(self.levels) >= 2, "network.widths", list(self.widths), "two levels or more, the centre included")
+        _require(min(self.levels) >= 1, "network.widths", list(self.widths), "numbers of 1 or more")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Channels of every level, the centre included."""
+        return self.widths if self.centre is None else (*self.widths, self.centre)
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What it runs on.
+
+    Args:
+        accelerator: "auto", "cpu", "gpu" or another of Lightning's.
+        devices: how many; more than one train together (DDP), each on a batch of its own.
+        precision: "32-true", or mixed: "bf16-mixed", "16-mixed" (GPU).
+        workers: processes that read the cache; 0 reads in the training process, enough for memory-mapped slices.
+        compile: compile the network with torch.compile.
+        deterministic: refuse operations whose result differs from run to run.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    workers: int = 0
+    compile: bool = False
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.devices >= 1, "machine.devices", self.devices, "a number of 1 or more")
+        _require(self.workers >= 0, "machine.workers", self.workers, "a number of 0 or more")
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """What all stages of an experiment must agree on.
+
+    Args:
+        label_fraction: fraction of the training subjects that have labels whose labels may be used, in (0, 1].
+        seed: of the initial weights, the order of the batches and the views.
+        transductive: let stages without labels see the images, never the labels, of the test volumes.
+        network: the U-Net.
+        machine: what it runs on.
+    """
+
+    label_fraction: float = 0.05
+    seed: int = 0
+    transductive: bool = False
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def __post_init__(self) -> None:
         _require(0 < self.label_fraction <= 1, "label_fraction", self.label_fraction, "a number in (0, 1]")
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """Where one stage reads and writes.
+
+    Args:
+        prepared: folder that `semicl prepare` wrote.
+        split: number of the split.
+        output: folder of this stage: model.ckpt, summary.json, logs.
+        start: checkpoint whose weights the network starts with; default: random weights of the seed.
+        resume: go on with an unfinished stage in the output folder.
+        overwrite: start anew although the output folder holds this stage already.
+    """
+
+    prepared: Path = Path("prepared")
+    split: int = 0
+    output: Path = Path("runs/stage")
+    start: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How long and how fast a stage trains, with Adam.
+
+    Args:
+        epochs: how often each slice or patch is seen.
+        batch_size: slices or patches in a batch, on each device.
+        learning_rate: of Adam; the highest one where it follows a cycle.
+        decay: "none", or "one-cycle" over all steps.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    decay: Literal["none", "one-cycle"] = "none"
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "epochs", "batch_size", "learning_rate")
+
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """How much the views of a slice or patch differ from it.
+
+    Args:
+        rotation: largest angle in degrees, about every axis of the patch.
+        shift: largest shift as a fraction of the size.
+        scale: smallest and largest magnification.
+        elastic: spread of a smooth random displacement, as a fraction of the size.
+        intensity: spread of gamma, brightness and contrast.
+        noise: standard deviation of Gaussian noise, where images lie in [0, 1].
+    """
+
+    rotation: float = 15.0
+    shift: float = 0.08
+    scale: tuple[float, float] = (0.85, 1.15)
+    elastic: float = 0.0
+    intensity: float = 0.25
+    noise: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("rotation", "shift", "elastic", "noise"):
+            _require(getattr(self, name) >= 0, f"augmentation.{name}", getattr(self, name), "a number of 0 or more")
+        _require(0 < self.scale[0] <= self.scale[1], "augmentation.scale", list(self.scale), "0 < low <= high")
+        _require(0 <= self.intensity < 1, "augmentation.intensity", self.intensity, "a number in [0, 1)")
+
+
+# ---- the stages ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GlobalContrastOptions:
+    """Stage 1, NT-Xent on the encoder. Defaults: DESIGN.md section 5, the authors' temperature and batch.
+
+    Args:
+        schedule: how long and how fast.
+        augmentation: of both views.
+        temperature: of NT-Xent.
+        channels: of the projected vectors.
+    """
+
+    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(70, 120, 1e-4))
+    augmentation: AugmentationOptions = field(
+        default_factory=lambda: AugmentationOptions(20.0, 0.1, (0.8, 1.2), 0.02, 0.4, 0.05)
+    )
+    temperature: float = 0.5
+    channels: int = 128
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "temperature", "channels")
         _require(
-            self.slice_size > 0 and self.slice_size % DOWNSAMPLING == 0,
-            "slice_size",
-            self.slice_size,
-            f"a positive multiple of {DOWNSAMPLING}",
-        )
-        _require(min(self.widths) >= 1, "widths", self.widths, "six numbers of 1 or more")
-        _require(self.block_size >= 1, "block_size", self.block_size, "a number of 1 or more")
-        for name in ("global_temperature", "local_temperature"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
-        _require(self.validation_volumes >= 1, "validation_volumes", self.validation_volumes, "a number of 1 or more")
-        _require(
-            self.validations >= 1 and self.segmentation.steps % self.validations == 0,
-            "validations",
-            self.validations,
-            f"a divisor of --segmentation.steps ({self.segmentation.steps})",
+            self.schedule.batch_size >= 2,
+            "schedule.batch_size",
+            self.schedule.batch_size,
+            "2 or more here: other slices of the batch are the negatives",
         )
 
 
-QUICK = DemoOptions(
-    widths=(8, 8, 16, 16, 32, 8),
-    global_contrast=Schedule(10, 16, 1e-3),
-    local_contrast=Schedule(10, 4, 1e-3),
-    segmentation=Schedule(30, 8, 2e-3),
-    validations=2,
-    validation_volumes=3,
-    phantom_subjects=15,
-)
-"""A few steps of a tiny network: shows that everything runs, trains nothing worth having."""
+@dataclass(frozen=True)
+class LocalLossOptions:
+    """The local contrastive loss.
+
+    Args:
+        supervised: attract the points of one class, on the labelled fraction; false: attract a point of one view and
+            the same point of the other, on all training images, without labels.
+        temperature: what similarities are divided by.
+        block_size: side of the blocks that contrast within themselves, in strided points; default: one block.
+        stride: take every n-th point of each axis.
+        scope: a block contrasts with the same block of the whole "batch", or with that of its own "image".
+        denominator: "all" points of the block but the anchor itself, or the "negatives" alone.
+    """
+
+    supervised: bool = True
+    temperature: float = 0.1
+    block_size: int | None = None
+    stride: int = 1
+    scope: Literal["batch", "image"] = "batch"
+    denominator: Literal["all", "negatives"] = "all"
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, "loss.temperature", self.temperature, "a positive number")
+        _require(self.stride >= 1, "loss.stride", self.stride, "a number of 1 or more")
+        _require(self.block_size is None or self.block_size >= 1, "loss.block_size", self.block_size, "1 or more")
+
+
+@dataclass(frozen=True)
+class LocalContrastOptions:
+    """Stage 2, local contrast. Defaults: DESIGN.md section 5, the authors' temperature and batch.
+
+    Args:
+        schedule: how long and how fast.
+        augmentation: of both views. The self-supervised form uses its intensities alone: a point must stay in place.
+        loss: the contrast.
+        channels: of the projected points.
+    """
+
+    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(70, 4, 1e-4))
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    loss: LocalLossOptions = field(default_factory=LocalLossOptions)
+    channels: int = 128
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "channels")
+
+
+@dataclass(frozen=True)
+class SegmentationOptions:
+    """Stage 3, cross entropy + Dice on the labelled fraction. Defaults: DESIGN.md section 5.
+
+    Args:
+        schedule: how long and how fast.
+        augmentation: of the training slices.
+        local_weight: what the supervised local contrastive term is multiplied by; 0 leaves it out.
+        loss: that term.
+        channels: of the projected points of that term.
+        mixup: alpha of Mixup's Beta(alpha, alpha); 0 mixes nothing.
+        validate_every: epochs between two looks at the validation volumes.
+        validation_volumes: at most so many of them are used; default: all.
+    """
+
+    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(120, 8, 1e-5))
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    local_weight: float = 0.0
+    loss: LocalLossOptions = field(default_factory=LocalLossOptions)
+    channels: int = 128
+    mixup: float = 0.0
+    validate_every: int = 1
+    validation_volumes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("local_weight", "mixup"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number of 0 or more")
+        _require_positive(self, "validate_every", "channels")
+        _require(
+            self.validate_every <= self.schedule.epochs,
+            "validate_every",
+            self.validate_every,
+            f"at most the number of epochs ({self.schedule.epochs}), or no checkpoint would be picked",
+        )
+        _require(self.loss.supervised, "loss.supervised", False, "true in this stage: its slices have labels")
+        if self.validation_volumes is not None:
+            _require_positive(self, "validation_volumes")
+
+
+# ---- the other commands ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """An experiment.
+
+    Args:
+        output: folder of the experiment; every stage has a folder of its own in it.
+        splits: numbers of the splits to run; results are their mean.
+        starts: what fine-tuning starts from: "random" weights, "global" contrast alone, or "pretrained": global, then
+            local contrast.
+        overwrite: start anew although the output folder holds an experiment already.
+    """
+
+    output: Path = Path("runs/experiment")
+    splits: tuple[int, ...] = (0,)
+    starts: tuple[Literal["random", "global", "pretrained"], ...] = ("random", "pretrained")
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(len(self.splits) > 0, "splits", list(self.splits), "one or more numbers of splits")
+        _require(len(self.starts) > 0, "starts", list(self.starts), "one or more of 'random', 'global', 'pretrained'")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is judged.
+
+    Args:
+        checkpoint: a model.ckpt of `semicl finetune`.
+        prepared: folder that `semicl prepare` wrote, where no data is given.
+        split: number of the split.
+        part: which part of the split.
+        data: any folder of labelled cases, in the layouts of `semicl prepare`, instead of a split.
+        output: folder for cases.csv and results.json.
+        machine: what it runs on.
+    """
+
+    checkpoint: Path
+    prepared: Path = Path("prepared")
+    split: int = 0
+    part: Literal["test", "validation"] = "test"
+    data: Path | None = None
+    output: Path = Path("runs/evaluation")
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is predicted.
+
+    Args:
+        checkpoint: a model.ckpt of `semicl finetune`.
+        input: a NIfTI file, or a folder of them.
+        output: folder for the label files, each named as its image.
+        machine: what it runs on.
+    """
+
+    checkpoint: Path
+    input: Path
+    output: Path = Path("predictions")
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Which pixels are drawn, and how.
+
+    Args:
+        checkpoint: the network after pre-training (or fine-tuning); the picture's other side is its random start.
+        prepared: folder that `semicl prepare` wrote.
+        split: number of the split, whose validation volumes are drawn.
+        method: "tsne" or "pca".
+        points: pixels of each class, at most.
+        volumes: validation volumes, at most.
+        seed: of the random start and of the choice of pixels.
+        output: the picture, a PNG file.
+        machine: what it runs on.
+    """
+
+    checkpoint: Path
+    prepared: Path = Path("prepared")
+    split: int = 0
+    method: Literal["tsne", "pca"] = "tsne"
+    points: int = 500
+    volumes: int = 10
+    seed: int = 0
+    output: Path = Path("runs/embedding.png")
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def __post_init__(self) -> None:
+        _require(self.points >= 2, "points", self.points, "a number of 2 or more")
+        _require_positive(self, "volumes")
+        _require(self.output.suffix == ".png", "output", self.output, "the name of a .png file")

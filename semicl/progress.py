@@ -7,10 +7,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from semicl.stages import VALIDATION_DICE
-
-WIDTH = 100
-"""Columns of a bar, so that bars line up and logs stay readable."""
+from semicl.console import WIDTH
+from semicl.stages import LOSS, VALIDATION_DICE
 
 
 class StageProgress(ProgressBar):
@@ -29,11 +27,20 @@ class StageProgress(ProgressBar):
         """Nothing to do: the bar exists only while a stage trains."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._bar = tqdm(total=trainer.max_steps, desc=self._title, unit="step", ncols=WIDTH, file=sys.stderr)
+        if trainer.is_global_zero:
+            self._bar = tqdm(
+                total=int(trainer.estimated_stepping_batches),
+                initial=trainer.global_step,
+                desc=self._title,
+                unit="step",
+                ncols=WIDTH,
+                file=sys.stderr,
+            )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        self._shown["loss"] = f"{float(outputs['loss']):.3f}"
-        self._advance(1)
+        if self._bar is not None:
+            self._shown[LOSS] = f"{float(outputs['loss']):.3f}"
+            self._advance(1)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._shown["Dice"] = f"{float(trainer.callback_metrics[VALIDATION_DICE]):.3f}"

@@ -1,53 +1,105 @@
 """Who is trained on, who is held out, and whose labels may be used."""
 
-import math
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
 
-SHARES = (3, 1, 1)
-"""Training : validation : test, the paper's split of the hippocampus cases."""
+PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Three sets of cases without a common subject.
+    """Three sets of cases without a common subject; the order of `training` is that in which labels are handed out."""
 
-    `labelled` is the part of `training` whose labels may be used; everything else in `training` is images only.
-    """
-
-    labelled: tuple[Case, ...]
     training: tuple[Case, ...]
     validation: tuple[Case, ...]
     test: tuple[Case, ...]
 
+    def labelled(self, label_fraction: float) -> tuple[Case, ...]:
+        """The training cases whose labels may be used.
 
-def split_by_subject(cases: Sequence[Case], label_fraction: float, seed: int) -> Split:
-    """Split cases 3:1:1 by subject and choose the labelled subjects, both by the seed.
+        The label fraction is defined here and nowhere else: of the training subjects that have a label, the first
+        round(label_fraction * their number), with all their labelled cases.
 
-    The label fraction is defined here and nowhere else: the cases of the first
-    ceil(label_fraction * training subjects) subjects of the shuffled training list.
+        Raises:
+            SemiclError: that is no subject.
+        """
+        subjects = list(dict.fromkeys(case.subject for case in self.training if case.label is not None))
+        number = int(label_fraction * len(subjects) + 0.5)
+        if number == 0:
+            raise SemiclError(
+                f"--label_fraction {label_fraction:g} of {len(subjects)} labelled training subjects yields no volume; "
+                + (f"give {0.5 / len(subjects):.2g} or more" if subjects else "add labels to the training cases")
+            )
+        chosen = set(subjects[:number])
+        return tuple(case for case in self.training if case.subject in chosen and case.label is not None)
+
+
+def make_split(cases: Sequence[Case], shares: Sequence[int], seed: int, repeat: int) -> Split:
+    """Split cases by subject; validation and test take subjects with labels, all others are trained on.
 
     Raises:
-        SemiclError: fewer subjects than shares.
+        SemiclError: fewer labelled subjects than shares.
     """
-    subjects = sorted({case.subject for case in cases})
-    if len(subjects) < sum(SHARES):
+    subjects = sorted({case.subject for case in cases if case.label is not None})
+    if len(subjects) < sum(shares):
         raise SemiclError(
-            f"{len(subjects)} subjects ({len(cases)} cases) are too few to split "
-            f"{':'.join(map(str, SHARES))}; give at least {sum(SHARES)} subjects"
+            f"{len(subjects)} labelled subjects ({sum(case.label is not None for case in cases)} labelled cases) are "
+            f"too few to split {':'.join(map(str, shares))}; give at least {sum(shares)} subjects or other --shares"
         )
-    shuffled = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
-    held_out = [len(subjects) * share // sum(SHARES) for share in SHARES[1:]]
-    validation, test, training = np.split(np.array(shuffled), np.cumsum(held_out))
-    labelled = training[: math.ceil(label_fraction * len(training))]
-    return Split(*(_of(cases, part) for part in (labelled, training, validation, test)))
+    shuffled = [subjects[i] for i in np.random.default_rng((seed, repeat)).permutation(len(subjects))]
+    ends = np.cumsum([len(subjects) * share // sum(shares) for share in shares[1:]])
+    validation, test, training = shuffled[: ends[0]], shuffled[ends[0] : ends[1]], shuffled[ends[1] :]
+    training += sorted({case.subject for case in cases} - set(subjects))
+    return Split(*(_of(cases, part) for part in (training, validation, test)))
 
 
-def _of(cases: Sequence[Case], subjects: np.ndarray) -> tuple[Case, ...]:
-    chosen = set(subjects.tolist())
-    return tuple(case for case in cases if case.subject in chosen)
+def split_json(split: Split, **origin: Any) -> dict[str, Any]:
+    """A split as JSON: for each part, the subjects in their order and the names of their cases."""
+    content: dict[str, Any] = dict(origin)
+    for part in PARTS:
+        content[part] = {}
+        for case in getattr(split, part):
+            content[part].setdefault(case.subject, []).append(case.name)
+    return content
+
+
+def read_split(path: Path, cases: Sequence[Case]) -> Split:
+    """A split that `split_json` described, or a person edited.
+
+    Raises:
+        SemiclError: no such file, not a split, an unknown case, a subject in two parts or an empty part.
+    """
+    by_name = {case.name: case for case in cases}
+    if not path.is_file():
+        raise SemiclError(f"{path}: no such split; run `semicl prepare`, or give a smaller --split")
+    try:
+        content = json.loads(path.read_text())
+        names = {part: [name for group in content[part].values() for name in group] for part in PARTS}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise SemiclError(
+            f"{path}: not a split ({type(error).__name__}: {error}); run `semicl prepare` again"
+        ) from error
+    unknown = [name for part in PARTS for name in names[part] if name not in by_name]
+    if unknown:
+        raise SemiclError(f"{path}: case {unknown[0]} is not in the prepared folder; run `semicl prepare` again")
+    split = Split(*(tuple(by_name[name] for name in names[part]) for part in PARTS))
+    owners: dict[str, str] = {}
+    for part in PARTS:
+        if not names[part]:
+            raise SemiclError(f"{path}: {part} is empty; every part needs a subject")
+        for case in getattr(split, part):
+            if owners.setdefault(case.subject, part) != part:
+                raise SemiclError(f"{path}: {case.subject} is in {owners[case.subject]} and {part}; keep it in one")
+    return split
+
+
+def _of(cases: Sequence[Case], subjects: Sequence[str]) -> tuple[Case, ...]:
+    return tuple(case for subject in subjects for case in cases if case.subject == subject)

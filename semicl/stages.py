@@ -2,86 +2,171 @@
 
 Source: Hu et al., MICCAI 2021: global contrast on the encoder, local contrast on encoder and decoder, then
 segmentation on the labels at hand.
+
+All that is random in a step (views, Mixup) follows from the seed, the number of the step and the process alone, so a
+stage that was killed and resumed goes the way of one that was not.
 """
 
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from monai.losses.dice import DiceCELoss
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
-from semicl.augment import ImageViews, LabelledViews
-from semicl.evaluate import predict, volume_dice
-from semicl.networks import Decoder, Encoder, PixelProjection, SliceProjection, UNet
-from semicl.options import Schedule
-from semicl.volumes import LabelledVolume
-from semicl_kernels import local_contrastive_loss, nt_xent_loss
+from semicl.augment import ImageViews, Intensities, LabelledViews
+from semicl.inference import class_probabilities
+from semicl.metrics import dice_per_class
+from semicl.mixup import Mix, mixed
+from semicl.model_card import KEY, ModelCard
+from semicl.networks import Decoder, Encoder, UNet
+from semicl.options import (
+    GlobalContrastOptions,
+    LocalContrastOptions,
+    LocalLossOptions,
+    ScheduleOptions,
+    SegmentationOptions,
+)
+from semicl.pieces import LabelledVolume
+from semicl.projections import ImageProjection, PointProjection
+from semicl_kernels import LocalContrastiveLoss, NTXentLoss
 
 VALIDATION_DICE = "validation_dice"
+LOSS = "loss"
 
 
 class Stage(pl.LightningModule):
-    """What the stages share: Adam under a one-cycle learning rate."""
+    """What the stages share: their schedule, their seed, and the card in their checkpoints."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: ScheduleOptions, card: ModelCard, seed: int) -> None:
         super().__init__()
         self.schedule = schedule
+        self.card = card
+        self.seed = seed
+
+    def views(self, batch: Any) -> Any:
+        """What `training_step` gets of a batch, made on its device, in full precision."""
+        raise NotImplementedError
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if not self.trainer.training:
+            return batch
+        key = (self.seed, self.global_step, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        return self.views(batch)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.schedule.learning_rate)
+        if self.schedule.decay == "none":
+            return optimizer
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.schedule.learning_rate, total_steps=self.schedule.steps
+            optimizer, max_lr=self.schedule.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = self.card.to_dict()
+
+    def compile_network(self) -> None:
+        """Let torch.compile have the network; the names of its tensors stay."""
+        for module in self.modules():
+            if isinstance(module, (Encoder, Decoder)):
+                module.compile()
+
+    def logged(self, loss: Tensor) -> Tensor:
+        """The loss, after a note of it in the logs."""
+        self.log(LOSS, loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        return loss
+
 
 class GlobalContrast(Stage):
-    """Stage 1: two views of a slice attract, views of different slices repel (NT-Xent, SimCLR). No labels."""
+    """Stage 1: two views of a slice attract, views of different slices repel (NT-Xent, SimCLR). No labels.
 
-    def __init__(self, encoder: Encoder, projection: SliceProjection, temperature: float, schedule: Schedule) -> None:
-        super().__init__(schedule)
-        self.encoder = encoder
-        self.projection = projection
-        self.temperature = temperature
-        self.views = ImageViews()
+    Trained on several devices, the negatives are the slices of all of them.
+    """
 
-    def training_step(self, batch: list[Tensor]) -> Tensor:
-        (images,) = batch
-        views = torch.cat([self.views(images), self.views(images)])
+    def __init__(self, network: UNet, options: GlobalContrastOptions, card: ModelCard, seed: int) -> None:
+        super().__init__(options.schedule, card, seed)
+        self.encoder = network.encoder
+        self.projection = ImageProjection(len(card.grid.patch_size), card.levels[-1], options.channels)
+        self._loss = NTXentLoss(temperature=options.temperature)
+        self._view = ImageViews(options.augmentation)
+
+    def views(self, batch: Tensor) -> Tensor:
+        """Two independent views (2N, 1, *space) of images (N, 1, *space)."""
+        return torch.cat([self._view(batch), self._view(batch)])
+
+    def training_step(self, views: Tensor) -> Tensor:
         z1, z2 = self.projection(self.encoder(views)[-1]).chunk(2)
-        return nt_xent_loss(z1, z2, temperature=self.temperature)
+        if self.trainer.world_size > 1:
+            z1, z2 = self._everyones(z1), self._everyones(z2)
+        return self.logged(self._loss(z1, z2))
+
+    def _everyones(self, vectors: Tensor) -> Tensor:
+        """The vectors (N, channels) of every process, with gradients, one after the other."""
+        gathered = self.all_gather(vectors, sync_grads=True)
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1)
 
 
-class LocalContrast(Stage):
-    """Stage 2: pixels of one class attract, within a block, across the slices of the batch and their two views."""
+def local_contrast(options: LocalLossOptions) -> LocalContrastiveLoss:
+    """The loss that the options describe."""
+    return LocalContrastiveLoss(
+        temperature=options.temperature,
+        stride=options.stride,
+        block_size=options.block_size,
+        scope=options.scope,
+        denominator=options.denominator,
+    )
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        decoder: Decoder,
-        projection: PixelProjection,
-        temperature: float,
-        block_size: int,
-        schedule: Schedule,
-    ) -> None:
-        super().__init__(schedule)
-        self.encoder = encoder
-        self.decoder = decoder
-        self.projection = projection
-        self.temperature = temperature
-        self.block_size = block_size
-        self.views = LabelledViews()
 
-    def training_step(self, batch: list[Tensor]) -> Tensor:
-        images, labels = zip(self.views(*batch), self.views(*batch), strict=True)
-        features = self.projection(self.decoder(self.encoder(torch.cat(images))))
-        return local_contrastive_loss(
-            torch.stack(features.chunk(2), dim=1),
-            torch.stack(labels, dim=1),
-            temperature=self.temperature,
-            block_size=self.block_size,
-        )
+class _LocalContrast(Stage):
+    """Stage 2: encoder, decoder and a projection of every point. On several devices each contrasts its own batch."""
+
+    def __init__(self, network: UNet, options: LocalContrastOptions, card: ModelCard, seed: int) -> None:
+        super().__init__(options.schedule, card, seed)
+        self.encoder = network.encoder
+        self.decoder = network.decoder
+        self.projection = PointProjection(len(card.grid.patch_size), card.levels[0], options.channels)
+        self._loss = local_contrast(options.loss)
+
+    def features(self, views: Tensor) -> Tensor:
+        """Projected points (N, 2, channels, *space) of two views (2N, 1, *space), the first views first."""
+        return torch.stack(self.projection(self.decoder(self.encoder(views))).chunk(2), dim=1)
+
+
+class SupervisedLocalContrast(_LocalContrast):
+    """Points of one class attract, within a block, across the slices of the batch and their two views."""
+
+    def __init__(self, network: UNet, options: LocalContrastOptions, card: ModelCard, seed: int) -> None:
+        super().__init__(network, options, card, seed)
+        self._view = LabelledViews(options.augmentation)
+
+    def views(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Two independent views (2N, 1, *space) of images (N, 1, *space), with their labels (N, 2, *space)."""
+        images, labels = zip(self._view(*batch), self._view(*batch), strict=True)
+        return torch.cat(images), torch.stack(labels, dim=1)
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        views, labels = batch
+        return self.logged(self._loss(self.features(views), labels))
+
+
+class SelfSupervisedLocalContrast(_LocalContrast):
+    """A point and the same point of the other view attract. Views differ in intensity alone, so that points stay."""
+
+    def __init__(self, network: UNet, options: LocalContrastOptions, card: ModelCard, seed: int) -> None:
+        super().__init__(network, options, card, seed)
+        self._view = Intensities(options.augmentation)
+
+    def views(self, batch: Tensor) -> Tensor:
+        """Two independent views (2N, 1, *space) of images (N, 1, *space)."""
+        return torch.cat([self._view(batch), self._view(batch)])
+
+    def training_step(self, views: Tensor) -> Tensor:
+        return self.logged(self._loss(self.features(views), None))
 
 
 class Segmentation(Stage):
@@ -90,20 +175,49 @@ class Segmentation(Stage):
     `history` holds what each validation found: after how many steps, and the Dice.
     """
 
-    def __init__(self, network: UNet, schedule: Schedule) -> None:
-        super().__init__(schedule)
+    def __init__(self, network: UNet, options: SegmentationOptions, card: ModelCard, seed: int) -> None:
+        super().__init__(options.schedule, card, seed)
         self.network = network
-        self.loss = DiceCELoss(to_onehot_y=True, softmax=True)
-        self.views = LabelledViews()
+        self.local_weight = options.local_weight
+        self.mixup = options.mixup
+        self.projection: nn.Module = nn.Identity()
+        if options.local_weight > 0:
+            self.projection = PointProjection(len(card.grid.patch_size), card.levels[0], options.channels)
+        self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
+        self._local_loss = local_contrast(options.loss)
+        self._view = LabelledViews(options.augmentation)
+        self._dice = MeanMetric()
         self.history: list[tuple[int, float]] = []
 
-    def training_step(self, batch: list[Tensor]) -> Tensor:
-        images, labels = self.views(*batch)
-        return self.loss(self.network(images), labels[:, None])
+    def views(self, batch: tuple[Tensor, Tensor]) -> Mix:
+        """A view of images (N, 1, *space) and their labels (N, *space), mixed where Mixup is asked for."""
+        images, labels = self._view(*batch)
+        return mixed(images, labels, self.mixup)
 
-    def validation_step(self, volume: LabelledVolume) -> None:
-        dice = volume_dice(predict(self.network, volume.image), volume.label, self.network.classifier.out_channels)
-        self.log(VALIDATION_DICE, dice.mean(), batch_size=1)
+    def training_step(self, mix: Mix) -> Tensor:
+        features = self.network.decoder(self.network.encoder(mix.images))
+        scores = self.network.classifier(features)
+        loss = mix.loss(lambda labels: self._loss(scores, labels[:, None]))
+        if self.local_weight > 0:
+            points = self.projection(features)[:, None]
+            loss = loss + self.local_weight * mix.loss(lambda labels: self._local_loss(points, labels[:, None]))
+        return self.logged(loss)
+
+    def validation_step(self, volume: LabelledVolume) -> Tensor:
+        probabilities = class_probabilities(self.network, volume.image, self.card.grid.patch_size)
+        prediction = probabilities.argmax(0).cpu()
+        self._dice.update(dice_per_class(prediction, volume.label.cpu(), len(self.card.classes)).mean().to(self.device))
+        return prediction
 
     def on_validation_epoch_end(self) -> None:
-        self.history.append((self.global_step, float(self.trainer.callback_metrics[VALIDATION_DICE])))
+        dice = float(self._dice.compute())
+        self._dice.reset()
+        self.log(VALIDATION_DICE, dice, sync_dist=True)
+        self.history.append((self.global_step, dice))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["history"])

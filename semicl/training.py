@@ -1,79 +1,171 @@
-"""Running a stage with Lightning and keeping its weights."""
+"""Running a stage with Lightning: batches, checkpoints, logs, progress, resumption, and what it cost."""
 
 import logging
+import time
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.profilers import SimpleProfiler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from semicl.checkpoints import AtomicCheckpointIO
-from semicl.options import Schedule
+from semicl.options import MachineOptions
+from semicl.pictures import ValidationPictures
+from semicl.pieces import ImagePieces, LabelledPieces, Volumes
 from semicl.progress import StageProgress
+from semicl.stage_folder import StageFolder
 from semicl.stages import VALIDATION_DICE, Segmentation, Stage
-from semicl.volumes import LabelledVolume
 
 QUIETED = (
-    ".*does not have many workers.*",  # the slices are in memory: worker processes would only add copies
-    ".*Checkpoint directory .* exists and is not empty.*",  # a second run replaces the first one's files
+    ".*does not have many workers.*",  # mapped slices are at hand: worker processes would only add copies
+    ".*Checkpoint directory .* exists and is not empty.*",  # semicl.stage_folder decides what may be there
     ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
+    ".*Experiment logs directory .* exists.*",
+    ".*smaller than the logging interval.*",
+    ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",  # the first steps of 16-bit precision find its scale
 )
 
 
-def pretrain(stage: Stage, slices: TensorDataset, checkpoint: Path, title: str) -> None:
-    """Train a contrastive stage to the end of its schedule and write its last weights."""
-    trainer = _trainer(stage.schedule, [StageProgress(title)], enable_checkpointing=False)
-    trainer.fit(stage, _batches(slices, stage.schedule))
-    trainer.save_checkpoint(checkpoint, weights_only=True)
+class Measured(SimpleProfiler):
+    """Lightning's profiler, asked for two numbers."""
+
+    def seconds(self, action: str) -> float:
+        """Time spent in all actions whose name holds this word."""
+        return sum(sum(times) for name, times in self.recorded_durations.items() if action in name)
 
 
-def finetune(
-    stage: Segmentation,
-    slices: TensorDataset,
-    validation: Sequence[LabelledVolume],
-    validations: int,
-    checkpoint: Path,
+def train(
+    stage: Stage,
+    pieces: ImagePieces | LabelledPieces,
+    folder: StageFolder,
+    machine: MachineOptions,
     title: str,
-) -> None:
-    """Train the segmentation stage and write the weights with the best Dice on the validation volumes."""
+) -> dict[str, Any]:
+    """Train a contrastive stage to the end of its schedule and write its last weights.
+
+    It goes on from `last.ckpt` where the folder holds one.
+
+    Returns:
+        What it cost: seconds, images a second, the share of time spent waiting for data.
+    """
+    trainer, measured = _trainer(stage, folder, machine, [StageProgress(title)])
+    start = time.perf_counter()
+    _fit(trainer, stage, folder, _batches(pieces, stage, trainer, machine))
+    trainer.save_checkpoint(folder.model, weights_only=True)
+    return _cost(stage, trainer, measured, start)
+
+
+def train_with_validation(
+    stage: Segmentation,
+    pieces: LabelledPieces,
+    validation: Volumes,
+    validate_every: int,
+    folder: StageFolder,
+    machine: MachineOptions,
+    title: str,
+) -> dict[str, Any]:
+    """Train the segmentation stage and write the weights with the best Dice on the validation volumes.
+
+    Returns:
+        As `train`, and the best validation Dice.
+    """
     best = ModelCheckpoint(
-        dirpath=checkpoint.parent,
-        filename=checkpoint.stem,
+        dirpath=folder.path,
+        filename=folder.model.stem,
         monitor=VALIDATION_DICE,
         mode="max",
         save_weights_only=True,
         enable_version_counter=False,
     )
-    steps = stage.schedule.steps
-    trainer = _trainer(stage.schedule, [StageProgress(title), best], val_check_interval=steps // validations)
-    volumes: DataLoader[LabelledVolume] = DataLoader(validation, batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(stage, _batches(slices, stage.schedule), volumes)
+    callbacks = [StageProgress(title), ValidationPictures(), best]
+    trainer, measured = _trainer(stage, folder, machine, callbacks, check_val_every_n_epoch=validate_every)
+    own = Subset(validation, range(trainer.global_rank, len(validation), trainer.world_size))
+    volumes: DataLoader[Any] = DataLoader(own, batch_size=None)
+    start = time.perf_counter()
+    _fit(trainer, stage, folder, _batches(pieces, stage, trainer, machine), volumes)
+    return _cost(stage, trainer, measured, start) | {"best validation Dice": max(dice for _, dice in stage.history)}
 
 
-def _trainer(schedule: Schedule, callbacks: list[Callback], **options: Any) -> pl.Trainer:
+def _trainer(
+    stage: Stage, folder: StageFolder, machine: MachineOptions, callbacks: list[Callback], **options: Any
+) -> tuple[pl.Trainer, Measured]:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for harmless in QUIETED:
         warnings.filterwarnings("ignore", message=harmless)
-    return pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=schedule.steps,
-        max_epochs=1,
-        logger=False,
+    measured = Measured()
+    last = ModelCheckpoint(
+        dirpath=folder.path,
+        filename=folder.last.stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    trainer = pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        strategy="ddp" if machine.devices > 1 else "auto",
+        precision=machine.precision,
+        deterministic=machine.deterministic,
+        max_epochs=stage.schedule.epochs,
+        logger=[TensorBoardLogger(folder.logs, name="tensorboard"), CSVLogger(folder.logs, name="csv")],
+        log_every_n_steps=1,
+        profiler=measured,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=callbacks,
+        use_distributed_sampler=False,
+        callbacks=[*callbacks, last],
         plugins=[AtomicCheckpointIO()],
         **options,
     )
+    if machine.compile:
+        stage.compile_network()
+    return trainer, measured
 
 
-def _batches(slices: TensorDataset, schedule: Schedule) -> DataLoader[Any]:
-    """The whole stage as one epoch: every slice is seen once before any is seen again."""
-    sampler = RandomSampler(slices, num_samples=schedule.steps * schedule.batch_size)
-    return DataLoader(slices, batch_size=schedule.batch_size, sampler=sampler, generator=torch.Generator())
+def _fit(
+    trainer: pl.Trainer,
+    stage: Stage,
+    folder: StageFolder,
+    batches: DataLoader[Any],
+    validation: DataLoader[Any] | None = None,
+) -> None:
+    resumed = folder.last if folder.last.is_file() else None
+    trainer.fit(stage, batches, validation, ckpt_path=resumed)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _batches(pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: MachineOptions) -> DataLoader[Any]:
+    """Batches whose order follows from the seed and the epoch alone; each device gets pieces of its own."""
+    size = stage.schedule.batch_size
+    count = len(pieces) // trainer.world_size  # type: ignore[arg-type]
+    sampler: DistributedSampler[Any] = DistributedSampler(
+        pieces, trainer.world_size, trainer.global_rank, shuffle=True, seed=stage.seed
+    )
+    return DataLoader(
+        pieces,
+        batch_size=size,
+        sampler=sampler,
+        drop_last=count > size,  # a last batch of few would have few negatives
+        num_workers=machine.workers,
+        persistent_workers=machine.workers > 0,
+        pin_memory=trainer.strategy.root_device.type == "cuda",
+        generator=torch.Generator(),  # of the workers' seeds, so that the global random state is left alone
+    )
+
+
+def _cost(stage: Stage, trainer: pl.Trainer, measured: Measured, start: float) -> dict[str, Any]:
+    waiting = measured.seconds("train_dataloader_next")
+    working = measured.seconds("run_training_batch")
+    steps = len(measured.recorded_durations.get("run_training_batch", ()))
+    images = steps * stage.schedule.batch_size * trainer.world_size
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "steps": trainer.global_step,
+        "images a second": round(images / max(waiting + working, 1e-9), 1),
+        "share of time waiting for data": round(waiting / max(waiting + working, 1e-9), 4),
+    }

@@ -1,65 +1,137 @@
-"""From NIfTI files to stacks of square slices."""
+"""From a NIfTI file to the network's grid, and from there back to the file's own geometry.
 
+On the grid the axes run superior, right, anterior, so the first one numbers axial slices. A patch size of two numbers
+makes slices: larger ones are shrunk in their proportions, then all are padded. Three numbers make patches: volumes are
+padded to hold one. Labels go the way of their image, by nearest neighbour, so that no class is invented.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
-from monai.transforms.croppad.array import ResizeWithPadOrCrop
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
+from monai.transforms.croppad.array import SpatialPad
 from monai.transforms.intensity.array import ScaleIntensityRangePercentiles
 from monai.transforms.io.array import LoadImage
-from monai.transforms.spatial.array import Orientation, Resize
+from monai.transforms.spatial.array import Orientation, Resize, Spacing
+from monai.transforms.utils import convert_applied_interp_mode
 from torch import Tensor
 
-from semicl.cases import UNREADABLE, Case
+from semicl.checks import UNREADABLE
 from semicl.errors import SemiclError
 
 
-class LabelledVolume(NamedTuple):
-    """A volume as a stack of D axial slices: image (D, 1, S, S) float32 in [0, 1], label (D, S, S) int64."""
+@dataclass(frozen=True)
+class Grid:
+    """What the network sees.
 
-    name: str
+    Args:
+        patch_size: (height, width) of a slice, or (depth, height, width) of a patch.
+        spacing: voxel size in mm along right, anterior and superior; None leaves it as it is.
+    """
+
+    patch_size: tuple[int, ...]
+    spacing: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class GriddedImage:
+    """An image on the grid that knows the way back to its file.
+
+    Args:
+        image: (depth, height, width) float32 in [0, 1].
+        steps: the transforms from the file's array to the grid.
+        placed: MONAI's tensor with its record of those steps.
+    """
+
     image: Tensor
-    label: Tensor
+    steps: Compose
+    placed: MetaTensor
+
+    def to_file(self, probabilities: Tensor) -> Tensor:
+        """Class probabilities (C, depth, height, width) to class numbers (X, Y, Z) int64 on the file's own array.
+
+        Where the grid has another resolution the probabilities are interpolated, and the likeliest class taken after.
+        """
+        back = MetaTensor(probabilities.cpu().permute(0, 2, 3, 1).contiguous(), meta=dict(self.placed.meta))
+        back.applied_operations = [_interpolating(step) for step in self.placed.applied_operations]
+        return torch.as_tensor(self.steps.inverse(back).argmax(0))
 
 
-def read_image(case: Case, slice_size: int) -> Tensor:
-    """The slices of a case's image, (D, 1, S, S) float32 in [0, 1]; the label file is not opened.
+def read_image(path: Path, grid: Grid) -> GriddedImage:
+    """An image on the grid; its label file is not opened.
 
     Intensities are scaled per volume, from its 0.5th to its 99.5th percentile, because scanners agree on no unit.
+
+    Raises:
+        SemiclError: the file is not readable.
     """
     scale = ScaleIntensityRangePercentiles(lower=0.5, upper=99.5, b_min=0.0, b_max=1.0, clip=True)
-    volume = torch.as_tensor(scale(_load(case.image)))
-    return _slices(_fit(volume, slice_size, "area")).float()
+    volume: Any = scale(_load(path))
+    steps = _steps(volume, grid, resize_mode="area", spacing_mode="bilinear")
+    placed = steps(volume)
+    return GriddedImage(_depth_first(placed), steps, placed)
 
 
-def read_label(case: Case, slice_size: int) -> Tensor:
-    """The slices of a case's label, (D, S, S) int64, on the grid of `read_image`; values are never interpolated."""
-    return _slices(_fit(_load(case.label), slice_size, "nearest-exact")).squeeze(1).long()
+def read_label(path: Path, grid: Grid, values: Sequence[int]) -> Tensor:
+    """A label file on the grid, (depth, height, width) uint8: class number k where the file holds values[k].
+
+    Raises:
+        SemiclError: the file is not readable.
+    """
+    volume = _load(path)
+    label = _depth_first(_steps(volume, grid, resize_mode="nearest-exact", spacing_mode="nearest")(volume))
+    return class_numbers(label, values)
 
 
-def read_volume(case: Case, slice_size: int) -> LabelledVolume:
-    """Image and label of a case."""
-    return LabelledVolume(case.name, read_image(case, slice_size), read_label(case, slice_size))
+def class_numbers(label: Tensor, values: Sequence[int]) -> Tensor:
+    """Class number k (uint8) where a label map holds values[k]; 0 where it holds none of them."""
+    numbers = torch.zeros(label.shape, dtype=torch.uint8)
+    for number, value in enumerate(values):
+        numbers[label == value] = number
+    return numbers
 
 
-def _load(path: Path) -> Tensor:
-    """A volume (1, H, W, D) with its axes along right, anterior and superior."""
+def voxel_size(affine: np.ndarray) -> tuple[float, ...]:
+    """Millimetres along each axis of a file's array."""
+    return tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+
+
+def _load(path: Path) -> MetaTensor:
+    """A volume (1, X, Y, Z) float32 as the file has it."""
     try:
-        volume = LoadImage(reader="NibabelReader", ensure_channel_first=True)(path.as_posix())
+        return LoadImage(reader="NibabelReader", ensure_channel_first=True)(path.as_posix())
     except (RuntimeError, *UNREADABLE) as error:  # MONAI's RuntimeError holds the tracebacks of every reader it tried
         raise SemiclError(f"{path}: not readable as NIfTI; copy or download the file again") from error
-    return Orientation(axcodes="RAS", labels=None)(volume)
 
 
-def _fit(volume: Tensor, slice_size: int, mode: str) -> Tensor:
-    """Shrink slices that are larger than the square, keeping their proportions, then pad all to it."""
-    height, width, depth = volume.shape[1:]
-    if max(height, width) > slice_size:
-        scale = slice_size / max(height, width)
-        volume = Resize((max(1, round(height * scale)), max(1, round(width * scale)), depth), mode=mode)(volume)
-    return ResizeWithPadOrCrop((slice_size, slice_size, depth))(volume)
+def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) -> Compose:
+    """The transforms that this volume needs, each of which MONAI can invert."""
+    steps: list[Any] = [Orientation(axcodes="RAS", labels=None)]
+    if grid.spacing is not None:
+        steps.append(Spacing(pixdim=grid.spacing, mode=spacing_mode, padding_mode="border"))
+    right, anterior, superior = Compose(steps)(volume).shape[1:]
+    if len(grid.patch_size) == 3:
+        depth, height, width = grid.patch_size
+        return Compose([*steps, SpatialPad((height, width, depth))])
+    height, width = grid.patch_size
+    scale = min(1.0, height / right, width / anterior)
+    if scale < 1:
+        shrunk = (max(1, round(right * scale)), max(1, round(anterior * scale)), superior)
+        steps.append(Resize(shrunk, mode=resize_mode))
+    return Compose([*steps, SpatialPad((height, width, superior))])
 
 
-def _slices(volume: Tensor) -> Tensor:
-    """(1, H, W, D) to (D, 1, H, W), without MONAI's metadata, which the stages do not need."""
-    return torch.as_tensor(volume.numpy()).permute(3, 0, 1, 2).contiguous()
+def _depth_first(placed: MetaTensor) -> Tensor:
+    """(1, right, anterior, superior) to (superior, right, anterior), a plain float32 tensor."""
+    return torch.as_tensor(placed.numpy())[0].permute(2, 0, 1).float().contiguous()
+
+
+def _interpolating(step: dict[str, Any]) -> dict[str, Any]:
+    """MONAI's record of a step, to be undone by linear interpolation, which its two resamplers name differently."""
+    mode = "trilinear" if step["class"] == Resize.__name__ else "bilinear"
+    return dict(convert_applied_interp_mode(step, mode=mode, align_corners=False))

@@ -18,7 +18,7 @@ def test_every_python_example_runs(capsys):
 
 def test_every_file_it_names_exists():
     names = re.findall(r"`((?:benchmarks|csrc|semicl|semicl_kernels|tests)/[\w./]*)`", README)
-    names += re.findall(r"\]\((benchmarks/[\w./]+)\)", README)
+    names += re.findall(r"\]\(((?:benchmarks|docs)/[\w./-]+)\)", README)
     assert len(names) > 5
     for name in names:
         assert (Path(__file__).parents[1] / name).exists(), name

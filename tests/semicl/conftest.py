@@ -1,7 +1,7 @@
 """Folders of cases to read: a small phantom, written once, and the real cases where they are at hand."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel
@@ -11,10 +11,21 @@ import torch
 from numpy.typing import ArrayLike
 
 from semicl.cases import Case
-from semicl.phantom import write_phantom
+from semicl.cli import main
+from semicl.commands.prepare import prepare
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
+from semicl.options import PrepareOptions, SourceOptions
+from semicl.phantom import CLASSES, write_phantom
+from semicl.prepared import Prepared
+from semicl.volumes import Grid
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUBJECTS = 10
+PATCH_SIZE = (32, 32)
+LEVELS = (4, 6, 8)
+TINY = ("--network.widths", "[4,6,8]", "--network.centre", "null", "--channels", "8")
+"""Options of a network that trains in a second."""
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +42,41 @@ def own_phantom(phantom: Path, tmp_path: Path) -> Path:
     return shutil.copytree(phantom, tmp_path / "phantom")
 
 
+@pytest.fixture(scope="session")
+def prepared(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The phantom made ready as slices of 32 x 32, not to be changed."""
+    folder = tmp_path_factory.mktemp("prepared") / "phantom"
+    return prepare(SourceOptions(str(phantom), folder), PrepareOptions(patch_size=PATCH_SIZE, repeats=2))
+
+
+@pytest.fixture
+def own_prepared(prepared: Prepared, tmp_path: Path) -> Path:
+    """A copy of the prepared folder that the test may damage."""
+    return shutil.copytree(prepared.folder, tmp_path / "prepared")
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    """The card of a tiny network for the phantom's classes."""
+    return ModelCard("finetune", LEVELS, {name: value for value, name in enumerate(CLASSES)}, Grid(PATCH_SIZE))
+
+
+@pytest.fixture
+def network(card: ModelCard) -> UNet:
+    """A tiny network with random weights."""
+    return card.new_network(seed=0)
+
+
+@pytest.fixture
+def checkpoint(card: ModelCard, network: UNet, tmp_path: Path) -> Path:
+    """A checkpoint of the tiny network, as fine-tuning leaves it."""
+    path = tmp_path / "finetune" / "model.ckpt"
+    path.parent.mkdir()
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "semicl": card.to_dict()}, path)
+    return path
+
+
 @pytest.fixture
 def hippocampus() -> Path:
     """The real cases beside the repository."""
@@ -40,17 +86,57 @@ def hippocampus() -> Path:
     return folder
 
 
+def run_command(*words: object) -> int:
+    """Run a command in this process; returns the exit code."""
+    return main([str(word) for word in words])
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 1) -> str:
+    """Run a command that must fail with one line of error, the last one written; return it."""
+    assert run_command(*words) == code
+    written = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert [line for line in written if "Traceback" in line] == []
+    (line,) = [line for line in written if line.startswith("error: ")]
+    assert line == written[-1]
+    return line
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint."""
+    return dict(torch.load(path, weights_only=True)["state_dict"])
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two checkpoints hold the same tensors, bit for bit."""
+    one, other = weights(first), weights(second)
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def write_nifti(path: Path, volume: ArrayLike, affine: ArrayLike | None = None) -> Path:
+    """Write a volume of any shape."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(volume), np.eye(4) if affine is None else affine), path)
+    return path
+
+
 def write_case(folder: Path, image: ArrayLike, label: ArrayLike, affine: ArrayLike | None = None) -> Case:
     """Write one image and label pair, of any shapes."""
-    case = Case("case_1", "subject 1", folder / "image.nii.gz", folder / "label.nii.gz")
-    for path, volume in ((case.image, image), (case.label, label)):
-        nibabel.save(nibabel.Nifti1Image(np.asarray(volume), np.eye(4) if affine is None else affine), path)
-    return case
+    files = (
+        write_nifti(folder / f"{kind}.nii.gz", volume, affine)
+        for kind, volume in zip(("image", "label"), (image, label), strict=True)
+    )
+    return Case("case_1", "subject 1", *files)
 
 
 def cut_off(path: Path) -> None:
     """Leave a file with a good header and half of its data."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def one_schedule(epochs: int = 1, batch_size: int = 16, learning_rate: float = 1e-3) -> Sequence[str]:
+    """Options of a schedule."""
+    words = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    return [word for name, value in words.items() for word in (f"--schedule.{name}", str(value))]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,36 +1,67 @@
-"""Cases are found and grouped by subject, and damage is named before training."""
+"""Cases are found in all three layouts."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 
-from semicl.cases import Case, check_case, find_cases, subject_of
+from semicl.cases import MMWHS_CLASSES, find_cases
 from semicl.errors import SemiclError
-from tests.semicl.conftest import cut_off, write_case
+from semicl.subjects import subject_rule
+from tests.semicl.conftest import write_nifti
+
+VOLUME = [[[0.0, 1.0]]]
 
 
-@pytest.mark.parametrize(
-    ("name", "same_as"), [("hippocampus_003", "hippocampus_004"), ("hippocampus_367", "hippocampus_368")]
-)
-def test_an_odd_case_and_the_next_are_one_subject(name: str, same_as: str) -> None:
-    assert subject_of(name) == subject_of(same_as)
-
-
-@pytest.mark.parametrize(("name", "other"), [("hippocampus_004", "hippocampus_005"), ("left", "right")])
-def test_other_cases_are_other_subjects(name: str, other: str) -> None:
-    assert subject_of(name) != subject_of(other)
+def test_decathlon(phantom: Path) -> None:
+    folder = find_cases(phantom, subject_rule)
+    assert folder.name == "Phantom"
+    assert folder.classes == {"background": 0, "large organ": 1, "small organ": 2, "paired organ": 3}
+    assert len(folder.cases) == 20
+    assert len({case.subject for case in folder.cases}) == 10
 
 
 def test_real_cases(hippocampus: Path) -> None:
-    folder = find_cases(hippocampus)
-    assert folder.classes == ("background", "Anterior", "Posterior")
+    folder = find_cases(hippocampus, subject_rule)
+    assert folder.classes == {"background": 0, "Anterior": 1, "Posterior": 2}
     assert len(folder.cases) == 200
     assert len({case.subject for case in folder.cases}) == 132
-    check_case(folder.cases[0], len(folder.classes))
+
+
+def test_mmwhs(tmp_path: Path) -> None:
+    for name in ("ct_train_1001_image", "ct_train_1001_label", "ct_test_2001_image"):
+        write_nifti(tmp_path / f"{name}.nii.gz", VOLUME)
+    folder = find_cases(tmp_path, subject_rule)
+    assert folder.classes == {"background": 0} | MMWHS_CLASSES
+    assert list(folder.classes.values()) == [0, 500, 600, 420, 550, 205, 820, 850]
+    unlabelled, labelled = folder.cases
+    assert (labelled.name, labelled.label) == ("ct_train_1001", tmp_path / "ct_train_1001_label.nii.gz")
+    assert (unlabelled.name, unlabelled.label) == ("ct_test_2001", None)
+
+
+def test_plain_folders_with_some_labels_missing(tmp_path: Path) -> None:
+    for name in ("images/a.nii.gz", "images/b.nii", "labels/b.nii.gz"):
+        write_nifti(tmp_path / name, VOLUME)
+    folder = find_cases(tmp_path, subject_rule)
+    assert folder.classes is None
+    assert [(case.name, case.label) for case in folder.cases] == [
+        ("a", None),
+        ("b", tmp_path / "labels" / "b.nii.gz"),
+    ]
+
+
+def test_a_label_without_an_image_is_named(tmp_path: Path) -> None:
+    for name in ("images/a.nii.gz", "labels/stray.nii.gz"):
+        write_nifti(tmp_path / name, VOLUME)
+    with pytest.raises(SemiclError, match=r"stray\.nii\.gz: no image has this name"):
+        find_cases(tmp_path, subject_rule)
+
+
+def test_a_case_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    for name in ("images/a.nii.gz", "images/a.nii"):
+        write_nifti(tmp_path / name, VOLUME)
+    with pytest.raises(SemiclError, match="case a is there twice"):
+        find_cases(tmp_path, subject_rule)
 
 
 def _description(**changes: object) -> str:
@@ -53,46 +84,15 @@ def _description(**changes: object) -> str:
 def test_an_unusable_description_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(SemiclError, match=message) as caught:
-        find_cases(tmp_path)
+        find_cases(tmp_path, subject_rule)
     assert str(tmp_path / "dataset.json") in str(caught.value)
 
 
-def test_a_missing_folder_or_description_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SemiclError, match=r"nowhere: no such folder; give --data"):
-        find_cases(tmp_path / "nowhere")
-    with pytest.raises(SemiclError, match=r"dataset\.json: no such file"):
-        find_cases(tmp_path)
-
-
-IMAGE = np.linspace(0, 1, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
-LABEL = (IMAGE > 0.5).astype(np.uint8)
-
-
-def _moved(case: Case) -> None:
-    nibabel.save(nibabel.Nifti1Image(LABEL, np.diag([1, 1, 2, 1])), case.label)
-
-
-@pytest.mark.parametrize(
-    ("damage", "file", "message"),
-    [
-        (lambda case: cut_off(case.image), "image", "not readable as NIfTI"),
-        (lambda case: cut_off(case.label), "label", "not readable as NIfTI"),
-        (lambda case: case.image.write_bytes(b"no NIfTI at all"), "image", "not readable as NIfTI"),
-        (lambda case: case.image.write_bytes(b""), "image", "not readable as NIfTI"),
-        (lambda case: case.label.unlink(), "label", "no such file"),
-        (lambda case: write_case(case.image.parent, IMAGE, LABEL[:3]), "label", r"\(3, 5, 6\) differs .* \(4, 5, 6\)"),
-        (lambda case: write_case(case.image.parent, IMAGE[0], LABEL[0]), "image", "2 dimensions"),
-        (lambda case: write_case(case.image.parent, IMAGE, 7 * LABEL), "label", "label 7 is not in dataset.json"),
-        (lambda case: write_case(case.image.parent, IMAGE, 0.5 * LABEL), "label", "label 0.5 is not"),
-        (lambda case: write_case(case.image.parent, np.log(IMAGE - 0.5), LABEL), "image", "NaN"),
-        (_moved, "label", "affine differs"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:invalid value encountered in log", "ignore:divide by zero")
-def test_damage_is_named(tmp_path: Path, damage: Callable[[Case], object], file: str, message: str) -> None:
-    case = write_case(tmp_path, IMAGE, LABEL)
-    check_case(case, classes=2)
-    damage(case)
-    with pytest.raises(SemiclError, match=message) as caught:
-        check_case(case, classes=2)
-    assert str(caught.value).startswith(str(getattr(case, file)))
+        find_cases(tmp_path / "nowhere", subject_rule)
+    with pytest.raises(SemiclError, match=r"holds no cases; give a folder with dataset\.json"):
+        find_cases(tmp_path, subject_rule)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(SemiclError, match=r"images: holds no \.nii"):
+        find_cases(tmp_path, subject_rule)

@@ -1,26 +1,23 @@
 """Loading says what it took, refuses what does not fit, and writing never leaves half a file."""
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from semicl.checkpoints import AtomicCheckpointIO, load_weights
+from semicl.checkpoints import AtomicCheckpointIO, load_segmentation, load_weights, read_card
 from semicl.errors import SemiclError
+from semicl.model_card import ModelCard
 from semicl.networks import UNet, new_unet
-
-WIDTHS = (4, 4, 4, 4, 4, 4)
-
-
-@pytest.fixture
-def network() -> UNet:
-    return new_unet(WIDTHS, classes=3, seed=0)
+from tests.semicl.conftest import LEVELS
 
 
 @pytest.fixture
-def stored() -> dict[str, Tensor]:
-    return new_unet(WIDTHS, classes=3, seed=1).state_dict()
+def stored(card: ModelCard) -> dict[str, Tensor]:
+    return card.new_network(seed=1).state_dict()
 
 
 def _save(path: Path, state: dict[str, Tensor]) -> Path:
@@ -28,15 +25,20 @@ def _save(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
+def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
 def test_the_report_counts_each_part(network: UNet, stored: dict[str, Tensor], tmp_path: Path) -> None:
-    part = {name: value for name, value in stored.items() if name.startswith("encoder.")}
+    part = _part(stored, "encoder")
     kept = {name: value.clone() for name, value in network.state_dict().items() if name not in part}
-    report = load_weights(network, _save(tmp_path / "global.ckpt", part | {"projection.weight": torch.zeros(2)}))
+    path = _save(tmp_path / "global.ckpt", part | {"projection.weight": torch.zeros(2)})
+    report = load_weights(network, path)
     assert set(report.taken) == set(part)
     assert set(report.kept) == set(kept)
     assert report.ignored == ("projection.weight",)
     assert str(report) == (
-        "global.ckpt: took 40 tensors (encoder 40), kept 42 as they were (decoder 40, classifier 2), "
+        f"{path}: took 24 tensors (encoder 24), kept 22 as they were (decoder 20, classifier 2), "
         "ignored 1 (projection 1)"
     )
     now = network.state_dict()
@@ -53,16 +55,43 @@ def test_wrappers_prefixes_do_not_matter(network: UNet, stored: dict[str, Tensor
 
 def test_a_checkpoint_without_a_match_is_refused(network: UNet, tmp_path: Path) -> None:
     path = _save(tmp_path / "other.ckpt", {"backbone.weight": torch.zeros(3)})
-    with pytest.raises(SemiclError, match=r"other\.ckpt: no tensor matches .*backbone 1.*encoder 40"):
+    with pytest.raises(SemiclError, match=r"other\.ckpt: no tensor matches .*backbone 1.*encoder 24"):
         load_weights(network, path)
 
 
-def test_another_shape_is_refused_and_changes_nothing(network: UNet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((8, 8, 8), r"encoder\.\S+ has shape \(8, 1, 3, 3\), the network's has \(4,"),
+        (LEVELS[:2], r"decoder\.\S+ has shape \(6, 6, 2, 2\)"),
+        ((*LEVELS, 10), r"decoder\.\S+ has shape \(10, "),
+    ],
+)
+def test_another_architecture_is_refused_and_changes_nothing(
+    network: UNet, tmp_path: Path, levels: tuple[int, ...], message: str
+) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    path = _save(tmp_path / "wide.ckpt", new_unet((8, 8, 8, 8, 8, 8), 3, seed=1).state_dict())
-    with pytest.raises(SemiclError, match=r"wide\.ckpt: encoder\.\S+ has shape \(8, 1, 3, 3\), the network's has \(4,"):
+    path = _save(tmp_path / "other.ckpt", new_unet(2, levels, 4, seed=1).state_dict())
+    with pytest.raises(SemiclError, match=message) as caught:
         load_weights(network, path)
+    assert str(path) in str(caught.value)
+    assert "--network" in str(caught.value)
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_value_that_is_not_taken_is_noticed(network: UNet, stored: dict[str, Tensor], tmp_path: Path) -> None:
+    stored["classifier.bias"][0] = torch.nan
+    with pytest.raises(SemiclError, match=r"classifier\.bias did not take its value; it holds NaN"):
+        load_weights(network, _save(tmp_path / "nan.ckpt", stored))
+
+
+@pytest.mark.parametrize("missing", ["encoder.stem.conv_0.conv.weight", "decoder.levels.0.upsample.deconv.bias"])
+def test_a_part_is_taken_whole_or_not_at_all(
+    network: UNet, stored: dict[str, Tensor], tmp_path: Path, missing: str
+) -> None:
+    del stored[missing]
+    with pytest.raises(SemiclError, match=f"only a part of {missing.split('.')[0]} matches the network"):
+        load_weights(network, _save(tmp_path / "torn.ckpt", stored))
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
@@ -81,6 +110,26 @@ def test_a_missing_checkpoint_is_named(network: UNet, tmp_path: Path) -> None:
         load_weights(network, tmp_path / "none.ckpt")
 
 
+def test_a_segmentation_comes_with_its_card(checkpoint: Path, card: ModelCard, network: UNet) -> None:
+    loaded, found = load_segmentation(checkpoint)
+    assert found == read_card(checkpoint) == card
+    assert not loaded.training
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_contrastive_checkpoint_cannot_segment(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["semicl"]["stage"] = "pretrain-local"
+    torch.save(content, checkpoint)
+    with pytest.raises(SemiclError, match="a checkpoint of pretrain-local, which knows no classes"):
+        load_segmentation(checkpoint)
+
+
+def test_a_foreign_checkpoint_has_no_card(tmp_path: Path, stored: dict[str, Tensor]) -> None:
+    with pytest.raises(SemiclError, match=r"foreign\.ckpt: does not tell its network"):
+        read_card(_save(tmp_path / "foreign.ckpt", stored))
+
+
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "stage.ckpt"
     writer = AtomicCheckpointIO()
@@ -92,7 +141,23 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("semicl.checkpoints.torch.save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SemiclError, match=r"stage\.ckpt: could not be written .*No space left.* --resume"):
         writer.save_checkpoint({"state_dict": {"a": torch.zeros(2)}}, path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_takes_no_more_is_a_clear_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """torch's own writer meets the limit, in a process of its own: limits of this one could not be lifted again."""
+    path = tmp_path / "stage.ckpt"
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        try:
+            AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.ones(10**6)}}, path)
+        except SemiclError as error:
+            os.write(2, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert f"{path}: could not be written" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,96 +1,136 @@
-"""The command line names what is wrong in one line, exits with 1, and leaves nothing behind."""
+"""Options come from configs and the command line, and every mistake is one line."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import nibabel
-import numpy as np
 import pytest
 
-from semicl.cli import main
-from tests.semicl.conftest import REPOSITORY, cut_off
+from semicl import cli
+from semicl.cli import COMMANDS
+from semicl.config import shipped_configs
+from semicl.options import LocalLossOptions, NetworkOptions
+from tests.semicl.conftest import REPOSITORY, error_of, run_command
 
 
-def _fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run the demo, expect one line of error on top of finished progress bars, and return it."""
-    assert main(["demo", "--quick", *map(str, arguments)]) == 1
-    written = capsys.readouterr().err.rstrip("\n").split("\n")
-    assert [line for line in written if "Traceback" in line] == []
-    (line,) = [line for line in written if line.startswith("error: ")]
-    assert line == written[-1]
-    return line
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments that the next command's function gets, instead of being run."""
+    seen: dict[str, Any] = {}
+
+    class Module:
+        def __getattr__(self, name: str) -> Any:
+            return lambda **arguments: seen.update(arguments, function=name)
+
+    monkeypatch.setattr(cli, "import_module", lambda _: Module())
+    return seen
 
 
-def _first(folder: Path, kind: str) -> Path:
-    return folder / kind / "phantom_001.nii.gz"
+def test_every_shipped_config_is_a_run(called: dict[str, Any]) -> None:
+    for name in shipped_configs():
+        assert run_command("run", "--config", name) == 0
+        assert called["function"] == "run"
 
 
-def _reshape(folder: Path) -> None:
-    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), _first(folder, "labelsTr"))
+def test_the_papers_configs(called: dict[str, Any]) -> None:
+    assert run_command("run", "--config", "mmwhs") == 0
+    assert called["experiment"].network.levels == (64, 128, 256, 512, 1024)
+    assert called["prepare"].shares == (2, 1, 1)
+    assert called["prepare"].patch_size == (160, 160)
+    assert (called["pretrain_local"].loss.stride, called["pretrain_local"].loss.block_size) == (4, 16)
+    assert called["run_options"].splits == (0, 1, 2, 3)
+    assert run_command("run", "--config", "hippocampus", "--label_fraction", "0.2") == 0
+    assert called["prepare"].shares == (3, 1, 1)
+    assert called["experiment"].label_fraction == 0.2
+    assert (called["finetune"].schedule.epochs, called["finetune"].schedule.learning_rate) == (120, 1e-5)
 
 
-def _keep_four_subjects(folder: Path) -> None:
-    description = json.loads((folder / "dataset.json").read_text())
-    description["training"] = description["training"][:8]
-    (folder / "dataset.json").write_text(json.dumps(description))
+def test_a_stage_takes_its_section_of_the_same_config(called: dict[str, Any]) -> None:
+    assert run_command("pretrain-local", "--config", "hippocampus-small", "--output", "o") == 0
+    assert called["function"] == "pretrain_local"
+    assert called["contrast"].loss.block_size == 16
+    assert called["contrast"].schedule.epochs == 20
+    assert called["experiment"].network == NetworkOptions((16, 32, 64, 128), 256)
+    assert called["stage"].output == Path("o")
+    assert run_command("prepare", "--config", "mmwhs") == 0
+    assert called["options"].patch_size == (160, 160)
+
+
+def test_the_command_line_wins_over_a_config_and_a_later_config_over_an_earlier(
+    called: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("loss: {stride: 2}\nseed: 5\n")
+    words = ["pretrain-local", "--config", "hippocampus-small", "--config", tmp_path / "mine.yaml", "--seed", "7"]
+    assert run_command(*words) == 0
+    assert called["contrast"].loss == LocalLossOptions(block_size=16, stride=2)
+    assert called["experiment"].seed == 7
+
+
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "true"], ["--resume", "--seed", "3"]])
+def test_a_switch_needs_no_value(called: dict[str, Any], words: list[str]) -> None:
+    assert run_command("finetune", *words) == 0
+    assert called["stage"].resume is True
+    assert called["stage"].overwrite is False
+
+
+def test_supervised_false(called: dict[str, Any]) -> None:
+    assert run_command("pretrain-local", "--loss.supervised", "false") == 0
+    assert called["contrast"].loss.supervised is False
+
+
+def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -> None:
+    assert run_command("demo") == 0
+    usual = called["finetune"].schedule.epochs
+    assert run_command("demo", "--quick", "--output", "o") == 0
+    assert called["finetune"].schedule.epochs < usual
+    assert called["run_options"].output == Path("o")
+    assert called["run_options"].overwrite is True
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("words", "code", "message"),
     [
-        (lambda folder: cut_off(_first(folder, "imagesTr")), "imagesTr/phantom_001.nii.gz: not readable as NIfTI"),
-        (lambda folder: cut_off(_first(folder, "labelsTr")), "labelsTr/phantom_001.nii.gz: not readable as NIfTI"),
-        (_reshape, "labelsTr/phantom_001.nii.gz: shape (3, 4, 5) differs"),
-        (_keep_four_subjects, "4 subjects (8 cases) are too few"),
-        (lambda folder: (folder / "dataset.json").unlink(), "dataset.json: no such file"),
+        (["finetune", "--label_fraction", "0"], 1, "--label_fraction takes a number in (0, 1], got 0.0"),
+        (["prepare", "--patch_size", "[64]"], 1, "--patch_size takes two or three numbers"),
+        (["pretrain-global", "--schedule.batch_size", "1"], 1, "batch_size takes 2 or more here"),
+        (["pretrain-local", "--loss.stride", "0"], 1, "--loss.stride takes a number of 1 or more, got 0"),
+        (["finetune", "--validate_every", "1000"], 1, "--validate_every takes at most the number of epochs"),
+        (["finetune", "--seed", "many"], 2, "seed"),
+        (["finetune", "--label_fractions", "0.1"], 2, "label_fractions"),
+        (["evaluate"], 2, "checkpoint"),
+        (["finetun"], 2, "finetun"),
+        ([], 2, "command"),
+        (
+            ["finetune", "--config", "nowhere.yaml"],
+            1,
+            "nowhere.yaml: no such file; give a YAML file or one of",
+        ),
     ],
 )
-def test_unusable_data(
-    own_phantom: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    damage: Callable[[Path], object],
-    message: str,
+def test_mistaken_options_are_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
-    damage(own_phantom)
-    output = tmp_path / "out"
-    assert message in _fails(capsys, "--data", own_phantom, "--output", output)
-    assert not output.exists()
+    assert message in error_of(capsys, *words, code=code)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--data", "nowhere"], "nowhere: no such folder"),
-        (["--label_fraction", "0"], "--label_fraction takes a number in (0, 1], got 0.0"),
-        (["--slice_size", "50"], "--slice_size takes a positive multiple of 16, got 50"),
-        (["--segmentation.steps", "31"], "--validations takes a divisor of --segmentation.steps (31), got 2"),
-        (["--global_contrast.batch_size", "1"], "batch_size takes a number of 2 or more, got 1"),
-    ],
-)
-def test_unusable_options(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    output = tmp_path / "out"
-    assert message in _fails(capsys, "--output", output, *arguments)
-    assert not output.exists()
+@pytest.mark.parametrize("text", ["sead: 3", "pretrain_local: {los: {stride: 2}}", "loss: {strid: 2}"])
+def test_unknown_keys_of_a_config_are_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert run_command("pretrain-local", "--config", tmp_path / "mine.yaml") in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert any(word in line for word in ("sead", "los", "strid"))
 
 
-def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("in the way")
-    assert "--output" in _fails(capsys, "--data", "phantom", "--output", tmp_path / "file" / "out")
-
-
-def test_labelled_cases_without_foreground(
-    own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for label in (own_phantom / "labelsTr").iterdir():
-        volume = nibabel.load(label)
-        nibabel.save(nibabel.Nifti1Image(np.zeros(volume.shape, np.uint8), volume.affine), label)
-    assert "hold no foreground" in _fails(capsys, "--data", own_phantom, "--output", tmp_path / "out")
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_command(command, "--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for key in COMMANDS[command].keys() - set(COMMANDS[command].sections):
+        assert f"--{key}" in text
+    assert "--config" in text
 
 
 @pytest.mark.parametrize("missing", ["jsonargparse", "monai"])
@@ -107,17 +147,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(missing: s
     assert "pip install 'semicl[train]'" in line
 
 
-def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["demo", "--label_fractions", "0.1"])
-    assert caught.value.code == 2
-    assert "label_fractions" in capsys.readouterr().err
-
-
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["demo", "--help"])
-    assert caught.value.code == 0
-    text = capsys.readouterr().out
-    for option in ("--quick", "--data", "--output", "--seed", "--label_fraction", "--local_contrast.steps"):
-        assert option in text
+def test_a_folder_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "file" / "prepared"]
+    assert str(tmp_path / "file") in error_of(capsys, *words)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
-from semicl.cases import check_case, find_cases
+from semicl.cases import find_cases
+from semicl.checks import problems
 from semicl.phantom import CLASSES, SHAPE, phantom_scan
+from semicl.subjects import subject_rule
 from tests.semicl.conftest import SUBJECTS
 
 
@@ -40,9 +42,9 @@ def test_intensity_scales_differ_by_orders_of_magnitude() -> None:
 
 
 def test_a_written_phantom_is_a_sound_folder(phantom: Path) -> None:
-    folder = find_cases(phantom)
-    assert folder.classes == CLASSES
+    folder = find_cases(phantom, subject_rule)
+    assert folder.classes is not None
+    assert tuple(folder.classes) == CLASSES
     assert len(folder.cases) == 2 * SUBJECTS
     assert len({case.subject for case in folder.cases}) == SUBJECTS
-    for case in folder.cases:
-        check_case(case, len(CLASSES))
+    assert [problem for case in folder.cases for problem in problems(case, folder.classes)] == []

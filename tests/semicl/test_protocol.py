@@ -1,104 +1,137 @@
-"""Nobody sees what they must not: each forbidden file is damaged so that reading it would fail."""
+"""Nobody sees what they must not: each forbidden array is damaged so that reading it would fail."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from torch import Tensor
 
-from semicl import demo
-from semicl.cases import Case, find_cases
-from semicl.demo import pretrain_globally, pretrain_locally
+from semicl.cases import Case
 from semicl.errors import SemiclError
-from semicl.options import QUICK, DemoOptions, Schedule
-from semicl.phantom import CLASSES
-from semicl.splits import Split, split_by_subject
-from semicl.volumes import LabelledVolume, read_image, read_label, read_volume
-from tests.semicl.conftest import cut_off
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
+from semicl.prediction import predict_file
+from semicl.prepared import Prepared, read_prepared
+from semicl.splits import Split
+from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, same_weights
+
+FRACTION = 0.34
+GLOBAL = ("pretrain-global",)
+LOCAL = ("pretrain-local", "--label_fraction", FRACTION, "--loss.block_size", 8)
+SELF_SUPERVISED = (*LOCAL, "--loss.supervised", "false", "--loss.stride", "8")
+FINE_TUNE = ("finetune", "--label_fraction", FRACTION)
+STAGES = pytest.mark.parametrize(
+    "stage", [GLOBAL, LOCAL, SELF_SUPERVISED, FINE_TUNE], ids=["global", "local", "self-supervised", "fine-tune"]
+)
 
 
-def _options(output: Path) -> DemoOptions:
-    return replace(
-        QUICK,
-        output=output,
-        widths=(4, 4, 8, 8, 8, 4),
-        global_contrast=Schedule(3, 8, 1e-3),
-        local_contrast=Schedule(3, 2, 1e-3),
-        segmentation=Schedule(4, 2, 1e-3),
-    )
+def _words(stage: tuple[object, ...], prepared: Path, output: Path) -> list[object]:
+    return [*stage, *TINY, *one_schedule(batch_size=32), "--prepared", prepared, "--output", output]
 
 
-def _split(folder: Path) -> Split:
-    return split_by_subject(find_cases(folder).cases, 0.2, seed=0)
+def _files(prepared: Path, kind: str, cases: Iterable[Case]) -> set[Path]:
+    return {prepared / "cache" / f"{case.name}.{kind}.npy" for case in cases}
 
 
-def _pretrain(folder: Path, output: Path) -> dict[str, dict[str, torch.Tensor]]:
-    options, split = _options(output), _split(folder)
-    pretrain_globally(options, split, len(CLASSES))
-    pretrain_locally(options, split, len(CLASSES))
-    names = ("global", "local")
-    return {name: torch.load(output / f"{name}.ckpt", weights_only=True)["state_dict"] for name in names}
+def _allowed(prepared: Path, split: Split, stage: tuple[object, ...]) -> set[Path]:
+    """The arrays that a stage may read."""
+    labelled = split.labelled(FRACTION)
+    if stage == LOCAL:
+        return _files(prepared, "image", labelled) | _files(prepared, "label", labelled)
+    if stage == FINE_TUNE:
+        seen = (*labelled, *split.validation)
+        return _files(prepared, "image", seen) | _files(prepared, "label", seen)
+    return _files(prepared, "image", split.training)
 
 
 def _poison(files: Iterable[Path]) -> None:
     for file in files:
-        cut_off(file)
+        file.write_bytes(b"poison")
 
 
-def test_pretraining_reads_no_held_out_volume_and_no_label_outside_the_fraction(
-    phantom: Path, own_phantom: Path, tmp_path: Path
+@STAGES
+def test_a_stage_reads_what_it_may_and_nothing_else(
+    prepared: Prepared, own_prepared: Path, tmp_path: Path, stage: tuple[object, ...]
 ) -> None:
-    split = _split(own_phantom)
-    held_out = [*split.validation, *split.test]
-    unlabelled = [case for case in split.training if case not in split.labelled]
-    assert held_out
-    assert unlabelled
-    _poison(path for case in held_out for path in (case.image, case.label))
-    _poison(case.label for case in unlabelled)
+    split = prepared.split(0)
+    allowed = _allowed(own_prepared, split, stage)
+    forbidden = set((own_prepared / "cache").iterdir()) - allowed
+    assert _files(own_prepared, "image", split.test) <= forbidden
+    assert _files(own_prepared, "label", split.test) <= forbidden
+    _poison(forbidden)
+    poisoned = read_prepared(own_prepared)
     with pytest.raises(SemiclError):
-        read_image(held_out[0], 64)
-    with pytest.raises(SemiclError):
-        read_label(unlabelled[0], 64)
-
-    poisoned = _pretrain(own_phantom, tmp_path / "poisoned")
-    clean = _pretrain(phantom, tmp_path / "clean")
-    for stage, weights in clean.items():
-        assert all(torch.equal(poisoned[stage][name], weights[name]) for name in weights)
+        poisoned.image(split.test[0])
+    assert run_command(*_words(stage, own_prepared, tmp_path / "poisoned")) == 0
+    assert run_command(*_words(stage, prepared.folder, tmp_path / "clean")) == 0
+    assert same_weights(tmp_path / "poisoned" / "model.ckpt", tmp_path / "clean" / "model.ckpt")
 
 
-def test_global_contrast_reads_no_label_at_all(own_phantom: Path, tmp_path: Path) -> None:
-    split = _split(own_phantom)
-    _poison(case.label for case in split.training)
-    pretrain_globally(_options(tmp_path), split, len(CLASSES))
-    with pytest.raises(SemiclError, match="not readable"):
-        pretrain_locally(_options(tmp_path), split, len(CLASSES))
-
-
-def test_fine_tuning_reads_the_fractions_labels_and_the_test_comes_last(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@STAGES
+def test_a_stage_does_read_what_it_may(
+    own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: tuple[object, ...]
 ) -> None:
-    options = replace(_options(tmp_path), data=str(phantom), label_fraction=0.2)
-    split = _split(phantom)
-    events: list[str] = []
-    read: list[Case] = []
+    allowed = _allowed(own_prepared, read_prepared(own_prepared).split(0), stage)
+    for file in sorted(allowed)[:: max(1, len(allowed) // 4)]:
+        content = file.read_bytes()
+        _poison([file])
+        assert str(file) in error_of(capsys, *_words(stage, own_prepared, tmp_path / "o"))
+        file.write_bytes(content)
 
-    def record_read(case: Case, slice_size: int) -> LabelledVolume:
-        read.append(case)
-        events.append("test" if case in split.test else "other")
-        return read_volume(case, slice_size)
 
-    def record_tuning(*arguments: object) -> list[tuple[int, float]]:
-        events.append("tuned")
-        return tune(*arguments)  # type: ignore[arg-type]
+def test_no_training_command_opens_the_users_files(
+    prepared: Prepared, own_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(*_: object) -> None:
+        raise AssertionError("a NIfTI file was opened")
 
-    tune = demo.fine_tune
-    monkeypatch.setattr(demo, "read_volume", record_read)
-    monkeypatch.setattr(demo, "fine_tune", record_tuning)
-    demo.run_demo(options)
-    assert events.count("tuned") == 2
-    last_tuning = len(events) - 1 - events[::-1].index("tuned")
-    assert set(events[:last_tuning]) == {"other", "tuned"}
-    assert events[last_tuning + 1 :] == ["test"] * len(split.test)
-    labelled_training = {case for case in read if case in split.training}
-    assert labelled_training == set(split.labelled)
+    monkeypatch.setattr("semicl.volumes._load", poisoned)
+    monkeypatch.setattr("semicl.checks.nibabel.load", poisoned)
+    for stage in (GLOBAL, LOCAL, FINE_TUNE):
+        assert run_command(*_words(stage, own_prepared, tmp_path / str(stage[0]))) == 0
+
+
+@pytest.mark.parametrize("stage", [GLOBAL, SELF_SUPERVISED], ids=["global", "self-supervised"])
+def test_transductive_adds_test_images_says_so_and_opens_no_label(
+    prepared: Prepared,
+    own_prepared: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stage: tuple[object, ...],
+) -> None:
+    split = prepared.split(0)
+    _poison(_files(own_prepared, "label", prepared.cases))
+    _poison(_files(own_prepared, "image", split.validation))
+    words = _words(stage, own_prepared, tmp_path / "o")
+    assert run_command(*words, "--transductive") == 0
+    text = capsys.readouterr().out
+    assert f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(split.test)} test volumes" in text
+    _poison(_files(own_prepared, "image", split.test[:1]))
+    assert split.test[0].name in error_of(capsys, *words, "--transductive", "--overwrite")
+
+
+def test_evaluation_on_validation_leaves_the_test_alone(
+    prepared: Prepared, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    def recorded(network: UNet, card: ModelCard, image: Path) -> Tensor:
+        opened.append(image)
+        return predict_file(network, card, image)
+
+    monkeypatch.setattr("semicl.evaluation.predict_file", recorded)
+    words = ["evaluate", "--checkpoint", checkpoint, "--prepared", prepared.folder, "--output", tmp_path / "e"]
+    split = prepared.split(0)
+    for part, cases in (("validation", split.validation), ("test", split.test)):
+        opened.clear()
+        assert run_command(*words, "--part", part) == 0
+        assert opened == [case.image for case in cases]
+
+
+def test_stages_two_and_three_share_one_fraction(prepared: Prepared, tmp_path: Path) -> None:
+    """Both read exactly the labels that the split hands out, so the poison tests above hold for the same cases."""
+    labelled = prepared.split(0).labelled(FRACTION)
+    for stage in (LOCAL, FINE_TUNE):
+        output = tmp_path / str(stage[0])
+        assert run_command(*_words(stage, prepared.folder, output)) == 0
+        assert f'"volumes": {len(labelled)}' in (output / "summary.json").read_text()

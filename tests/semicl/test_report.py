@@ -7,12 +7,17 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from semicl.evaluate import Evaluation
-from semicl.report import comparison_table, evaluation_json, history_table, verdict
+from semicl.evaluation import Evaluation
+from semicl.report import comparison_table, history_table, verdict
 
-CLASSES = ("background", "front", "back")
-LOW = Evaluation(("a", "b"), np.array([[0.5, 0.6], [0.3, 0.2]]))
-HIGH = Evaluation(("a", "b"), np.array([[0.7, 0.8], [0.2, 0.1]]))
+
+def _evaluation(*dice: list[float]) -> Evaluation:
+    values = np.array(dice)
+    return Evaluation(("a", "b"), ("front", "back"), values, np.zeros_like(values), np.zeros_like(values))
+
+
+LOW = _evaluation([0.5, 0.6], [0.3, 0.2])
+HIGH = _evaluation([0.7, 0.8], [0.2, 0.1])
 
 
 @pytest.mark.parametrize(
@@ -24,7 +29,13 @@ HIGH = Evaluation(("a", "b"), np.array([[0.7, 0.8], [0.2, 0.1]]))
     ],
 )
 def test_the_verdict_follows_the_numbers(random: Evaluation, pretrained: Evaluation, expected: str) -> None:
-    assert expected in verdict(random, pretrained)
+    assert expected in verdict([random], [pretrained])
+
+
+def test_only_a_single_split_is_called_an_illustration() -> None:
+    assert "One split" in verdict([LOW], [HIGH])
+    assert "One split" not in verdict([LOW, LOW], [HIGH, HIGH])
+    assert "on 2 of 4 test volumes" in verdict([LOW, LOW], [HIGH, HIGH])
 
 
 def _rows(table: Table) -> list[list[str]]:
@@ -34,21 +45,25 @@ def _rows(table: Table) -> list[list[str]]:
 
 
 def test_the_table_holds_every_class_and_the_mean() -> None:
-    rows = _rows(comparison_table(CLASSES, LOW, HIGH))
-    assert ["front", "0.400", "0.450", "+0.050"] in rows
-    assert ["back", "0.400", "0.450", "+0.050"] in rows
-    assert ["mean", "0.400", "0.450", "+0.050"] in rows
+    rows = _rows(comparison_table({"random": [LOW], "pre-trained": [HIGH]}))
+    assert ["front", "0.400", "0.450"] in rows
+    assert ["back", "0.400", "0.450"] in rows
+    assert ["mean", "0.400", "0.450"] in rows
 
 
-def test_the_history_holds_both_starts() -> None:
-    rows = _rows(history_table([(10, 0.1), (20, 0.6)], [(10, 0.5), (20, 0.7)]))
-    assert ["random", "start", "0.100", "0.600"] in rows
+def test_several_splits_have_a_deviation() -> None:
+    rows = _rows(comparison_table({"random": [LOW, HIGH]}))
+    assert ["mean", "0.425", "±", "0.025"] in rows
+
+
+def test_the_history_holds_every_start() -> None:
+    rows = _rows(history_table({"random": [(10, 0.1), (20, 0.6)], "pre-trained": [(10, 0.5), (20, 0.7)]}))
+    assert ["random", "0.100", "0.600"] in rows
     assert ["pre-trained", "0.500", "0.700"] in rows
 
 
-def test_json_keeps_each_volume() -> None:
-    assert evaluation_json(LOW, CLASSES) == {
-        "mean_dice": 0.4,
-        "dice_per_class": {"front": 0.4, "back": 0.4},
-        "dice_per_volume": {"a": [0.5, 0.6], "b": [0.3, 0.2]},
-    }
+def test_a_long_history_shows_its_first_and_last_moments() -> None:
+    history = [(step, step / 100) for step in range(1, 41)]
+    rows = _rows(history_table({"random": history}))
+    (values,) = [row for row in rows if row[:1] == ["random"]]
+    assert (values[1], values[-1], len(values)) == ("0.010", "0.400", 7)

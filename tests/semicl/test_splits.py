@@ -1,12 +1,16 @@
 """Splits go by subject, follow the seed, and define the label fraction."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
-from semicl.splits import Split, split_by_subject
+from semicl.splits import Split, make_split, read_split, split_json
+
+SHARES = (3, 1, 1)
 
 
 def _cases(subjects: int) -> list[Case]:
@@ -22,39 +26,95 @@ def _subjects(cases: tuple[Case, ...]) -> set[str]:
 @pytest.mark.parametrize("subjects", [5, 13, 132])
 def test_no_subject_is_on_two_sides(subjects: int, seed: int) -> None:
     cases = _cases(subjects)
-    split = split_by_subject(cases, 0.05, seed)
+    split = make_split(cases, SHARES, seed, repeat=0)
     sides = [split.training, split.validation, split.test]
     assert sorted(case.name for side in sides for case in side) == sorted(case.name for case in cases)
     assert sum(len(_subjects(side)) for side in sides) == subjects
     assert all(sides)
 
 
-def test_shares_are_three_to_one_to_one() -> None:
-    split = split_by_subject(_cases(100), 0.05, 0)
-    assert [len(_subjects(side)) for side in (split.training, split.validation, split.test)] == [60, 20, 20]
+@pytest.mark.parametrize(("shares", "expected"), [((3, 1, 1), [60, 20, 20]), ((2, 1, 1), [50, 25, 25])])
+def test_shares(shares: tuple[int, ...], expected: list[int]) -> None:
+    split = make_split(_cases(100), shares, 0, repeat=0)
+    assert [len(_subjects(side)) for side in (split.training, split.validation, split.test)] == expected
 
 
-@pytest.mark.parametrize(("fraction", "labelled"), [(0.001, 1), (0.05, 3), (0.051, 4), (0.5, 30), (1.0, 60)])
-def test_the_fraction_counts_training_subjects_rounded_up(fraction: float, labelled: int) -> None:
-    split = split_by_subject(_cases(100), fraction, 0)
-    assert len(_subjects(split.labelled)) == labelled
-    assert len(split.labelled) == 2 * labelled
-    assert set(split.labelled) <= set(split.training)
+@pytest.mark.parametrize(("fraction", "labelled"), [(0.01, 1), (0.05, 3), (0.058, 3), (0.06, 4), (0.5, 30), (1.0, 60)])
+def test_the_fraction_counts_training_subjects_rounded(fraction: float, labelled: int) -> None:
+    split = make_split(_cases(100), SHARES, 0, repeat=0)
+    cases = split.labelled(fraction)
+    assert len(_subjects(cases)) == labelled
+    assert len(cases) == 2 * labelled
+    assert set(cases) <= set(split.training)
+
+
+def test_a_fraction_that_yields_no_volume_is_refused() -> None:
+    split = make_split(_cases(100), SHARES, 0, repeat=0)
+    with pytest.raises(SemiclError, match=r"--label_fraction 0\.001 of 60 .* yields no volume; give 0\.0083 or more"):
+        split.labelled(0.001)
 
 
 def test_a_larger_fraction_keeps_the_smaller_ones_subjects() -> None:
-    few, many = (split_by_subject(_cases(100), fraction, 0) for fraction in (0.05, 0.1))
-    assert set(few.labelled) < set(many.labelled)
+    split = make_split(_cases(100), SHARES, 0, repeat=0)
+    assert set(split.labelled(0.05)) < set(split.labelled(0.1))
 
 
-def test_the_seed_decides_the_split() -> None:
-    def split(seed: int) -> Split:
-        return split_by_subject(_cases(50), 0.1, seed)
+def test_seed_and_repeat_decide_the_split() -> None:
+    splits = [make_split(_cases(50), SHARES, seed, repeat) for seed in (1, 2) for repeat in (0, 1)]
+    assert splits[0] == make_split(_cases(50), SHARES, 1, 0)
+    assert len({split.test for split in splits}) == 4
 
-    assert split(1) == split(1)
-    assert split(1).test != split(2).test
+
+def test_unlabelled_subjects_are_trained_on_and_never_held_out() -> None:
+    cases = [replace(case, label=None) if i < 20 else case for i, case in enumerate(_cases(30))]
+    split = make_split(cases, SHARES, 0, repeat=0)
+    assert all(case.label is not None for case in split.validation + split.test)
+    assert sum(case.label is None for case in split.training) == 20
+    assert all(case.label is not None for case in split.labelled(1.0))
 
 
 def test_too_few_subjects_are_refused() -> None:
-    with pytest.raises(SemiclError, match=r"4 subjects \(8 cases\) are too few .* at least 5"):
-        split_by_subject(_cases(4), 0.5, 0)
+    with pytest.raises(SemiclError, match=r"4 labelled subjects \(8 labelled cases\) are too few .* at least 5"):
+        make_split(_cases(4), SHARES, 0, repeat=0)
+
+
+def _written(tmp_path: Path, split: Split, **changes: object) -> Path:
+    path = tmp_path / "0.json"
+    path.write_text(json.dumps(split_json(split, seed=0) | changes))
+    return path
+
+
+def test_a_written_split_is_read_back_in_its_order(tmp_path: Path) -> None:
+    cases = _cases(20)
+    split = make_split(cases, SHARES, 3, repeat=1)
+    assert read_split(_written(tmp_path, split), cases) == split
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test": {"subject 1": ["case_99"]}}, "case case_99 is not in the prepared folder"),
+        ({"test": {}}, "test is empty"),
+        ({"test": None}, "not a split"),
+    ],
+)
+def test_an_unusable_split_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    cases = _cases(20)
+    path = _written(tmp_path, make_split(cases, SHARES, 0, repeat=0), **changes)
+    with pytest.raises(SemiclError, match=message) as caught:
+        read_split(path, cases)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_an_edited_split_that_leaks_is_refused(tmp_path: Path) -> None:
+    cases = _cases(20)
+    split = make_split(cases, SHARES, 0, repeat=0)
+    leak = split.training[0]
+    path = _written(tmp_path, split, test={leak.subject: [leak.name]})
+    with pytest.raises(SemiclError, match=f"{leak.subject} is in training and test"):
+        read_split(path, cases)
+
+
+def test_a_missing_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SemiclError, match=r"7\.json: no such split"):
+        read_split(tmp_path / "7.json", [])

@@ -1,106 +1,176 @@
-"""Each stage trains its own part, by its own loss, and the best validation picks the weights."""
+"""Each stage trains its own part, by its own loss, on views of its own."""
 
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import TensorDataset
+from torch import Tensor, nn
 
-from semicl.checkpoints import load_weights
-from semicl.networks import PixelProjection, SliceProjection, new_unet
-from semicl.options import Schedule
-from semicl.stages import GlobalContrast, LocalContrast, Segmentation
-from semicl.training import finetune, pretrain
-from semicl.volumes import LabelledVolume
-
-WIDTHS = (4, 4, 8, 8, 16, 4)
-SCHEDULE = Schedule(steps=4, batch_size=4, learning_rate=1e-3)
+from semicl.mixup import mixed
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
+from semicl.options import (
+    AugmentationOptions,
+    GlobalContrastOptions,
+    LocalContrastOptions,
+    LocalLossOptions,
+    SegmentationOptions,
+)
+from semicl.stages import (
+    GlobalContrast,
+    Segmentation,
+    SelfSupervisedLocalContrast,
+    Stage,
+    SupervisedLocalContrast,
+    local_contrast,
+)
+from semicl_kernels import local_contrastive_loss, nt_xent_loss
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps outside a trainer: one process, nothing logged."""
+    trainer = SimpleNamespace(world_size=1, training=True, global_step=0, global_rank=0)
+    monkeypatch.setattr(Stage, "trainer", property(lambda _: trainer))
+    monkeypatch.setattr(Stage, "log", lambda *_, **__: None)
     torch.manual_seed(0)
 
 
 @pytest.fixture
-def slices() -> TensorDataset:
-    """Noise with a bright square of class 1, 12 slices of 32 x 32."""
-    labels = torch.zeros(12, 32, 32, dtype=torch.int64)
-    labels[:, 8:20, 10:24] = 1
-    return TensorDataset(0.3 * torch.rand(12, 1, 32, 32) + 0.6 * labels[:, None], labels)
+def images() -> Tensor:
+    """Noise with a bright square, (6, 1, 32, 32)."""
+    return 0.3 * torch.rand(6, 1, 32, 32) + 0.6 * _square()[:, None]
 
 
-def _without_gradient(stage: nn.Module) -> list[str]:
-    return [name for name, p in stage.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+@pytest.fixture
+def labels() -> Tensor:
+    """The square, of class 1."""
+    return _square().to(torch.uint8)
 
 
-def test_global_contrast_needs_no_label_and_trains_the_encoder(slices: TensorDataset) -> None:
-    stage = GlobalContrast(new_unet(WIDTHS, 2, 0).encoder, SliceProjection(16), 0.5, SCHEDULE)
-    stage.training_step([slices.tensors[0]]).backward()
-    # A convolution's bias before instance norm has no effect; its gradient is rounding, or none at all.
-    assert [name for name in _without_gradient(stage) if not name.endswith("conv.bias")] == []
-    assert {name.split(".")[0] for name, _ in stage.named_parameters()} == {"encoder", "projection"}
+def _square() -> Tensor:
+    square = torch.zeros(6, 32, 32)
+    square[:, 8:20, 10:24] = 1
+    return square
 
 
-def test_local_contrast_trains_encoder_and_decoder(slices: TensorDataset) -> None:
-    network = new_unet(WIDTHS, 2, 0)
-    stage = LocalContrast(network.encoder, network.decoder, PixelProjection(4), 0.1, 16, SCHEDULE)
-    stage.training_step([tensor[:4] for tensor in slices.tensors]).backward()
-    assert [name for name in _without_gradient(stage) if not name.endswith("conv.bias")] == []
-    assert {name.split(".")[0] for name, _ in stage.named_parameters()} == {"encoder", "decoder", "projection"}
+def _untrained(stage: nn.Module) -> list[str]:
+    """Parameters without a gradient. A bias before instance norm has no effect; its gradient is rounding, or none."""
+    without = [name for name, p in stage.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    return [name for name in without if not name.endswith("conv.bias")]
 
 
-def test_local_contrast_passes_two_views_and_their_own_labels(
-    slices: TensorDataset, monkeypatch: pytest.MonkeyPatch
+def _parts(stage: nn.Module) -> set[str]:
+    return {name.split(".")[0] for name, _ in stage.named_parameters()}
+
+
+def test_global_contrast_needs_no_label_and_trains_the_encoder(network: UNet, card: ModelCard, images: Tensor) -> None:
+    stage = GlobalContrast(network, GlobalContrastOptions(), card, seed=0)
+    stage.training_step(stage.views(images)).backward()
+    assert _untrained(stage) == []
+    assert _parts(stage) == {"encoder", "projection"}
+
+
+def test_global_contrast_is_nt_xent_of_the_two_views(network: UNet, card: ModelCard, images: Tensor) -> None:
+    stage = GlobalContrast(network, GlobalContrastOptions(temperature=0.2), card, seed=0)
+    views = stage.views(images)
+    z1, z2 = (stage.projection(network.encoder(view)[-1]) for view in (views[:6], views[6:]))
+    torch.testing.assert_close(stage.training_step(views), nt_xent_loss(z1, z2, temperature=0.2))
+
+
+@pytest.mark.parametrize("kind", [SupervisedLocalContrast, SelfSupervisedLocalContrast])
+def test_local_contrast_trains_encoder_and_decoder(
+    network: UNet, card: ModelCard, images: Tensor, labels: Tensor, kind: type[Stage]
 ) -> None:
-    seen: dict[str, Any] = {}
-
-    def loss(features: torch.Tensor, labels: torch.Tensor, **options: float) -> torch.Tensor:
-        seen.update(features=features, labels=labels, options=options)
-        return features.sum()
-
-    monkeypatch.setattr("semicl.stages.local_contrastive_loss", loss)
-    network = new_unet(WIDTHS, 2, 0)
-    stage = LocalContrast(network.encoder, network.decoder, PixelProjection(4, 6), 0.2, 8, SCHEDULE)
-    images, labels = (tensor[:3] for tensor in slices.tensors)
-    views = iter([(images, labels), (images.flip(3), labels.flip(2))])
-    stage.views = lambda *_: next(views)  # type: ignore[assignment,return-value]
-    stage.training_step([images, labels])
-    assert seen["features"].shape == (3, 2, 6, 32, 32)
-    assert torch.equal(seen["labels"], torch.stack([labels, labels.flip(2)], dim=1))
-    assert seen["options"] == {"temperature": 0.2, "block_size": 8}
-    torch.testing.assert_close(seen["features"][:, 0], stage.projection(network.decoder(network.encoder(images))))
+    stage: Any = kind(network, LocalContrastOptions(loss=LocalLossOptions(block_size=16)), card, 0)  # type: ignore[call-arg,arg-type]
+    batch: Any = (images, labels) if kind is SupervisedLocalContrast else images
+    stage.training_step(stage.views(batch)).backward()
+    assert _untrained(stage) == []
+    assert _parts(stage) == {"encoder", "decoder", "projection"}
 
 
-def test_a_stage_learns_and_writes_what_it_learned(slices: TensorDataset, tmp_path: Path) -> None:
-    network = new_unet(WIDTHS, 2, 0)
-    before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
-    stage = GlobalContrast(network.encoder, SliceProjection(16), 0.5, SCHEDULE)
-    pretrain(stage, TensorDataset(slices.tensors[0]), tmp_path / "global.ckpt", "test")
-    assert [path.name for path in tmp_path.iterdir()] == ["global.ckpt"]
-    weight = "stem.conv_0.conv.weight"
-    assert not torch.equal(network.encoder.state_dict()[weight], before[weight])
-    fresh = new_unet(WIDTHS, 2, 1)
-    load_weights(fresh, tmp_path / "global.ckpt")
-    assert torch.equal(fresh.encoder.state_dict()[weight], network.encoder.state_dict()[weight])
-
-
-@pytest.mark.parametrize(("dice", "best_step"), [([0.9, 0.1, 0.2], 2), ([0.1, 0.9, 0.2], 4), ([0.1, 0.2, 0.9], 6)])
-def test_validation_picks_the_checkpoint(
-    slices: TensorDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dice: list[float], best_step: int
+def test_local_contrast_gets_each_views_own_labels(
+    network: UNet, card: ModelCard, images: Tensor, labels: Tensor
 ) -> None:
-    given = iter(dice)
-    monkeypatch.setattr("semicl.stages.volume_dice", lambda *_: torch.tensor([next(given)]))
-    stage = Segmentation(new_unet(WIDTHS, 2, 0), Schedule(steps=6, batch_size=4, learning_rate=1e-2))
-    volume = LabelledVolume("validation", *slices.tensors)
-    finetune(stage, slices, [volume], 3, tmp_path / "random.ckpt", "test")
-    assert [path.name for path in tmp_path.iterdir()] == ["random.ckpt"]
-    assert torch.load(tmp_path / "random.ckpt", weights_only=True)["global_step"] == best_step
-    assert [step for step, _ in stage.history] == [2, 4, 6]
-    assert [found for _, found in stage.history] == pytest.approx(dice)
-    picked = new_unet(WIDTHS, 2, 1)
-    load_weights(picked, tmp_path / "random.ckpt")
-    last = stage.network.state_dict()["classifier.weight"]
-    assert torch.equal(picked.state_dict()["classifier.weight"], last) == (best_step == 6)
+    options = LocalContrastOptions(
+        augmentation=AugmentationOptions(intensity=0, noise=0),
+        loss=LocalLossOptions(block_size=8, stride=2, temperature=0.2),
+    )
+    stage = SupervisedLocalContrast(network, options, card, seed=0)
+    views, moved = stage.views((images, labels))
+    assert views.shape == (12, 1, 32, 32)
+    assert moved.shape == (6, 2, 32, 32)
+    assert not torch.equal(moved[:, 0], moved[:, 1])
+    bright = (views[:, 0] > 0.5).view(2, 6, 32, 32).transpose(0, 1)
+    assert ((bright == (moved == 1)).flatten(2).float().mean(2) > 0.97).all()
+    features = stage.features(views)
+    first = stage.projection(network.decoder(network.encoder(views[:6])))
+    torch.testing.assert_close(features[:, 0], first)
+    expected = local_contrastive_loss(features, moved, temperature=0.2, block_size=8, stride=2)
+    torch.testing.assert_close(stage.training_step((views, moved)), expected)
+
+
+def test_the_self_supervised_form_contrasts_places(network: UNet, card: ModelCard, images: Tensor) -> None:
+    stage = SelfSupervisedLocalContrast(network, LocalContrastOptions(loss=LocalLossOptions(stride=4)), card, seed=0)
+    views = stage.views(images)
+    expected = local_contrastive_loss(stage.features(views), None, temperature=0.1, stride=4)
+    torch.testing.assert_close(stage.training_step(views), expected)
+
+
+def test_the_loss_has_the_options_that_were_given(images: Tensor) -> None:
+    features, labels = torch.rand(2, 2, 4, 16, 16), torch.randint(0, 3, (2, 2, 16, 16))
+    options = LocalLossOptions(True, 0.3, 4, 2, "image", "negatives")
+    expected = local_contrastive_loss(
+        features, labels, temperature=0.3, block_size=4, stride=2, scope="image", denominator="negatives"
+    )
+    torch.testing.assert_close(local_contrast(options)(features, labels), expected)
+
+
+def test_segmentation_trains_the_whole_network(network: UNet, card: ModelCard, images: Tensor, labels: Tensor) -> None:
+    stage = Segmentation(network, SegmentationOptions(), card, seed=0)
+    loss = stage.training_step(stage.views((images, labels)))
+    loss.backward()
+    assert _untrained(stage) == []
+    assert _parts(stage) == {"network"}
+
+
+def test_the_local_term_is_added_with_its_weight(
+    network: UNet, card: ModelCard, images: Tensor, labels: Tensor
+) -> None:
+    mix = mixed(images, labels.long(), alpha=0)
+    losses = []
+    for weight in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        losses.append(Segmentation(network, SegmentationOptions(local_weight=weight), card, 0).training_step(mix))
+    assert losses[1] > losses[0]
+    torch.testing.assert_close(losses[2] - losses[0], 2 * (losses[1] - losses[0]))
+
+
+def test_mixup_changes_the_batch(network: UNet, card: ModelCard, images: Tensor, labels: Tensor) -> None:
+    stage = Segmentation(network, SegmentationOptions(mixup=1.0), card, seed=0)
+    mix = stage.views((images, labels))
+    assert 0 < mix.share < 1
+    assert stage.training_step(mix).isfinite()
+
+
+def test_what_is_random_follows_from_seed_step_and_process(
+    network: UNet, card: ModelCard, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def views(seed: int, step: int, rank: int) -> Tensor:
+        stage = GlobalContrast(network, GlobalContrastOptions(), card, seed)
+        monkeypatch.setattr(Stage, "global_step", step)
+        monkeypatch.setattr(Stage, "global_rank", rank)
+        torch.rand(step + rank + 1)  # whatever was drawn before does not matter
+        return stage.on_after_batch_transfer(images, 0)
+
+    first = views(1, 5, 0)
+    assert torch.equal(first, views(1, 5, 0))
+    assert not any(torch.equal(first, other) for other in (views(2, 5, 0), views(1, 6, 0), views(1, 5, 1)))
+
+
+def test_compiling_keeps_the_names_of_the_weights(network: UNet, card: ModelCard) -> None:
+    stage = Segmentation(network, SegmentationOptions(), card, seed=0)
+    names = list(stage.state_dict())
+    stage.compile_network()
+    assert list(stage.state_dict()) == names

@@ -1,4 +1,4 @@
-"""Slices are square and in [0, 1]; labels stay whole and stay on their pixels."""
+"""Volumes fit the grid; labels stay whole and on their voxels; predictions come back to the file's geometry."""
 
 from pathlib import Path
 
@@ -6,11 +6,17 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from semicl.cases import find_cases
 from semicl.errors import SemiclError
-from semicl.volumes import read_image, read_label, read_volume
-from tests.semicl.conftest import write_case
+from semicl.subjects import subject_rule
+from semicl.volumes import Grid, read_image, read_label, voxel_size
+from tests.semicl.conftest import write_case, write_nifti
+
+VALUES = (0, 1, 2, 3)
+OBLIQUE = np.array([[1.1, 0.2, 0.0, -20], [-0.2, 0.9, 0.3, 7], [0.0, -0.3, 2.4, 3], [0, 0, 0, 1]])
+PERMUTED = np.array([[0, 0, -1.5, 20], [-0.8, 0, 0, 29], [0, 2.0, 0, 0], [0, 0, 0, 1]])
 
 
 def _box(shape: tuple[int, int, int]) -> np.ndarray:
@@ -21,70 +27,115 @@ def _box(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_shapes_types_and_range(phantom: Path) -> None:
-    volume = read_volume(find_cases(phantom).cases[0], 64)
-    assert volume.image.shape == (20, 1, 64, 64)
-    assert volume.image.dtype == torch.float32
-    assert volume.image.min() == 0
-    assert volume.image.max() == 1
-    assert volume.label.shape == (20, 64, 64)
-    assert volume.label.dtype == torch.int64
-    assert volume.label.unique().tolist() == [0, 1, 2, 3]
+    case = find_cases(phantom, subject_rule).cases[0]
+    image = read_image(case.image, Grid((64, 64))).image
+    assert image.shape == (20, 64, 64)
+    assert image.dtype == torch.float32
+    assert (image.min(), image.max()) == (0, 1)
+    assert case.label is not None
+    label = read_label(case.label, Grid((64, 64)), VALUES)
+    assert label.shape == (20, 64, 64)
+    assert label.dtype == torch.uint8
+    assert label.unique().tolist() == [0, 1, 2, 3]
 
 
 def test_real_slices(hippocampus: Path) -> None:
-    case = find_cases(hippocampus).cases[0]
-    volume = read_volume(case, 64)
-    assert volume.label.unique().tolist() == [0, 1, 2]
-    assert int((volume.label > 0).sum()) == int((nibabel.load(case.label).get_fdata() > 0).sum())
+    case = find_cases(hippocampus, subject_rule).cases[0]
+    assert case.label is not None
+    label = read_label(case.label, Grid((64, 64)), (0, 1, 2))
+    assert label.unique().tolist() == [0, 1, 2]
+    assert int((label > 0).sum()) == int((nibabel.load(case.label).get_fdata() > 0).sum())
 
 
 @pytest.mark.parametrize("unit", [1.0, 255.0, 1.7e6])
 def test_the_unit_of_the_scanner_does_not_matter(tmp_path: Path, unit: float) -> None:
     image = np.random.default_rng(0).random((20, 24, 4))
-    label = np.zeros(image.shape, np.uint8)
-    expected = read_image(write_case(tmp_path, image, label), 32)
-    torch.testing.assert_close(read_image(write_case(tmp_path, unit * image, label), 32), expected)
+    expected = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32))).image
+    found = read_image(write_nifti(tmp_path / "b.nii.gz", unit * image), Grid((32, 32))).image
+    torch.testing.assert_close(found, expected)
 
 
-def test_padding_moves_image_and_label_alike(tmp_path: Path) -> None:
-    label = _box((21, 30, 5))
-    volume = read_volume(write_case(tmp_path, label.astype(np.float32), label), 32)
-    assert torch.equal(volume.image[:, 0] > 0.5, volume.label == 3)
-    assert int((volume.label == 3).sum()) == int((label == 3).sum())
+@pytest.mark.parametrize("patch_size", [(32, 32), (16, 32, 32)])
+def test_padding_moves_image_and_label_alike(tmp_path: Path, patch_size: tuple[int, ...]) -> None:
+    box = _box((21, 30, 5))
+    case = write_case(tmp_path, box.astype(np.float32), box)
+    image, label = read_image(case.image, Grid(patch_size)).image, read_label(case.image, Grid(patch_size), VALUES)
+    assert image.shape == (5 if len(patch_size) == 2 else 16, 32, 32)
+    assert torch.equal(image > 0.5, label == 3)
+    assert int((label == 3).sum()) == int((box == 3).sum())
 
 
 def test_shrinking_moves_image_and_label_alike_and_invents_no_class(tmp_path: Path) -> None:
-    label = _box((100, 72, 5))
-    volume = read_volume(write_case(tmp_path, label.astype(np.float32), label), 32)
-    assert volume.image.shape == (5, 1, 32, 32)
-    assert volume.label.unique().tolist() == [0, 3]
+    box = _box((100, 72, 5))
+    case = write_case(tmp_path, box.astype(np.float32), box)
+    image, label = read_image(case.image, Grid((32, 32))).image, read_label(case.image, Grid((32, 32)), VALUES)
+    assert image.shape == (5, 32, 32)
+    assert label.unique().tolist() == [0, 3]
     for axis in (1, 2):
         bright, marked = (
-            (weights.sum((0, 3 - axis)) * torch.arange(32)).sum() / weights.sum()
-            for weights in (volume.image[:, 0], (volume.label == 3).float())
+            (mass.sum((0, 3 - axis)) * torch.arange(32)).sum() / mass.sum() for mass in (image, (label == 3).float())
         )
         assert abs(bright - marked) < 0.25
 
 
 def test_proportions_are_kept(tmp_path: Path) -> None:
-    label = np.full((96, 48, 3), 1, np.uint8)
-    slices = read_label(write_case(tmp_path, label.astype(np.float32), label), 32)
-    assert [int(slices[0].any(axis).sum()) for axis in (1, 0)] == [32, 16]
+    label = read_label(write_nifti(tmp_path / "a.nii.gz", np.ones((96, 48, 3), np.uint8)), Grid((32, 32)), VALUES)
+    assert [int(label[0].any(axis).sum()) for axis in (1, 0)] == [32, 16]
 
 
 def test_stored_orientation_does_not_matter(tmp_path: Path) -> None:
-    label = _box((21, 30, 5))
-    expected = read_volume(write_case(tmp_path, label.astype(np.float32), label), 32)
-    flipped = np.ascontiguousarray(label[::-1, ::-1].transpose(1, 0, 2))
+    box = _box((21, 30, 5))
+    flipped = np.ascontiguousarray(box[::-1, ::-1].transpose(1, 0, 2))
     affine = np.array([[0, -1, 0, 20], [-1, 0, 0, 29], [0, 0, 1, 0], [0, 0, 0, 1]])
-    volume = read_volume(write_case(tmp_path, flipped.astype(np.float32), flipped, affine), 32)
-    assert torch.equal(volume.label, expected.label)
-    torch.testing.assert_close(volume.image, expected.image)
+    first = write_nifti(tmp_path / "a.nii.gz", box)
+    second = write_nifti(tmp_path / "b.nii.gz", flipped, affine)
+    assert torch.equal(*(read_label(path, Grid((32, 32)), VALUES) for path in (first, second)))
+    torch.testing.assert_close(*(read_image(path, Grid((32, 32))).image for path in (first, second)))
 
 
-def test_reading_an_image_opens_no_label(tmp_path: Path) -> None:
-    case = write_case(tmp_path, np.random.default_rng(0).random((8, 8, 2)), np.zeros((8, 8, 2), np.uint8))
-    case.label.unlink()
-    assert read_image(case, 16).shape == (2, 1, 16, 16)
-    with pytest.raises(SemiclError, match=r"label\.nii\.gz: not readable"):
-        read_label(case, 16)
+def test_label_values_become_class_numbers(tmp_path: Path) -> None:
+    values = (0, 500, 205)
+    path = write_nifti(tmp_path / "a.nii.gz", np.array([[[0, 205], [500, 205]]], np.int16))
+    label = read_label(path, Grid((2, 1, 2)), values)
+    assert label.tolist() == [[[0, 1]], [[2, 2]]]
+
+
+def test_resampling_changes_the_number_of_voxels(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", _box((20, 20, 10)), np.diag([1, 1, 2, 1]))
+    image = read_image(path, Grid((8, 8, 8), spacing=(2, 2, 2))).image
+    assert image.shape == (10, 10, 10)
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), OBLIQUE, PERMUTED])
+@pytest.mark.parametrize(
+    ("grid", "overlap"),
+    [
+        (Grid((64, 64)), 1.0),
+        (Grid((16, 16)), 0.8),
+        (Grid((48, 32, 32)), 1.0),
+        (Grid((16, 16, 16), (1.5, 1.5, 1.5)), 0.75),
+    ],
+    ids=["padded", "shrunk", "patches", "resampled"],
+)
+@pytest.mark.parametrize("shape", [(33, 41, 9), (12, 18, 47)])
+def test_the_way_back_leads_to_the_files_own_voxels(
+    tmp_path: Path, affine: np.ndarray, grid: Grid, overlap: float, shape: tuple[int, int, int]
+) -> None:
+    box = np.zeros(shape, np.uint8)
+    box[2 : shape[0] // 2 + 2, 3 : shape[1] - 5, 1 : shape[2] - 2] = 1
+    path = write_nifti(tmp_path / "a.nii.gz", box, affine)
+    gridded = read_image(path, grid)
+    probabilities = one_hot((gridded.image > 0.5).long()).movedim(-1, 0).float()
+    back = gridded.to_file(probabilities).numpy()
+    assert back.shape == shape
+    assert 2 * (back & box).sum() / (back.sum() + box.sum()) >= overlap
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"no NIfTI")
+    with pytest.raises(SemiclError, match=r"a\.nii\.gz: not readable"):
+        read_image(tmp_path / "a.nii.gz", Grid((8, 8)))
+
+
+def test_voxel_size() -> None:
+    assert voxel_size(PERMUTED) == pytest.approx((0.8, 2.0, 1.5))

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from semicl import demo
-from semicl.cli import main
+from semicl.commands import demo as module
 from semicl.phantom import CLASSES
-from tests.semicl.conftest import REPOSITORY
+from tests.semicl.conftest import REPOSITORY, run_command
 
 
 def _demo(output: Path, *arguments: object) -> tuple[str, dict[str, Any]]:
@@ -23,52 +22,46 @@ def _demo(output: Path, *arguments: object) -> tuple[str, dict[str, Any]]:
         list(map(str, command)), cwd=REPOSITORY, env=one_thread, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    for bar in ("1 global contrast", "2 local contrast", "3 fine-tune random", "3 fine-tune pretrained"):
+    for bar in ("1 global contrast", "2 local contrast", "3 fine-tune random start", "3 fine-tune pre-trained"):
         assert f"{bar}: 100%" in done.stderr
     picture = (output / "predictions.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert picture.endswith(b"IEND\xaeB`\x82")
     assert list(output.rglob(".partial-*")) == []
-    for name in ("global", "local", "random", "pretrained"):
-        assert (output / f"{name}.ckpt").is_file()
     return done.stdout, json.loads((output / "results.json").read_text())
 
 
 def test_on_the_phantom(tmp_path: Path) -> None:
     text, results = _demo(tmp_path / "run", "--data", "phantom")
     assert "PHANTOM" in text
-    assert "not patients" in text
-    assert results["synthetic"] is True
-    assert "global.ckpt: took 40 tensors (encoder 40)" in text
-    assert "local.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
+    assert "not patients" in text or "says nothing about patients" in text
+    assert "pretrain-local/model.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
     assert results["verdict"] in text
-    for name in ("random", "pretrained"):
-        assert list(results["validation_dice_by_step"][name]) == ["15", "30"]
-        score = results["test"][name]
-        assert list(score["dice_per_class"]) == list(CLASSES[1:])
-        assert list(score["dice_per_volume"]) == results["split"]["test"]
-        for value in (score["mean_dice"], *score["dice_per_class"].values()):
-            assert 0 <= value <= 1
-            assert f"{value:.3f}"[:4] in text
-    assert not set(results["split"]["test"]) & set(results["split"]["training"])
+    for start in ("random", "pretrained"):
+        assert len(results["validation_dice_by_step"][start]) == 2
+        (mean,) = results["test_dice"][start]
+        assert 0 <= mean <= 1
+        cases = json.loads((tmp_path / "run" / "split-0" / f"finetune-{start}" / "test" / "results.json").read_text())
+        assert cases["classes"] == list(CLASSES[1:])
+        assert f"{cases['summary']['mean']['dice']['mean']:.3f}" in text
 
 
 @pytest.mark.slow
 def test_on_real_cases(hippocampus: Path, tmp_path: Path) -> None:
     text, results = _demo(tmp_path / "run", "--data", hippocampus)
     assert "PHANTOM" not in text
-    assert results["synthetic"] is False
-    assert list(results["test"]["random"]["dice_per_class"]) == ["Anterior", "Posterior"]
+    assert results["data"] == "Hippocampus"
 
 
 def test_without_real_cases_the_default_is_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    announced: list[bool] = []
-
-    def stop(folder: object, split: object, synthetic: bool) -> None:
-        announced.append(synthetic)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(demo, "_announce", stop)
-    assert main(["demo", "--quick", "--output", str(tmp_path / "run")]) == 130
-    assert announced == [True]
+    seen: list[Any] = []
+    monkeypatch.setattr(module, "run", lambda source, *_: seen.append(source))
+    assert run_command("demo", "--output", tmp_path / "run") == 0
+    assert (seen[0].data, seen[0].prepared) == ("phantom", tmp_path / "run" / "prepared")
+    folder = tmp_path / "shared" / "data" / "Task04_Hippocampus"
+    folder.mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run_command("demo") == 0
+    assert seen[1].data == "../shared/data/Task04_Hippocampus"

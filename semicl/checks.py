@@ -1,0 +1,96 @@
+"""Whether the files of a case can be used: read once, before hours of training and not after."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+
+from semicl.cases import Case
+from semicl.errors import SemiclError
+
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
+"""What nibabel raises for files that are missing, cut off, damaged or no NIfTI at all."""
+
+SAME_PLACE_MM = 1e-2
+"""Affines that differ by less are the same: programs round them differently."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, and the way out."""
+
+    file: Path
+    what: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}; {self.way_out}"
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, SpatialImage]:
+    """The array of a NIfTI file and its image, whose header and affine tell the geometry.
+
+    Raises:
+        SemiclError: no such file, not readable, not 3-D, NaN or infinity.
+    """
+    if not path.is_file():
+        raise SemiclError(f"{path}: no such file; copy it there or take the case out")
+    try:
+        volume = nibabel.load(path)
+        if not isinstance(volume, SpatialImage):
+            raise SemiclError(f"{path}: holds no volume; give one NIfTI volume a file")
+        array = np.asarray(volume.dataobj)
+    except UNREADABLE as error:
+        raise SemiclError(
+            f"{path}: not readable as NIfTI ({type(error).__name__}: {error}); copy or download the file again"
+        ) from error
+    if array.ndim != 3:
+        raise SemiclError(f"{path}: has {array.ndim} dimensions, not 3; give one 3-D volume a file")
+    if 0 in array.shape:
+        raise SemiclError(f"{path}: is empty, of shape {array.shape}; export it again")
+    if not np.isfinite(array).all():
+        raise SemiclError(f"{path}: holds NaN or infinity; replace them or take the case out")
+    return array, volume
+
+
+def label_values(case: Case) -> set[int]:
+    """The values in a case's label file; an unreadable or fractional one has none: `problems` names it."""
+    if case.label is None:
+        return set()
+    try:
+        values = np.unique(read_nifti(case.label)[0])
+    except SemiclError:
+        return set()
+    return {int(value) for value in values if value == round(value)}
+
+
+def problems(case: Case, classes: Mapping[str, int]) -> Iterator[Problem]:
+    """Everything that is wrong with the files of a case; `classes` holds the values its label may have."""
+    image = label = None
+    for path in filter(None, (case.image, case.label)):
+        try:
+            if path == case.image:
+                image = read_nifti(path)
+            else:
+                label = read_nifti(path)
+        except SemiclError as error:
+            what, way_out = str(error).removeprefix(f"{path}: ").rsplit("; ", 1)
+            yield Problem(path, what, way_out)
+    if label is None or case.label is None:
+        return
+    unknown = np.setdiff1d(label[0], list(classes.values()))
+    if unknown.size:
+        known = ", ".join(str(value) for value in classes.values())
+        yield Problem(case.label, f"label {unknown[0]:g} is unknown, known are {known}", "mend the file or the classes")
+    if image is None:
+        return
+    if label[0].shape != image[0].shape:
+        what = f"shape {label[0].shape} differs from its image's {image[0].shape}"
+        yield Problem(case.label, what, "export the label on the image's grid")
+    elif not np.allclose(label[1].affine, image[1].affine, atol=SAME_PLACE_MM):
+        yield Problem(case.label, "affine differs from its image's", "export the label on the image's grid")

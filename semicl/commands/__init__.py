@@ -1,0 +1,1 @@
+"""One file a command of `semicl`, with one function of the same name."""

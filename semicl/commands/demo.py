@@ -1,0 +1,38 @@
+"""`semicl demo`: the quick tour, an experiment on whatever volumes are at hand."""
+
+from pathlib import Path
+
+from semicl.commands.prepare import PHANTOM
+from semicl.commands.run import run
+from semicl.options import (
+    ExperimentOptions,
+    GlobalContrastOptions,
+    LocalContrastOptions,
+    PrepareOptions,
+    RunOptions,
+    SegmentationOptions,
+    SourceOptions,
+)
+
+HIPPOCAMPUS = Path("../shared/data/Task04_Hippocampus")
+
+
+def demo(
+    source: SourceOptions,
+    experiment: ExperimentOptions,
+    run_options: RunOptions,
+    prepare: PrepareOptions,
+    pretrain_global: GlobalContrastOptions,
+    pretrain_local: LocalContrastOptions,
+    finetune: SegmentationOptions,
+) -> None:
+    """Run the experiment on the given data, else on the hippocampus cases beside the project, else on a phantom.
+
+    Everything is written in the output folder, the prepared data too.
+
+    Raises:
+        SemiclError: what `semicl run` raises.
+    """
+    data = source.data or (str(HIPPOCAMPUS) if HIPPOCAMPUS.is_dir() else PHANTOM)
+    here = SourceOptions(data, run_options.output / "prepared")
+    run(here, experiment, run_options, prepare, pretrain_global, pretrain_local, finetune)

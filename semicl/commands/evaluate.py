@@ -1,0 +1,50 @@
+"""`semicl evaluate`: Dice, HD95 and surface distance of a checkpoint, per case and class."""
+
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from semicl.cases import Case, find_cases
+from semicl.checkpoints import load_segmentation
+from semicl.checks import problems
+from semicl.console import WIDTH, conclude, show
+from semicl.errors import SemiclError
+from semicl.evaluation import Evaluation, evaluate_cases
+from semicl.model_card import ModelCard
+from semicl.options import EvaluateOptions
+from semicl.prediction import to_device
+from semicl.prepared import read_prepared
+from semicl.subjects import subject_rule
+
+
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Judge a checkpoint on a part of a split, or on any folder of labelled cases; write cases.csv and results.json.
+
+    Raises:
+        SemiclError: the checkpoint, the folder or one of its files cannot be used; nothing has then been written.
+    """
+    network, card = load_segmentation(options.checkpoint)
+    where, cases = _cases(options)
+    _require_sound(cases, card)
+    network = to_device(network, options.machine)
+    evaluation = evaluate_cases(network, card, tqdm(cases, desc=f"evaluate {where}", unit="case", ncols=WIDTH))
+    evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where)
+    show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
+    rows = {"mean Dice": evaluation.mean_dice(), "checkpoint": options.checkpoint, "files": options.output}
+    conclude("Evaluated", rows, [f"semicl predict --checkpoint {options.checkpoint} --input FILE_OR_FOLDER"])
+    return evaluation
+
+
+def _cases(options: EvaluateOptions) -> tuple[str, Sequence[Case]]:
+    if options.data is not None:
+        found = find_cases(options.data, subject_rule)
+        return str(options.data), [case for case in found.cases if case.label is not None]
+    prepared = read_prepared(options.prepared)
+    cases = getattr(prepared.split(options.split), options.part)
+    return f"{prepared.name}, split {options.split}, {options.part}", [c for c in cases if c.label is not None]
+
+
+def _require_sound(cases: Sequence[Case], card: ModelCard) -> None:
+    for case in cases:
+        for problem in problems(case, card.classes):
+            raise SemiclError(str(problem))

@@ -1,0 +1,37 @@
+"""`semicl finetune`: cross entropy + Dice on the labelled fraction; validation picks the weights."""
+
+from semicl.options import ExperimentOptions, SegmentationOptions, StageOptions
+from semicl.pieces import LabelledPieces, Volumes
+from semicl.stage_setup import finish, finished_before, open_folder, set_up
+from semicl.stages import Segmentation
+from semicl.training import train_with_validation
+
+
+def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
+    """Train stage 3 and write its folder; the test volumes are not opened.
+
+    Raises:
+        SemiclError: something it needs cannot be used, or the folder is taken.
+    """
+    setup = set_up("finetune", experiment, stage)
+    cases = setup.split.labelled(experiment.label_fraction)
+    pieces = LabelledPieces(setup.prepared, cases)
+    labelled = [case for case in setup.split.validation if case.label is not None]
+    validation = Volumes(setup.prepared, labelled[: segmentation.validation_volumes])
+    open_folder(setup, stage, segmentation, experiment)
+    if finished_before(setup):
+        return
+    module = Segmentation(setup.network, segmentation, setup.card, experiment.seed)
+    title = f"3 fine-tune {'random start' if stage.start is None else 'pre-trained'}"
+    cost = train_with_validation(
+        module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title
+    )
+    cost["validation"] = [[step, round(dice, 4)] for step, dice in module.history]
+    checkpoint = f"--checkpoint {setup.folder.model}"
+    finish(
+        setup,
+        cases,
+        len(pieces),
+        cost,
+        [f"semicl evaluate --prepared {stage.prepared} {checkpoint} --output {stage.output / 'test'}"],
+    )

@@ -1,0 +1,45 @@
+"""`semicl predict`: NIfTI in, NIfTI out, in the case's own geometry."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from semicl.cases import SUFFIXES, nifti_files
+from semicl.checkpoints import load_segmentation
+from semicl.checks import read_nifti
+from semicl.console import WIDTH, conclude
+from semicl.errors import SemiclError
+from semicl.options import PredictOptions
+from semicl.prediction import predict_file, to_device, write_labels
+
+
+def predict(options: PredictOptions) -> None:
+    """Write a label file for each image, of its shape, affine and orientation.
+
+    Raises:
+        SemiclError: the checkpoint or an image cannot be used. All images are checked before the first is predicted.
+    """
+    network, card = load_segmentation(options.checkpoint)
+    images = _images(options.input)
+    if any(options.output.resolve() == image.parent.resolve() for image in images):
+        raise SemiclError(f"{options.output}: holds the images, which would be replaced; give another --output")
+    for image in images:
+        read_nifti(image)
+    network = to_device(network, options.machine)
+    for image in tqdm(images, desc="predict", unit="image", ncols=WIDTH):
+        write_labels(options.output / image.name, predict_file(network, card, image), card, read_nifti(image)[1])
+    rows = {"images": len(images), "classes": ", ".join(card.classes), "labels": options.output}
+    conclude("Predicted", rows, [f"semicl evaluate --checkpoint {options.checkpoint} --data LABELLED_FOLDER"])
+
+
+def _images(source: Path) -> list[Path]:
+    if source.is_file():
+        if not source.name.endswith(SUFFIXES):
+            raise SemiclError(f"{source}: not a NIfTI file; give a .nii or .nii.gz file, or a folder of them")
+        return [source]
+    if not source.is_dir():
+        raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")
+    images = nifti_files(source)
+    if not images:
+        raise SemiclError(f"{source}: holds no .nii or .nii.gz file; give --input a folder of images")
+    return images

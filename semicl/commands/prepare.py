@@ -1,0 +1,154 @@
+"""`semicl prepare`: find cases, check every file, split by subject, and cache what the network will see."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from tqdm import tqdm
+
+from semicl.cases import Case, CaseFolder, find_cases
+from semicl.checks import Problem, label_values, problems
+from semicl.console import WIDTH, conclude, say, show
+from semicl.download import download
+from semicl.errors import SemiclError
+from semicl.files import remove_partial
+from semicl.options import PrepareOptions, SourceOptions
+from semicl.phantom import write_phantom
+from semicl.prepared import DESCRIPTION, Prepared, read_prepared
+from semicl.splits import Split, make_split
+from semicl.subjects import subject_rule
+from semicl.volumes import Grid
+
+PHANTOM = "phantom"
+
+
+def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
+    """Write a prepared folder.
+
+    Raises:
+        SemiclError: no cases, files with something wrong, or too few subjects; nothing has then been written but, where
+            they were asked for, the phantom's volumes or the download.
+    """
+    found = find_cases(
+        _data_folder(source, options),
+        partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern),
+    )
+    classes = _classes(found, options)
+    cases = _sound_cases(found.cases, classes, options.leave_out_damaged)
+    splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
+    grid = Grid(options.patch_size, options.spacing)
+    prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options))
+    (source.prepared / DESCRIPTION).unlink(missing_ok=True)
+    remove_partial(source.prepared / "cache")
+    for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
+        prepared.write_arrays(case)
+    prepared.write(
+        splits,
+        [{"seed": options.seed, "repeat": k, "shares": options.shares} for k in range(options.repeats)],
+    )
+    _conclude(prepared, splits[0])
+    return prepared
+
+
+def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared | None:
+    """The prepared folder, where it is there already and was told the same.
+
+    Raises:
+        SemiclError: it was told something else, or is damaged.
+    """
+    if not (source.prepared / DESCRIPTION).is_file():
+        return None
+    prepared = read_prepared(source.prepared)
+    now = told(source, options)
+    for name, value in now.items():
+        if prepared.options.get(name) != value:
+            raise SemiclError(
+                f"{source.prepared}: was prepared with {name} {prepared.options.get(name)}, now {value}; give another "
+                "--prepared, or run `semicl prepare` to replace it"
+            )
+    return prepared
+
+
+def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
+    """The options that decide what is prepared, as text."""
+    return {name: str(value) for name, value in ({"data": source.data} | asdict(options)).items()}
+
+
+def _data_folder(source: SourceOptions, options: PrepareOptions) -> Path:
+    if options.download is not None:
+        return download(options.download, source.prepared.parent)
+    if source.data is None:
+        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+    if source.data != PHANTOM:
+        return Path(source.data)
+    say("PHANTOM: synthetic volumes. What is measured on them says nothing about patients.")
+    folder = source.prepared / PHANTOM
+    write_phantom(folder, options.phantom_subjects, options.seed)
+    return folder
+
+
+def _classes(found: CaseFolder, options: PrepareOptions) -> dict[str, int]:
+    """Names and values of the classes, the background first."""
+    if found.classes is not None:
+        if options.classes is not None:
+            raise SemiclError(f"--classes is for plain folders; {found.name} names its classes itself, so leave it out")
+        return found.classes
+    if options.classes is not None:
+        return {"background": 0} | options.classes
+    reading = tqdm(found.cases, desc="label values", unit="case", ncols=WIDTH)
+    values = sorted(set().union(*(label_values(case) for case in reading)) - {0})
+    if not values:
+        raise SemiclError(f"{found.name}: no label file holds a class; add label files to labels/, named as the images")
+    return {"background": 0} | {f"class {value}": value for value in values}
+
+
+def _sound_cases(cases: Sequence[Case], classes: dict[str, int], leave_out_damaged: bool) -> tuple[Case, ...]:
+    """The cases without a problem.
+
+    Raises:
+        SemiclError: a case has one and is not to be left out.
+    """
+    wrong: dict[str, list[Problem]] = {}
+    for case in tqdm(cases, desc="check files", unit="case", ncols=WIDTH):
+        for problem in problems(case, classes):
+            wrong.setdefault(case.name, []).append(problem)
+    if not wrong:
+        return tuple(cases)
+    table = Table("case", "file", "what is wrong", "way out", title="Problems", title_justify="left")
+    for name, found in wrong.items():
+        for problem in found:
+            table.add_row(name, problem.file.name, problem.what, problem.way_out)
+    show(table)
+    if not leave_out_damaged:
+        first = next(iter(wrong.values()))[0]
+        others = sum(map(len, wrong.values())) - 1
+        raise SemiclError(
+            f"{first}" + (f" (and {others} more, see the table)" if others else "") + "; or --leave_out_damaged true"
+        )
+    say(f"Left out: {', '.join(wrong)}.")
+    return tuple(case for case in cases if case.name not in wrong)
+
+
+def _conclude(prepared: Prepared, split: Split) -> None:
+    parts = {
+        part: f"{len(cases)} cases of {len({case.subject for case in cases})} subjects"
+        for part, cases in vars(split).items()
+    }
+    rows = {
+        "dataset": prepared.name,
+        "classes": ", ".join(f"{name} ({value})" for name, value in prepared.classes.items()),
+        "cases": f"{len(prepared.cases)}, {sum(case.label is not None for case in prepared.cases)} with labels",
+        "subjects": len({case.subject for case in prepared.cases}),
+        **{f"split 0, {part}": text for part, text in parts.items()},
+        "patch size": " x ".join(map(str, prepared.grid.patch_size)),
+        "folder": prepared.folder,
+    }
+    output = f"runs/{prepared.folder.name}"
+    conclude(
+        "Prepared",
+        rows,
+        [f"semicl pretrain-global --prepared {prepared.folder} --output {output}/pretrain-global"],
+    )

@@ -1,0 +1,52 @@
+"""`semicl pretrain-local`: local contrast on encoder and decoder, from a global checkpoint."""
+
+from semicl.errors import SemiclError
+from semicl.options import ExperimentOptions, LocalContrastOptions, StageOptions
+from semicl.pieces import ImagePieces, LabelledPieces, has_foreground
+from semicl.stage_setup import (
+    StageSetup,
+    finish,
+    finished_before,
+    images_for_pretraining,
+    open_folder,
+    set_up,
+)
+from semicl.stages import SelfSupervisedLocalContrast, SupervisedLocalContrast
+from semicl.training import train
+
+
+def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
+    """Train stage 2 and write its folder.
+
+    The supervised form sees the labelled fraction alone. The self-supervised form sees the images of all training
+    volumes and opens no label file.
+
+    Raises:
+        SemiclError: something it needs cannot be used, the fraction has no foreground, or the folder is taken.
+    """
+    setup = set_up("pretrain-local", experiment, stage)
+    if contrast.loss.supervised:
+        cases = setup.split.labelled(experiment.label_fraction)
+        pieces: LabelledPieces | ImagePieces = _anchored(setup, experiment.label_fraction)
+        kind: type[SupervisedLocalContrast | SelfSupervisedLocalContrast] = SupervisedLocalContrast
+    else:
+        cases = images_for_pretraining(setup.split, experiment.transductive)
+        pieces, kind = ImagePieces(setup.prepared, cases), SelfSupervisedLocalContrast
+    open_folder(setup, stage, contrast, experiment)
+    if finished_before(setup):
+        return
+    module = kind(setup.network, contrast, setup.card, experiment.seed)
+    cost = train(module, pieces, setup.folder, experiment.machine, "2 local contrast")
+    following = f"semicl finetune --prepared {stage.prepared} --start {setup.folder.model}"
+    finish(setup, cases, len(pieces), cost, [f"{following} --output {stage.output.parent / 'finetune-pretrained'}"])
+
+
+def _anchored(setup: StageSetup, label_fraction: float) -> LabelledPieces:
+    """The slices or patches of the labelled fraction that hold an anchor."""
+    cases = setup.split.labelled(label_fraction)
+    pieces = LabelledPieces(setup.prepared, cases)
+    pieces.keep(has_foreground)
+    if len(pieces) == 0:
+        names = ", ".join(case.name for case in cases)
+        raise SemiclError(f"labelled cases {names}: hold no foreground; give another --split or --label_fraction")
+    return pieces

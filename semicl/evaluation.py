@@ -1,0 +1,132 @@
+"""The measures of many cases: summed up, shown, written and read back."""
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from semicl.cases import Case
+from semicl.checks import read_nifti
+from semicl.errors import SemiclError
+from semicl.files import replacing, write_json
+from semicl.metrics import Agreement, agreement
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
+from semicl.prediction import predict_file
+from semicl.volumes import class_numbers, voxel_size
+
+MEASURES = {"dice": "Dice", "hd95": "HD95 (mm)", "surface": "ASD (mm)"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measures of every case (rows, in the order of `names`) and foreground class (columns).
+
+    Args:
+        names: of the cases.
+        classes: the foreground's names.
+        dice: (cases, classes).
+        hd95: 95th percentile of the Hausdorff distance in mm, (cases, classes).
+        surface: average symmetric surface distance in mm, (cases, classes).
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    dice: np.ndarray
+    hd95: np.ndarray
+    surface: np.ndarray
+
+    def mean_dice(self) -> float:
+        """Mean over cases and classes."""
+        return float(self.dice.mean())
+
+    def table(self, title: str) -> Table:
+        """Mean and standard deviation over cases, a row a class, and over the means of cases in the last row."""
+        table = Table("class", title=title, title_justify="left")
+        for heading in MEASURES.values():
+            table.add_column(heading, justify="right")
+        for column, name in enumerate(self.classes):
+            table.add_row(name, *(_spread(getattr(self, measure)[:, column]) for measure in MEASURES))
+        table.add_section()
+        table.add_row("mean", *(_spread(getattr(self, measure).mean(1)) for measure in MEASURES), style="bold")
+        return table
+
+    def write(self, folder: Path, **about: Any) -> None:
+        """Write `cases.csv`, a row a case and class, and `results.json`, everything."""
+        with replacing(folder / "cases.csv") as partial, partial.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["case", "class", *MEASURES])
+            for row, name in enumerate(self.names):
+                for column, label in enumerate(self.classes):
+                    values = (getattr(self, measure)[row, column] for measure in MEASURES)
+                    writer.writerow([name, label, *(f"{value:.4f}" for value in values)])
+        per_class = {
+            name: {measure: _mean_and_deviation(getattr(self, measure)[:, column]) for measure in MEASURES}
+            for column, name in enumerate(self.classes)
+        }
+        per_class["mean"] = {measure: _mean_and_deviation(getattr(self, measure).mean(1)) for measure in MEASURES}
+        per_case = {
+            name: {measure: [round(float(v), 4) for v in getattr(self, measure)[row]] for measure in MEASURES}
+            for row, name in enumerate(self.names)
+        }
+        content = about | {"classes": self.classes, "summary": per_class, "cases": per_case}
+        write_json(folder / "results.json", content)
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """What `Evaluation.write` wrote.
+
+    Raises:
+        SemiclError: it is missing or damaged.
+    """
+    path = folder / "results.json"
+    try:
+        content = json.loads(path.read_text())
+        cases = content["cases"]
+        arrays = (np.array([case[measure] for case in cases.values()]) for measure in MEASURES)
+        return Evaluation(tuple(cases), tuple(content["classes"]), *arrays)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SemiclError(f"{path}: not readable ({error}); run `semicl evaluate` again") from error
+
+
+def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case]) -> Evaluation:
+    """Predict every case and compare it with its label file, in the file's own geometry and in millimetres.
+
+    Raises:
+        SemiclError: no case has a label, or a file cannot be used.
+    """
+    names, measures = [], []
+    for case in cases:
+        if case.label is not None:
+            names.append(case.name)
+            measures.append(_judge(network, card, case.image, case.label))
+    if not names:
+        raise SemiclError("no case has a label file to compare with; give a folder with labels")
+    stacked = (np.stack([getattr(one, measure) for one in measures]) for measure in MEASURES)
+    return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *stacked)
+
+
+def _judge(network: UNet, card: ModelCard, image: Path, label: Path) -> Agreement:
+    values, volume = read_nifti(label)
+    prediction = predict_file(network, card, image)
+    if tuple(prediction.shape) != values.shape:
+        raise SemiclError(
+            f"{label}: shape {values.shape} differs from its image's {tuple(prediction.shape)}; export the label on "
+            "the image's grid"
+        )
+    truth = class_numbers(torch.from_numpy(values.astype(np.float64)), list(card.classes.values()))
+    return agreement(prediction, truth, len(card.classes), voxel_size(volume.affine))
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.mean():.3f} ± {values.std():.3f}"
+
+
+def _mean_and_deviation(values: np.ndarray) -> dict[str, float]:
+    return {"mean": round(float(values.mean()), 4), "deviation": round(float(values.std()), 4)}

@@ -1,0 +1,57 @@
+"""How well a prediction agrees with the truth, defined for empty masks too.
+
+A class that neither has: Dice 1, distances 0. A class that only one has: Dice 0, and as distances the diagonal of the
+volume, the farthest that two points in it can lie apart: inventing an organ costs as much as missing it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from monai.metrics.meandice import compute_dice
+from monai.metrics.surface_distance import compute_average_surface_distance
+from monai.networks.utils import one_hot
+from torch import Tensor
+
+HAUSDORFF_PERCENTILE = 95
+
+
+class Agreement(NamedTuple):
+    """For each class but the background, (classes - 1,): Dice, HD95 in mm, average symmetric surface distance in mm."""
+
+    dice: np.ndarray
+    hd95: np.ndarray
+    surface: np.ndarray
+
+
+def dice_per_class(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Dice of a whole volume for each class but the background, (classes - 1,) float32; integers of one shape in."""
+    predicted, true = _masks(prediction, classes), _masks(label, classes)
+    return compute_dice(predicted, true, include_background=False, ignore_empty=False)[0]
+
+
+def agreement(prediction: Tensor, label: Tensor, classes: int, spacing: Sequence[float]) -> Agreement:
+    """All measures of a whole volume (X, Y, Z) of class numbers, whose voxels measure `spacing` mm."""
+    predicted, true = _masks(prediction, classes), _masks(label, classes)
+    dice = compute_dice(predicted, true, include_background=False, ignore_empty=False)[0].numpy()
+    diagonal = float(np.linalg.norm(np.array(label.shape) * np.array(spacing)))
+    hd95, surface = np.zeros_like(dice), np.zeros_like(dice)
+    for column in range(classes - 1):
+        pair = predicted[:, [column + 1]], true[:, [column + 1]]
+        present = [bool(mask.any()) for mask in pair]
+        if all(present):
+            hd95[column] = compute_hausdorff_distance(
+                *pair, include_background=True, percentile=HAUSDORFF_PERCENTILE, spacing=list(spacing)
+            )
+            surface[column] = compute_average_surface_distance(
+                *pair, include_background=True, symmetric=True, spacing=list(spacing)
+            )
+        elif any(present):
+            hd95[column] = surface[column] = diagonal
+    return Agreement(dice, hd95, surface)
+
+
+def _masks(numbers: Tensor, classes: int) -> Tensor:
+    return one_hot(torch.as_tensor(numbers).cpu().long()[None, None], classes)

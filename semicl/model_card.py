@@ -1,0 +1,40 @@
+"""What a checkpoint tells of its network, so that it can be used on files it has never seen."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from semicl.networks import UNet, new_unet
+from semicl.volumes import Grid
+
+KEY = "semicl"
+"""Where a checkpoint keeps its card."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A network's stage, levels and grid, and its classes: names and values of the label files, background first."""
+
+    stage: str
+    levels: tuple[int, ...]
+    classes: dict[str, int]
+    grid: Grid
+
+    def new_network(self, seed: int) -> UNet:
+        """A network like it with the random weights of the seed."""
+        return new_unet(len(self.grid.patch_size), self.levels, len(self.classes), seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, which torch.load takes with weights_only."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "ModelCard":
+        """The card that `to_dict` wrote."""
+        grid = content["grid"]
+        spacing = None if grid["spacing"] is None else tuple(grid["spacing"])
+        return cls(
+            content["stage"],
+            tuple(content["levels"]),
+            dict(content["classes"]),
+            Grid(tuple(grid["patch_size"]), spacing),
+        )

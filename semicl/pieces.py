@@ -1,0 +1,98 @@
+"""Slices or patches of the prepared volumes, one by one, for torch's DataLoader."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.data.utils import dense_patch_slices
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from semicl.cases import Case
+from semicl.prepared import Prepared
+
+Place = tuple[int, tuple[slice | int, ...]]
+"""Number of a volume, and where in it: a slice's number, or a patch's ranges."""
+
+
+class LabelledVolume(NamedTuple):
+    """A whole prepared volume: image (depth, height, width) float32, label of the same shape, uint8."""
+
+    name: str
+    image: Tensor
+    label: Tensor
+
+
+class ImagePieces(Dataset[Tensor]):
+    """Images (1, *patch_size) float32 of cases; no label file is opened."""
+
+    def __init__(self, prepared: Prepared, cases: Sequence[Case]) -> None:
+        self._images = [prepared.image(case) for case in cases]
+        self._places = _places([image.shape for image in self._images], prepared.grid.patch_size)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> Tensor:
+        volume, where = self._places[number]
+        return _copied(self._images[volume][where])[None]
+
+
+class LabelledPieces(Dataset[tuple[Tensor, Tensor]]):
+    """Images (1, *patch_size) float32 and class numbers (*patch_size) uint8 of cases."""
+
+    def __init__(self, prepared: Prepared, cases: Sequence[Case]) -> None:
+        self._images = [prepared.image(case) for case in cases]
+        self._labels = [prepared.label(case) for case in cases]
+        self._places = _places([image.shape for image in self._images], prepared.grid.patch_size)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        volume, where = self._places[number]
+        return _copied(self._images[volume][where])[None], _copied(self._labels[volume][where])
+
+    def keep(self, wanted: Callable[[Tensor], bool]) -> None:
+        """Leave out every piece whose class numbers are not wanted."""
+        self._places = [
+            (volume, where) for volume, where in self._places if wanted(_copied(self._labels[volume][where]))
+        ]
+
+
+class Volumes(Dataset[LabelledVolume]):
+    """Whole labelled volumes."""
+
+    def __init__(self, prepared: Prepared, cases: Sequence[Case]) -> None:
+        self._prepared = prepared
+        self._cases = [case for case in cases if case.label is not None]
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __getitem__(self, number: int) -> LabelledVolume:
+        case = self._cases[number]
+        return LabelledVolume(case.name, _copied(self._prepared.image(case)), _copied(self._prepared.label(case)))
+
+
+def has_foreground(label: Tensor) -> bool:
+    """Whether a piece has a point that is not background: one without has no anchor and would dilute a batch."""
+    return bool((label > 0).any())
+
+
+def _places(shapes: Sequence[tuple[int, ...]], patch_size: Sequence[int]) -> list[Place]:
+    """Every axial slice, or patches that overlap by half, of every volume."""
+    if len(patch_size) == 2:
+        return [(volume, (depth,)) for volume, shape in enumerate(shapes) for depth in range(shape[0])]
+    interval = [max(1, side // 2) for side in patch_size]
+    return [
+        (volume, where)
+        for volume, shape in enumerate(shapes)
+        for where in dense_patch_slices(shape, patch_size, interval)
+    ]
+
+
+def _copied(array: np.ndarray) -> Tensor:
+    """A tensor of its own: the cache is mapped read-only."""
+    return torch.from_numpy(np.array(array))

@@ -1,0 +1,54 @@
+"""The labels of an image file, in its own geometry."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from nibabel.spatialimages import SpatialImage
+from torch import Tensor
+
+from semicl.errors import SemiclError
+from semicl.files import replacing
+from semicl.inference import class_probabilities
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
+from semicl.options import MachineOptions
+from semicl.volumes import read_image
+
+
+def to_device(network: UNet, machine: MachineOptions) -> UNet:
+    """The network on the machine's first device, for prediction.
+
+    Raises:
+        SemiclError: there is no such device.
+    """
+    has_gpu = torch.cuda.is_available()
+    possible = ("auto", "cpu", "gpu", "cuda") if has_gpu else ("auto", "cpu")
+    if machine.accelerator not in possible:
+        raise SemiclError(f"--machine.accelerator {machine.accelerator}: not found here; give {' or '.join(possible)}")
+    return network.to("cuda" if has_gpu and machine.accelerator != "cpu" else "cpu").eval()
+
+
+def predict_file(network: UNet, card: ModelCard, image: Path) -> Tensor:
+    """Class numbers (X, Y, Z) int64 on the array of an image file of any size, spacing and orientation.
+
+    Raises:
+        SemiclError: the file is not readable.
+    """
+    gridded = read_image(image, card.grid)
+    return gridded.to_file(class_probabilities(network, gridded.image, card.grid.patch_size))
+
+
+def write_labels(path: Path, numbers: Tensor, card: ModelCard, like: SpatialImage) -> None:
+    """Write class numbers (X, Y, Z) as NIfTI with the values of the training labels and the geometry of `like`."""
+    values = np.array(list(card.classes.values()))
+    dtype = np.uint8 if values.max() <= np.iinfo(np.uint8).max else np.int16
+    header: Any = like.header.copy()
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    labels = values[numbers.numpy()].astype(dtype)
+    with replacing(path) as partial:
+        nibabel.save(type(like)(labels, like.affine, header), partial)

@@ -1,0 +1,121 @@
+"""The folder of one stage: what is in it, whether it is finished, and whether it may be written to.
+
+options.json    what the stage was told, before anything else
+last.ckpt       the whole state after the last finished epoch, until the stage is finished
+model.ckpt      the weights: of the last epoch, or in fine-tuning of the best validation
+logs/           TensorBoard and CSV
+summary.json    written last, so a folder that has it is finished
+test/           what `semicl evaluate` found, in an experiment
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semicl.errors import SemiclError
+from semicl.files import remove_partial, write_json
+
+FREE = ("machine", "output", "resume", "overwrite")
+"""Options that may differ between a stage and its resumption: they say where it runs, not what it computes."""
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """A stage's folder."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The weights."""
+        return self.path / "model.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The state to go on from."""
+        return self.path / "last.ckpt"
+
+    @property
+    def logs(self) -> Path:
+        """TensorBoard and CSV."""
+        return self.path / "logs"
+
+    @property
+    def test(self) -> Path:
+        """What the test volumes showed."""
+        return self.path / "test"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage came to its end."""
+        return self._summary.is_file() and self.model.is_file()
+
+    def open(self, options: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+        """Make the folder ready for a stage with these options.
+
+        Raises:
+            SemiclError: it holds a stage and neither resume nor overwrite was asked for, or the stage to resume was
+                told something else.
+        """
+        if overwrite:
+            self._clear()
+        elif resume:
+            self._compare(options)
+        elif self._summary.is_file() or self.last.is_file():
+            state = "a finished stage" if self.finished else "an unfinished stage"
+            raise SemiclError(
+                f"{self.path}: holds {state}; give --resume to go on with it, --overwrite to start anew, "
+                "or another --output"
+            )
+        if self.path.is_dir():
+            remove_partial(self.path)
+        if not self.finished:
+            write_json(self._options, options)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary and remove the state, which nothing needs any more."""
+        write_json(self._summary, summary)
+        self.last.unlink(missing_ok=True)
+
+    def summary(self) -> dict[str, Any]:
+        """What `finish` wrote."""
+        return dict(json.loads(self._summary.read_text()))
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def _options(self) -> Path:
+        return self.path / "options.json"
+
+    def _clear(self) -> None:
+        for file in (self._summary, self.last, self.model, self._options):
+            file.unlink(missing_ok=True)
+        for folder in (self.logs, self.test):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _compare(self, options: Mapping[str, Any]) -> None:
+        if not self._options.is_file():
+            return
+        now = json.loads(json.dumps(options, default=str))
+        before = json.loads(self._options.read_text())
+        for name, old, new in _differences(before, now):
+            raise SemiclError(
+                f"{self._options}: the stage was told {name} {old}, now {new}; give the same option, another "
+                "--output, or --overwrite to start anew"
+            )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if prefix == "" and name in FREE:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"--{prefix}{name}", old, new

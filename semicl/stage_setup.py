@@ -1,0 +1,103 @@
+"""What every training command does before and after its training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from semicl.cases import Case
+from semicl.checkpoints import load_weights
+from semicl.console import conclude, say
+from semicl.errors import SemiclError
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
+from semicl.options import ExperimentOptions, StageOptions
+from semicl.prepared import Prepared, read_prepared
+from semicl.splits import Split
+from semicl.stage_folder import StageFolder
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """A stage that is ready to train: nothing is written yet."""
+
+    prepared: Prepared
+    split: Split
+    card: ModelCard
+    network: UNet
+    folder: StageFolder
+
+
+def set_up(name: str, experiment: ExperimentOptions, stage: StageOptions) -> StageSetup:
+    """Read the prepared folder and make the network, with the weights of `start` or of the seed.
+
+    Raises:
+        SemiclError: the prepared folder, the split or the checkpoint cannot be used, or the patch does not fit the
+            network.
+    """
+    prepared = read_prepared(stage.prepared)
+    split = prepared.split(stage.split)
+    card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid)
+    _require_fit(card)
+    network = card.new_network(experiment.seed)
+    if stage.start is not None:
+        say(load_weights(network, stage.start))
+    torch.manual_seed(experiment.seed)  # of the projection heads
+    return StageSetup(prepared, split, card, network, StageFolder(stage.output))
+
+
+@rank_zero_only
+def open_folder(setup: StageSetup, stage: StageOptions, *told: Any) -> None:
+    """Make the stage's folder ready.
+
+    Raises:
+        SemiclError: it holds a stage that is not to be resumed or overwritten, or that was told something else.
+    """
+    options: dict[str, Any] = {"stage": setup.card.stage}
+    for part in (stage, *told):
+        options |= asdict(part)
+    setup.folder.open(options, stage.resume, stage.overwrite)
+
+
+def finished_before(setup: StageSetup) -> bool:
+    """Whether there is nothing left to do, which is then said."""
+    if setup.folder.finished:
+        say(f"{setup.folder.path}: finished already, nothing to do.")
+    return setup.folder.finished
+
+
+def images_for_pretraining(split: Split, transductive: bool) -> tuple[Case, ...]:
+    """The cases whose images a stage without labels may see: training, and where it is said so, test."""
+    if not transductive:
+        return split.training
+    say(f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(split.test)} test volumes.")
+    return split.training + split.test
+
+
+@rank_zero_only
+def finish(
+    setup: StageSetup, cases: Sequence[Case], pieces: int, cost: Mapping[str, Any], following: Sequence[str]
+) -> None:
+    """Write and show the summary of a stage."""
+    summary = {
+        "stage": setup.card.stage,
+        "volumes": len(cases),
+        "slices or patches": pieces,
+        **cost,
+        "weights": str(setup.folder.model),
+    }
+    setup.folder.finish(summary)
+    conclude(setup.card.stage, summary, following)
+
+
+def _require_fit(card: ModelCard) -> None:
+    """Raise where a level would have no room: the network halves every side once a level."""
+    factor = 2 ** (len(card.levels) - 1)
+    if any(side % factor for side in card.grid.patch_size) or max(card.grid.patch_size) == factor:
+        raise SemiclError(
+            f"patch size {' x '.join(map(str, card.grid.patch_size))} does not fit {len(card.levels)} levels; run "
+            f"`semicl prepare` with multiples of {factor}, larger than {factor} along one axis, or give fewer "
+            "--network.widths"
+        )

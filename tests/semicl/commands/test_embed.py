@@ -1,0 +1,37 @@
+"""`semicl embed` draws the features of validation pixels, class by class, before and after."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semicl.commands import embed as module
+from semicl.options import EmbedOptions
+from semicl.pieces import Volumes
+from semicl.prepared import Prepared
+from tests.semicl.conftest import error_of, run_command
+
+
+@pytest.mark.parametrize("method", ["tsne", "pca"])
+def test_a_picture(tuned: Path, prepared: Prepared, tmp_path: Path, method: str) -> None:
+    output = tmp_path / "e.png"
+    words = ["embed", "--checkpoint", tuned, "--prepared", prepared.folder, "--output", output, "--points", "20"]
+    assert run_command(*words, "--method", method) == 0
+    assert output.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_class_has_about_its_share(prepared: Prepared) -> None:
+    volumes = Volumes(prepared, prepared.split(0).validation)
+    chosen = module._choose(volumes, 4, EmbedOptions(Path("c"), points=40))
+    labels = np.concatenate([volumes[k].label.flatten().numpy()[places] for k, places in enumerate(chosen)])
+    assert np.bincount(labels).tolist() == [40] * 4
+
+
+def test_unusable_input_is_one_line(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["embed", "--checkpoint", tuned, "--output", tmp_path / "e.png"]
+    assert "prepared.json: no such file" in error_of(capsys, *words, "--prepared", tmp_path)
+    assert "--output takes the name of a .png file" in error_of(capsys, "embed", "--checkpoint", tuned, "--output", "e")
+    prepare = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p"]
+    assert run_command(*prepare, "--patch_size", "[16,16]") == 0
+    capsys.readouterr()
+    assert "was trained on Grid" in error_of(capsys, *words, "--prepared", tmp_path / "p")

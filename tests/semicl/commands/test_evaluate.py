@@ -1,0 +1,55 @@
+"""`semicl evaluate` judges a split or any labelled folder."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semicl.prepared import Prepared
+from tests.semicl.conftest import cut_off, error_of, run_command, write_nifti
+
+
+def test_a_split(tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "--checkpoint", tuned, "--prepared", prepared.folder, "--output", tmp_path / "e"]
+    assert run_command(*words) == 0
+    content = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert list(content["cases"]) == [case.name for case in prepared.split(0).test]
+    with (tmp_path / "e" / "cases.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3 * len(prepared.split(0).test)
+    text = capsys.readouterr().out
+    for word in ("large organ", "HD95 (mm)", "ASD (mm)", "±", "Next: semicl predict"):
+        assert word in text
+    assert run_command(*words, "--part", "validation") == 0
+    content = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert list(content["cases"]) == [case.name for case in prepared.split(0).validation]
+
+
+def test_any_labelled_folder(tuned: Path, tmp_path: Path) -> None:
+    label = np.zeros((20, 44, 7), np.uint8)
+    label[5:9, 5:9, 2:4] = 2
+    for name in ("a", "b"):
+        write_nifti(tmp_path / "f" / "images" / f"{name}.nii.gz", np.random.default_rng(0).random(label.shape))
+    write_nifti(tmp_path / "f" / "labels" / "b.nii.gz", label)
+    words = ["evaluate", "--checkpoint", tuned, "--data", tmp_path / "f", "--output", tmp_path / "e"]
+    assert run_command(*words) == 0
+    content = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert list(content["cases"]) == ["b"]
+
+
+def test_unusable_files_are_one_line_and_nothing_is_written(
+    tuned: Path, own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--checkpoint", tuned, "--data", own_phantom, "--output", tmp_path / "e"]
+    label = own_phantom / "labelsTr" / "phantom_020.nii.gz"
+    write_nifti(label, np.full((44, 52, 20), 9, np.uint8))
+    assert f"{label}: label 9 is unknown, known are 0, 1, 2, 3" in error_of(capsys, *words)
+    cut_off(label)
+    assert f"{label}: not readable" in error_of(capsys, *words)
+    assert not (tmp_path / "e").exists()
+
+
+def test_unusable_checkpoints_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
+    assert "broken.ckpt: not readable" in error_of(capsys, "evaluate", "--checkpoint", tmp_path / "broken.ckpt")

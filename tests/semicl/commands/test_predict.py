@@ -1,0 +1,73 @@
+"""`semicl predict` writes labels in the geometry of each image, whatever it is."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from tests.semicl.conftest import cut_off, error_of, run_command, write_nifti
+
+GEOMETRIES = {
+    "oblique": ((33, 41, 9), np.array([[1.1, 0.2, 0, -20], [-0.2, 0.9, 0.3, 7], [0, -0.3, 2.4, 3], [0, 0, 0, 1]])),
+    "anisotropic": ((20, 20, 3), np.diag([0.7, 0.7, 5.0, 1])),
+    "permuted": ((5, 31, 17), np.array([[0, 0, -1.5, 20], [-0.8, 0, 0, 29], [0, 2.0, 0, 0], [0, 0, 0, 1]])),
+    "large": ((90, 61, 4), np.eye(4)),
+    "tiny": ((3, 1, 2), np.eye(4)),
+}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    for name, (shape, affine) in GEOMETRIES.items():
+        write_nifti(folder / f"{name}.nii.gz", np.random.default_rng(0).random(shape), affine)
+    return folder
+
+
+def test_a_folder(tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o") == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == sorted(f"{name}.nii.gz" for name in GEOMETRIES)
+    for name, (shape, affine) in GEOMETRIES.items():
+        written = nibabel.load(tmp_path / "o" / f"{name}.nii.gz")
+        assert written.shape == shape
+        np.testing.assert_allclose(written.affine, affine, atol=1e-6)
+        orientation = nibabel.aff2axcodes(nibabel.load(images / f"{name}.nii.gz").affine)
+        assert nibabel.aff2axcodes(written.affine) == orientation
+        assert set(np.unique(written.dataobj)) <= {0, 1, 2, 3}
+    assert "Next: semicl evaluate" in capsys.readouterr().out
+
+
+def test_the_same_anatomy_gets_the_same_labels_however_it_is_stored(tuned: Path, phantom: Path, tmp_path: Path) -> None:
+    source = nibabel.load(phantom / "imagesTr" / "phantom_001.nii.gz")
+    stored = nibabel.as_closest_canonical(source)
+    turned = stored.as_reoriented(nibabel.orientations.axcodes2ornt(("P", "S", "L")))
+    found = []
+    for name, image in (("a", stored), ("b", turned)):
+        nibabel.save(image, tmp_path / f"{name}.nii.gz")
+        words = ["predict", "--checkpoint", tuned, "--input", tmp_path / f"{name}.nii.gz", "--output", tmp_path / "o"]
+        assert run_command(*words) == 0
+        found.append(nibabel.as_closest_canonical(nibabel.load(tmp_path / "o" / f"{name}.nii.gz")).get_fdata())
+    np.testing.assert_array_equal(found[0], found[1])
+    assert len(np.unique(found[0])) > 1
+
+
+def test_unusable_input_is_one_line_and_nothing_is_written(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--checkpoint", tuned, "--output", tmp_path / "o", "--input"]
+    assert "no such file or folder" in error_of(capsys, *words, tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "holds no .nii" in error_of(capsys, *words, tmp_path / "empty")
+    (tmp_path / "text.txt").write_text("text")
+    assert "not a NIfTI file" in error_of(capsys, *words, tmp_path / "text.txt")
+    cut_off(images / "oblique.nii.gz")
+    assert "oblique.nii.gz: not readable" in error_of(capsys, *words, images)
+    assert not (tmp_path / "o").exists()
+
+
+def test_images_are_never_replaced(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--checkpoint", tuned, "--input", images, "--output", images]
+    assert "holds the images, which would be replaced" in error_of(capsys, *words)

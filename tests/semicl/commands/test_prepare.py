@@ -1,0 +1,183 @@
+"""`semicl prepare` takes all three layouts, names every problem, and leaves nothing half-done."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semicl.prepared import read_prepared
+from tests.semicl.conftest import cut_off, error_of, run_command, write_nifti
+
+SHAPE = (12, 14, 5)
+SIZE = ("--patch_size", "[16,16]")
+
+
+def _volume(number: int) -> np.ndarray:
+    return np.random.default_rng(number).random(SHAPE).astype(np.float32)
+
+
+def _label(*values: int) -> np.ndarray:
+    label = np.zeros(SHAPE, np.int16)
+    for place, value in enumerate(values):
+        label[2 * place : 2 * place + 2, 3:9, 1:4] = value
+    return label
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """images/ and labels/ of seven cases, two without a label."""
+    folder = tmp_path / "plain"
+    for number in range(7):
+        write_nifti(folder / "images" / f"scan{number}.nii.gz", _volume(number))
+        if number < 5:
+            write_nifti(folder / "labels" / f"scan{number}.nii.gz", _label(1, 4))
+    return folder
+
+
+def test_decathlon(own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("prepare", "--data", own_phantom, "--prepared", tmp_path / "p", *SIZE) == 0
+    prepared = read_prepared(tmp_path / "p")
+    assert len(prepared.cases) == 20
+    assert sorted(path.name for path in (tmp_path / "p" / "splits").iterdir()) == [
+        "0.json",
+        "1.json",
+        "2.json",
+        "3.json",
+    ]
+    text = capsys.readouterr().out
+    assert "Phantom" in text
+    assert "Next: semicl pretrain-global --prepared" in text
+
+
+def test_mmwhs(tmp_path: Path) -> None:
+    for number in range(1001, 1005):
+        write_nifti(tmp_path / "m" / f"ct_train_{number}_image.nii.gz", _volume(number))
+        write_nifti(tmp_path / "m" / f"ct_train_{number}_label.nii.gz", _label(500, 600, 420, 550, 205, 820))
+    write_nifti(tmp_path / "m" / "ct_test_2001_image.nii.gz", _volume(1))
+    words = ["prepare", "--data", tmp_path / "m", "--prepared", tmp_path / "p", *SIZE, "--shares", "[2,1,1]"]
+    assert run_command(*words) == 0
+    prepared = read_prepared(tmp_path / "p")
+    split = prepared.split(0)
+    assert [len(split.training), len(split.validation), len(split.test)] == [3, 1, 1]
+    assert np.unique(prepared.label(split.test[0])).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert not list((tmp_path / "p" / "cache").glob("ct_test_2001.label*"))
+
+
+def test_plain_folders_with_some_labels_missing(plain: Path, tmp_path: Path) -> None:
+    assert run_command("prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE) == 0
+    prepared = read_prepared(tmp_path / "p")
+    assert prepared.classes == {"background": 0, "class 1": 1, "class 4": 4}
+    split = prepared.split(0)
+    assert len(split.training) == 5
+    assert len(split.labelled(1.0)) == 3
+    assert np.unique(prepared.label(split.labelled(1.0)[0])).tolist() == [0, 1, 2]
+
+
+def test_a_plain_folders_classes_can_be_named(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text("classes: {liver: 4, spleen: 1}\n")
+    words = ["prepare", "--config", tmp_path / "c.yaml", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words) == 0
+    assert read_prepared(tmp_path / "p").classes == {"background": 0, "liver": 4, "spleen": 1}
+    (tmp_path / "c.yaml").write_text("classes: {liver: 1}\n")
+    assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words)
+
+
+def test_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words) == 0
+    assert len({case.subject for case in read_prepared(tmp_path / "p").cases}) == 5
+    assert "PHANTOM" in capsys.readouterr().out
+
+
+def test_real_cases_are_split_by_subject(hippocampus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    description = json.loads((hippocampus / "dataset.json").read_text())
+    description["training"] = description["training"][:16]
+    folder.mkdir()
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).symlink_to(hippocampus / kind)
+    (folder / "dataset.json").write_text(json.dumps(description))
+    assert run_command("prepare", "--data", folder, "--prepared", tmp_path / "p") == 0
+    prepared = read_prepared(tmp_path / "p")
+    for number in range(4):
+        split = prepared.split(number)
+        owners = [{case.subject for case in part} for part in (split.training, split.validation, split.test)]
+        assert sum(map(len, owners)) == len(set.union(*owners))
+
+
+def _first(folder: Path, kind: str) -> Path:
+    return folder / kind / "phantom_001.nii.gz"
+
+
+def _keep_four_subjects(folder: Path) -> None:
+    description = json.loads((folder / "dataset.json").read_text())
+    description["training"] = description["training"][:8]
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: cut_off(_first(folder, "imagesTr")), "imagesTr/phantom_001.nii.gz: not readable as NIfTI"),
+        (lambda folder: cut_off(_first(folder, "labelsTr")), "labelsTr/phantom_001.nii.gz: not readable as NIfTI"),
+        (
+            lambda folder: write_nifti(_first(folder, "labelsTr"), np.zeros((3, 4, 5), np.uint8)),
+            "labelsTr/phantom_001.nii.gz: shape (3, 4, 5) differs",
+        ),
+        (
+            lambda folder: write_nifti(_first(folder, "labelsTr"), np.full((44, 52, 20), 9, np.uint8)),
+            "labelsTr/phantom_001.nii.gz: label 9 is unknown",
+        ),
+        (_keep_four_subjects, "4 labelled subjects (8 labelled cases) are too few"),
+        (lambda folder: (folder / "dataset.json").unlink(), "holds no cases"),
+    ],
+    ids=["image cut off", "label cut off", "other shape", "unknown label", "few subjects", "no cases"],
+)
+def test_unusable_data_is_one_line_and_nothing_is_written(
+    own_phantom: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], object],
+    message: str,
+) -> None:
+    damage(own_phantom)
+    assert message in error_of(capsys, "prepare", "--data", own_phantom, "--prepared", tmp_path / "p", *SIZE)
+    assert not (tmp_path / "p").exists()
+
+
+def test_every_problem_is_in_the_table_and_damaged_cases_can_be_left_out(
+    own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_off(_first(own_phantom, "imagesTr"))
+    write_nifti(own_phantom / "labelsTr" / "phantom_003.nii.gz", np.zeros((3, 4, 5), np.uint8))
+    words = ["prepare", "--data", own_phantom, "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words) == 1
+    written = capsys.readouterr()
+    assert "phantom_001" in written.out
+    assert "phantom_003" in written.out
+    assert "(and 1 more, see the table); or --leave_out_damaged true" in written.err
+    assert run_command(*words, "--leave_out_damaged") == 0
+    names = {case.name for case in read_prepared(tmp_path / "p").cases}
+    assert len(names) == 18
+    assert not names & {"phantom_001", "phantom_003"}
+
+
+def test_no_data_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--data is missing" in error_of(capsys, "prepare", "--prepared", tmp_path / "p")
+    assert "no such folder" in error_of(capsys, "prepare", "--data", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "holds no cases" in error_of(capsys, "prepare", "--data", tmp_path / "empty")
+
+
+def test_a_killed_preparation_is_not_taken_for_a_whole_one(
+    own_prepared: Path, phantom: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("semicl.prepared.np.save", full_disk)
+    assert "No space left" in error_of(capsys, "prepare", "--data", phantom, "--prepared", own_prepared)
+    assert not (own_prepared / "prepared.json").exists()
+    assert list(own_prepared.rglob(".partial-*")) == []

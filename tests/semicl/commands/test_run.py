@@ -1,0 +1,67 @@
+"""`semicl run` does everything once, and what is done not again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.semicl.conftest import error_of, run_command
+
+CONFIG = """
+data: phantom
+network: {widths: [4, 6, 8], centre: null}
+label_fraction: 0.34
+prepare: {patch_size: [32, 32], phantom_subjects: 5, repeats: 2}
+pretrain_global: {schedule: {epochs: 1, batch_size: 32, learning_rate: 1e-3}}
+pretrain_local: {schedule: {epochs: 1, batch_size: 8, learning_rate: 1e-3}}
+finetune: {schedule: {epochs: 2, batch_size: 8, learning_rate: 1e-3}}
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[Any]:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return ["run", "--config", tmp_path / "config.yaml", "--prepared", tmp_path / "p", "--output", tmp_path / "o"]
+
+
+def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(*words, "--splits", "[0,1]") == 0
+    text = capsys.readouterr().out
+    for word in ("test Dice, random start", "test Dice, pre-trained", "Pre-training ", "±", "Next: semicl predict"):
+        assert word in text
+    output = tmp_path / "o"
+    for split in ("split-0", "split-1"):
+        stages = {path.name for path in (output / split).iterdir()}
+        assert stages == {"pretrain-global", "pretrain-local", "finetune-random", "finetune-pretrained"}
+        assert (output / split / "finetune-random" / "test" / "cases.csv").is_file()
+    assert (output / "predictions.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+    results = json.loads((output / "results.json").read_text())
+    assert [len(values) for values in results["test_dice"].values()] == [2, 2]
+    assert len(results["seconds"]) == 8
+
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("model.ckpt")}
+    (output / "split-1" / "pretrain-local" / "summary.json").unlink()
+    assert run_command(*words, "--splits", "[0,1]") == 0
+    text = capsys.readouterr().out
+    assert text.count("finished already, nothing to do") == 7
+    assert text.count("evaluated already, nothing to do") == 4
+    again = {path for path in output.rglob("model.ckpt") if path.stat().st_mtime_ns != before[path]}
+    assert again == {output / "split-1" / "pretrain-local" / "model.ckpt"}
+
+    line = error_of(capsys, *words, "--finetune.schedule.epochs", "3")
+    assert "finetune-random/options.json: the stage was told --schedule.epochs 2, now 3" in line
+    line = error_of(capsys, *words, "--prepare.seed", "5")
+    assert "was prepared with seed 0, now 5" in line
+
+
+def test_one_start_alone(words: list[Any], tmp_path: Path) -> None:
+    assert run_command(*words, "--starts", "[global]") == 0
+    assert {path.name for path in (tmp_path / "o" / "split-0").iterdir()} == {"pretrain-global", "finetune-global"}
+    assert list(json.loads((tmp_path / "o" / "results.json").read_text())["test_dice"]) == ["global"]
+
+
+def test_a_missing_folder_is_one_line(words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere: no such folder" in error_of(capsys, *words, "--data", "nowhere")
+    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "p").exists()

@@ -1,0 +1,139 @@
+"""The three training commands, one after the other, and what each refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semicl.checkpoints import read_card
+from semicl.prepared import Prepared, read_prepared
+from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, weights
+
+FRACTION = ("--label_fraction", "0.2")
+
+
+def _words(command: str, prepared: Path, output: Path, *more: object) -> list[object]:
+    return [command, *TINY, *one_schedule(), "--prepared", prepared, "--output", output, *more]
+
+
+def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, third = (tmp_path / name for name in ("pretrain-global", "pretrain-local", "finetune"))
+    assert run_command(*_words("pretrain-global", prepared.folder, first)) == 0
+    text = capsys.readouterr().out
+    assert f"Next: semicl pretrain-local --prepared {prepared.folder} --start {first}/model.ckpt" in text
+    assert "images a second" in text
+    assert (
+        run_command(*_words("pretrain-local", prepared.folder, second, *FRACTION, "--start", first / "model.ckpt")) == 0
+    )
+    text = capsys.readouterr().out
+    assert "took 24 tensors (encoder 24)" in text
+    assert "Next: semicl finetune" in text
+    assert run_command(*_words("finetune", prepared.folder, third, *FRACTION, "--start", second / "model.ckpt")) == 0
+    text = capsys.readouterr().out
+    assert "took 44 tensors (encoder 24, decoder 20), kept 2 as they were (classifier 2)" in text
+    assert "Next: semicl evaluate" in text
+    for folder in (first, second, third):
+        assert {"model.ckpt", "options.json", "summary.json", "logs"} == {path.name for path in folder.iterdir()}
+    parts = [{name.split(".")[0] for name in weights(folder / "model.ckpt")} for folder in (first, second, third)]
+    assert parts == [{"encoder", "projection"}, {"encoder", "decoder", "projection"}, {"network"}]
+    assert read_card(third / "model.ckpt").classes == prepared.classes
+    summary = json.loads((third / "summary.json").read_text())
+    assert summary["volumes"] == len(prepared.split(0).labelled(0.2))
+    assert summary["validation"][0][0] == summary["steps"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--loss.block_size", "8"],
+        ["--loss.stride", "2"],
+        ["--loss.block_size", "8", "--loss.stride", "2"],
+        ["--loss.supervised", "false", "--loss.stride", "8"],
+    ],
+)
+def test_forms_of_local_contrast(prepared: Prepared, tmp_path: Path, options: list[str]) -> None:
+    words = _words("pretrain-local", prepared.folder, tmp_path / "local", *FRACTION, *options)
+    assert run_command(*words) == 0
+    assert any(name.startswith("decoder.") for name in weights(tmp_path / "local" / "model.ckpt"))
+
+
+@pytest.mark.parametrize("options", [["--local_weight", "0.1", "--loss.block_size", "16"], ["--mixup", "0.4"]])
+def test_forms_of_fine_tuning(prepared: Prepared, tmp_path: Path, options: list[str]) -> None:
+    outputs = [tmp_path / "plain", tmp_path / "other"]
+    for output, more in zip(outputs, ([], options), strict=True):
+        assert run_command(*_words("finetune", prepared.folder, output, *FRACTION, *more)) == 0
+    plain, other = (weights(output / "model.ckpt")["network.classifier.weight"] for output in outputs)
+    assert not torch.equal(plain, other)
+
+
+def test_patches(tmp_path: Path) -> None:
+    words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p"]
+    assert run_command(*words, "--patch_size", "[8,24,24]", "--spacing", "[2,2,2]") == 0
+    start: list[object] = []
+    for command, fraction in (("pretrain-global", ()), ("pretrain-local", FRACTION), ("finetune", FRACTION)):
+        assert run_command(*_words(command, tmp_path / "p", tmp_path / command, *fraction, *start)) == 0
+        start = ["--start", tmp_path / command / "model.ckpt"]
+    checkpoint = tmp_path / "finetune" / "model.ckpt"
+    words = ["evaluate", "--checkpoint", checkpoint, "--prepared", tmp_path / "p", "--output", tmp_path / "test"]
+    assert run_command(*words) == 0
+    assert len(json.loads((tmp_path / "test" / "results.json").read_text())["cases"]) == 2
+
+
+def test_a_taken_folder_is_refused_resumed_or_overwritten(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words("pretrain-global", prepared.folder, tmp_path / "o")
+    assert run_command(*words) == 0
+    before = (tmp_path / "o" / "model.ckpt").stat().st_mtime_ns
+    assert "holds a finished stage; give --resume" in error_of(capsys, *words)
+    assert run_command(*words, "--resume") == 0
+    assert "finished already, nothing to do" in capsys.readouterr().out
+    assert (tmp_path / "o" / "model.ckpt").stat().st_mtime_ns == before
+    assert "told --seed 0, now 1" in error_of(capsys, *words, "--resume", "--seed", "1")
+    assert run_command(*words, "--overwrite", "--seed", "1") == 0
+    assert (tmp_path / "o" / "model.ckpt").stat().st_mtime_ns != before
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("finetune", ["--label_fraction", "0.01"], "--label_fraction 0.01 of 6 labelled training subjects yields no"),
+        ("finetune", ["--split", "7"], "splits/7.json: no such split"),
+        ("finetune", ["--start", "none.ckpt"], "none.ckpt: no such checkpoint"),
+        ("pretrain-global", ["--network.widths", "[4,4,4,4,4,4]"], "patch size 32 x 32 does not fit 6 levels"),
+        ("pretrain-global", ["--prepared", "nowhere"], "nowhere/prepared.json: no such file; run `semicl prepare"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_nothing_is_written(
+    prepared: Prepared,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: list[str],
+    message: str,
+) -> None:
+    assert message in error_of(capsys, *_words(command, prepared.folder, tmp_path / "o", *options))
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(
+    prepared: Prepared, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words("finetune", prepared.folder, tmp_path / "o", "--start", checkpoint, "--network.widths", "[8,8,8]")
+    line = error_of(capsys, *words)
+    assert f"{checkpoint}: encoder." in line
+    assert "give the --network" in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_labelled_fraction_without_foreground_is_one_line(
+    own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = read_prepared(own_prepared)
+    for case in prepared.split(0).labelled(0.2):
+        path = own_prepared / "cache" / f"{case.name}.label.npy"
+        np.save(path, np.zeros_like(np.load(path)))
+    assert "hold no foreground" in error_of(capsys, *_words("pretrain-local", own_prepared, tmp_path / "o", *FRACTION))
+    assert not (tmp_path / "o").exists()

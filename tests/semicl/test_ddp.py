@@ -1,0 +1,64 @@
+"""Two processes train one network together, over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from semicl.prepared import Prepared
+from tests.semicl.conftest import REPOSITORY, TINY, one_schedule, run_command, weights
+
+TWO = ("--machine.devices", "2", "--machine.accelerator", "cpu")
+STILL = ("--augmentation", '{"rotation": 0, "shift": 0, "scale": [1, 1], "elastic": 0, "intensity": 0, "noise": 0}')
+
+
+def _run(*words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "semicl", *map(str, words)],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_processes_contrast_with_each_others_slices(prepared: Prepared, tmp_path: Path) -> None:
+    """Without augmentation, two processes with half the batch each take the steps of one with the whole batch."""
+    words = ["pretrain-global", *TINY, *STILL, "--prepared", prepared.folder]
+    text = _run(*words, *one_schedule(1, 60), *TWO, "--output", tmp_path / "two")
+    assert text.count("Next: semicl pretrain-local") == 1
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["steps"] == 2
+    assert run_command(*words, *one_schedule(1, 120), "--output", tmp_path / "one") == 0
+    two, one = (weights(tmp_path / name / "model.ckpt") for name in ("two", "one"))
+    # A bias before instance norm has no effect: its gradient is rounding, which Adam makes steps of.
+    for name, value in ((name, value) for name, value in one.items() if not name.endswith("conv.bias")):
+        torch.testing.assert_close(two[name], value, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_whole_run_of_two_processes(prepared: Prepared, tmp_path: Path) -> None:
+    config = tmp_path / "two.yaml"
+    config.write_text(
+        """
+network: {widths: [4, 6, 8], centre: null}
+label_fraction: 0.34
+prepare: {patch_size: [32, 32], phantom_subjects: 5, repeats: 1}
+pretrain_global: {schedule: {epochs: 1, batch_size: 30, learning_rate: 1e-3}}
+pretrain_local: {schedule: {epochs: 1, batch_size: 4, learning_rate: 1e-3}}
+finetune: {schedule: {epochs: 2, batch_size: 8, learning_rate: 1e-3}}
+"""
+    )
+    words = ["run", "--config", config, "--data", "phantom", "--prepared", tmp_path / "p", "--output", tmp_path / "o"]
+    text = _run(*words, *TWO)
+    assert text.count("test Dice, pre-trained") == 1
+    found = json.loads((tmp_path / "o" / "results.json").read_text())["test_dice"]
+    assert set(found) == {"random", "pretrained"}
+    assert all(0 <= dice <= 1 for values in found.values() for dice in values)

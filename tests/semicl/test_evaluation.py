@@ -1,0 +1,109 @@
+"""An evaluation judges files in their own geometry, sums up, and is read back as it was written."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from semicl.cases import Case
+from semicl.errors import SemiclError
+from semicl.evaluation import Evaluation, evaluate_cases, read_evaluation
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
+from semicl.prediction import predict_file, write_labels
+from tests.semicl.conftest import cut_off, write_case, write_nifti
+
+EVALUATION = Evaluation(
+    ("a", "b"),
+    ("front", "back"),
+    np.array([[0.5, 1.0], [0.1, 0.2]]),
+    np.array([[1.0, 2.0], [3.0, 4.0]]),
+    np.array([[0.5, 0.5], [1.5, 1.5]]),
+)
+
+
+def test_summary(tmp_path: Path) -> None:
+    EVALUATION.write(tmp_path, checkpoint=Path("model.ckpt"))
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["checkpoint"] == "model.ckpt"
+    assert content["summary"]["front"]["dice"] == {"mean": 0.3, "deviation": 0.2}
+    assert content["summary"]["mean"]["hd95"] == {"mean": 2.5, "deviation": 1.0}
+    assert EVALUATION.mean_dice() == pytest.approx(0.45)
+
+
+def test_csv_holds_a_row_a_case_and_class(tmp_path: Path) -> None:
+    EVALUATION.write(tmp_path)
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert rows[3] == {"case": "b", "class": "back", "dice": "0.2000", "hd95": "4.0000", "surface": "1.5000"}
+
+
+def test_it_is_read_back(tmp_path: Path) -> None:
+    EVALUATION.write(tmp_path)
+    read = read_evaluation(tmp_path)
+    assert (read.names, read.classes) == (EVALUATION.names, EVALUATION.classes)
+    for measure in ("dice", "hd95", "surface"):
+        np.testing.assert_array_equal(getattr(read, measure), getattr(EVALUATION, measure))
+
+
+def test_a_missing_or_damaged_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SemiclError, match=r"results\.json: not readable"):
+        read_evaluation(tmp_path)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(SemiclError, match=r"results\.json: not readable"):
+        read_evaluation(tmp_path)
+
+
+def _case(folder: Path, network: UNet, card: ModelCard, spacing: float = 1.0) -> Case:
+    """A case whose label is what the network predicts, written as `semicl predict` writes it."""
+    image = np.random.default_rng(0).random((21, 30, 5)).astype(np.float32)
+    affine = np.diag([spacing, spacing, spacing, 1])
+    case = write_case(folder, image, np.zeros(image.shape), affine)
+    assert case.label is not None
+    write_labels(case.label, predict_file(network.eval(), card, case.image), card, nibabel.load(case.image))
+    return case
+
+
+def test_a_networks_own_predictions_are_perfect(network: UNet, card: ModelCard, tmp_path: Path) -> None:
+    card = replace(card, classes={"background": 0, "a": 205, "b": 500, "c": 7})
+    found = evaluate_cases(network, card, [_case(tmp_path, network, card)])
+    assert found.classes == ("a", "b", "c")
+    assert found.dice.tolist() == [[1, 1, 1]]
+    assert found.surface.tolist() == [[0, 0, 0]]
+
+
+def test_distances_follow_the_files_voxel_size(network: UNet, card: ModelCard, tmp_path: Path) -> None:
+    found = []
+    for spacing in (1.0, 3.0):
+        case = _case(tmp_path / str(spacing), network, card, spacing)
+        assert case.label is not None
+        affine = np.diag([spacing, spacing, spacing, 1])
+        numbers = torch.roll(predict_file(network, card, case.image), 1, 0).numpy().astype(np.uint8)
+        write_nifti(case.label, numbers, affine)
+        found.append(evaluate_cases(network, card, [case]))
+    np.testing.assert_allclose(found[1].hd95, 3 * found[0].hd95)
+    assert (found[0].hd95 > 0).any()
+
+
+def test_cases_without_a_label_are_left_out(network: UNet, card: ModelCard, tmp_path: Path) -> None:
+    case = _case(tmp_path, network, card)
+    assert evaluate_cases(network, card, [replace(case, label=None), case]).names == (case.name,)
+    with pytest.raises(SemiclError, match="no case has a label"):
+        evaluate_cases(network, card, [replace(case, label=None)])
+
+
+def test_damaged_and_misfit_labels_are_named(network: UNet, card: ModelCard, tmp_path: Path) -> None:
+    case = _case(tmp_path, network, card)
+    assert case.label is not None
+    write_nifti(case.label, np.zeros((3, 4, 5), np.uint8))
+    with pytest.raises(SemiclError, match=r"label\.nii\.gz: shape \(3, 4, 5\) differs"):
+        evaluate_cases(network, card, [case])
+    cut_off(case.label)
+    with pytest.raises(SemiclError, match=r"label\.nii\.gz: not readable"):
+        evaluate_cases(network, card, [case])

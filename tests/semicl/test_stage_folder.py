@@ -1,0 +1,72 @@
+"""A stage's folder is not overwritten unasked, and goes on only with the options it was begun with."""
+
+from pathlib import Path
+
+import pytest
+
+from semicl.errors import SemiclError
+from semicl.stage_folder import StageFolder
+
+TOLD = {"stage": "finetune", "schedule": {"epochs": 3}, "machine": {"devices": 1}, "prepared": Path("p")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StageFolder:
+    """A folder of an unfinished stage."""
+    folder = StageFolder(tmp_path / "stage")
+    folder.open(TOLD, resume=False, overwrite=False)
+    folder.last.write_bytes(b"state")
+    return folder
+
+
+def _finish(folder: StageFolder) -> None:
+    folder.model.write_bytes(b"weights")
+    folder.finish({"seconds": 3})
+
+
+def test_a_finished_stage_keeps_no_state(folder: StageFolder) -> None:
+    assert not folder.finished
+    _finish(folder)
+    assert folder.finished
+    assert not folder.last.exists()
+    assert folder.summary() == {"seconds": 3}
+
+
+@pytest.mark.parametrize(("finish", "state"), [(False, "an unfinished stage"), (True, "a finished stage")])
+def test_a_taken_folder_is_refused(folder: StageFolder, finish: bool, state: str) -> None:
+    if finish:
+        _finish(folder)
+    with pytest.raises(SemiclError, match=rf"holds {state}; give --resume .* --overwrite .* --output"):
+        folder.open(TOLD, resume=False, overwrite=False)
+
+
+def test_a_stage_begun_with_the_same_options_is_resumed(folder: StageFolder) -> None:
+    folder.open(TOLD | {"machine": {"devices": 2}, "resume": True}, resume=True, overwrite=False)
+    assert folder.last.read_bytes() == b"state"
+
+
+def test_a_stage_begun_with_other_options_is_not_resumed(folder: StageFolder) -> None:
+    other = TOLD | {"schedule": {"epochs": 4}}
+    with pytest.raises(SemiclError, match=r"told --schedule\.epochs 3, now 4"):
+        folder.open(other, resume=True, overwrite=False)
+
+
+def test_to_overwrite_is_to_start_anew(folder: StageFolder) -> None:
+    _finish(folder)
+    folder.last.write_bytes(b"state")
+    for left in (folder.logs, folder.test):
+        left.mkdir()
+    folder.open(TOLD, resume=False, overwrite=True)
+    assert [path.name for path in folder.path.iterdir()] == ["options.json"]
+
+
+def test_what_a_killed_process_left_is_removed(folder: StageFolder) -> None:
+    (folder.path / ".partial-123-last.ckpt").write_bytes(b"hal")
+    folder.open(TOLD, resume=True, overwrite=False)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["last.ckpt", "options.json"]
+
+
+def test_resuming_nothing_begins(tmp_path: Path) -> None:
+    folder = StageFolder(tmp_path / "new")
+    folder.open(TOLD, resume=True, overwrite=False)
+    assert (folder.path / "options.json").is_file()
