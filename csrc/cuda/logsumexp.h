@@ -43,7 +43,7 @@ warp_sums(SEMICL_CONSTANT SumsArgument a) {
                                                                 tile, steps.end());
                 machine::commit_copies();
             };
-            // All warps are done with the owned tile before, and what it gave to this one is there.
+            // The sums of the tile before have been read, even where nothing passes this one.
             machine::sync_block();
             copy_rows<FORMAT, Owned, Tile::kThreads>(owned_tile, a.rows, a.count, owned, owned_end);
             Sum sums[Owned::kRows / 4];
