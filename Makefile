@@ -50,7 +50,7 @@ bench: $(INSTALLED) ## measure speed and memory against naive code and peers
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what was built, .venv included
-	rm -rf $(VENV) build dist *.egg-info semicl_kernels/_C*.so
+	rm -rf $(VENV) build dist *.egg-info semicl_kernels/_C*.so semicl_kernels/_cuda*.so
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

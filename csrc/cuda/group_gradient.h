@@ -1,10 +1,10 @@
 // The backward pass by warp groups: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum on sm_90a.
 //
-// The same items and weights as gradient.h, with tiles of 128 rows that stay, 64 a multiplying group, and 64 rows that
-// stream past. One warp loads (ring.h): the owned tile, then the streamed tiles with their factors. A group multiplies
-// S = X_owned X_streamed^T, both in shared memory; makes weights of it in registers; and multiplies those, as the left
-// operand, by the same streamed tile, now with its channels along N: dX += W X_streamed. Nothing goes back to shared
-// memory.
+// The same items and weights as gradient.h, with tiles of 128 rows that stay, 64 a multiplying group, and 128 rows (64
+// at 256 channels) that stream past. One warp loads (ring.h): the owned tile, then the streamed tiles with their
+// factors. A group multiplies S = X_owned X_streamed^T, both in shared memory; makes weights of it in registers; and
+// multiplies those, as the left operand, by the same streamed tile, now with its channels along N: dX += W X_streamed.
+// Nothing goes back to shared memory.
 //
 // Overlap: the products S of step k + 1 and dX of step k are issued one after the other; when S is there its
 // exponentials are taken while dX runs. The two groups run apart, so that one's exponentials fall into the other's
@@ -14,10 +14,15 @@
 // group's last: their weights are 0, and their values are cleared before the second product, as 0 times infinity would
 // not be 0.
 //
-// Versions. 1: gradient.h. 2 (this): by warp groups. Prediction for an H100: 128 x 64 similarities at C = 128 take 1024
-// clocks of tensor cores and 512 of exponentials, overlapped: 75 to 80 % of the peak; at C = 64 the two are equal and
-// 60 % are likely. Groups of fewer than 128 x 132 rows leave multiprocessors idle: next, to share out the streamed rows
-// of a tile as well.
+// Versions, none timed. 1: gradient.h. 2: by warp groups, two accumulators of S, the product of the next step ahead of
+// the second product; ptxas serialised it, since a product stood under a condition. 3 (this): the order above, one
+// accumulator, and for what that saves twice the streamed rows. Prediction for an H100: 128 x 128 similarities at C =
+// 128 take 2048 clocks of tensor cores and 1024 of exponentials, overlapped: 75 to 80 % of the peak; at C = 64 the two
+// are equal and 60 % are likely.
+//
+// Not there yet. Groups of fewer than 128 x 132 rows leave multiprocessors idle: the streamed rows of a tile could be
+// shared out too. A small group's log-sum-exps and gradient could be made in one residency (N about 800 at C = 128):
+// predicted to save a quarter of the products, 6 a n C of 8 a n C operations for a anchors of n points, and a launch.
 #pragma once
 #include "ring.h"
 #include "weights.h"
@@ -155,7 +160,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
         }
         owned_ring.let_go(owned_ring.buffer());
         owned_ring.advance();
-        write_gradient<FORMAT, kChannels>(sums, a, own, tile.end);
+        write_gradient<FORMAT, kChannels>(sums, a, own);
     });
 }
 
@@ -164,25 +169,12 @@ SEMICL_KERNEL(kGroupThreads, 1)
 group_gradient(SEMICL_CONSTANT GroupGradientArgument a) {
     using Tile = GroupGradientTile<CHANNELS>;
     SEMICL_SHARED(shared);
-    const uint32_t barriers = machine::address(shared + Tile::kBarriersAt);
-    const Ring<Tile::kOwnedTiles> owned_ring(barriers);
-    const Ring<Tile::kStages> ring(barriers + 16 * Tile::kOwnedTiles);
-    if (machine::thread() == 0) {
-        owned_ring.init();
-        ring.init();
-        machine::publish_barriers();
-        machine::prefetch_map(a.map);
-        machine::prefetch_map(a.factors_map);
-    }
-    machine::sync_block();
-    const int group = machine::warp() / 4;
-    if (group == 0) {
-        machine::give_registers<kLoaderRegisters>();
-        if (machine::warp() == 0) load_gradient_tiles<Tile>(a, machine::address(shared), owned_ring, ring);
-    } else {
-        machine::take_registers<kMultiplierRegisters>();
-        sum_weights<FORMAT, Tile>(a.pairs, shared, group - 1, owned_ring, ring);
-    }
+    run_groups<Tile>(
+        shared,
+        [&](auto owned_ring, auto ring) { load_gradient_tiles<Tile>(a, machine::address(shared), owned_ring, ring); },
+        [&](int group, auto owned_ring, auto ring) {
+            sum_weights<FORMAT, Tile>(a.pairs, shared, group, owned_ring, ring);
+        });
 }
 
 }  // namespace semicl::cuda

@@ -14,11 +14,11 @@
 // registers); an owned buffer when the last product of the owned tile is. All three groups derive items, steps and the
 // steps that are skipped from the same arrays, so loads and waits correspond one to one.
 //
-// Versions. 1: logsumexp.h. 2 (this): by warp groups. Prediction for an H100 (4096 FLOP and 16 exponentials a clock and
-// multiprocessor): a 128 x 128 tile at C = 128 takes 1024 clocks of either; with nine tenths of both overlapped and 5 %
-// for the reductions at the end of owned tiles, 75 to 80 % of the tensor peak executed, which is 1.5 times that counted
-// dense with the triangle; at C = 64 exponentials bind, half of the peak. Next, if a GPU confirms that they do: a third
-// of the exponentials by polynomial on the FMA units.
+// Versions, none timed. 1: logsumexp.h. 2 (this): by warp groups. Prediction for an H100 (4096 FLOP and 16 exponentials
+// a clock and multiprocessor): a 128 x 128 tile at C = 128 takes 1024 clocks of either; with nine tenths of both
+// overlapped and 5 % for the reductions at the end of owned tiles, 75 to 80 % of the tensor peak executed, which is 1.5
+// times that counted dense with the triangle; at C = 64 exponentials bind, half of the peak. Next, if a GPU confirms
+// that they do: a third of the exponentials by polynomial on the FMA units.
 #pragma once
 #include "ring.h"
 #include "sums.h"
@@ -129,24 +129,12 @@ SEMICL_KERNEL(kGroupThreads, 1)
 group_sums(SEMICL_CONSTANT GroupSumsArgument a) {
     using Tile = GroupSumsTile<CHANNELS>;
     SEMICL_SHARED(shared);
-    const uint32_t barriers = machine::address(shared + Tile::kBarriersAt);
-    const Ring<Tile::kOwnedTiles> owned_ring(barriers);
-    const Ring<Tile::kStages> ring(barriers + 16 * Tile::kOwnedTiles);
-    if (machine::thread() == 0) {
-        owned_ring.init();
-        ring.init();
-        machine::publish_barriers();
-        machine::prefetch_map(a.map);
-    }
-    machine::sync_block();
-    const int group = machine::warp() / 4;
-    if (group == 0) {
-        machine::give_registers<kLoaderRegisters>();
-        if (machine::warp() == 0) load_sums_tiles<Tile>(a, machine::address(shared), owned_ring, ring);
-    } else {
-        machine::take_registers<kMultiplierRegisters>();
-        sum_tiles<typename FORMAT::Element, Tile>(a.pairs, shared, group - 1, owned_ring, ring);
-    }
+    run_groups<Tile>(
+        shared,
+        [&](auto owned_ring, auto ring) { load_sums_tiles<Tile>(a, machine::address(shared), owned_ring, ring); },
+        [&](int group, auto owned_ring, auto ring) {
+            sum_tiles<typename FORMAT::Element, Tile>(a.pairs, shared, group, owned_ring, ring);
+        });
 }
 
 }  // namespace semicl::cuda

@@ -8,9 +8,9 @@
 // (registers); the copy of the next step runs meanwhile. One barrier a step: it tells that the stage is filled (each
 // thread has waited for its own copies) and that all warps are done with the stage that is filled next.
 //
-// Version 1, and the simplest that is right. Prediction for an A100 (312 TFLOP/s, 16 exponentials a clock and
-// multiprocessor), bfloat16, C = 128, dense: the two limits are equal, so about half of the peak when two blocks share
-// a multiprocessor and one's exponentials run beside the other's products.
+// Version 1, the simplest that is right, never timed. Prediction for an A100 (2048 FLOP and 16 exponentials a clock and
+// multiprocessor), bfloat16, C = 128, dense: a 64 x 64 tile takes 512 clocks of tensor cores and 256 of exponentials;
+// two blocks share a multiprocessor and overlap them in part, so half of the peak executed.
 #pragma once
 #include "multiply.h"
 #include "sums.h"
@@ -43,7 +43,7 @@ warp_sums(SEMICL_CONSTANT SumsArgument a) {
                                                                 tile, steps.end());
                 machine::commit_copies();
             };
-            // All warps are done with the owned tile before, and what it gave to this one is there.
+            // The sums of the tile before have been read, even where nothing passes this one.
             machine::sync_block();
             copy_rows<FORMAT, Owned, Tile::kThreads>(owned_tile, a.rows, a.count, owned, owned_end);
             Sum sums[Owned::kRows / 4];

@@ -11,6 +11,8 @@ namespace semicl::cuda {
 template <class FORMAT, class LAYOUT, int THREADS>
 SEMICL_DEVICE void copy_rows(uint32_t tile, const uint16_t* rows, int count, int first, int end) {
     constexpr int kPieces = LAYOUT::kChannels / 8;
+    // Not unrolled: its addresses would be held through the loop over tiles.
+#pragma unroll 1
     for (int i = machine::thread(); i < LAYOUT::kRows * kPieces; i += THREADS) {
         const int row = i / kPieces, channel = i % kPieces * 8;
         const bool inside = first + row < end;
@@ -25,7 +27,7 @@ SEMICL_DEVICE void copy_rows(uint32_t tile, const uint16_t* rows, int count, int
 // products = rows [row, row + 16) of tile `a` times all rows of tile `b`, transposed.
 template <class FORMAT, class A, class B>
 SEMICL_DEVICE void multiply_rows(float (&products)[B::kRows / 2], uint32_t a, int row, uint32_t b) {
-    const int lane = machine::lane();
+    const int lane = fresh_lane();
 #pragma unroll
     for (int i = 0; i < B::kRows / 2; ++i) products[i] = 0;
     // Slab by slab, which differ by an offset alone: fewer addresses to hold, and less to compile.
@@ -64,7 +66,7 @@ SEMICL_DEVICE void multiply_rows(float (&products)[B::kRows / 2], uint32_t a, in
 // the left operand of the next product: the weights never leave the registers.
 template <class FORMAT, class B>
 SEMICL_DEVICE void multiply_weights(float (&sums)[B::kChannels / 2], const float (&weights)[B::kRows / 2], uint32_t b) {
-    const int lane = machine::lane();
+    const int lane = fresh_lane();
 #pragma unroll
     for (int row = 0; row < B::kRows; row += 16) {
         uint32_t left[4][FORMAT::kPlanes];

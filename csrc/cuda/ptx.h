@@ -182,9 +182,6 @@ SEMICL_DEVICE void copy_line(uint32_t to, const TensorMap& map, int first, uint3
         "l"(&map), "r"(first), "r"(barrier)
         : "memory");
 }
-SEMICL_DEVICE void prefetch_map(const TensorMap& map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
 // Orders this thread's writes to shared memory before later reads of it by WGMMA and writes by TMA.
 SEMICL_DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -58,6 +58,29 @@ private:
     int buffer_ = 0, parity_ = 0;
 };
 
+// The frame of a kernel by warp groups: of three, one warp of the first calls `load`, all of the others `multiply` with
+// the number of their group, each with the rings of owned and of streamed tiles.
+template <class TILE, class Load, class Multiply>
+SEMICL_DEVICE void run_groups(unsigned char* shared, const Load& load, const Multiply& multiply) {
+    const uint32_t barriers = machine::address(shared + TILE::kBarriersAt);
+    const Ring<TILE::kOwnedTiles> owned_ring(barriers);
+    const Ring<TILE::kStages> ring(barriers + 16 * TILE::kOwnedTiles);
+    if (machine::thread() == 0) {
+        owned_ring.init();
+        ring.init();
+        machine::publish_barriers();
+    }
+    machine::sync_block();
+    const int group = machine::warp() / 4;
+    if (group == 0) {
+        machine::give_registers<kLoaderRegisters>();
+        if (machine::warp() == 0) load(owned_ring, ring);
+    } else {
+        machine::take_registers<kMultiplierRegisters>();
+        multiply(group - 1, owned_ring, ring);
+    }
+}
+
 // Copies rows from `first` on into a tile, box by box of 64 rows and one slab. Rows past the last of all are zeros;
 // rows past the group's last are whatever follows it.
 template <class LAYOUT>

@@ -16,6 +16,10 @@ constexpr int kGroupRows = 64;  // of one wgmma
 constexpr int kStages = 2;
 constexpr int kBlocksPerMultiprocessor = 2;
 
+// The lane, of which the compiler computes anew what it needs: addresses held through the loop over tiles cost
+// registers.
+SEMICL_DEVICE int fresh_lane() { return static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::lane()))); }
+
 // Rows that stay, and rows that stream past them in one step; each of the first pass's warps has 16 streamed rows, each
 // of the second's 16 that stay.
 struct Sides {

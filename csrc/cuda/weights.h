@@ -34,23 +34,25 @@ constexpr float kHeadroom = 8192;
 
 SEMICL_DEVICE float weights_divisor(const float* peak) { return peak ? *peak / kHeadroom : 1.0f; }
 
-// A thread's two rows.
+// A thread's two rows, of the sixteen of its warp from `first` on; rows end at `end`.
 struct OwnRows {
-    int row[2];
+    int first, end;
     float factor[2], shift[2];
-    Range skip[2];
+
+    SEMICL_DEVICE int row(int r) const { return first + fragment_row(machine::lane(), 2 * r); }
+    SEMICL_DEVICE bool inside(int r) const { return row(r) < end; }
+    // Read where a tile has a mask, not held for those that have none.
+    SEMICL_DEVICE Range skip(const Groups& groups, int r) const {
+        return inside(r) ? Range{groups.skip_low[row(r)], groups.skip_high[row(r)]} : Range{0, 0};
+    }
 };
 
 SEMICL_DEVICE OwnRows own_rows(const GradientArgument& a, int first, int end, bool known) {
-    OwnRows own;
+    OwnRows own{first, end, {}, {}};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        const int row = first + fragment_row(machine::lane(), 2 * r);
-        const bool inside = row < end;
-        own.row[r] = row;
-        own.factor[r] = inside ? a.factors[row] : 0;
-        own.shift[r] = known ? 0 : inside ? a.shifts[row] : INFINITY;
-        own.skip[r] = inside ? Range{a.groups.skip_low[row], a.groups.skip_high[row]} : Range{0, 0};
+        own.factor[r] = own.inside(r) ? a.factors[own.row(r)] : 0;
+        own.shift[r] = known ? 0 : own.inside(r) ? a.shifts[own.row(r)] : INFINITY;
     }
     return own;
 }
@@ -69,6 +71,9 @@ template <bool MASKED, bool KNOWN, int COLUMNS>
 SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
                          int end, const float* factors, const float* shifts) {
     const int lane = machine::lane();
+    Range own_skip[2] = {};
+#pragma unroll
+    for (int r = 0; MASKED && r < 2; ++r) own_skip[r] = own.skip(a.groups, r);
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {
         const int number = fragment_column(lane, j / 2, j % 2), id = column + number;
@@ -80,8 +85,8 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             float& value = values[j / 2 * 4 + r * 2 + j % 2];
-            const bool mine = !MASKED || (inside && !own.skip[r].holds(id));
-            const bool theirs = MASKED && !a.groups.mutual ? inside && !skip.holds(own.row[r]) : mine;
+            const bool mine = !MASKED || (inside && !own_skip[r].holds(id));
+            const bool theirs = MASKED && !a.groups.mutual ? inside && !skip.holds(own.row(r)) : mine;
             const float weight = pair_weight<KNOWN>(a.exponent.of(value), mine ? own.factor[r] : 0, own.shift[r],
                                                     theirs ? other : 0, other_shift);
             value = mine || theirs ? weight : 0;
@@ -91,17 +96,17 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a
 
 // Writes a thread's part of the sums of weights times rows as the gradient of its two rows.
 template <class FORMAT, int CHANNELS>
-SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, const OwnRows& own,
-                                  int end) {
+SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, const OwnRows& own) {
     const auto out = PlainRows<FORMAT>::at(a.gradient, a.gradient_channels);
     const float scale = a.scale * weights_divisor(a.peak);
+    const int lane = fresh_lane();
 #pragma unroll
     for (int piece = 0; piece < CHANNELS / 8; ++piece) {
-        const int channel = fragment_column(machine::lane(), piece, 0);
+        const int channel = fragment_column(lane, piece, 0);
 #pragma unroll
         for (int r = 0; r < 2; ++r)
-            if (own.row[r] < end)
-                out.set_pair(own.row[r], channel, scale * sums[piece * 4 + r * 2], scale * sums[piece * 4 + r * 2 + 1]);
+            if (own.inside(r))
+                out.set_pair(own.row(r), channel, scale * sums[piece * 4 + r * 2], scale * sums[piece * 4 + r * 2 + 1]);
     }
 }
 

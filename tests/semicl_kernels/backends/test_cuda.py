@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,14 +141,67 @@ def test_bits_are_the_same_whatever_the_order_of_work() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(packed=packed_groups(SIZES, most_channels=40))
 def test_ragged_groups_with_any_ranges(route: None, dtype: torch.dtype, packed: Packed) -> None:
     assert_primitive_agrees(packed, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(case=cases(largest_side=12, most_channels=40))
 def test_losses(route: None, dtype: torch.dtype, case: Case) -> None:
     assert_agrees("cuda", case, dtype)
+
+
+@pytest.mark.usefixtures("route")
+def test_warp_groups_refuse_what_they_cannot_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "choose_route", lambda *_: cuda.WARP_GROUPS)
+    packed = itself_skipped(unit_rows(10, 8, seed=0))
+    for dtype, mutual in ((torch.float32, True), (torch.bfloat16, False)):
+        with pytest.raises(RuntimeError, match="warp groups multiply 16-bit rows"):
+            lse_and_gradient(packed, dtype, "cuda", mutual=mutual)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "said"),
+    [
+        (torch.float64, 8, r"float64.*tiled"),
+        (torch.float32, 300, r"300 channels.*256 at most.*triton"),
+        (torch.float32, 200, r"shared memory.*101376.*triton"),
+        (torch.float32, 128, None),
+        (torch.bfloat16, 256, None),
+    ],
+)
+def test_refusals_of_a_gpu_with_little_shared_memory(
+    emulated: pytest.MonkeyPatch, dtype: torch.dtype, channels: int, said: str | None
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "chip", lambda device: cuda.Chip((8, 6), 99 * 1024))
+        refusal = cuda.refuses(torch.device("cuda", 0), dtype, channels)
+    assert refusal is None if said is None else re.search(said, str(refusal))
+
+
+@pytest.mark.parametrize(
+    ("architectures", "runs", "does_not"),
+    [
+        (["80", "90a", "100"], [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0)], [(7, 5)]),
+        (["90a"], [(9, 0)], [(8, 0), (10, 0)]),
+        (["86"], [(8, 6), (8, 9), (9, 0), (12, 0)], [(8, 0)]),
+    ],
+)
+def test_build_runs_on_its_families_and_on_what_is_newer(
+    architectures: list[str],
+    runs: list[tuple[int, int]],
+    does_not: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cuda, "compiled", SimpleNamespace(architectures=lambda: architectures))
+    assert [one for one in [*runs, *does_not] if cuda.runs_on(one)] == runs
+
+
+def test_auto_never_takes_it() -> None:
+    """Until a GPU has run it: the backends before it in the order take everything."""
+    names = list(BACKENDS)
+    assert names.index("reference") < names.index("cuda")
+    assert BACKENDS["reference"].refuses(torch.device("cuda", 0), torch.bfloat16, 128) is None

@@ -448,8 +448,10 @@ struct Operand {
     uint32_t start, leading, stride;
     int line;
     explicit Operand(uint64_t descriptor)
-        : start((descriptor & 0x3fff) << 4), leading((descriptor >> 16 & 0x3fff) << 4),
-          stride((descriptor >> 32 & 0x3fff) << 4), line(descriptor >> 62 == 1 ? 128 : 64) {
+        : start((descriptor & 0x3fff) << 4),
+          leading((descriptor >> 16 & 0x3fff) << 4),
+          stride((descriptor >> 32 & 0x3fff) << 4),
+          line(descriptor >> 62 == 1 ? 128 : 64) {
         if (descriptor >> 62 == 0 || descriptor >> 62 == 3 || descriptor >> 46 & 0xffff)
             state().scheduler.fail("a descriptor that is not one");
     }
@@ -547,7 +549,6 @@ void wait_products() {
     if (mine > PENDING) warp_group().finish(mine - PENDING);
 }
 
-inline void prefetch_map(const TensorMap&) {}
 inline void fence_async() {}
 template <int COUNT>
 void give_registers() {}
