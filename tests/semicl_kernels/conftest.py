@@ -11,6 +11,8 @@ import torch
 
 from semicl_kernels import available_backends
 
+from .interpreter import is_interpreted
+
 # Without a GPU Triton's interpreter runs the kernels; it must be asked for before they are first imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -53,3 +55,15 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the many cases of a test that Triton's interpreter would run, all but every sixth are slow ones."""
+    seen: dict[str, int] = {}
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if any(is_interpreted(str(value)) for value in parameters.values()):
+            name = item.nodeid.split("[")[0]
+            if seen.setdefault(name, 0) % 6:
+                item.add_marker(pytest.mark.slow)
+            seen[name] += 1

@@ -85,7 +85,12 @@ def test_several_python_threads_at_once(backend: str) -> None:
     with ThreadPoolExecutor(len(cases)) as pool:
         for results, right in zip(pool.map(repeated, cases), expected, strict=True):
             for got in results:
-                assert_same_bits(got, right)
+                if (
+                    backend == "reference"
+                ):  # its products are torch's, whose sums may depend on how busy its threads are
+                    torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-6)
+                else:
+                    assert_same_bits(got, right)
 
 
 def send_result(connection: Connection, backend: str, features: Tensor, labels: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Compiles what the backend would launch on a chip that is not there; a program of its own.
 
-``python -m tests.semicl_kernels.triton_kernels.compile_all sm_90`` plays the backend's own calls on tensors of the CPU,
+``python -m tests.semicl_kernels.triton_kernels.compile_all sm_90 bfloat16`` plays the backend's own calls on the CPU,
 under a driver that knows a target and nothing else: a launch compiles and ends there. Each kernel that was compiled is
 printed as one line of JSON. It cannot share a process with the interpreter's tests: Triton decides when a kernel is
 defined who will run it.
@@ -31,12 +31,11 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 # The dtypes of rows, and float32 in as many planes as each precision asks for.
-KINDS = (
-    (torch.bfloat16, "highest"),
-    (torch.float16, "highest"),
-    (torch.float32, "highest"),
-    (torch.float32, "high"),
-)
+KINDS = {
+    "bfloat16": ((torch.bfloat16, "highest"),),
+    "float16": ((torch.float16, "highest"),),
+    "float32": ((torch.float32, "highest"), (torch.float32, "high")),
+}
 ROWS = 64
 UNEVEN_CHANNELS = 48  # a tile has more
 
@@ -115,22 +114,20 @@ def play_pairs(channels: int, dtype: torch.dtype, mutual: bool, bound: float | N
     pairs.gradient(numbers, numbers, pairs.peak(numbers), torch.zeros(ROWS, channels))
 
 
-def main(architecture: str) -> None:
+def main(architecture: str, name: str) -> None:
     triton.runtime.driver.set_active(Driver(TARGETS[architecture]))
     compiled = Compiled(architecture)
     JITFunction.run = lambda *args, **kwargs: compiled(*args, **kwargs)
     backend.chip = lambda device: backend.Chip(architecture, 2)
-    for dtype, precision in KINDS:
+    for dtype, precision in KINDS[name]:
         torch.set_float32_matmul_precision(precision)
         play_loss(UNEVEN_CHANNELS, dtype)
         tables = tiles.TABLES[architecture]
         planes = backend.plane_count(dtype)
         for channels in sorted({*tables["sums", planes], *tables["gradient", planes]}):
-            {*tables["sums", backend.plane_count(dtype)], *tables["gradient", backend.plane_count(dtype)]}
-        ):
             play_pairs(channels, dtype, True, 10.0)
             play_pairs(channels, dtype, False, None)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
