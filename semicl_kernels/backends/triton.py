@@ -40,8 +40,13 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@cache
+@torch.compiler.assume_constant_result
 def state() -> str:
+    return find_state()
+
+
+@cache
+def find_state() -> str:
     if find_spec("triton") is None:
         return "triton is not installed: it comes with torch for GPUs, else run `pip install triton`"
     if interpreted():

@@ -57,13 +57,17 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+# What the interpreter runs of its cases while the other files' are slow ones: the values against the reference.
+INTERPRETED_FILES = ("test_agreement.py", "test_ops.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the many cases of a test that Triton's interpreter would run, all but every sixth are slow ones."""
+    """Of the many cases that Triton's interpreter would run, all but every sixth of a test of values are slow ones."""
     seen: dict[str, int] = {}
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if any(is_interpreted(str(value)) for value in parameters.values()):
             name = item.nodeid.split("[")[0]
-            if seen.setdefault(name, 0) % 6:
+            if item.path.name not in INTERPRETED_FILES or seen.setdefault(name, 0) % 6:
                 item.add_marker(pytest.mark.slow)
-            seen[name] += 1
+            seen[name] = seen.get(name, 0) + 1
