@@ -244,6 +244,9 @@ def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 14
+    if torch.is_grad_enabled() and not grad.requires_grad:
+        # With create_graph: a derivative of the gradient must reach the refusal, never be taken for zero.
+        grad = grad.detach().requires_grad_()
     gradient = torch.ops.semicl.contrast_backward(
         grad, *ctx.saved_tensors, ctx.size, ctx.channels_last, ctx.dtype, ctx.backend
     )
