@@ -13,10 +13,6 @@ from semicl_kernels import available_backends
 
 from .interpreter import is_interpreted
 
-# Without a GPU Triton's interpreter runs the kernels; it must be asked for before they are first imported.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 # The same examples in every run: a failure is then a change of the code, never of the draw.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("repeatable")
