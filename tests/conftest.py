@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 
+import pytest
 import torch
 
 # Without a GPU Triton's interpreter runs the kernels. Triton reads this once, when something first imports it: other
 # packages that tests use do, so it is too late anywhere further down.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+BEGIN = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where SEMICL_TEST_SECONDS says how long the tests may take, those that come later are skipped."""
+    seconds = float(os.environ.get("SEMICL_TEST_SECONDS", "inf"))
+    if time.monotonic() - BEGIN > seconds:
+        pytest.skip(f"needs more time: SEMICL_TEST_SECONDS={seconds:.0f} are over")
