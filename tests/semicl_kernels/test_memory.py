@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from .interpreter import skip_many_points
+from .on_device import skip_on_gpu
 
 MIB = 2**20
 POINTS, CHANNELS = 88 * 88, 16
@@ -46,6 +47,7 @@ print(peak() - before)
 def test_extra_peak(fast_backend: str, kind: str) -> None:
     """At most three times the features' own bytes plus 64 MiB; all pairs would be 229 MiB."""
     skip_many_points(fast_backend, POINTS)
+    skip_on_gpu(fast_backend, "what it takes of a GPU's memory is watched in test_gpu.py")
     side = round(POINTS**0.5)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, fast_backend, str(side), str(CHANNELS), kind],

@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from semicl_kernels import grouped_logsumexp, local_contrastive_loss
-
 from .cases import Case, value_and_gradient
 from .groups import itself_skipped, unit_rows
 from .interpreter import skip_threads
+from .on_device import grouped_logsumexp, local_contrastive_loss
 
 DENSE = Case((1, 2, 48, 23, 29), "one class", seed=1)
 SPARSE = Case((2, 2, 48, 37, 31), "random", seed=2, options={"block_size": 16, "background": 0})
