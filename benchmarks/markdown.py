@@ -27,7 +27,7 @@ def machine(result: Mapping[str, Any]) -> str:
     return (
         f"`python -m benchmarks`, {about['date']}, {about['processor']} ({about['instruction_set']}), "
         f"{about['threads']} threads, {peaks} GFLOP/s at most, torch {about['versions']['torch']}. "
-        "Forward + backward, medians of interleaved runs."
+        "Forward + backward, medians of interleaved runs; \\* is one run and no median."
     )
 
 
@@ -36,7 +36,8 @@ def cell(shape: Mapping[str, Any], provider: str) -> str:
     if "median_ms" not in measured:
         return measured.get("skipped", "").split(":")[0]
     size = shape["extra_peak_bytes"].get(provider)
-    return f"{milliseconds(measured['median_ms'])} ms" + (f", {size / 2**20:.0f} MiB" if size else "")
+    alone = "\\*" if measured["rounds"] == 1 else ""
+    return f"{milliseconds(measured['median_ms'])} ms{alone}" + (f", {size / 2**20:.0f} MiB" if size else "")
 
 
 def speeds(shapes: Mapping[str, Any]) -> list[str]:

@@ -40,10 +40,17 @@ const Arithmetic& arithmetic(const std::string& set, bool narrow) {
     return narrow ? *found.bfloat16 : *found.float32;
 }
 
-Rows rows_of(Address values, int64_t count, int64_t channels) { return {at<void>(values), count, channels}; }
+// Rows and their groups, as every pass takes them.
+struct Packed {
+    Rows rows;
+    Groups groups;
+};
 
-Groups groups_of(const std::array<Address, 4>& groups, int64_t count) {
-    return {count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]), at<int32_t>(groups[3])};
+Packed packed_of(Address rows, int64_t count, int64_t channels, const std::array<Address, 4>& groups,
+                 int64_t group_count) {
+    return {{at<void>(rows), count, channels},
+            {group_count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]),
+             at<int32_t>(groups[3])}};
 }
 
 // sizes and strides: images, channels, three of space.
@@ -84,50 +91,51 @@ PYBIND11_MODULE(_C, module) {
     module.def("executed_multiply_adds", &executed_multiply_adds);
     module.def("peak_rate", &peak_rate, Release());
 
+    py::class_<Packed>(module, "Packed")
+        .def(py::init(&packed_of), py::arg("rows"), py::arg("count"), py::arg("channels"), py::arg("groups"),
+             py::arg("group_count"));
     module.def(
         "logsumexp",
-        [](const std::string& set, bool narrow, int threads, Address rows, int64_t count, int64_t channels,
-           const std::array<Address, 4>& groups, int64_t group_count, float scale, Address lse) {
-            logsumexp(arithmetic(set, narrow), threads, rows_of(rows, count, channels), groups_of(groups, group_count),
-                      scale, at<float>(lse));
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address lse) {
+            logsumexp(arithmetic(set, narrow), threads, packed.rows, packed.groups, scale, at<float>(lse));
         },
         Release());
     module.def(
         "logsumexp_gradient",
-        [](const std::string& set, bool narrow, int threads, Address rows, int64_t count, int64_t channels,
-           const std::array<Address, 4>& groups, int64_t group_count, float scale, Address lse, Address grad,
-           Address gradient) {
-            logsumexp_gradient(arithmetic(set, narrow), threads, rows_of(rows, count, channels),
-                               groups_of(groups, group_count), scale, at<float>(lse), at<float>(grad),
-                               at<float>(gradient));
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address lse,
+           Address grad, Address gradient) {
+            logsumexp_gradient(arithmetic(set, narrow), threads, packed.rows, packed.groups, scale, at<float>(lse),
+                               at<float>(grad), at<float>(gradient));
         },
         Release());
     module.def(
         "weighted_logsumexp",
-        [](const std::string& set, bool narrow, int threads, Address rows, int64_t count, int64_t channels,
-           const std::array<Address, 4>& groups, int64_t group_count, float scale, Address weights, Address lse,
-           Address gradient) {
-            weighted_logsumexp(arithmetic(set, narrow), threads, rows_of(rows, count, channels),
-                               groups_of(groups, group_count), scale, at<float>(weights), at<float>(lse),
-                               at<float>(gradient));
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address weights,
+           Address lse, Address gradient) {
+            weighted_logsumexp(arithmetic(set, narrow), threads, packed.rows, packed.groups, scale,
+                               at<float>(weights), at<float>(lse), at<float>(gradient));
+        },
+        Release());
+    module.def(
+        "positive_means",
+        [](bool narrow, int threads, const Packed& packed, float scale, Address run_high, Address means) {
+            positive_means(narrow, threads, packed.rows, packed.groups, at<int32_t>(run_high), scale,
+                           at<float>(means));
         },
         Release());
     module.def(
         "subtract_positives",
-        [](bool narrow, int threads, Address rows, int64_t count, int64_t channels,
-           const std::array<Address, 4>& groups, int64_t group_count, Address run_high, float scale, Address weights,
+        [](bool narrow, int threads, const Packed& packed, float scale, Address run_high, Address weights,
            Address means, Address gradient) {
-            subtract_positives(narrow, threads, rows_of(rows, count, channels), groups_of(groups, group_count),
-                               at<int32_t>(run_high), scale, at<float>(weights), at<float>(means),
-                               at<float>(gradient));
+            subtract_positives(narrow, threads, packed.rows, packed.groups, at<int32_t>(run_high), scale,
+                               at<float>(weights), at<float>(means), at<float>(gradient));
         },
         Release());
     module.def(
         "undo_normalization",
-        [](bool narrow, int threads, Address rows, int64_t count, int64_t channels,
-           const std::array<Address, 4>& groups, int64_t group_count, Address inverse_lengths, Address gradient) {
-            undo_normalization(narrow, threads, rows_of(rows, count, channels), groups_of(groups, group_count),
-                               at<float>(inverse_lengths), at<float>(gradient));
+        [](bool narrow, int threads, const Packed& packed, Address inverse_lengths, Address gradient) {
+            undo_normalization(narrow, threads, packed.rows, packed.groups, at<float>(inverse_lengths),
+                               at<float>(gradient));
         },
         Release());
     module.def(

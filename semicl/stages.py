@@ -7,6 +7,7 @@ All that is random in a step (views, Mixup) follows from the seed, the number of
 stage that was killed and resumed goes the way of one that was not.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ VALIDATION_DICE = "validation_dice"
 LOSS = "loss"
 
 
-class Stage(pl.LightningModule):
+class Stage(pl.LightningModule, ABC):
     """What the stages share: their schedule, their seed, and the card in their checkpoints."""
 
     def __init__(self, schedule: ScheduleOptions, card: ModelCard, seed: int) -> None:
@@ -46,9 +47,9 @@ class Stage(pl.LightningModule):
         self.card = card
         self.seed = seed
 
+    @abstractmethod
     def views(self, batch: Any) -> Any:
         """What `training_step` gets of a batch, made on its device, in full precision."""
-        raise NotImplementedError
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not self.trainer.training:

@@ -10,99 +10,48 @@ import torch
 from torch import Tensor, nn
 
 from .backends import BACKENDS, LONGEST_SQUARE, accumulator, choose_backend
+from .checks import (
+    check_bool,
+    check_features,
+    check_floats,
+    check_labels,
+    check_point_count,
+    check_word,
+    integer_or_none,
+    scale_of,
+    steps_of_axes,
+)
+from .forks import serial_in_children
 from .partition import Partition, largest_group
 
 SCOPES = ("batch", "image")
 DENOMINATORS = ("all", "negatives")
 REDUCTIONS = ("block", "anchor", "sum", "none")
-SORTED_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # what every torch can sort
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SHORTEST = 1e-12  # as torch.nn.functional.normalize
 
 
-# ---- checks ----------------------------------------------------------------------------------------------------------
+# ---- the one path from a map to a loss -------------------------------------------------------------------------------
 
 
-def _check_word(name: str, word: str, words: Sequence[str]) -> None:
-    if word not in words:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}; got {word!r}")
-
-
-def _check_temperature(temperature: float) -> None:
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-        raise TypeError(f"temperature must be a number; got {type(temperature).__name__}")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite; got {temperature}")
-
-
-def _per_axis(name: str, sizes: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """Return one integer an axis from an integer or as many integers."""
-    values = (sizes,) * axes if isinstance(sizes, int) and not isinstance(sizes, bool) else sizes
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(f"{name} must be an integer or a sequence of {axes} integers, one an axis; got {sizes!r}")
-    if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
-        raise TypeError(f"{name} must be an integer or a sequence of {axes} integers, one an axis; got {sizes!r}")
-    if len(values) != axes:
-        raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {sizes!r}")
-    if any(value < 1 for value in values):
-        raise ValueError(f"{name} must be 1 or more; got {sizes!r}")
-    return tuple(values)
-
-
-def _check_label(name: str, label: int | None) -> None:
-    if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
-        raise TypeError(f"{name} must be an integer or None; got {type(label).__name__}")
-
-
-def _check_floats(name: str, tensor: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
-    if tensor.dtype not in FLOATS:
-        raise TypeError(f"{name} must be of float32, float16, bfloat16 or float64; got {tensor.dtype}")
-
-
-def _check_features(features: Tensor) -> None:
-    _check_floats("features", features)
-    if features.dim() not in (5, 6):
-        raise ValueError(
-            "features must be of shape (B, V, C, height, width) or (B, V, C, depth, height, width); "
-            f"got {tuple(features.shape)}"
-        )
-    if features.shape[2] < 1:
-        raise ValueError(f"features must have at least one channel; got {tuple(features.shape)} (B, V, C, *space)")
-
-
-def _check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, layout: str) -> None:
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}")
-    if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be of an integer dtype; got {labels.dtype} (class maps must not be interpolated)")
-    if labels.dtype == torch.uint64:
-        raise TypeError(
-            "labels must be of an integer dtype that int64 can hold; got torch.uint64, so pass labels.long()"
-        )
-    if tuple(labels.shape) != shape:
-        raise ValueError(f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}")
-    if labels.device != device:
-        raise ValueError(f"labels must be on the device of the features, {device}; got {labels.device}")
+@serial_in_children
+def _places(features: Tensor) -> Tensor:
+    """Return labels (B, V, *space) that tell every place of every image apart, the same in all views."""
+    batch, views, _, *space = features.shape
+    places = torch.arange(batch * math.prod(space), device=features.device)
+    return places.reshape(batch, 1, *space).expand(batch, views, *space)
 
 
 def _label_among(labels: Tensor, label: int | None) -> int | None:
     """Return the label, or None where the dtype of ``labels`` cannot hold it: compared with them it would wrap."""
     if label is None:
         return None
-    limits = torch.iinfo(labels.dtype)
-    return label if limits.min <= label <= limits.max else None
+    low, high = (0, 1) if labels.dtype == torch.bool else _limits(labels.dtype)
+    return label if low <= label <= high else None
 
 
-# ---- the one path from a map to a loss -------------------------------------------------------------------------------
-
-
-def _places(features: Tensor) -> Tensor:
-    """Return labels (B, V, *space) that tell every place of every image apart, the same in all views."""
-    batch, views, _, *space = features.shape
-    places = torch.arange(batch * math.prod(space), device=features.device)
-    return places.reshape(batch, 1, *space).expand(batch, views, *space)
+def _limits(dtype: torch.dtype) -> tuple[int, int]:
+    limits = torch.iinfo(dtype)
+    return limits.min, limits.max
 
 
 def _contrast(
@@ -113,13 +62,12 @@ def _contrast(
     other_classes_only: bool,
     background: int | None,
     ignore_index: int | None,
-    temperature: float,
+    scale: float,
     normalize: bool,
     reduction: str,
     backend: str,
 ) -> Tensor:
     """The loss of DESIGN section 2 on a map (B, V, C, *space) with labels (B, V, *space), every option resolved."""
-    labels = labels if labels.dtype in SORTED_INTEGERS else labels.long()
     largest = largest_group(labels.shape, block_size, per_image)
     parts = Partition(
         *torch.ops.semicl.partition(
@@ -132,21 +80,14 @@ def _contrast(
             reduction,
         )
     )
-    scale = 1.0 / temperature
-    needs_gradient = torch.is_grad_enabled() and features.requires_grad
-    if BACKENDS[backend].fused is not None and reduction != "none" and needs_gradient:
-        loss, _ = torch.ops.semicl.contrast(
-            features,
-            parts.row_of_point,
-            *parts.groups(largest),
-            parts.run_low,
-            parts.run_high,
-            parts.weights,
-            scale,
-            normalize,
-            backend,
-        )
-        return loss
+    found, ops = BACKENDS[backend], torch.ops.semicl
+    packed = (features, parts.row_of_point, *parts.groups(largest), parts.run_low, parts.run_high)
+    if found.fused_map is not None and reduction == "none":
+        return ops.contrast_map(*packed, scale, normalize, backend).reshape(labels.shape)
+    if found.fused is not None and reduction != "none":
+        if torch.is_grad_enabled() and features.requires_grad:
+            return ops.contrast(*packed, parts.weights, scale, normalize, backend)[0]
+        return ops.contrast_loss(*packed, parts.weights, scale, normalize, backend)
     rows = _gather(features, parts.point_of_row, normalize)
     bound = scale * LONGEST_SQUARE if normalize else None
     lse = torch.ops.semicl.grouped_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
@@ -229,25 +170,27 @@ def local_contrastive_loss(
     Raises:
         TypeError: if an argument has the wrong type or dtype.
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
+        RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    _check_features(features)
-    _check_temperature(temperature)
-    _check_word("scope", scope, SCOPES)
-    _check_word("denominator", denominator, DENOMINATORS)
-    _check_word("reduction", reduction, REDUCTIONS)
-    _check_label("background", background)
-    _check_label("ignore_index", ignore_index)
+    check_features(features)
+    scale = scale_of(temperature)
+    check_word("scope", scope, SCOPES)
+    check_word("denominator", denominator, DENOMINATORS)
+    check_word("reduction", reduction, REDUCTIONS)
+    check_bool("normalize", normalize)
+    background, ignore_index = integer_or_none("background", background), integer_or_none("ignore_index", ignore_index)
     batch, views, _, *space = features.shape
-    steps = _per_axis("stride", stride, len(space))
-    blocks = None if block_size is None else _per_axis("block_size", block_size, len(space))
+    steps = steps_of_axes("stride", stride, len(space))
+    blocks = None if block_size is None else steps_of_axes("block_size", block_size, len(space))
     if labels is not None:
-        _check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
+        check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
     name = choose_backend(backend, features.device, features.dtype, features.shape[2])
 
     if any(step > 1 for step in steps):
         taken = tuple(slice(None, None, step) for step in steps)
         features = features[(slice(None), slice(None), slice(None), *taken)]
         labels = None if labels is None else labels[(slice(None), slice(None), *taken)]
+    check_point_count("features", features.numel() // features.shape[2])
     if labels is None:
         labels, background, ignore_index = _places(features), None, None
     return _contrast(
@@ -258,19 +201,20 @@ def local_contrastive_loss(
         denominator == "negatives",
         background,
         ignore_index,
-        float(temperature),
-        bool(normalize),
+        scale,
+        normalize,
         reduction,
         name,
     )
 
 
-def _contrast_vectors(features: Tensor, labels: Tensor | None, temperature: float, backend: str) -> Tensor:
+def _contrast_vectors(features: Tensor, labels: Tensor | None, scale: float, backend: str) -> Tensor:
     """The mean contrast of vectors (N, V, C), one group; labels (N,) or None."""
+    check_point_count("features", features.shape[0] * features.shape[1])
     name = choose_backend(backend, features.device, features.dtype, features.shape[2])
     maps = features[..., None, None]
     ids = _places(maps) if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
-    return _contrast(maps, ids, None, False, False, None, None, float(temperature), True, "anchor", name)
+    return _contrast(maps, ids, None, False, False, None, None, scale, True, "anchor", name)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: str = "auto") -> Tensor:
@@ -288,10 +232,11 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
     Raises:
         TypeError: if an argument has the wrong type or dtype.
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
+        RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    _check_floats("z1", z1)
-    _check_floats("z2", z2)
-    _check_temperature(temperature)
+    check_floats("z1", z1)
+    check_floats("z2", z2)
+    scale = scale_of(temperature)
     if z1.dim() != 2 or z1.shape[1] < 1:
         raise ValueError(f"z1 must be of shape (N, C) with C >= 1; got {tuple(z1.shape)}")
     if z2.shape != z1.shape:
@@ -300,7 +245,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
         raise TypeError(f"z2 must be of the dtype of z1, {z1.dtype}; got {z2.dtype}")
     if z2.device != z1.device:
         raise ValueError(f"z2 must be on the device of z1, {z1.device}; got {z2.device}")
-    return _contrast_vectors(torch.stack([z1, z2], dim=1), None, temperature, backend)
+    return _contrast_vectors(torch.stack([z1, z2], dim=1), None, scale, backend)
 
 
 def supervised_contrastive_loss(
@@ -321,14 +266,15 @@ def supervised_contrastive_loss(
     Raises:
         TypeError: if an argument has the wrong type or dtype.
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
+        RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    _check_floats("features", features)
-    _check_temperature(temperature)
+    check_floats("features", features)
+    scale = scale_of(temperature)
     if features.dim() != 3 or features.shape[2] < 1:
         raise ValueError(f"features must be of shape (N, V, C) with C >= 1; got {tuple(features.shape)}")
     if labels is not None:
-        _check_labels(labels, (features.shape[0],), features.device, "(N,)")
-    return _contrast_vectors(features, labels, temperature, backend)
+        check_labels(labels, (features.shape[0],), features.device, "(N,)")
+    return _contrast_vectors(features, labels, scale, backend)
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------

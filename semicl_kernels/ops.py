@@ -1,21 +1,23 @@
 """The registered boundary: every operation with its shapes, its gradient and its way to a backend.
 
-Four operations carry everything. ``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN
-section 3 and ``run_sums`` what the positives need beside it; ``contrast`` is the reduced loss with its gradient in one
-pass, for backends that have that. The primitive and ``contrast`` have a backward operation each, whose own derivative
-raises: gradients are of first order only.
+``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN section 3 and ``run_sums`` what the
+positives need beside it. For backends that have it there is the whole contrast in one operation: ``contrast`` is the
+reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no gradient is wanted, and
+``contrast_map`` the map of losses of reduction "none". These trust their groups, which come from ``partition`` alone.
+What has a gradient has a backward operation, whose own derivative raises: gradients are of first order only.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .backends import BACKENDS, Groups, accumulator, choose_backend
+from .backends import BACKENDS, Fused, FusedMap, Groups, accumulator, choose_backend, headroom
+from .checks import check_bool, check_group_tensors, check_groups, check_rows, finite_number, integer_or_none
+from .forks import serial_in_children
 from .partition import group_count, partition
 
 LIBRARY = torch.library.Library("semicl", "DEF")
@@ -35,9 +37,14 @@ LIBRARY.define(
     "str backend) -> Tensor"
 )
 LIBRARY.define("run_sums(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor")
+CONTRAST = f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high"
 LIBRARY.define(
-    f"contrast(Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, Tensor weights, "
-    "float scale, bool normalize, str backend) -> (Tensor, Tensor)"
+    f"contrast({CONTRAST}, Tensor weights, float scale, bool normalize, str backend) -> (Tensor, Tensor)",
+)
+LIBRARY.define(f"contrast_loss({CONTRAST}, Tensor weights, float scale, bool normalize, str backend) -> Tensor")
+LIBRARY.define(f"contrast_map({CONTRAST}, float scale, bool normalize, str backend) -> Tensor")
+LIBRARY.define(
+    f"contrast_map_backward(Tensor grad, {CONTRAST}, float scale, bool normalize, str backend) -> Tensor",
 )
 LIBRARY.define(
     "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, SymInt[] size, bool channels_last, "
@@ -165,34 +172,43 @@ def _differentiate_run_sums(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]
 # ---- the whole contrast ----------------------------------------------------------------------------------------------
 
 
-def _contrast(
-    features: Tensor,
-    row_of_point: Tensor,
-    offsets: Tensor,
-    anchors: Tensor,
-    skip_low: Tensor,
-    skip_high: Tensor,
-    largest: int,
-    mutual: bool,
-    run_low: Tensor,
-    run_high: Tensor,
-    weights: Tensor,
-    scale: float,
-    normalize: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    fused = BACKENDS[backend].fused
-    assert fused is not None, "the loss asks only backends that have it"
-    groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
-    return fused.contrast(features, row_of_point, groups, run_low, run_high, weights, scale, normalize)
+def fused(backend: str) -> Fused:
+    found = BACKENDS[backend].fused
+    assert found is not None, "the loss asks only backends that have it"
+    return found
+
+
+def fused_map(backend: str) -> FusedMap:
+    found = BACKENDS[backend].fused_map
+    assert found is not None, "the loss asks only backends that have it"
+    return found
+
+
+def _contrast(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    *groups, run_low, run_high, weights, scale, normalize, backend = rest
+    return fused(backend).contrast(
+        features, row_of_point, Groups(*groups), run_low, run_high, weights, scale, normalize
+    )
 
 
 def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    fused = BACKENDS[rest[-1]].fused
-    assert fused is not None, "the loss asks only backends that have it"
-    channels = fused.row_channels(features.shape[2])
+    channels = fused(rest[-1]).row_channels(features.shape[2])
     loss = features.new_empty((), dtype=torch.float32)
     return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
+
+
+def _contrast_loss(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
+    *groups, run_low, run_high, weights, scale, normalize, backend = rest
+    return fused(backend).loss(features, row_of_point, Groups(*groups), run_low, run_high, weights, scale, normalize)
+
+
+def _contrast_loss_fake(features: Tensor, *rest: Any) -> Tensor:
+    return features.new_empty((), dtype=torch.float32)
+
+
+def has_channels_last(features: Tensor) -> bool:
+    """Whether the channels are innermost in memory, as the gradient's then are."""
+    return features.shape[2] > 1 and features.stride(2) == 1
 
 
 def _empty_map(like: Tensor, size: list[int], channels_last: bool, dtype: torch.dtype) -> Tensor:
@@ -212,10 +228,8 @@ def _contrast_backward(
     dtype: torch.dtype,
     backend: str,
 ) -> Tensor:
-    fused = BACKENDS[backend].fused
-    assert fused is not None, "the loss asks only backends that have it"
     out = _empty_map(row_gradient, size, channels_last, dtype)
-    fused.scatter(row_gradient, grad, row_of_point, out)
+    fused(backend).scatter(row_gradient, grad, row_of_point, out)
     return out
 
 
@@ -235,7 +249,7 @@ def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     features, row_of_point, *_, ctx.backend = inputs
     # The features themselves are not kept: they may be changed or freed before the backward.
     ctx.size, ctx.dtype = features.shape, features.dtype
-    ctx.channels_last = features.shape[2] > 1 and features.stride(2) == 1
+    ctx.channels_last = has_channels_last(features)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[1], row_of_point)
@@ -244,13 +258,65 @@ def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 14
-    if torch.is_grad_enabled() and not grad.requires_grad:
-        # With create_graph: a derivative of the gradient must reach the refusal, never be taken for zero.
-        grad = grad.detach().requires_grad_()
     gradient = torch.ops.semicl.contrast_backward(
-        grad, *ctx.saved_tensors, ctx.size, ctx.channels_last, ctx.dtype, ctx.backend
+        _refusable(grad), *ctx.saved_tensors, ctx.size, ctx.channels_last, ctx.dtype, ctx.backend
     )
     return gradient, *[None] * 13
+
+
+def _refusable(grad: Tensor) -> Tensor:
+    """Return the gradient from above so that with create_graph a derivative of ours reaches the refusal, and is never
+    taken for zero."""
+    return grad.detach().requires_grad_() if torch.is_grad_enabled() and not grad.requires_grad else grad
+
+
+# ---- the map of losses -----------------------------------------------------------------------------------------------
+
+
+def _contrast_map(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
+    """Return (M,): the losses of the points in the order of the map, 0 where there is no anchor."""
+    *groups, run_low, run_high, scale, normalize, backend = rest
+    losses = fused_map(backend).anchor_losses(
+        features, row_of_point, Groups(*groups), run_low, run_high, scale, normalize
+    )
+    return torch.where(row_of_point >= 0, losses[row_of_point.clamp_min(0)], 0.0)
+
+
+def _contrast_map_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
+    return features.new_empty(row_of_point.shape[0], dtype=torch.float32)
+
+
+def _contrast_map_backward(grad: Tensor, features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
+    """The gradient by the features, of which nothing was kept: a contrast with the gradient from above as weights."""
+    *groups, run_low, run_high, scale, normalize, backend = rest
+    live = row_of_point >= 0
+    weights = torch.zeros(len(grad), dtype=torch.float64, device=grad.device)
+    weights[row_of_point[live]] = grad[live].double()
+    factor = headroom(grad)
+    _, row_gradient = fused_map(backend).contrast(
+        features, row_of_point, Groups(*groups), run_low, run_high, weights / factor, scale, normalize
+    )
+    out = _contrast_map_backward_fake(grad, features)
+    fused_map(backend).scatter(row_gradient, weights.new_tensor(factor), row_of_point, out)
+    return out
+
+
+def _contrast_map_backward_fake(grad: Tensor, features: Tensor, *rest: Any) -> Tensor:
+    return _empty_map(features, list(features.shape), has_channels_last(features), features.dtype)
+
+
+def _save_for_contrast_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, row_of_point, *groups, ctx.largest, ctx.mutual, run_low, run_high, ctx.scale, ctx.normalize, name = inputs
+    ctx.backend = name
+    ctx.save_for_backward(features, row_of_point, *groups, run_low, run_high)
+
+
+def _differentiate_contrast_map(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    *tensors, run_low, run_high = ctx.saved_tensors
+    gradient = torch.ops.semicl.contrast_map_backward(
+        _refusable(grad), *tensors, ctx.largest, ctx.mutual, run_low, run_high, ctx.scale, ctx.normalize, ctx.backend
+    )
+    return gradient, *[None] * 12
 
 
 # ---- registration ----------------------------------------------------------------------------------------------------
@@ -270,17 +336,22 @@ def _register() -> None:
         "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
         "run_sums": (_run_sums, _run_sums_fake),
         "contrast": (_contrast, _contrast_fake),
+        "contrast_loss": (_contrast_loss, _contrast_loss_fake),
+        "contrast_map": (_contrast_map, _contrast_map_fake),
+        "contrast_map_backward": (_contrast_map_backward, _contrast_map_backward_fake),
         "contrast_backward": (_contrast_backward, _contrast_backward_fake),
     }
     for name, (implementation, fake) in operations.items():
-        LIBRARY.impl(name, implementation, ANY_DEVICE)
+        LIBRARY.impl(name, serial_in_children(implementation), ANY_DEVICE)
         torch.library.register_fake(f"semicl::{name}", fake, lib=LIBRARY)
     gradients: dict[str, Any] = {
         "grouped_logsumexp": (_differentiate_logsumexp, _save_for_logsumexp),
         "run_sums": (_differentiate_run_sums, _save_runs),
         "contrast": (_differentiate_contrast, _save_for_contrast),
+        "contrast_map": (_differentiate_contrast_map, _save_for_contrast_map),
         "grouped_logsumexp_backward": (_refuse_second_order, None),
         "contrast_backward": (_refuse_second_order, None),
+        "contrast_map_backward": (_refuse_second_order, None),
     }
     for name, (differentiate, save) in gradients.items():
         torch.library.register_autograd(f"semicl::{name}", differentiate, setup_context=save, lib=LIBRARY)
@@ -326,65 +397,17 @@ def grouped_logsumexp(
     Raises:
         TypeError: if an argument has the wrong type or dtype.
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
+        RuntimeError: if ``rows`` is transformed by torch.func or has a forward-mode tangent.
     """
     check_rows(rows)
-    check_number("scale", scale)
-    if bound is not None:
-        check_number("bound", bound)
-    if largest is not None and (isinstance(largest, bool) or not isinstance(largest, int)):
-        raise TypeError(f"largest must be an integer or None; got {type(largest).__name__}")
-    if not isinstance(mutual, bool):
-        raise TypeError(f"mutual must be True or False; got {type(mutual).__name__}")
-    count = rows.shape[0]
+    scale = finite_number("scale", scale)
+    bound = None if bound is None else finite_number("bound", bound)
+    largest = integer_or_none("largest", largest)
+    check_bool("mutual", mutual)
     integers = {"offsets": offsets, "anchors": anchors, "skip_low": skip_low, "skip_high": skip_high}
-    for name, tensor in integers.items():
-        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int32:
-            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{name} must be a tensor of torch.int32; got {got}")
-        if tensor.device != rows.device:
-            raise ValueError(f"{name} must be on the device of rows, {rows.device}; got {tensor.device}")
-    if offsets.dim() != 1 or len(offsets) < 1:
-        raise ValueError(f"offsets must be of shape (G + 1,); got {tuple(offsets.shape)}")
-    sizes = {"anchors": len(offsets) - 1, "skip_low": count, "skip_high": count}
-    for name, size in sizes.items():
-        if tuple(integers[name].shape) != (size,):
-            raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")
+    check_group_tensors(rows, **integers)
+    count = rows.shape[0]
     name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1])
     contiguous = [tensor.contiguous() for tensor in integers.values()]
     largest = count if largest is None else min(largest, count)
-    return torch.ops.semicl.grouped_logsumexp(rows, *contiguous, largest, mutual, float(scale), bound, name)
-
-
-def check_rows(rows: Tensor) -> None:
-    """Raise TypeError or ValueError unless ``rows`` is an (M, C) tensor of floats with a channel."""
-    if not isinstance(rows, Tensor) or not rows.is_floating_point():
-        got = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
-        raise TypeError(f"rows must be a floating-point tensor; got {got}")
-    if rows.dim() != 2 or rows.shape[1] < 1:
-        raise ValueError(f"rows must be of shape (M, C) with C >= 1; got {tuple(rows.shape)}")
-
-
-def check_number(name: str, value: float) -> None:
-    """Raise TypeError or ValueError unless ``value`` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
-    if not abs(value) < math.inf:
-        raise ValueError(f"{name} must be finite; got {value}")
-
-
-def check_groups(groups: Groups, count: int) -> None:
-    """Raise ValueError unless the groups lie within ``count`` rows, their anchors within them, and none is larger than
-    it may be. Inside the operation, so that nothing goes around it; on a GPU it would wait for the device and is left
-    out."""
-    offsets, anchors, largest = groups.offsets, groups.anchors, groups.largest
-    if offsets.device.type != "cpu":
-        return
-    sizes = offsets.diff()
-    if offsets[0] < 0 or offsets[-1] > count or (sizes < 0).any():
-        raise ValueError(
-            f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}"
-        )
-    if (sizes > largest).any():
-        raise ValueError(f"largest must be a size that no group exceeds, {int(sizes.max())} or more; got {largest}")
-    if ((anchors < 0) | (anchors > sizes)).any():
-        raise ValueError(f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}")
+    return torch.ops.semicl.grouped_logsumexp(rows, *contiguous, largest, mutual, scale, bound, name)

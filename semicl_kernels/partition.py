@@ -15,6 +15,8 @@ from torch import Tensor
 
 from .backends import Groups
 
+SORTED_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # what every torch can sort
+
 
 class Partition(NamedTuple):
     """The rows of the M = B V prod(space) points, in packed order; int32 but for ``point_of_row`` and ``weights``."""
@@ -104,7 +106,7 @@ def partition(
     """
     device, total = labels.device, labels.numel()
     group_total = group_count(labels.shape, block_size, per_image)
-    flat = labels.reshape(-1)
+    flat = (labels if labels.dtype in SORTED_INTEGERS else labels.long()).reshape(-1)
     group = group_of_point(labels.shape, block_size, per_image, device)
     if ignore_index is not None:
         group = group.masked_fill(flat == ignore_index, group_total)

@@ -24,6 +24,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "memory.h"
@@ -41,6 +42,7 @@ constexpr int kForwardPanel = 4 * kTileColumns;
 constexpr int kGradientPanel = 2 * kTileColumns;
 constexpr int kSmallestPanel = kSweepRows;
 constexpr int kSquareRows = 512;    // rows whose lengths one iteration measures
+constexpr size_t kPlanChunks = size_t{1} << 16;  // that a plan may hold before its rounds are done and the next planned
 constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so is its inverse
 constexpr float kNever = 3e38f;         // exp(s - kNever) is 0
 
@@ -131,9 +133,12 @@ public:
         if (open_) close_panel();
     }
 
-    Plan finish() {
-        close_batch();
-        return std::move(plan_);
+    bool full() const { return plan_.chunks.size() >= kPlanChunks; }
+
+    // Hands over what was planned and begins anew; no batch is open.
+    Plan take() {
+        batch_chunk_ = 0, batch_panel_ = 0;
+        return std::exchange(plan_, Plan{});
     }
 
 private:
@@ -217,9 +222,15 @@ private:
     void measure_shifts();
     float largest_square(int64_t begin, int64_t end) const;
 
-    Plan plan_logsumexp(const std::vector<int32_t>& live) const;
-    Plan plan_gradient(const std::vector<int32_t>& live) const;
-    Plan plan_weighted(const std::vector<int32_t>& live) const;
+    template <class RowsOf, class PlanPanel, class Work>
+    void plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, PlanPanel plan_panel,
+                     Work work) const;
+    template <class Work>
+    void plan_logsumexp(const std::vector<int32_t>& live, Work work) const;
+    template <class Work>
+    void plan_gradient(const std::vector<int32_t>& live, Work work) const;
+    template <class Work>
+    void plan_weighted(const std::vector<int32_t>& live, Work work) const;
     int32_t resident_rows(int32_t g) const;
     bool one_pass_pays(int32_t g) const;
 
@@ -306,30 +317,32 @@ void Engine::measure_shifts() {
 
 int32_t panels_in(int32_t anchors, int32_t rows) { return (anchors + rows - 1) / rows; }
 
-// Calls plan(group, first, rows) for every panel, first the first panel of every group and so on: two panels of a group
-// never share a batch, since both add to its columns. `rows_of(group)` is the height of its panels.
-template <class RowsOf, class AnchorsOf, class PlanPanel>
-Plan plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, AnchorsOf anchors_of,
-                 PlanPanel plan_panel) {
+// Calls plan_panel(group, first, rows) for every panel, first the first panel of every group and so on: two panels of a
+// group never share a batch, since both add to its columns. `rows_of(group)` is the height of its panels. Calls
+// work(plan) for as many rounds as fill a plan: a plan of all rounds would grow with the pairs.
+template <class RowsOf, class PlanPanel, class Work>
+void Engine::plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, PlanPanel plan_panel,
+                         Work work) const {
     int32_t rounds = 0;
-    for (int32_t g : live) rounds = std::max(rounds, panels_in(anchors_of(g), rows_of(g)));
+    for (int32_t g : live) rounds = std::max(rounds, panels_in(anchors(g), rows_of(g)));
     for (int32_t round = 0; round < rounds; ++round) {
         for (int32_t g : live) {
             const int32_t height = rows_of(g), first = round * height;
-            if (first >= anchors_of(g)) continue;
-            const int32_t rows = std::min(height, anchors_of(g) - first);
+            if (first >= anchors(g)) continue;
+            const int32_t rows = std::min(height, anchors(g) - first);
             planner.begin_panel(g, first, rows);
             plan_panel(planner, g, first, rows);
             planner.end_panel();
         }
         planner.close_batch();
+        if (planner.full() || round + 1 == rounds) work(planner.take());
     }
-    return planner.finish();
 }
 
-Plan Engine::plan_logsumexp(const std::vector<int32_t>& live) const {
-    return plan_rounds(
-        Planner(false), live, [](int32_t) { return kForwardPanel; }, [&](int32_t g) { return anchors(g); },
+template <class Work>
+void Engine::plan_logsumexp(const std::vector<int32_t>& live, Work work) const {
+    plan_rounds(
+        Planner(false), live, [](int32_t) { return kForwardPanel; },
         [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
             if (safe_needed(g)) {
                 planner.add_columns(0, points(g), Part::other);
@@ -338,17 +351,20 @@ Plan Engine::plan_logsumexp(const std::vector<int32_t>& live) const {
             planner.add_columns(first, first + rows, Part::own);
             planner.add_columns(first + rows, anchors(g), Part::later);
             planner.add_columns(anchors(g), points(g), Part::other);
-        });
+        },
+        work);
 }
 
-Plan Engine::plan_gradient(const std::vector<int32_t>& live) const {
-    return plan_rounds(
-        Planner(true), live, [](int32_t) { return kGradientPanel; }, [&](int32_t g) { return anchors(g); },
+template <class Work>
+void Engine::plan_gradient(const std::vector<int32_t>& live, Work work) const {
+    plan_rounds(
+        Planner(true), live, [](int32_t) { return kGradientPanel; },
         [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
             planner.add_columns(first, first + rows, Part::own);
             planner.add_columns(first + rows, anchors(g), Part::later);
             planner.add_columns(anchors(g), points(g), Part::other);
-        });
+        },
+        work);
 }
 
 // The rows of a panel whose tiles against the whole group fit the workspace: all anchors, else whole tiles, else less.
@@ -367,9 +383,10 @@ bool Engine::one_pass_pays(int32_t g) const {
     return 6 * a * n - 3 * a * resident <= 4 * a * a + 8 * a * (n - a);
 }
 
-Plan Engine::plan_weighted(const std::vector<int32_t>& live) const {
-    return plan_rounds(
-        Planner(true), live, [&](int32_t g) { return resident_rows(g); }, [&](int32_t g) { return anchors(g); },
+template <class Work>
+void Engine::plan_weighted(const std::vector<int32_t>& live, Work work) const {
+    plan_rounds(
+        Planner(true), live, [&](int32_t g) { return resident_rows(g); },
         [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
             // A panel needs all its columns in one batch.
             const int64_t needed = int64_t{rows + 1} * kTileStride * (points(g) / kTileColumns + 4);
@@ -379,7 +396,8 @@ Plan Engine::plan_weighted(const std::vector<int32_t>& live) const {
             planner.add_columns(first, first + rows, Part::own);
             planner.add_columns(first + rows, anchors(g), Part::other);
             planner.add_columns(anchors(g), points(g), Part::other);
-        });
+        },
+        work);
 }
 
 // ---- tiles -----------------------------------------------------------------------------------------------------------
@@ -438,59 +456,60 @@ double Engine::sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const
 // ---- log-sum-exp -----------------------------------------------------------------------------------------------------
 
 void Engine::logsumexp(const std::vector<int32_t>& live, double* lse) {
-    const Plan plan = plan_logsumexp(live);
-    executed += plan.similarity_cells * channels_;
-    Buffer<float> sums(plan.sums), maxima(plan.sums);
     Buffer<double> column_sums(rows_.count);
     std::fill_n(column_sums.get(), rows_.count, 0.0);
+    plan_logsumexp(live, [&](const Plan& plan) {
+        executed += plan.similarity_cells * channels_;
+        Buffer<float> sums(plan.sums), maxima(plan.sums);
 
-    const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
-        const bool safe = safe_needed(plan.panels[chunk.panel].group);
-        const float shift = shifts_[plan.panels[chunk.panel].group];
-        const Tile columns = columns_of(plan, chunk, scratch);
-        pack(plan, chunk, scratch);
-        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
-            const Tile tile = rows_of(columns, plan, chunk, first, scratch.values);
-            float* row_sums = sums.get() + chunk.sums + first;
-            similarities(tile, scratch);
-            if (safe) {
-                arithmetic_.safe_row_sums(tile, scale_, maxima.get() + chunk.sums + first, row_sums);
-                continue;
+        const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
+            const bool safe = safe_needed(plan.panels[chunk.panel].group);
+            const float shift = shifts_[plan.panels[chunk.panel].group];
+            const Tile columns = columns_of(plan, chunk, scratch);
+            pack(plan, chunk, scratch);
+            for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+                const Tile tile = rows_of(columns, plan, chunk, first, scratch.values);
+                float* row_sums = sums.get() + chunk.sums + first;
+                similarities(tile, scratch);
+                if (safe) {
+                    arithmetic_.safe_row_sums(tile, scale_, maxima.get() + chunk.sums + first, row_sums);
+                    continue;
+                }
+                arithmetic_.exponentials(tile, scale_, shift, row_sums, scratch.column_sums);
+                if (chunk.columns_count())
+                    for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
             }
-            arithmetic_.exponentials(tile, scale_, shift, row_sums, scratch.column_sums);
-            if (chunk.columns_count())
-                for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
-        }
-    };
-    const auto finish = [&](const RowBlock& block) {
-        const Panel& panel = plan.panels[block.panel];
-        const int64_t base = offset(panel.group) + panel.first;
-        for (int32_t i = block.first; i < block.first + block.rows; ++i) {
-            if (!safe_needed(panel.group)) {
-                const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
-                lse[base + i] = shifts_[panel.group] + std::log(sum);
-                continue;
+        };
+        const auto finish = [&](const RowBlock& block) {
+            const Panel& panel = plan.panels[block.panel];
+            const int64_t base = offset(panel.group) + panel.first;
+            for (int32_t i = block.first; i < block.first + block.rows; ++i) {
+                if (!safe_needed(panel.group)) {
+                    const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
+                    lse[base + i] = shifts_[panel.group] + std::log(sum);
+                    continue;
+                }
+                float largest = -INFINITY;
+                for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+                    const float m = maxima[plan.chunks[c].sums + i];
+                    largest = m > largest || m != m ? m : largest;
+                }
+                double sum = 0.0;
+                for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+                    const float m = maxima[plan.chunks[c].sums + i];
+                    if (m != -INFINITY) sum += sums[plan.chunks[c].sums + i] * std::exp(static_cast<double>(m) - largest);
+                }
+                lse[base + i] = largest == -INFINITY ? largest : largest + std::log(sum);
             }
-            float largest = -INFINITY;
-            for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
-                const float m = maxima[plan.chunks[c].sums + i];
-                largest = m > largest || m != m ? m : largest;
+        };
+        Team::run(threads_, [&](Team& team, int member) {
+            for (const Batch& batch : plan.batches) {
+                team.for_each(batch.last_chunk - batch.first_chunk,
+                              [&](int64_t c) { sweep(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+                team.for_each(batch.last_block - batch.first_block,
+                              [&](int64_t b) { finish(plan.blocks[batch.first_block + b]); });
             }
-            double sum = 0.0;
-            for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
-                const float m = maxima[plan.chunks[c].sums + i];
-                if (m != -INFINITY) sum += sums[plan.chunks[c].sums + i] * std::exp(static_cast<double>(m) - largest);
-            }
-            lse[base + i] = largest == -INFINITY ? largest : largest + std::log(sum);
-        }
-    };
-    Team::run(threads_, [&](Team& team, int member) {
-        for (const Batch& batch : plan.batches) {
-            team.for_each(batch.last_chunk - batch.first_chunk,
-                          [&](int64_t c) { sweep(plan.chunks[batch.first_chunk + c], scratch_[member]); });
-            team.for_each(batch.last_block - batch.first_block,
-                          [&](int64_t b) { finish(plan.blocks[batch.first_block + b]); });
-        }
+        });
     });
 }
 
@@ -566,9 +585,7 @@ void Engine::load_column_factors(const Tile& tile, const float* factors, const f
 
 void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const float* grad, float* out) {
     interleave();
-    const Plan plan = plan_gradient(live);
-    executed += (plan.similarity_cells + plan.product_cells) * channels_;
-    Buffer<float> values(plan.values), factors(rows_.count), lses(rows_.count);
+    Buffer<float> factors(rows_.count), lses(rows_.count);
 
     // scale grad_i e^{shift - lse_i}, the shift being the rounded lse_i where the group is safe; nothing where D(i) is
     // empty.
@@ -580,36 +597,42 @@ void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const
             factors[i] = counts ? static_cast<float>(scale_ * grad[i] * std::exp(shift - lse[i])) : 0.0f;
         }
     };
-    const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
-        const int32_t group = plan.panels[chunk.panel].group;
-        const Tile columns = columns_of(plan, chunk, scratch);
-        load_column_factors(columns, factors.get(), lses.get(), chunk.columns_count(), scratch);
-        pack(plan, chunk, scratch);
-        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
-            const Tile tile =
-                rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
-            similarities(tile, scratch);
-            if (safe_needed(group)) {
-                arithmetic_.safe_weigh(tile, scale_, factors.get() + tile.first_row, lses.get() + tile.first_row,
-                                       scratch.column_factors, scratch.column_lses);
-            } else {
-                arithmetic_.exponentials(tile, scale_, shifts_[group], scratch.maxima, scratch.column_sums);
-                arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
-            }
-            arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
-            into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
-        }
-    };
-    Team::run(threads_, [&](Team& team, int member) {
+    Team::run(threads_, [&](Team& team, int) {
         clear(team, live, out);
         team.for_each(static_cast<int64_t>(live.size()), [&](int64_t k) { prepare(live[k]); });
-        for (const Batch& batch : plan.batches) {
-            team.for_each(batch.last_chunk - batch.first_chunk,
-                          [&](int64_t c) { weigh(plan.chunks[batch.first_chunk + c], scratch_[member]); });
-            team.for_each(batch.last_block - batch.first_block, [&](int64_t b) {
-                into_rows(plan, plan.blocks[batch.first_block + b], values.get(), out);
-            });
-        }
+    });
+    plan_gradient(live, [&](const Plan& plan) {
+        executed += (plan.similarity_cells + plan.product_cells) * channels_;
+        Buffer<float> values(plan.values);
+        const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
+            const int32_t group = plan.panels[chunk.panel].group;
+            const Tile columns = columns_of(plan, chunk, scratch);
+            load_column_factors(columns, factors.get(), lses.get(), chunk.columns_count(), scratch);
+            pack(plan, chunk, scratch);
+            for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+                const Tile tile =
+                    rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
+                similarities(tile, scratch);
+                if (safe_needed(group)) {
+                    arithmetic_.safe_weigh(tile, scale_, factors.get() + tile.first_row, lses.get() + tile.first_row,
+                                           scratch.column_factors, scratch.column_lses);
+                } else {
+                    arithmetic_.exponentials(tile, scale_, shifts_[group], scratch.maxima, scratch.column_sums);
+                    arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
+                }
+                arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
+                into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
+            }
+        };
+        Team::run(threads_, [&](Team& team, int member) {
+            for (const Batch& batch : plan.batches) {
+                team.for_each(batch.last_chunk - batch.first_chunk,
+                              [&](int64_t c) { weigh(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+                team.for_each(batch.last_block - batch.first_block, [&](int64_t b) {
+                    into_rows(plan, plan.blocks[batch.first_block + b], values.get(), out);
+                });
+            }
+        });
     });
 }
 
@@ -626,60 +649,63 @@ void Engine::weighted(const float* weights, float* lse, float* out) {
         gradient(apart, exact.get(), weights, out);
         for (int32_t g : apart) std::copy_n(exact.get() + offset(g), anchors(g), lse + offset(g));
     }
-    const Plan plan = plan_weighted(together);
-    executed += (plan.similarity_cells + plan.product_cells) * channels_;
-    Buffer<float> values(plan.values), sums(plan.sums), factors(rows_.count);
+    Buffer<float> factors(rows_.count);
     Buffer<double> column_sums(rows_.count);
-
     const auto start = [&](int32_t g) {
         std::fill_n(column_sums.get() + offset(g), points(g), 0.0);
         std::fill_n(factors.get() + offset(g), points(g), 0.0f);
     };
-    const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
-        const Tile columns = columns_of(plan, chunk, scratch);
-        pack(plan, chunk, scratch);
-        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
-            const Tile tile =
-                rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
-            similarities(tile, scratch);
-            arithmetic_.exponentials(tile, scale_, shifts_[plan.panels[chunk.panel].group],
-                                     sums.get() + chunk.sums + first, scratch.column_sums);
-            if (chunk.columns_count())
-                for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
-        }
-    };
-    const auto finish = [&](const RowBlock& block) {
-        const Panel& panel = plan.panels[block.panel];
-        const int64_t base = offset(panel.group) + panel.first;
-        for (int32_t i = block.first; i < block.first + block.rows; ++i) {
-            const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
-            lse[base + i] = static_cast<float>(shifts_[panel.group] + std::log(sum));
-            factors[base + i] = sum == 0.0 ? 0.0f : static_cast<float>(scale_ * weights[base + i] / sum);
-        }
-    };
-    const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
-        const Tile columns = columns_of(plan, chunk, scratch);
-        load_column_factors(columns, factors.get(), factors.get(), chunk.columns_count(), scratch);
-        for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
-            const Tile tile =
-                rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
-            arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
-            arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
-            into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
-        }
-    };
-    Team::run(threads_, [&](Team& team, int member) {
+    Team::run(threads_, [&](Team& team, int) {
         clear(team, together, out);
         team.for_each(static_cast<int64_t>(together.size()), [&](int64_t k) { start(together[k]); });
-        for (const Batch& batch : plan.batches) {
-            const int64_t chunks = batch.last_chunk - batch.first_chunk, blocks = batch.last_block - batch.first_block;
-            team.for_each(chunks, [&](int64_t c) { sweep(plan.chunks[batch.first_chunk + c], scratch_[member]); });
-            team.for_each(blocks, [&](int64_t b) { finish(plan.blocks[batch.first_block + b]); });
-            team.for_each(chunks, [&](int64_t c) { weigh(plan.chunks[batch.first_chunk + c], scratch_[member]); });
-            team.for_each(blocks, [&](int64_t b) {
-                into_rows(plan, plan.blocks[batch.first_block + b], values.get(), out);
-            });
-        }
+    });
+    plan_weighted(together, [&](const Plan& plan) {
+        executed += (plan.similarity_cells + plan.product_cells) * channels_;
+        Buffer<float> values(plan.values), sums(plan.sums);
+        const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
+            const Tile columns = columns_of(plan, chunk, scratch);
+            pack(plan, chunk, scratch);
+            for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+                const Tile tile =
+                    rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
+                similarities(tile, scratch);
+                arithmetic_.exponentials(tile, scale_, shifts_[plan.panels[chunk.panel].group],
+                                         sums.get() + chunk.sums + first, scratch.column_sums);
+                if (chunk.columns_count())
+                    for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
+            }
+        };
+        const auto finish = [&](const RowBlock& block) {
+            const Panel& panel = plan.panels[block.panel];
+            const int64_t base = offset(panel.group) + panel.first;
+            for (int32_t i = block.first; i < block.first + block.rows; ++i) {
+                const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
+                lse[base + i] = static_cast<float>(shifts_[panel.group] + std::log(sum));
+                factors[base + i] = sum == 0.0 ? 0.0f : static_cast<float>(scale_ * weights[base + i] / sum);
+            }
+        };
+        const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
+            const Tile columns = columns_of(plan, chunk, scratch);
+            load_column_factors(columns, factors.get(), factors.get(), chunk.columns_count(), scratch);
+            for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
+                const Tile tile =
+                    rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
+                arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
+                arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
+                into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
+            }
+        };
+        Team::run(threads_, [&](Team& team, int member) {
+            for (const Batch& batch : plan.batches) {
+                const int64_t chunks = batch.last_chunk - batch.first_chunk, blocks = batch.last_block - batch.first_block;
+                team.for_each(chunks, [&](int64_t c) { sweep(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+                team.for_each(blocks, [&](int64_t b) { finish(plan.blocks[batch.first_block + b]); });
+                team.for_each(chunks, [&](int64_t c) { weigh(plan.chunks[batch.first_chunk + c], scratch_[member]); });
+                team.for_each(blocks, [&](int64_t b) {
+                    into_rows(plan, plan.blocks[batch.first_block + b], values.get(), out);
+                });
+            }
+        });
     });
 }
 

@@ -43,16 +43,10 @@ int team_size(int threads, const Rows& rows) {
     return rows.count * rows.channels < kWorthwhile ? 1 : std::max(threads, 1);
 }
 
-template <class Value>
-double dot(const Value* row, const double* other, int64_t channels) {
-    double sum = 0.0;
-    for (int64_t c = 0; c < channels; ++c) sum += to_float(row[c]) * other[c];
-    return sum;
-}
-
-template <class Value>
-void positives(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
-               const float* weights, float* means, float* gradient) {
+// Calls visit(run, sums, scratch) for every class run of two rows or more, sums the run's sum (channels) and scratch room
+// for twice as many, shared out over the threads.
+template <class Value, class Visit>
+void for_each_sum(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, Visit visit) {
     const Value* values = static_cast<const Value*>(rows.values);
     const int64_t channels = rows.channels;
     const std::vector<Run> runs = class_runs(groups, run_high);
@@ -60,27 +54,62 @@ void positives(int threads, const Rows& rows, const Groups& groups, const int32_
     std::vector<double> scratch(static_cast<size_t>(size * 3 * channels));
     Team::run(size, [&](Team& team, int member) {
         double* sum = scratch.data() + member * 3 * channels;
-        double *weighted = sum + channels, *self = weighted + channels;
         team.for_each(static_cast<int64_t>(runs.size()), [&](int64_t k) {
             const Run run = runs[k];
             if (run.end - run.begin < 2) return;
-            const double each = scale / static_cast<double>(run.end - run.begin - 1);
-            std::fill(sum, sum + 2 * channels, 0.0);
+            std::fill_n(sum, channels, 0.0);
             for (int64_t i = run.begin; i < run.end; ++i)
-                for (int64_t c = 0; c < channels; ++c) {
-                    const double v = to_float(values[i * channels + c]);
-                    sum[c] += v, weighted[c] += each * weights[i] * v;
-                }
-            for (int64_t i = run.begin; i < run.end; ++i) {
-                const Value* row = values + i * channels;
-                for (int64_t c = 0; c < channels; ++c) self[c] = sum[c] - to_float(row[c]);
-                means[i] = static_cast<float>(each * dot(row, self, channels));
-                const double own = each * weights[i];
-                for (int64_t c = 0; c < channels; ++c)
-                    gradient[i * channels + c] -=
-                        static_cast<float>(own * self[c] + weighted[c] - own * to_float(row[c]));
-            }
+                for (int64_t c = 0; c < channels; ++c) sum[c] += to_float(values[i * channels + c]);
+            visit(run, sum, sum + channels);
         });
+    });
+}
+
+// Stores the sum of the run without `row` in `others` and returns row . others.
+template <class Value>
+double dot_others(const Value* row, const double* sum, double* others, int64_t channels) {
+    double lanes[16] = {};
+    for (int64_t c = 0; c < channels; c += 16)
+        for (int lane = 0; lane < 16; ++lane) {
+            const double v = to_float(row[c + lane]);
+            others[c + lane] = sum[c + lane] - v;
+            lanes[lane] += v * others[c + lane];
+        }
+    double product = 0.0;
+    for (double lane : lanes) product += lane;
+    return product;
+}
+
+template <class Value>
+void means_alone(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
+                 float* means) {
+    const Value* values = static_cast<const Value*>(rows.values);
+    const int64_t channels = rows.channels;
+    for_each_sum<Value>(threads, rows, groups, run_high, [=](Run run, const double* sum, double* others) {
+        const double each = scale / static_cast<double>(run.end - run.begin - 1);
+        for (int64_t i = run.begin; i < run.end; ++i)
+            means[i] = static_cast<float>(each * dot_others(values + i * channels, sum, others, channels));
+    });
+}
+
+template <class Value>
+void means_and_gradient(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
+                        const float* weights, float* means, float* gradient) {
+    const Value* values = static_cast<const Value*>(rows.values);
+    const int64_t channels = rows.channels;
+    for_each_sum<Value>(threads, rows, groups, run_high, [=](Run run, const double* sum, double* scratch) {
+        const double each = scale / static_cast<double>(run.end - run.begin - 1);
+        double *others = scratch, *weighted = scratch + channels;
+        std::fill_n(weighted, channels, 0.0);
+        for (int64_t i = run.begin; i < run.end; ++i)
+            for (int64_t c = 0; c < channels; ++c) weighted[c] += each * weights[i] * to_float(values[i * channels + c]);
+        for (int64_t i = run.begin; i < run.end; ++i) {
+            const Value* row = values + i * channels;
+            means[i] = static_cast<float>(each * dot_others(row, sum, others, channels));
+            const double own = each * weights[i];
+            for (int64_t c = 0; c < channels; ++c)
+                gradient[i * channels + c] -= static_cast<float>(own * others[c] + weighted[c] - own * to_float(row[c]));
+        }
     });
 }
 
@@ -112,9 +141,15 @@ void across(int threads, const Rows& rows, const Groups& groups, const float* in
 
 }  // namespace
 
+void positive_means(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
+                    float scale, float* means) {
+    (narrow ? means_alone<BFloat16> : means_alone<float>)(threads, rows, groups, run_high, scale, means);
+}
+
 void subtract_positives(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
                         float scale, const float* weights, float* means, float* gradient) {
-    (narrow ? positives<BFloat16> : positives<float>)(threads, rows, groups, run_high, scale, weights, means, gradient);
+    (narrow ? means_and_gradient<BFloat16> : means_and_gradient<float>)(threads, rows, groups, run_high, scale, weights,
+                                                                        means, gradient);
 }
 
 void undo_normalization(bool narrow, int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths,

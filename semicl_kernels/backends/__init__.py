@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from . import cpu, cuda, reference, tiled, triton
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, accumulator
+from .base import AVAILABLE, LONGEST_SQUARE, Backend, Fused, FusedMap, Groups, accumulator, headroom
 
 # In the order in which "auto" prefers them; no GPU has run "cuda" yet, so it comes after those that take everything.
 BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, triton, tiled, reference, cuda)}
@@ -18,10 +18,13 @@ __all__ = [
     "BACKENDS",
     "LONGEST_SQUARE",
     "Backend",
+    "Fused",
+    "FusedMap",
     "Groups",
     "accumulator",
     "available_backends",
     "choose_backend",
+    "headroom",
 ]
 
 
@@ -34,9 +37,12 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels
     """Return the name of the backend that a call gets; "auto" takes the fastest that can do it.
 
     Raises:
+        TypeError: if ``name`` is no string.
         ValueError: if there is no backend of that name, it is not available, or it does not take the device, dtype or
             number of channels.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be a string; got {type(name).__name__}")
     if name == "auto":
         return next(
             backend.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -53,7 +54,7 @@ class Backward(Protocol):
 
 class Fused(Protocol):
     """From a feature map to the reduced loss and its gradient by the rows, in one pass (DESIGN: "gradient in the
-    forward"): the row weights of a reduced loss are known from the labels alone."""
+    forward"): the row weights of a reduced loss are known from the labels alone, and one for all of a class run."""
 
     def row_channels(self, channels: int) -> int:
         """Return how many channels the row gradient has for so many of the features."""
@@ -71,8 +72,37 @@ class Fused(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Return ``sum_i weights_i l_i`` (a float32 scalar) and its gradient by the gathered rows, float32."""
 
+    def loss(
+        self,
+        features: Tensor,
+        row_of_point: Tensor,
+        groups: Groups,
+        run_low: Tensor,
+        run_high: Tensor,
+        weights: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> Tensor:
+        """Return the first of :meth:`contrast`'s two alone."""
+
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         """Write ``factor`` times the row gradient to the map ``out``, contiguous or with its channels innermost."""
+
+
+class FusedMap(Fused, Protocol):
+    """The same for the single losses: its ``contrast`` takes any weight for any anchor."""
+
+    def anchor_losses(
+        self,
+        features: Tensor,
+        row_of_point: Tensor,
+        groups: Groups,
+        run_low: Tensor,
+        run_high: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> Tensor:
+        """Return (M,) float32: ``l_i`` of every row that is an anchor, 0 for other rows."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +119,15 @@ class Backend:
     forward: Forward
     backward: Backward
     fused: Fused | None = None
+    fused_map: FusedMap | None = None
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """The dtype of sums over values of ``dtype``: float64 for itself, float32 for all others."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def headroom(grad: Tensor) -> float:
+    """Return the power of two to divide a gradient from above by: with a factor of exp(80) it must fit float32."""
+    peak = float(grad.abs().amax()) if grad.numel() else 0.0
+    return 2.0 ** math.frexp(peak)[1] if 1.0 < peak < math.inf else 1.0

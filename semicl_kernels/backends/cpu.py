@@ -6,16 +6,17 @@ with a multiple of 16 channels. float16 rows are computed as float32: rounding t
 
 from __future__ import annotations
 
-import math
 import os
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .base import AVAILABLE, Backend, Groups
+from ..forks import thread_count
+from .base import AVAILABLE, Backend, Groups, headroom
 
 CHANNEL_MULTIPLE = 16
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/cpu/features.h, Dtype
@@ -73,7 +74,7 @@ def executed_multiply_adds() -> int:
 def peak_multiply_adds(dtype: torch.dtype = torch.float32, seconds: float = 0.5) -> float:
     """Measure the multiply-adds a second of this processor on registers alone, with torch.get_num_threads() threads."""
     name, narrow = instruction_set()
-    return float(extension().peak_rate(name, narrow and dtype == torch.bfloat16, torch.get_num_threads(), seconds))
+    return float(extension().peak_rate(name, narrow and dtype == torch.bfloat16, thread_count(), seconds))
 
 
 def is_narrow(dtype: torch.dtype) -> bool:
@@ -101,31 +102,23 @@ def as_rows(rows: Tensor) -> Tensor:
     return torch.nn.functional.pad(rows, (0, missing)).contiguous() if missing else rows.contiguous()
 
 
-def addresses(groups: Groups) -> tuple[list[int], int]:
-    """The addresses of the groups' tensors, which are contiguous int32, and the number of groups."""
-    return [tensor.data_ptr() for tensor in groups.tensors], len(groups.anchors)
+def packed(rows: Tensor, groups: Groups) -> Any:
+    """The rows, of :func:`as_rows`, and their groups as every pass of the compiled code takes them."""
+    addresses = [tensor.data_ptr() for tensor in groups.tensors]
+    return extension().Packed(rows.data_ptr(), *rows.shape, addresses, len(groups.anchors))
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    rows = as_rows(rows)
+    return logsumexp(as_rows(rows), groups, scale)
+
+
+def logsumexp(rows: Tensor, groups: Groups, scale: float) -> Tensor:
+    """Return lse (M,) of rows that :func:`as_rows` made."""
     lse = floats(len(rows)).zero_()
     extension().logsumexp(
-        instruction_set()[0],
-        is_narrow(rows.dtype),
-        torch.get_num_threads(),
-        rows.data_ptr(),
-        *rows.shape,
-        *addresses(groups),
-        scale,
-        lse.data_ptr(),
+        instruction_set()[0], is_narrow(rows.dtype), thread_count(), packed(rows, groups), scale, lse.data_ptr()
     )
     return lse
-
-
-def headroom(grad: Tensor) -> float:
-    """Return the power of two to divide a gradient from above by: with a factor of exp(80) it must fit float32."""
-    peak = float(grad.abs().amax()) if grad.numel() else 0.0
-    return 2.0 ** math.frexp(peak)[1] if 1.0 < peak < math.inf else 1.0
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
@@ -136,10 +129,8 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     extension().logsumexp_gradient(
         instruction_set()[0],
         is_narrow(operand.dtype),
-        torch.get_num_threads(),
-        operand.data_ptr(),
-        *operand.shape,
-        *addresses(groups),
+        thread_count(),
+        packed(operand, groups),
         scale,
         lse.data_ptr(),
         grad.data_ptr(),
@@ -168,11 +159,67 @@ def mergeable(features: Tensor) -> Tensor:
     return features if merged else features.contiguous()
 
 
+class Gathered(NamedTuple):
+    rows: Tensor  # (M, padded C), as the arithmetic takes them
+    inverse_lengths: Tensor  # (M,): what the features were multiplied by
+
+
+def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
+    """Return the rows of a map; those of groups without an anchor are not written."""
+    features = mergeable(features)
+    count, channels = row_of_point.numel(), padded(features.shape[2])
+    rows, inverse_lengths = floats(count, channels, dtype=row_dtype(features.dtype)), floats(count)
+    extension().gather_rows(
+        thread_count(),
+        features.data_ptr(),
+        DTYPE_CODES[features.dtype],
+        *map_layout(features),
+        row_of_point.data_ptr(),
+        normalize,
+        is_narrow(features.dtype),
+        channels,
+        rows.data_ptr(),
+        inverse_lengths.data_ptr(),
+    )
+    return Gathered(rows, inverse_lengths)
+
+
 class CompiledFused:
     """The whole contrast in compiled code: gather, log-sum-exp with its gradient, positives, normalisation."""
 
     def row_channels(self, channels: int) -> int:
         return padded(channels)
+
+    def anchor_losses(
+        self,
+        features: Tensor,
+        row_of_point: Tensor,
+        groups: Groups,
+        run_low: Tensor,
+        run_high: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> Tensor:
+        rows, _ = gather(features, row_of_point, normalize)
+        means = floats(len(rows)).zero_()
+        extension().positive_means(
+            is_narrow(rows.dtype), thread_count(), packed(rows, groups), scale, run_high.data_ptr(), means.data_ptr()
+        )
+        return logsumexp(rows, groups, scale).sub_(means)
+
+    def loss(
+        self,
+        features: Tensor,
+        row_of_point: Tensor,
+        groups: Groups,
+        run_low: Tensor,
+        run_high: Tensor,
+        weights: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> Tensor:
+        losses = self.anchor_losses(features, row_of_point, groups, run_low, run_high, scale, normalize)
+        return torch.dot(weights, losses.double()).float()
 
     def contrast(
         self,
@@ -185,32 +232,18 @@ class CompiledFused:
         scale: float,
         normalize: bool,
     ) -> tuple[Tensor, Tensor]:
-        lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(features.dtype)
-        features = mergeable(features)
-        count, channels = row_of_point.numel(), padded(features.shape[2])
-        rows = floats(count, channels, dtype=row_dtype(features.dtype))
-        inverse_lengths = floats(count)
-        lib.gather_rows(
-            threads,
-            features.data_ptr(),
-            DTYPE_CODES[features.dtype],
-            *map_layout(features),
-            row_of_point.data_ptr(),
-            normalize,
-            narrow,
-            channels,
-            rows.data_ptr(),
-            inverse_lengths.data_ptr(),
-        )
-        packed = (rows.data_ptr(), count, channels, *addresses(groups))
+        lib, threads, narrow = extension(), thread_count(), is_narrow(features.dtype)
+        rows, inverse_lengths = gather(features, row_of_point, normalize)
+        count = len(rows)
+        arguments = packed(rows, groups)
         lse, means, narrow_weights = floats(count).zero_(), floats(count).zero_(), weights.float()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
-        gradient = floats(count, channels)
+        gradient = floats(*rows.shape)
         lib.weighted_logsumexp(
             instruction_set()[0],
             narrow,
             threads,
-            *packed,
+            arguments,
             scale,
             narrow_weights.data_ptr(),
             lse.data_ptr(),
@@ -219,20 +252,20 @@ class CompiledFused:
         lib.subtract_positives(
             narrow,
             threads,
-            *packed,
-            run_high.data_ptr(),
+            arguments,
             scale,
+            run_high.data_ptr(),
             narrow_weights.data_ptr(),
             means.data_ptr(),
             gradient.data_ptr(),
         )
         if normalize:
-            lib.undo_normalization(narrow, threads, *packed, inverse_lengths.data_ptr(), gradient.data_ptr())
-        return torch.dot(weights, (lse - means).double()).float(), gradient
+            lib.undo_normalization(narrow, threads, arguments, inverse_lengths.data_ptr(), gradient.data_ptr())
+        return torch.dot(weights, lse.sub_(means).double()).float(), gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         extension().scatter_rows(
-            torch.get_num_threads(),
+            thread_count(),
             row_gradient.data_ptr(),
             row_gradient.shape[1],
             row_of_point.data_ptr(),
@@ -243,4 +276,5 @@ class CompiledFused:
         )
 
 
-BACKEND = Backend("cpu", state, refuses, forward, backward, CompiledFused())
+FUSED = CompiledFused()
+BACKEND = Backend("cpu", state, refuses, forward, backward, FUSED, FUSED)

@@ -284,11 +284,89 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     return out
 
 
+class Weighed(NamedTuple):
+    """The weighted loss, and what its gradient needs of the passes that led to it."""
+
+    loss: Tensor  # float32, a scalar
+    pairs: Pairs
+    inverse_lengths: Tensor  # (M,)
+    sums: Tensor  # (M, C), of run_sums
+    factors: Tensor  # (M,), with shifts and peak what Pairs.gradient takes
+    shifts: Tensor  # (M,)
+    peak: Tensor | None
+
+
+def sizes_of_rows(pairs: Pairs) -> dict[str, Any]:
+    """The constants of the passes over rows alone."""
+    width = min(CHANNELS_AT_ONCE, pairs.padded)
+    return {"WIDTH": width, "ROWS": pairs.gradient_tile.owned, **pairs.sizes, **OPTIONS}
+
+
+def weigh(
+    features: Tensor,
+    row_of_point: Tensor,
+    groups: Groups,
+    run_low: Tensor,
+    run_high: Tensor,
+    weights: Tensor,
+    scale: float,
+    normalize: bool,
+) -> Weighed:
+    """Gather the rows of a map and sum their weighted losses."""
+    from ..triton_kernels import runs
+
+    rows, inverse_lengths = gather(features, row_of_point, normalize)
+    pairs = Pairs(rows, groups, scale, scale * LONGEST_SQUARE if normalize else None)
+    sums = run_sums(pairs, weights, run_low, run_high)
+    slots, peak = pairs.slot_sums(), pairs.peak(weights)
+    factors, shifts = pairs.empty(2, pairs.count)
+    losses = pairs.empty(pairs.chip.programs, dtype=torch.float64)
+    runs.anchor_losses[pairs.grid](
+        rows,
+        slots,
+        sums,
+        weights,
+        run_low,
+        run_high,
+        groups.offsets,
+        groups.anchors,
+        pairs.tile_ends,
+        factors,
+        shifts,
+        losses,
+        pairs.count,
+        pairs.group_total,
+        pairs.span,
+        scale,
+        pairs.shift,
+        peak,
+        BOUNDED=pairs.bounded,
+        **sizes_of_rows(pairs),
+    )
+    return Weighed(losses.sum().float(), pairs, inverse_lengths, sums, factors, shifts, peak)
+
+
 class TritonFused:
     """The whole contrast in kernels: gather, log-sum-exp with its gradient, positives, normalisation, scatter."""
 
     def row_channels(self, channels: int) -> int:
         return channels
+
+    def loss(
+        self,
+        features: Tensor,
+        row_of_point: Tensor,
+        groups: Groups,
+        run_low: Tensor,
+        run_high: Tensor,
+        weights: Tensor,
+        scale: float,
+        normalize: bool,
+    ) -> Tensor:
+        if len(row_of_point) == 0:
+            return torch.zeros((), dtype=torch.float32, device=features.device)
+        with on(features.device):
+            return weigh(features, row_of_point, groups, run_low, run_high, weights, scale, normalize).loss
 
     def contrast(
         self,
@@ -308,49 +386,17 @@ class TritonFused:
         if count == 0:
             return torch.zeros((), dtype=torch.float32, device=features.device), gradient
         with on(features.device):
-            rows, inverse_lengths = gather(features, row_of_point, normalize)
-            pairs = Pairs(rows, groups, scale, scale * LONGEST_SQUARE if normalize else None)
-            sums = run_sums(pairs, weights, run_low, run_high)
-            slots, peak = pairs.slot_sums(), pairs.peak(weights)
-            factors, shifts = pairs.empty(2, count)
-            losses = pairs.empty(pairs.chip.programs, dtype=torch.float64)
-            sizes = {
-                "WIDTH": min(CHANNELS_AT_ONCE, pairs.padded),
-                "ROWS": pairs.gradient_tile.owned,
-                **pairs.sizes,
-                **OPTIONS,
-            }
-            runs.anchor_losses[pairs.grid](
-                rows,
-                slots,
-                sums,
-                weights,
-                run_low,
-                run_high,
-                groups.offsets,
-                groups.anchors,
-                pairs.tile_ends,
-                factors,
-                shifts,
-                losses,
-                count,
-                pairs.group_total,
-                pairs.span,
-                scale,
-                pairs.shift,
-                peak,
-                BOUNDED=pairs.bounded,
-                **sizes,
-            )
-            pairs.gradient(factors, shifts, peak, gradient)
+            weighed = weigh(features, row_of_point, groups, run_low, run_high, weights, scale, normalize)
+            pairs = weighed.pairs
+            pairs.gradient(weighed.factors, weighed.shifts, weighed.peak, gradient)
             runs.finish_gradient[pairs.grid](
                 gradient,
-                rows,
-                sums,
+                pairs.rows,
+                weighed.sums,
                 weights,
                 run_low,
                 run_high,
-                inverse_lengths,
+                weighed.inverse_lengths,
                 groups.offsets,
                 groups.anchors,
                 pairs.tile_ends,
@@ -358,9 +404,9 @@ class TritonFused:
                 pairs.group_total,
                 scale,
                 NORMALIZE=normalize,
-                **sizes,
+                **sizes_of_rows(pairs),
             )
-            return losses.sum().float(), gradient
+            return weighed.loss, gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         from ..triton_kernels import maps

@@ -99,9 +99,9 @@ def transposed(planes, PLANES: tl.constexpr):
 def rounded(value, dtype: tl.constexpr):
     """Return float32 values in ``dtype``, rounded to the nearest."""
     if INTERPRETED and dtype == tl.bfloat16:
-        # For the interpreter, which cuts the bits off: rounded first, there is nothing left in them.
+        # For the interpreter, which cuts the bits off, and of a denormal number makes another one.
         bits = value.to(tl.int32, bitcast=True)
-        bits = tl.where(value == value, bits + 0x7FFF + ((bits >> 16) & 1), bits)
+        bits = tl.where(value == value, (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000, bits)
         return bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
     else:
         return value.to(dtype)

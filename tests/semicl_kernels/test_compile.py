@@ -133,6 +133,29 @@ def test_opcheck_of_the_contrast(compiled_backend: str, requires_grad: bool, lay
     torch.library.opcheck(torch.ops.semicl.contrast, (*fused_arguments(features), compiled_backend))
 
 
+def test_opcheck_of_the_loss_alone(compiled_backend: str) -> None:
+    features = Case((2, 2, 16, 3, 4)).features(torch.float32)
+    torch.library.opcheck(torch.ops.semicl.contrast_loss, (*fused_arguments(features), compiled_backend))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_opcheck_of_the_map(compiled_backend: str, requires_grad: bool, layout: str) -> None:
+    features = Case((2, 2, 16, 3, 4), layout=layout).features(torch.float32).requires_grad_(requires_grad)
+    *packed, _, scale, normalize = fused_arguments(features)
+    torch.library.opcheck(torch.ops.semicl.contrast_map, (*packed, scale, normalize, compiled_backend))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_opcheck_of_the_gradient_of_the_map(compiled_backend: str, dtype: torch.dtype, layout: str) -> None:
+    features = Case((2, 2, 16, 3, 4), layout=layout).features(dtype)
+    *packed, weights, scale, normalize = fused_arguments(features)
+    torch.library.opcheck(
+        torch.ops.semicl.contrast_map_backward, (weights.float(), *packed, scale, normalize, compiled_backend)
+    )
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_opcheck_of_the_gradient_of_the_contrast(

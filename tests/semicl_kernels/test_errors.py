@@ -21,6 +21,7 @@ from semicl_kernels import (
     supervised_contrastive_loss,
 )
 
+from . import on_device
 from .on_device import skip_on_gpu
 
 FEATURES = torch.randn(2, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -40,6 +41,11 @@ BAD_MAPS = [
     (local(FEATURES[:, :, :0], LABELS), ValueError, "features", "channel"),
     (local(FEATURES.long(), LABELS), TypeError, "features", "int64"),
     (local(FEATURES.to(torch.complex64), LABELS), TypeError, "features", "complex64"),
+    (local(FEATURES.to(torch.float8_e4m3fn), LABELS), TypeError, "features", "float8"),
+    (local(FEATURES.to_sparse(), LABELS), TypeError, "features", "sparse"),
+    (local(FEATURES, LABELS.to_sparse()), TypeError, "labels", "sparse"),
+    (local(torch.zeros(1).expand(2, 2, 4, 32768, 32768), LABELS), ValueError, "labels", "6, 6"),
+    (local(torch.zeros(1).expand(2, 2, 4, 32768, 32768)), ValueError, "features", str(2**32)),
     (local(FEATURES, LABELS.tolist()), TypeError, "labels", "list"),
     (local(FEATURES, LABELS[:, :, :5]), ValueError, "labels", r"\(2, 2, 5, 6\)"),
     (local(FEATURES, LABELS[:, 0]), ValueError, "labels", r"\(2, 6, 6\)"),
@@ -54,6 +60,9 @@ BAD_OPTIONS = [
     ("temperature", -0.1, ValueError, "-0.1"),
     ("temperature", float("nan"), ValueError, "nan"),
     ("temperature", float("inf"), ValueError, "inf"),
+    ("temperature", 1e-40, ValueError, "1e-40"),
+    ("temperature", 10**400, ValueError, "inf"),
+    ("temperature", True, TypeError, "bool"),
     ("temperature", "warm", (TypeError, ValueError), "warm|str"),
     ("temperature", None, (TypeError, ValueError), "None"),
     ("stride", 0, ValueError, "0"),
@@ -71,10 +80,13 @@ BAD_OPTIONS = [
     ("scope", "volume", ValueError, "volume"),
     ("denominator", "positives", ValueError, "positives"),
     ("reduction", "mean", ValueError, "mean"),
+    ("normalize", "no", TypeError, "no"),
+    ("normalize", 1, TypeError, "1"),
     ("background", 0.5, (TypeError, ValueError), "0.5|float"),
     ("ignore_index", "255", (TypeError, ValueError), "255|str"),
     ("backend", "cudnn", ValueError, "cudnn"),
-    ("backend", None, (TypeError, ValueError), "None"),
+    ("backend", None, TypeError, "NoneType"),
+    ("backend", ["cpu"], TypeError, "list"),
 ]
 
 BAD_VECTORS = [
@@ -154,6 +166,8 @@ GROUPS = {
         ("rows", ROWS[0], ValueError),
         ("rows", ROWS[:, :0], ValueError),
         ("rows", ROWS.long(), TypeError),
+        ("rows", ROWS.to(torch.float8_e5m2), TypeError),
+        ("rows", ROWS.to_sparse(), TypeError),
         ("offsets", torch.tensor([0.0, 4.0]), TypeError),
         ("offsets", torch.tensor([[0, 4]], dtype=torch.int32), ValueError),
         ("offsets", torch.zeros(0, dtype=torch.int32), ValueError),
@@ -169,6 +183,7 @@ GROUPS = {
         ("largest", 4.0, TypeError),
         ("mutual", 1, TypeError),
         ("backend", "cudnn", ValueError),
+        ("backend", 1, TypeError),
     ],
 )
 def test_bad_groups(argument: str, value: object, error: Any) -> None:
@@ -187,6 +202,29 @@ def test_bad_offsets_past_the_front_door(fast_backend: str, offsets: list[int]) 
         call(**groups, backend=fast_backend)
     with pytest.raises(ValueError, match="offsets"):
         torch.ops.semicl.grouped_logsumexp(*groups.values(), 4, False, 1.0, None, fast_backend)
+
+
+@pytest.mark.parametrize("function", [torch.func.grad, torch.func.vmap])
+def test_function_transforms_are_refused(backend: str, function: Any) -> None:
+    """They would fail inside, and a forward-mode tangent would be lost without a word."""
+    with pytest.raises(RuntimeError, match=r"features.*torch\.func.*autograd\.grad"):
+        function(lambda features: local_contrastive_loss(features, backend=backend))(FEATURES[None])
+    with pytest.raises(RuntimeError, match=r"rows.*torch\.func"):
+        function(lambda rows: grouped_logsumexp(**{**GROUPS, "rows": rows}, backend=backend).sum())(ROWS[None])
+
+
+def test_forward_mode_is_refused(backend: str) -> None:
+    def loss(features: torch.Tensor) -> torch.Tensor:
+        return on_device.local_contrastive_loss(features, backend=backend)
+
+    with pytest.raises(RuntimeError, match=r"features.*torch\.func"):
+        torch.func.jvp(loss, (FEATURES,), (FEATURES,))
+    with torch.autograd.forward_ad.dual_level():
+        expected = loss(FEATURES)  # no tangent, no harm
+        dual = torch.autograd.forward_ad.make_dual(FEATURES, FEATURES)
+        with pytest.raises(RuntimeError, match=r"features.*forward-mode tangent"):
+            loss(dual)
+    assert torch.equal(expected, loss(FEATURES))
 
 
 def test_compiled_backend_refuses_float64_and_names_one_that_takes_it(compiled_backend: str) -> None:

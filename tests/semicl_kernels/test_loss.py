@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -184,6 +185,48 @@ def test_training_after_inference_on_the_same_shape(backend: str) -> None:
     loss = local_contrastive_loss(features, case.labels(), backend=backend)
     loss.backward()
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_of_any_library_and_any_size(backend: str) -> None:
+    case = Case((1, 2, 8, 7, 5))
+    features, labels = case.features(torch.float32), case.labels()
+    expected = local_contrastive_loss(features, labels, temperature=0.5, stride=2, block_size=(2, 5), backend=backend)
+    actual = local_contrastive_loss(
+        features,
+        labels,
+        temperature=np.float32(0.5),
+        stride=np.int64(2),
+        block_size=(np.int32(2), 2**70),
+        background=np.uint8(0),
+        backend=backend,
+    )
+    assert torch.equal(actual, expected)
+    assert local_contrastive_loss(features, labels, stride=2**70, backend=backend).item() == 0  # one point a view
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_loss_without_a_gradient_is_the_loss_with_one(fast_backend: str, dtype: torch.dtype) -> None:
+    """As exact as float32: a backend may go about it in another way, but not round the features again."""
+    case = Case((1, 2, 24, 9, 11))
+    features, labels = case.features(dtype), case.labels()
+    with_gradient = local_contrastive_loss(features.requires_grad_(), labels, block_size=5, backend=fast_backend)
+    with torch.no_grad():
+        without = local_contrastive_loss(features, labels, block_size=5, backend=fast_backend)
+    torch.testing.assert_close(without, with_gradient.detach(), rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("factor", [65536.0, 1e30])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_large_gradients_from_above(backend: str, reduction: str, factor: float) -> None:
+    """As a gradient scaler makes them; at this temperature exponentials already span most of float32."""
+    case = Case((1, 2, 8, 5, 5), "random")
+
+    def gradient(scaled: float) -> torch.Tensor:
+        features = case.features(torch.float32).requires_grad_()
+        loss = local_contrastive_loss(features, case.labels(), temperature=0.026, reduction=reduction, backend=backend)
+        return torch.autograd.grad(loss, features, torch.full_like(loss, scaled))[0]
+
+    torch.testing.assert_close(gradient(factor) / factor, gradient(1.0), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5])

@@ -12,50 +12,71 @@ from .interpreter import skip_many_points
 from .on_device import skip_on_gpu
 
 MIB = 2**20
-POINTS, CHANNELS = 88 * 88, 16
-FEATURE_BYTES = 4 * POINTS * CHANNELS
-ALL_PAIRS_BYTES = 4 * POINTS**2
 
 MEASURE = """
 import resource, sys
 import torch
 from semicl_kernels import local_contrastive_loss
 
-backend, side, channels, kind = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+backend, shape, foreground, block, kind = sys.argv[1], eval(sys.argv[2]), *map(int, sys.argv[3:5]), sys.argv[5]
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-def data(side):
-    features = torch.randn(1, 1, channels, side, side, requires_grad=True)
-    labels = torch.ones(1, 1, side, side, dtype=torch.int64)
-    if kind == "sparse":
-        labels[:, :, side // 8:] = 0
+def data(shape):
+    features = torch.randn(shape)
+    batch, views, _, height, width = shape
+    labels = torch.zeros(batch, views, height, width, dtype=torch.int64)
+    labels[:, :, : max(1, height // foreground)] = 1
     return features, labels
 
 def run(features, labels):
-    reduction = "none" if kind == "map" else "block"
-    local_contrastive_loss(features, labels, reduction=reduction, backend=backend).sum().backward()
+    options = dict(block_size=block or None, reduction="none" if kind == "map" else "block", backend=backend)
+    if kind == "loss alone":
+        local_contrastive_loss(features, labels, **options)
+    else:
+        local_contrastive_loss(features.requires_grad_(), labels, **options).sum().backward()
 
-run(*data(16))  # what is loaded once is not the loss's
-features, labels = data(side)
+run(*data((1, 1, shape[2], 16, 16)))  # what is loaded once is not the loss's
+features, labels = data(shape)
 before = peak()
 run(features, labels)
 print(peak() - before)
 """
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse", "map"])
-def test_extra_peak(fast_backend: str, kind: str) -> None:
-    """At most three times the features' own bytes plus 64 MiB; all pairs would be 229 MiB."""
-    skip_many_points(fast_backend, POINTS)
-    skip_on_gpu(fast_backend, "what it takes of a GPU's memory is watched in test_gpu.py")
-    side = round(POINTS**0.5)
+def extra_peak(backend: str, shape: tuple[int, ...], kind: str, foreground: int = 1, block: int = 0) -> int:
+    """Bytes that the process of its own needed more than before; one line in ``foreground`` is of a class."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, fast_backend, str(side), str(CHANNELS), kind],
+        [sys.executable, "-c", MEASURE, backend, str(shape), str(foreground), str(block), kind],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
-    allowed = 3 * FEATURE_BYTES + 64 * MIB
-    assert allowed < ALL_PAIRS_BYTES / 3
-    assert int(done.stdout) <= allowed, f"{int(done.stdout) / MIB:.1f} MiB, allowed {allowed / MIB:.1f} MiB"
+    return int(done.stdout)
+
+
+KINDS = ["gradient", "loss alone", "map"]
+
+
+@pytest.mark.parametrize("foreground", [1, 8], ids=["dense", "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_backend_holds_all_pairs(fast_backend: str, kind: str, foreground: int) -> None:
+    """At most 64 MiB beside three times the features; all pairs would be 229 MiB."""
+    shape = (1, 1, 16, 88, 88)
+    points = shape[3] * shape[4]
+    skip_many_points(fast_backend, points)
+    skip_on_gpu(fast_backend, "what it takes of a GPU's memory is watched in test_gpu.py")
+    allowed = 3 * 4 * points * shape[2] + 64 * MIB
+    assert allowed < 4 * points**2 / 3
+    used = extra_peak(fast_backend, shape, kind, foreground)
+    assert used <= allowed, f"{used / MIB:.1f} MiB, allowed {allowed / MIB:.1f} MiB"
+
+
+@pytest.mark.parametrize("channels", [16, 64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_extra_peak_of_the_compiled_backend(compiled_backend: str, kind: str, channels: int) -> None:
+    """At most three times the features' own bytes and 64 MiB, features being large enough for the factor to count."""
+    shape = (2, 2, channels, 256, 256)
+    features = 4 * 4 * channels * 256**2
+    used = extra_peak(compiled_backend, shape, kind, block=8)
+    assert used <= 3 * features + 64 * MIB, f"{used / MIB:.1f} MiB for {features / MIB:.1f} MiB of features"

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from .interpreter import skip_threads
 from .on_device import grouped_logsumexp, local_contrastive_loss
 
 DENSE = Case((1, 2, 48, 23, 29), "one class", seed=1)
+LARGE = Case((1, 2, 16, 80, 90), "random", seed=3, options={"block_size": 10, "background": 0})
 SPARSE = Case((2, 2, 48, 37, 31), "random", seed=2, options={"block_size": 16, "background": 0})
 
 
@@ -92,38 +94,42 @@ def test_several_python_threads_at_once(backend: str) -> None:
                     assert_same_bits(got, right)
 
 
-def send_result(connection: Connection, backend: str, features: Tensor, labels: Tensor) -> None:
-    def once(_: int) -> tuple[float, list[float]]:
-        loss = local_contrastive_loss(features, labels, backend=backend)
-        (gradient,) = torch.autograd.grad(loss, features)
+def send_result(
+    connection: Connection, backend: str, features: Tensor, labels: Tensor, options: dict[str, Any]
+) -> None:
+    def once(_: int) -> tuple[list[float], list[float]]:
+        loss = local_contrastive_loss(features, labels, backend=backend, **options)
+        (gradient,) = torch.autograd.grad(loss, features, torch.ones_like(loss))
         # Plain lists: tensors would be sent through shared memory, which some machines do not have.
-        return loss.item(), gradient.flatten().tolist()
+        return loss.flatten().tolist(), gradient.flatten().tolist()
 
-    # torch replaces its pool at a child's first call, unguarded: two first calls at once can find it gone and fail in
-    # torch itself ("Invalid thread pool!").
-    torch.set_num_threads(torch.get_num_threads())
     # Several callers again and again: the child's own threads are started, lent, returned and lent anew.
     with ThreadPoolExecutor(2) as pool:
         first, *others = pool.map(once, range(8))
     assert all(other == first for other in others)
+    assert torch.get_num_threads() == 3
     connection.send(first)
 
 
 # Newer Pythons warn of any fork in a process with threads; that it works nevertheless is what is tested.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.usefixtures("threads")
-def test_after_a_fork(compiled_backend: str) -> None:
-    """A child of a process whose threads have worked computes the same, with threads of its own."""
+@pytest.mark.parametrize("case", [DENSE, LARGE], ids=["dense", "large"])
+@pytest.mark.parametrize("reduction", ["block", "none"])
+def test_after_a_fork(compiled_backend: str, case: Case, reduction: str) -> None:
+    """A child of a process whose threads have worked computes the same, with threads of its own: where torch alone
+    would hang, too, which is from some ten thousand points on."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system has no fork")
     torch.set_num_threads(3)
     # Made before the fork: torch's own threads, unlike ours, do not survive one.
-    features, labels = DENSE.features(torch.float32).requires_grad_(), DENSE.labels()
-    loss = local_contrastive_loss(features, labels, backend=compiled_backend)
-    (expected,) = torch.autograd.grad(loss, features)
+    features, labels = case.features(torch.float32).requires_grad_(), case.labels()
+    options = {**case.options, "reduction": reduction}
+    loss = local_contrastive_loss(features, labels, backend=compiled_backend, **options)
+    (expected,) = torch.autograd.grad(loss, features, torch.ones_like(loss))
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=send_result, args=(sender, compiled_backend, features, labels))
+    child = context.Process(target=send_result, args=(sender, compiled_backend, features, labels, options))
     child.start()
     sender.close()  # the child's end is then the last: should it fail, that is told from hanging
     try:
@@ -132,7 +138,7 @@ def test_after_a_fork(compiled_backend: str) -> None:
     finally:
         child.kill()
         child.join()
-    assert value == loss.item()
+    assert value == loss.flatten().tolist()
     assert gradient == expected.flatten().tolist()
 
 

@@ -1,0 +1,191 @@
+"""What the public functions take: an error names the argument, what it got and what it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .backends import Groups
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+FLOAT_NAMES = "float32, float16, bfloat16 or float64"
+MOST_POINTS = 2**31 - 1  # rows are counted in int32
+LARGEST_SCALE = torch.finfo(torch.float32).max
+
+
+# ---- numbers and words -----------------------------------------------------------------------------------------------
+
+
+def check_word(name: str, word: str, words: Sequence[str]) -> None:
+    if word not in words:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}; got {word!r}")
+
+
+def check_bool(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+
+
+def finite_number(name: str, value: float) -> float:
+    """Return a finite number as a float."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) < math.inf:
+        raise ValueError(f"{name} must be finite; got {number}")
+    return number
+
+
+def scale_of(temperature: float) -> float:
+    """Return what similarities are multiplied by at a temperature, a positive number with an inverse in float32."""
+    number = finite_number("temperature", temperature)
+    if number <= 0:
+        raise ValueError(f"temperature must be positive and finite; got {number}")
+    if number * LARGEST_SCALE < 1:
+        raise ValueError(f"temperature must have an inverse in float32, so be 3e-39 or more; got {number}")
+    return 1.0 / number
+
+
+def integer_or_none(name: str, value: int | None) -> int | None:
+    """Return an integer of any kind as an int, and None as it is."""
+    if value is None:
+        return None
+    if not is_integer(value):
+        raise TypeError(f"{name} must be an integer or None; got {type(value).__name__}")
+    return int(value)
+
+
+def is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    """Return one integer an axis from an integer or as many integers; none so large that it would not fit int32."""
+    values: object = (steps,) * axes if is_integer(steps) else steps
+    if not isinstance(values, Sequence) or isinstance(values, str) or not all(map(is_integer, values)):
+        raise TypeError(f"{name} must be an integer or a sequence of {axes} integers, one an axis; got {steps!r}")
+    if len(values) != axes:
+        raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {steps!r}")
+    if any(value < 1 for value in values):
+        raise ValueError(f"{name} must be 1 or more; got {steps!r}")
+    return tuple(min(int(value), MOST_POINTS) for value in values)
+
+
+# ---- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def check_floats(name: str, tensor: Tensor) -> None:
+    """Check a tensor that a loss is differentiated by."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{name} must be of {FLOAT_NAMES}; got {tensor.dtype}")
+    check_dense(name, tensor)
+    if not torch.compiler.is_compiling():
+        check_untransformed(name, tensor)
+
+
+def check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor; got one of layout {tensor.layout}, so pass {name}.to_dense()")
+
+
+def check_untransformed(name: str, tensor: Tensor) -> None:
+    """Refuse what only ``torch.func`` and forward-mode differentiation hand over: the tangent would be lost."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise RuntimeError(
+            f"{name} is transformed by torch.func (grad, vmap, jvp ...), which the losses of semicl_kernels do not "
+            "support: use loss.backward() or torch.autograd.grad"
+        )
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+        raise RuntimeError(
+            f"{name} has a forward-mode tangent, and the losses of semicl_kernels have reverse-mode gradients only: "
+            "use loss.backward() or torch.autograd.grad"
+        )
+
+
+def check_features(features: Tensor) -> None:
+    """Check a map (B, V, C, *space)."""
+    check_floats("features", features)
+    if features.dim() not in (5, 6):
+        raise ValueError(
+            "features must be of shape (B, V, C, height, width) or (B, V, C, depth, height, width); "
+            f"got {tuple(features.shape)}"
+        )
+    if features.shape[2] < 1:
+        raise ValueError(f"features must have at least one channel; got {tuple(features.shape)} (B, V, C, *space)")
+
+
+def check_point_count(name: str, points: int) -> None:
+    if points > MOST_POINTS:
+        raise ValueError(f"{name} must have {MOST_POINTS} points at most; got {points}: take a stride or fewer images")
+
+
+def check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, layout: str) -> None:
+    """Check labels of the ``shape``; ``layout`` says what it is of the features."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels must be of an integer dtype; got {labels.dtype} (class maps must not be interpolated)")
+    if labels.dtype == torch.uint64:
+        raise TypeError(
+            "labels must be of an integer dtype that int64 can hold; got torch.uint64, so pass labels.long()"
+        )
+    check_dense("labels", labels)
+    if tuple(labels.shape) != shape:
+        raise ValueError(f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}")
+    if labels.device != device:
+        raise ValueError(f"labels must be on the device of the features, {device}; got {labels.device}")
+
+
+def check_rows(rows: Tensor) -> None:
+    """Check rows (M, C)."""
+    check_floats("rows", rows)
+    if rows.dim() != 2 or rows.shape[1] < 1:
+        raise ValueError(f"rows must be of shape (M, C) with C >= 1; got {tuple(rows.shape)}")
+    check_point_count("rows", rows.shape[0])
+
+
+def check_group_tensors(rows: Tensor, **integers: Tensor) -> None:
+    """Check offsets (G + 1,), anchors (G,), skip_low (M,) and skip_high (M,), in this order, beside rows (M, C)."""
+    for name, tensor in integers.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int32:
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be a tensor of torch.int32; got {got}")
+        check_dense(name, tensor)
+        if tensor.device != rows.device:
+            raise ValueError(f"{name} must be on the device of rows, {rows.device}; got {tensor.device}")
+    offsets, count = integers["offsets"], rows.shape[0]
+    if offsets.dim() != 1 or len(offsets) < 1:
+        raise ValueError(f"offsets must be of shape (G + 1,); got {tuple(offsets.shape)}")
+    sizes = {"anchors": len(offsets) - 1, "skip_low": count, "skip_high": count}
+    for name, size in sizes.items():
+        if tuple(integers[name].shape) != (size,):
+            raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")
+
+
+def check_groups(groups: Groups, count: int) -> None:
+    """Check that the groups lie within ``count`` rows, their anchors within them, and none is larger than it may be.
+
+    On a GPU this would wait for the device and is left out.
+    """
+    offsets, anchors, largest = groups.offsets, groups.anchors, groups.largest
+    if offsets.device.type != "cpu":
+        return
+    sizes = offsets.diff()
+    if offsets[0] < 0 or offsets[-1] > count or (sizes < 0).any():
+        raise ValueError(
+            f"offsets must ascend from 0 or more to at most {count}, the number of rows; got {offsets.tolist()}"
+        )
+    if (sizes > largest).any():
+        raise ValueError(f"largest must be a size that no group exceeds, {int(sizes.max())} or more; got {largest}")
+    if ((anchors < 0) | (anchors > sizes)).any():
+        raise ValueError(f"anchors must be from 0 to the sizes of the groups, {sizes.tolist()}; got {anchors.tolist()}")

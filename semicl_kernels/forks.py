@@ -1,0 +1,71 @@
+"""After a fork: torch's own threads are gone in the child, and what torch shares out among them hangs.
+
+In a forked child our operations therefore run with one torch thread; the compiled backend's own threads, which are
+started anew there, are as many as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Caller(threading.local):
+    """What a thread wanted before its torch threads were taken from it."""
+
+    threads: int | None = None
+
+
+class _Process:
+    """Whether this process is a forked child, and a lock for what torch does not guard in one."""
+
+    def __init__(self) -> None:
+        self.forked = False
+        self.lock = threading.Lock()
+
+    def mark(self) -> None:
+        self.forked = True
+        self.lock = threading.Lock()
+
+
+_caller = _Caller()
+_process = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.mark)
+
+
+def thread_count() -> int:
+    """The number of threads that the caller of an operation wants: ``torch.get_num_threads()`` outside of it."""
+    return _caller.threads or torch.get_num_threads()
+
+
+def _set_torch_threads(count: int) -> None:
+    # torch replaces its pool at a child's first call; two first calls at once can find it gone.
+    with _process.lock:
+        torch.set_num_threads(count)
+
+
+def serial_in_children(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the function, made to run with one torch thread in a forked child."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **options: P.kwargs) -> R:
+        if not _process.forked or torch.get_num_threads() == 1:
+            return function(*args, **options)
+        _caller.threads = torch.get_num_threads()
+        _set_torch_threads(1)
+        try:
+            return function(*args, **options)
+        finally:
+            _set_torch_threads(_caller.threads)
+            _caller.threads = None
+
+    return wrapped
