@@ -33,7 +33,8 @@ class Check:
 
 
 def tests(plan: Plan, toy: bool, seconds: float) -> Check:
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *plan.tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    command += plan.tests
     if find_spec("xdist") is not None and not toy:
         command += ["-n", str(TEST_PROCESSES)]  # most of their time goes to compiling
     return Check("tests", tuple(command), {"SEMICL_TEST_SECONDS": f"{SHARE_OF_TESTS * seconds:.0f}"})
