@@ -307,6 +307,26 @@ class LocalContrastOptions:
 
 
 @dataclass(frozen=True)
+class TcsmOptions:
+    """Transformation-consistent self-ensembling, on the images of all training volumes.
+
+    Args:
+        weight: what the inconsistency of student and teacher is multiplied by, once grown; 0 leaves it out.
+        decay: of the teacher, the moving average of the student.
+        ramp_up: share of all steps in which the weight grows.
+    """
+
+    weight: float = 0.0
+    decay: float = 0.99
+    ramp_up: float = 0.4
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "tcsm.weight", self.weight, "a number of 0 or more")
+        _require(0 <= self.decay < 1, "tcsm.decay", self.decay, "a number in [0, 1)")
+        _require(0 <= self.ramp_up <= 1, "tcsm.ramp_up", self.ramp_up, "a number in [0, 1]")
+
+
+@dataclass(frozen=True)
 class SegmentationOptions:
     """Stage 3, cross entropy + Dice on the labelled fraction. Defaults: DESIGN.md section 5.
 
@@ -317,6 +337,7 @@ class SegmentationOptions:
         loss: that term.
         channels: of the projected points of that term.
         mixup: alpha of Mixup's Beta(alpha, alpha); 0 mixes nothing.
+        tcsm: a teacher that must agree however an image is turned.
         validate_every: epochs between two looks at the validation volumes.
         validation_volumes: at most so many of them are used; default: all.
     """
@@ -327,6 +348,7 @@ class SegmentationOptions:
     loss: LocalLossOptions = field(default_factory=LocalLossOptions)
     channels: int = 128
     mixup: float = 0.0
+    tcsm: TcsmOptions = field(default_factory=TcsmOptions)
     validate_every: int = 1
     validation_volumes: int | None = None
 
