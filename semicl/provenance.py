@@ -4,7 +4,6 @@ import os
 import platform
 import subprocess
 from datetime import datetime, timezone
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ PROCESSORS = Path("/proc/cpuinfo")
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, day, machine and threads, as lines of a summary."""
     return {
-        "commit": commit(PACKAGE),
+        "commit": COMMIT,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
     }
 
 
-@cache
 def commit(folder: Path) -> str:
     """The git commit of a folder of code, with "-dirty" where tracked files differ from it; else the version.
 
@@ -53,3 +51,7 @@ def _git(folder: Path, *words: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
+
+
+COMMIT = commit(PACKAGE)
+"""Asked when the code is loaded: its files may change while a stage trains."""
