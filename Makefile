@@ -5,6 +5,8 @@ PYTHON ?= python3
 # Handed to `pip install` before anything else, so that no other package chooses the build of torch.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+# Tests run in as many processes as there are cores, four at most.
+PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,11 +28,11 @@ demo: $(INSTALLED) ## train on real or made volumes, with and without contrast, 
 
 test: $(INSTALLED) ## run the tests, less the slow ones
 	@echo "== test: pytest"
-	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(INSTALLED) ## run every test
 	@echo "== test: pytest, slow tests too"
-	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## check style and formatting
 	@echo "== lint: ruff"

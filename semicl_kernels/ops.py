@@ -296,12 +296,16 @@ def _contrast_map_backward(grad: Tensor, features: Tensor, row_of_point: Tensor,
     _, row_gradient = fused_map(backend).contrast(
         features, row_of_point, Groups(*groups), run_low, run_high, weights / factor, scale, normalize
     )
-    out = _contrast_map_backward_fake(grad, features)
+    out = _gradient_map(features)
     fused_map(backend).scatter(row_gradient, weights.new_tensor(factor), row_of_point, out)
     return out
 
 
 def _contrast_map_backward_fake(grad: Tensor, features: Tensor, *rest: Any) -> Tensor:
+    return _gradient_map(features)
+
+
+def _gradient_map(features: Tensor) -> Tensor:
     return _empty_map(features, list(features.shape), has_channels_last(features), features.dtype)
 
 
