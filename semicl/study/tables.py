@@ -46,7 +46,8 @@ def write_tables(
         method: [(row.label_fraction, row.dice["mean"], row.dice["deviation"]) for row in rows if row.method == method]
         for method in dict.fromkeys(row.method for row in rows)
     }
-    write_figure(folder / "dice.png", fractions_figure(series, f"{name}, test volumes"))
+    if series:
+        write_figure(folder / "dice.png", fractions_figure(series, f"{name}, test volumes"))
 
 
 def failed_cells(cells: Sequence[Cell], progress: Progress) -> dict[str, str]:

@@ -1,12 +1,15 @@
 """A job that fails says why, and takes with it what needs it."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from semicl.study.plan import Job
 from semicl.study.runner import Progress, run_jobs
+from tests.semicl.conftest import REPOSITORY
 
 
 def _job(folder: Path, after: Job | None = None) -> Job:
@@ -62,3 +65,17 @@ def test_an_interrupted_study_leaves_no_process_behind(tmp_path: Path) -> None:
         run_jobs([_job(tmp_path / "job")], 1, 1, progress, interrupt)
     assert not any(process.is_alive() for process in progress.running.values())
     assert len(progress.running) == 1
+
+
+@pytest.mark.slow
+def test_what_workers_are_forked_from_asks_nothing_of_cuda() -> None:
+    """A process that has asked how many GPUs there are forks processes that cannot use them."""
+    program = (
+        "import torch; calls = []\n"
+        "for name in ('is_available', 'device_count', 'init'):\n"
+        "    setattr(torch.cuda, name, lambda name=name: calls.append(name))\n"
+        "import semicl.study.worker\n"
+        "assert calls == [], calls"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
