@@ -25,6 +25,7 @@ from semicl.options import (
     SegmentationOptions,
     SourceOptions,
     StageOptions,
+    StudyOptions,
 )
 
 
@@ -88,6 +89,11 @@ COMMANDS = {
     "evaluate": Command("Dice, HD95 and surface distance of a checkpoint", {"options": EvaluateOptions}, {}),
     "predict": Command("NIfTI in, NIfTI out, in the case's own geometry", {"options": PredictOptions}, {}),
     "run": _RUN,
+    "table": Command(
+        "a study: methods x label fractions x splits, side by side",
+        {"source": SourceOptions, "experiment": ExperimentOptions, "study": StudyOptions},
+        _RUN.sections,
+    ),
     "embed": Command("picture of pixel features by class, before and after", {"options": EmbedOptions}, {}),
     "demo": Command("the quick tour, a few minutes on a CPU", _RUN.flat, _RUN.sections),
 }
@@ -109,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; go on with --resume", 130)
+        return _fail("interrupted; call it again to go on, a single stage with --resume", 130)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Pictures of predictions over images."""
+"""Pictures: predictions over images, points by class, Dice by label fraction."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +63,31 @@ def embedding_figure(
         axis.set(xticks=[], yticks=[], title=title)
     handles, names = axis.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), markerscale=3, frameon=False)
+    return figure
+
+
+def fractions_figure(series: Mapping[str, Sequence[tuple[float, float, float]]], title: str) -> Figure:
+    """A figure of Dice against the fraction of labels, a line a method.
+
+    Args:
+        series: for each method, its fractions with mean and standard deviation of Dice.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axis = figure.subplots()
+    fractions = sorted({fraction for points in series.values() for fraction, _, _ in points})
+    colours = colormaps["tab20"]
+    for number, (method, points) in enumerate(series.items()):
+        # Side by side, or the bars of methods that are close to each other would lie on one another.
+        aside = 1 + 0.02 * (number - (len(series) - 1) / 2)
+        places, means, deviations = zip(*((fraction * aside, mean, sd) for fraction, mean, sd in points), strict=True)
+        axis.errorbar(places, means, deviations, marker="o", capsize=3, color=colours(number % 20), label=method)
+    axis.set_xscale("log")
+    axis.set_xticks(fractions, [f"{100 * fraction:.3g} %" for fraction in fractions])
+    axis.minorticks_off()
+    axis.set(xlabel="fraction of the labels", ylabel="Dice, mean and deviation over splits", title=title)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 

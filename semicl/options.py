@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from semicl.errors import SemiclError
 
@@ -307,6 +307,26 @@ class LocalContrastOptions:
 
 
 @dataclass(frozen=True)
+class TcsmOptions:
+    """Transformation-consistent self-ensembling, on the images of all training volumes.
+
+    Args:
+        weight: what the inconsistency of student and teacher is multiplied by, once grown; 0 leaves it out.
+        decay: of the teacher, the moving average of the student.
+        ramp_up: share of all steps in which the weight grows.
+    """
+
+    weight: float = 0.0
+    decay: float = 0.99
+    ramp_up: float = 0.4
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "tcsm.weight", self.weight, "a number of 0 or more")
+        _require(0 <= self.decay < 1, "tcsm.decay", self.decay, "a number in [0, 1)")
+        _require(0 <= self.ramp_up <= 1, "tcsm.ramp_up", self.ramp_up, "a number in [0, 1]")
+
+
+@dataclass(frozen=True)
 class SegmentationOptions:
     """Stage 3, cross entropy + Dice on the labelled fraction. Defaults: DESIGN.md section 5.
 
@@ -317,6 +337,7 @@ class SegmentationOptions:
         loss: that term.
         channels: of the projected points of that term.
         mixup: alpha of Mixup's Beta(alpha, alpha); 0 mixes nothing.
+        tcsm: a teacher that must agree however an image is turned.
         validate_every: epochs between two looks at the validation volumes.
         validation_volumes: at most so many of them are used; default: all.
     """
@@ -327,6 +348,7 @@ class SegmentationOptions:
     loss: LocalLossOptions = field(default_factory=LocalLossOptions)
     channels: int = 128
     mixup: float = 0.0
+    tcsm: TcsmOptions = field(default_factory=TcsmOptions)
     validate_every: int = 1
     validation_volumes: int | None = None
 
@@ -368,6 +390,85 @@ class RunOptions:
     def __post_init__(self) -> None:
         _require(len(self.splits) > 0, "splits", list(self.splits), "one or more numbers of splits")
         _require(len(self.starts) > 0, "starts", list(self.starts), "one or more of 'random', 'global', 'pretrained'")
+
+
+PRETRAINING = ("pretrain_global", "pretrain_local")
+"""Sections of the stages that may go before fine-tuning, in their order."""
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """A method of a study: which pre-training goes before fine-tuning, and what it changes of the stages' options.
+
+    Args:
+        stages: of pre-training: pretrain_global, pretrain_local, both in this order, or none for a random start.
+        pretrain_global: options of that stage that differ from the study's.
+        pretrain_local: options of that stage that differ from the study's.
+        finetune: options of that stage that differ from the study's.
+    """
+
+    stages: tuple[Literal["pretrain_global", "pretrain_local"], ...] = ()
+    pretrain_global: dict[str, Any] = field(default_factory=dict)
+    pretrain_local: dict[str, Any] = field(default_factory=dict)
+    finetune: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.stages == tuple(stage for stage in PRETRAINING if stage in self.stages),
+            "methods.*.stages",
+            list(self.stages),
+            f"{' and '.join(PRETRAINING)}, in this order, one of them, or none",
+        )
+        for stage in PRETRAINING:
+            _require(
+                stage in self.stages or not getattr(self, stage),
+                f"methods.*.{stage}",
+                getattr(self, stage),
+                f"options only where {stage} is one of the method's stages",
+            )
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """A study.
+
+    Args:
+        output: folder of the study; every stage has a folder of its own in it, named by a hash of its options.
+        methods: by name, in the order of the table.
+        label_fractions: the table's columns; default: the label_fraction alone.
+        splits: numbers of the splits; a cell of the table is their mean.
+        learning_rates: of fine-tuning; every method tries them all, and validation picks for each cell the one that is
+            judged. Default: that of finetune.schedule alone.
+        jobs: stages trained at once, each in a process of its own; default: as many as cores and free memory allow.
+    """
+
+    output: Path = Path("runs/study")
+    methods: dict[str, MethodOptions] = field(default_factory=dict)
+    label_fractions: tuple[float, ...] | None = None
+    splits: tuple[int, ...] = (0,)
+    learning_rates: tuple[float, ...] | None = None
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.methods) > 0, "methods", self.methods, "one or more, as in the config hippocampus-small-study"
+        )
+        _require(len(self.splits) > 0, "splits", list(self.splits), "one or more numbers of splits")
+        if self.label_fractions is not None:
+            _require(
+                len(self.label_fractions) > 0 and all(0 < fraction <= 1 for fraction in self.label_fractions),
+                "label_fractions",
+                list(self.label_fractions),
+                "one or more numbers in (0, 1]",
+            )
+        if self.learning_rates is not None:
+            _require(
+                len(self.learning_rates) > 0 and min(self.learning_rates) > 0,
+                "learning_rates",
+                list(self.learning_rates),
+                "one or more positive numbers",
+            )
+        _require(self.jobs is None or self.jobs >= 1, "jobs", self.jobs, "a number of 1 or more")
 
 
 @dataclass(frozen=True)

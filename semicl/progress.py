@@ -1,13 +1,15 @@
-"""One progress bar a stage, with the time left, the loss and the last validation Dice."""
+"""How far a stage is: one progress bar, with the time left, and a small file for whoever watches from outside."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import Callback, ProgressBar
 from tqdm import tqdm
 
 from semicl.console import WIDTH
+from semicl.files import write_json
 from semicl.stages import LOSS, VALIDATION_DICE
 
 
@@ -60,3 +62,19 @@ class StageProgress(ProgressBar):
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class ProgressFile(Callback):
+    """Writes after every epoch how many are done, of how many, and the last validation Dice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        history = getattr(pl_module, "history", [])  # of fine-tuning alone
+        dice = history[-1][1] if history else None
+        write_json(
+            self._path, {"epoch": trainer.current_epoch + 1, "epochs": trainer.max_epochs, VALIDATION_DICE: dice}
+        )

@@ -4,6 +4,7 @@ options.json    what the stage was told, before anything else
 last.ckpt       the whole state after the last finished epoch, until the stage is finished
 model.ckpt      the weights: of the last epoch, or in fine-tuning of the best validation
 logs/           TensorBoard and CSV
+progress.json   epochs done, of how many, until the stage is finished
 summary.json    written last, so a folder that has it is finished
 test/           what `semicl evaluate` found, in an experiment
 """
@@ -44,6 +45,11 @@ class StageFolder:
         return self.path / "logs"
 
     @property
+    def progress(self) -> Path:
+        """How far the stage is."""
+        return self.path / "progress.json"
+
+    @property
     def test(self) -> Path:
         """What the test volumes showed."""
         return self.path / "test"
@@ -78,7 +84,8 @@ class StageFolder:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and remove the state, which nothing needs any more."""
         write_json(self._summary, summary)
-        self.last.unlink(missing_ok=True)
+        for file in (self.last, self.progress):
+            file.unlink(missing_ok=True)
 
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
@@ -93,7 +100,7 @@ class StageFolder:
         return self.path / "options.json"
 
     def _clear(self) -> None:
-        for file in (self._summary, self.last, self.model, self._options):
+        for file in (self._summary, self.last, self.progress, self.model, self._options):
             file.unlink(missing_ok=True)
         for folder in (self.logs, self.test):
             shutil.rmtree(folder, ignore_errors=True)

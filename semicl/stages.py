@@ -190,19 +190,28 @@ class Segmentation(Stage):
         self._dice = MeanMetric()
         self.history: list[tuple[int, float]] = []
 
-    def views(self, batch: tuple[Tensor, Tensor]) -> Mix:
-        """A view of images (N, 1, *space) and their labels (N, *space), mixed where Mixup is asked for."""
+    def views(self, batch: Any) -> Any:
+        """A view, a `Mix`, of images (N, 1, *space) and their labels (N, *space), mixed where Mixup is asked for."""
         images, labels = self._view(*batch)
         return mixed(images, labels, self.mixup)
 
-    def training_step(self, mix: Mix) -> Tensor:
-        features = self.network.decoder(self.network.encoder(mix.images))
-        scores = self.network.classifier(features)
+    @property
+    def trained(self) -> UNet:
+        """The network that the loss moves."""
+        return self.network
+
+    def training_step(self, mix: Any) -> Tensor:
+        return self.logged(self.supervised_loss(mix))
+
+    def supervised_loss(self, mix: Mix) -> Tensor:
+        """Cross entropy + Dice, and the local contrastive term where it has a weight."""
+        features = self.trained.decoder(self.trained.encoder(mix.images))
+        scores = self.trained.classifier(features)
         loss = mix.loss(lambda labels: self._loss(scores, labels[:, None]))
         if self.local_weight > 0:
             points = self.projection(features)[:, None]
             loss = loss + self.local_weight * mix.loss(lambda labels: self._local_loss(points, labels[:, None]))
-        return self.logged(loss)
+        return loss
 
     def validation_step(self, volume: LabelledVolume) -> Tensor:
         probabilities = class_probabilities(self.network, volume.image, self.card.grid.patch_size)

@@ -1,7 +1,6 @@
 """Running a stage with Lightning: batches, checkpoints, logs, progress, resumption, and what it cost."""
 
 import logging
-import time
 import warnings
 from typing import Any
 
@@ -10,13 +9,16 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.profilers import SimpleProfiler
+from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from semicl.checkpoints import AtomicCheckpointIO
+from semicl.cost import Cost
 from semicl.options import MachineOptions
 from semicl.pictures import ValidationPictures
 from semicl.pieces import ImagePieces, LabelledPieces, Volumes
-from semicl.progress import StageProgress
+from semicl.progress import ProgressFile, StageProgress
+from semicl.provenance import provenance
 from semicl.stage_folder import StageFolder
 from semicl.stages import VALIDATION_DICE, Segmentation, Stage
 
@@ -50,18 +52,19 @@ def train(
     It goes on from `last.ckpt` where the folder holds one.
 
     Returns:
-        What it cost: seconds, images a second, the share of time spent waiting for data.
+        What it cost (seconds, peak memory, images a second, the share of time spent waiting for data) and where and
+        by which code it was made.
     """
     trainer, measured = _trainer(stage, folder, machine, [StageProgress(title)])
-    start = time.perf_counter()
     _fit(trainer, stage, folder, _batches(pieces, stage, trainer, machine))
     trainer.save_checkpoint(folder.model, weights_only=True)
-    return _cost(stage, trainer, measured, start)
+    return _account(stage, trainer, measured)
 
 
 def train_with_validation(
     stage: Segmentation,
     pieces: LabelledPieces,
+    unlabelled: ImagePieces | None,
     validation: Volumes,
     validate_every: int,
     folder: StageFolder,
@@ -69,6 +72,9 @@ def train_with_validation(
     title: str,
 ) -> dict[str, Any]:
     """Train the segmentation stage and write the weights with the best Dice on the validation volumes.
+
+    Where there are unlabelled pieces, every step gets a batch of them beside its labelled one; an epoch goes over the
+    labelled ones.
 
     Returns:
         As `train`, and the best validation Dice.
@@ -85,9 +91,12 @@ def train_with_validation(
     trainer, measured = _trainer(stage, folder, machine, callbacks, check_val_every_n_epoch=validate_every)
     own = Subset(validation, range(trainer.global_rank, len(validation), trainer.world_size))
     volumes: DataLoader[Any] = DataLoader(own, batch_size=None)
-    start = time.perf_counter()
-    _fit(trainer, stage, folder, _batches(pieces, stage, trainer, machine), volumes)
-    return _cost(stage, trainer, measured, start) | {"best validation Dice": max(dice for _, dice in stage.history)}
+    batches: DataLoader[Any] | CombinedLoader = _batches(pieces, stage, trainer, machine)
+    if unlabelled is not None:
+        # The labelled volumes are among the unlabelled ones, which are the longer of the two.
+        batches = CombinedLoader((batches, _batches(unlabelled, stage, trainer, machine)), "min_size")
+    _fit(trainer, stage, folder, batches, volumes)
+    return _account(stage, trainer, measured) | {"best validation Dice": max(dice for _, dice in stage.history)}
 
 
 def _trainer(
@@ -117,7 +126,7 @@ def _trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[*callbacks, last],
+        callbacks=[Cost(), *callbacks, ProgressFile(folder.progress), last],
         plugins=[AtomicCheckpointIO()],
         **options,
     )
@@ -130,7 +139,7 @@ def _fit(
     trainer: pl.Trainer,
     stage: Stage,
     folder: StageFolder,
-    batches: DataLoader[Any],
+    batches: DataLoader[Any] | CombinedLoader,
     validation: DataLoader[Any] | None = None,
 ) -> None:
     resumed = folder.last if folder.last.is_file() else None
@@ -158,14 +167,16 @@ def _batches(pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: M
     )
 
 
-def _cost(stage: Stage, trainer: pl.Trainer, measured: Measured, start: float) -> dict[str, Any]:
+def _account(stage: Stage, trainer: pl.Trainer, measured: Measured) -> dict[str, Any]:
     waiting = measured.seconds("train_dataloader_next")
     working = measured.seconds("run_training_batch")
     steps = len(measured.recorded_durations.get("run_training_batch", ()))
     images = steps * stage.schedule.batch_size * trainer.world_size
+    (cost,) = (callback for callback in trainer.callbacks if isinstance(callback, Cost))  # type: ignore[attr-defined]
     return {
-        "seconds": round(time.perf_counter() - start, 1),
+        **cost.summary(),
         "steps": trainer.global_step,
         "images a second": round(images / max(waiting + working, 1e-9), 1),
         "share of time waiting for data": round(waiting / max(waiting + working, 1e-9), 4),
+        **provenance(trainer.strategy.root_device),
     }

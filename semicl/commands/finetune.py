@@ -1,14 +1,17 @@
 """`semicl finetune`: cross entropy + Dice on the labelled fraction; validation picks the weights."""
 
 from semicl.options import ExperimentOptions, SegmentationOptions, StageOptions
-from semicl.pieces import LabelledPieces, Volumes
+from semicl.pieces import ImagePieces, LabelledPieces, Volumes
 from semicl.stage_setup import finish, finished_before, open_folder, set_up
 from semicl.stages import Segmentation
+from semicl.tcsm import SelfEnsembling
 from semicl.training import train_with_validation
 
 
 def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
     """Train stage 3 and write its folder; the test volumes are not opened.
+
+    TCSM sees the images, not the labels, of all training volumes too.
 
     Raises:
         SemiclError: something it needs cannot be used, or the folder is taken.
@@ -18,13 +21,17 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
     pieces = LabelledPieces(setup.prepared, cases)
     labelled = [case for case in setup.split.validation if case.label is not None]
     validation = Volumes(setup.prepared, labelled[: segmentation.validation_volumes])
+    kind: type[Segmentation] = Segmentation
+    unlabelled: ImagePieces | None = None
+    if segmentation.tcsm.weight > 0:
+        kind, unlabelled = SelfEnsembling, ImagePieces(setup.prepared, setup.split.training)
     open_folder(setup, stage, segmentation, experiment)
     if finished_before(setup):
         return
-    module = Segmentation(setup.network, segmentation, setup.card, experiment.seed)
+    module = kind(setup.network, segmentation, setup.card, experiment.seed)
     title = f"3 fine-tune {'random start' if stage.start is None else 'pre-trained'}"
     cost = train_with_validation(
-        module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title
+        module, pieces, unlabelled, validation, segmentation.validate_every, setup.folder, experiment.machine, title
     )
     cost["validation"] = [[step, round(dice, 4)] for step, dice in module.history]
     checkpoint = f"--checkpoint {setup.folder.model}"

@@ -10,7 +10,7 @@ import pytest
 from semicl import cli
 from semicl.cli import COMMANDS
 from semicl.config import shipped_configs
-from semicl.options import LocalLossOptions, NetworkOptions
+from semicl.options import LocalLossOptions, MethodOptions, NetworkOptions
 from tests.semicl.conftest import REPOSITORY, error_of, run_command
 
 
@@ -27,10 +27,26 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def test_every_shipped_config_is_a_run(called: dict[str, Any]) -> None:
+def test_every_shipped_config_is_a_run_or_a_study(called: dict[str, Any]) -> None:
     for name in shipped_configs():
-        assert run_command("run", "--config", name) == 0
-        assert called["function"] == "run"
+        command = "table" if name.endswith("-study") else "run"
+        assert run_command(command, "--config", name) == 0
+        assert called["function"] == command
+
+
+@pytest.mark.parametrize("name", ["hippocampus-small-study", "paper-study"])
+def test_the_shipped_studies_compare_all_methods_under_one_fine_tuning_schedule(
+    called: dict[str, Any], name: str
+) -> None:
+    assert run_command("table", "--config", name) == 0
+    methods = called["study"].methods
+    papers = {"random", "global", "global + local(self)", "Mixup", "TCSM", "local(stride)", "local(block)"}
+    papers |= {"global + local(stride)", "global + local(block)"}
+    assert set(methods) == papers | {"global + local(full)", "global + local(full), local term"}
+    assert (called["study"].label_fractions, called["study"].splits) == ((0.05, 0.1, 0.2), (0, 1, 2, 3))
+    assert methods["random"] == MethodOptions()
+    assert all(set(method.finetune) <= {"mixup", "tcsm", "local_weight"} for method in methods.values())
+    assert called["pretrain_local"].loss == LocalLossOptions()
 
 
 def test_the_papers_configs(called: dict[str, Any]) -> None:
@@ -99,6 +115,12 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["finetune", "--seed", "many"], 2, "seed"),
         (["finetune", "--label_fractions", "0.1"], 2, "label_fractions"),
         (["evaluate"], 2, "checkpoint"),
+        (["finetune", "--tcsm.decay", "1"], 1, "--tcsm.decay takes a number in [0, 1), got 1.0"),
+        (["table"], 1, "--methods takes one or more, as in the config hippocampus-small-study, got {}"),
+        (["table", "--methods", "{a: {stage: []}}"], 2, "Option 'stage' is not accepted"),
+        (["table", "--methods", "{a: {pretrain_local: {channels: 4}}}"], 1, "one of the method's stages"),
+        (["table", "--methods", "{a: {stages: [pretrain_local, pretrain_global]}}"], 1, "in this order"),
+        (["run", "--config", "hippocampus-small-study"], 1, "unknown key 'label_fractions'"),
         (["finetun"], 2, "finetun"),
         ([], 2, "command"),
         (

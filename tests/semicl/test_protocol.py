@@ -20,8 +20,11 @@ GLOBAL = ("pretrain-global",)
 LOCAL = ("pretrain-local", "--label_fraction", FRACTION, "--loss.block_size", 8)
 SELF_SUPERVISED = (*LOCAL, "--loss.supervised", "false", "--loss.stride", "8")
 FINE_TUNE = ("finetune", "--label_fraction", FRACTION)
+TCSM = (*FINE_TUNE, "--tcsm.weight", 1)
 STAGES = pytest.mark.parametrize(
-    "stage", [GLOBAL, LOCAL, SELF_SUPERVISED, FINE_TUNE], ids=["global", "local", "self-supervised", "fine-tune"]
+    "stage",
+    [GLOBAL, LOCAL, SELF_SUPERVISED, FINE_TUNE, TCSM],
+    ids=["global", "local", "self-supervised", "fine-tune", "tcsm"],
 )
 
 
@@ -38,9 +41,10 @@ def _allowed(prepared: Path, split: Split, stage: tuple[object, ...]) -> set[Pat
     labelled = split.labelled(FRACTION)
     if stage == LOCAL:
         return _files(prepared, "image", labelled) | _files(prepared, "label", labelled)
-    if stage == FINE_TUNE:
+    if stage in (FINE_TUNE, TCSM):
         seen = (*labelled, *split.validation)
-        return _files(prepared, "image", seen) | _files(prepared, "label", seen)
+        unlabelled = split.training if stage == TCSM else ()
+        return _files(prepared, "image", (*seen, *unlabelled)) | _files(prepared, "label", seen)
     return _files(prepared, "image", split.training)
 
 

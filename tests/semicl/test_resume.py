@@ -59,6 +59,7 @@ STAGES = {
     "global": ("pretrain-global", *TINY, *one_schedule(3)),
     "local": ("pretrain-local", *TINY, *one_schedule(3, 4), "--label_fraction", "0.2", "--schedule.decay", "one-cycle"),
     "fine-tune": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--mixup", "0.4"),
+    "tcsm": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--tcsm.weight", "1"),
 }
 
 
@@ -84,7 +85,13 @@ def uninterrupted(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) 
 # A checkpoint a epoch in pre-training: the second write is that of the second epoch. Fine-tuning writes the best too.
 @pytest.mark.parametrize(
     ("name", "what", "number"),
-    [("global", "step", 20), ("local", "write", 2), ("fine-tune", "step", 8), ("fine-tune", "write", 3)],
+    [
+        ("global", "step", 20),
+        ("local", "write", 2),
+        ("fine-tune", "step", 8),
+        ("fine-tune", "write", 3),
+        ("tcsm", "step", 8),
+    ],
 )
 def test_a_killed_stage_resumes_to_the_same_weights(
     prepared: Prepared,

@@ -59,7 +59,11 @@ def test_forms_of_local_contrast(prepared: Prepared, tmp_path: Path, options: li
     assert any(name.startswith("decoder.") for name in weights(tmp_path / "local" / "model.ckpt"))
 
 
-@pytest.mark.parametrize("options", [["--local_weight", "0.1", "--loss.block_size", "16"], ["--mixup", "0.4"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--local_weight", "0.1", "--loss.block_size", "16"], ["--mixup", "0.4"], ["--tcsm.weight", "1"]],
+    ids=["local term", "mixup", "tcsm"],
+)
 def test_forms_of_fine_tuning(prepared: Prepared, tmp_path: Path, options: list[str]) -> None:
     outputs = [tmp_path / "plain", tmp_path / "other"]
     for output, more in zip(outputs, ([], options), strict=True):

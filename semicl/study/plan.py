@@ -1,0 +1,274 @@
+"""What a study consists of: its cells, and the jobs they share.
+
+A job is one command line of `semicl`: a stage of pre-training, fine-tuning, or the evaluation on the test volumes. The
+name of a stage's folder ends in a hash of everything that decides its result: the options of the stage, the seed, the
+network, the precision, the data and their split, the label fraction where it sees labels, and the job it starts from.
+So cells that have a stage in common share its folder, and a changed option leads to another folder.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from semicl.errors import SemiclError
+from semicl.files import write_json
+from semicl.options import (
+    PRETRAINING,
+    ExperimentOptions,
+    LocalContrastOptions,
+    MethodOptions,
+    SegmentationOptions,
+    StudyOptions,
+)
+from semicl.prepared import Prepared
+from semicl.stage_folder import StageFolder
+
+HASH_LENGTH = 8
+FINETUNE = "finetune"
+BEST = "best validation Dice"
+"""Line of fine-tuning's summary."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command line, and the folder that it fills.
+
+    Args:
+        command: of `semicl`.
+        folder: its --output.
+        config: its options, written beside the output as config.json.
+        words: the rest of the command line, which says where things are.
+        after: the job whose result it needs.
+        config_hash: of everything that decides its result.
+    """
+
+    command: str
+    folder: Path
+    config: Mapping[str, Any]
+    words: tuple[str, ...]
+    after: "Job | None"
+    config_hash: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        if self.command == "evaluate":
+            return (self.folder / "results.json").is_file()
+        return StageFolder(self.folder).finished
+
+    @property
+    def log(self) -> Path:
+        """What the command printed."""
+        return self.folder / "output.txt"
+
+    def command_line(self) -> list[str]:
+        """The words after `semicl`; the config they name is written."""
+        config = self.folder / "config.json"
+        write_json(config, self.config)
+        return [self.command, "--config", str(config), *self.words, "--output", str(self.folder)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one label fraction of one split.
+
+    Args:
+        method: its name.
+        label_fraction: of the training subjects that have labels.
+        split: its number.
+        pretraining: the jobs before fine-tuning, in order.
+        tunings: fine-tuning, by each of the learning rates.
+        tests: the evaluation of each of them, only one of which is ever run.
+    """
+
+    method: str
+    label_fraction: float
+    split: int
+    pretraining: tuple[Job, ...]
+    tunings: tuple[Job, ...]
+    tests: tuple[Job, ...]
+
+    @property
+    def training(self) -> tuple[Job, ...]:
+        """All jobs but the tests."""
+        return (*self.pretraining, *self.tunings)
+
+    @property
+    def test(self) -> Job | None:
+        """The evaluation of the fine-tuning that was best on the validation volumes, once all of them are finished."""
+        if not all(job.finished for job in self.tunings):
+            return None
+        return max(self.tests, key=lambda test: validation_dice(_after(test)))
+
+    @property
+    def title(self) -> str:
+        """What the cell is called in messages."""
+        return f"{self.method}, {self.label_fraction:.3g} of the labels, split {self.split}"
+
+
+def validation_dice(tuning: Job) -> float:
+    """The best that a finished fine-tuning reached on the validation volumes."""
+    return float(StageFolder(tuning.folder).summary()[BEST])
+
+
+def _after(test: Job) -> Job:
+    assert test.after is not None
+    return test.after
+
+
+def plan(
+    prepared: Prepared, experiment: ExperimentOptions, study: StudyOptions, stages: Mapping[str, Any]
+) -> list[Cell]:
+    """The cells of a study, in the order of its methods.
+
+    Args:
+        prepared: the data.
+        experiment: what all cells share.
+        study: methods, label fractions, splits.
+        stages: options of every stage, by section, that the methods start from.
+
+    Raises:
+        SemiclError: a method changes an option that does not exist or to a value that it does not take, a split is
+            missing, or the options ask for what a study cannot do.
+    """
+    if experiment.machine.devices > 1:
+        raise SemiclError(
+            f"--machine.devices takes 1 in a study, got {experiment.machine.devices}: cells run side by side, in "
+            "processes of their own; give --jobs"
+        )
+    fractions = study.label_fractions or (experiment.label_fraction,)
+    rates = study.learning_rates
+    told = {name: _stages_of(name, method, stages) for name, method in study.methods.items()}
+    places = {
+        split: _Place(prepared.folder, experiment, study.output, split, _data(prepared, split))
+        for split in study.splits
+    }
+    return [
+        places[split].cell(name, chosen, fraction, rates)
+        for name, chosen in told.items()
+        for fraction in fractions
+        for split in study.splits
+    ]
+
+
+def distinct(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each once, in their order."""
+    return list({job.folder: job for job in jobs}.values())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the cells of one split are made."""
+
+    prepared: Path
+    experiment: ExperimentOptions
+    output: Path
+    split: int
+    data: Mapping[str, Any]
+
+    def cell(self, method: str, stages: Mapping[str, Any], fraction: float, rates: tuple[float, ...] | None) -> Cell:
+        jobs: list[Job] = []
+        for section, options in stages.items():
+            if section != FINETUNE:
+                jobs.append(self._stage(method, section, options, fraction, jobs[-1] if jobs else None))
+        tunings = tuple(
+            self._stage(method, FINETUNE, options, fraction, jobs[-1] if jobs else None)
+            for options in _by_rates(stages[FINETUNE], rates)
+        )
+        return Cell(method, fraction, self.split, tuple(jobs), tunings, tuple(map(self._test, tunings)))
+
+    def _stage(self, method: str, section: str, options: Any, fraction: float, after: Job | None) -> Job:
+        # A stage without labels is told no fraction, so that the cells of all fractions share it.
+        labelled = _sees_labels(section, options)
+        shared = asdict(self.experiment)
+        del shared["label_fraction"]
+        config = asdict(options) | shared | ({"label_fraction": fraction} if labelled else {})
+        command = section.replace("_", "-")
+        number = _hash(command, _decisive(config), self.data, after.config_hash if after else None)
+        name = f"{command}-{_plain(method)}-{number}" if section == FINETUNE else f"{command}-{number}"
+        folder = self._folder() / (f"labels-{fraction:g}" if labelled else "no-labels") / name
+        start = ("--start", str(StageFolder(after.folder).model)) if after else ()
+        return Job(command, folder, config, (*self._words(), *start, "--resume"), after, number)
+
+    def _test(self, tuned: Job) -> Job:
+        folder = StageFolder(tuned.folder)
+        config = {"machine": asdict(self.experiment.machine)}
+        words = (*self._words(), "--checkpoint", str(folder.model))
+        return Job("evaluate", folder.test, config, words, tuned, tuned.config_hash)
+
+    def _words(self) -> tuple[str, ...]:
+        return "--prepared", str(self.prepared), "--split", str(self.split)
+
+    def _folder(self) -> Path:
+        return self.output / f"split-{self.split}"
+
+
+def _data(prepared: Prepared, split: int) -> dict[str, Any]:
+    """What was prepared, and who is in which part in which order: a split may have been edited."""
+    parts = vars(prepared.split(split))
+    names = {part: [(case.subject, case.name) for case in cases] for part, cases in parts.items()}
+    return {"options": prepared.options, "split": names}
+
+
+def _stages_of(name: str, method: MethodOptions, stages: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a method's stages, in their order."""
+    chosen = [section for section in PRETRAINING if section in method.stages]
+    return {
+        section: _changed(name, section, stages[section], getattr(method, section)) for section in (*chosen, FINETUNE)
+    }
+
+
+def _changed(method: str, section: str, options: Any, changes: Mapping[str, Any]) -> Any:
+    """The options of a stage with a method's changes, checked as if they had been given so."""
+    if not changes:
+        return options
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(type(options), section)
+    content = json.loads(json.dumps(asdict(options)))
+    try:
+        return parser.instantiate(parser.parse_object({section: _laid_over(content, changes)}))[section]
+    except Exception as error:  # jsonargparse tells mistakes by several types
+        raise SemiclError(f"methods.{method}.{section}: {error}") from error
+
+
+def _laid_over(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with changes at any depth."""
+    merged = dict(content)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged
+
+
+def _by_rates(options: SegmentationOptions, rates: tuple[float, ...] | None) -> list[SegmentationOptions]:
+    """Fine-tuning by each learning rate, or by its own."""
+    return [
+        replace(options, schedule=replace(options.schedule, learning_rate=rate))
+        for rate in rates or (options.schedule.learning_rate,)
+    ]
+
+
+def _sees_labels(section: str, options: Any) -> bool:
+    """Whether the label fraction matters to a stage."""
+    return section == FINETUNE or (isinstance(options, LocalContrastOptions) and options.loss.supervised)
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a stage's config, what decides the result: where it runs does not, how precisely does."""
+    return {**config, "machine": config["machine"]["precision"]}
+
+
+def _hash(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+
+
+def _plain(name: str) -> str:
+    """A method's name as a part of a folder's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

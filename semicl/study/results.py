@@ -1,0 +1,109 @@
+"""What the cells of a study found: read from their folders, summed up over splits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semicl.evaluation import MEASURES, Evaluation, read_evaluation
+from semicl.stage_folder import StageFolder
+from semicl.study.plan import Cell, Job
+
+SECONDS = "seconds"
+MEMORY = "peak memory (MiB)"
+MADE = ("commit", "date", "machine")
+"""Lines of a stage's summary that say where it comes from."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished cell.
+
+    Args:
+        cell: which.
+        evaluation: of its test volumes.
+        stages: its jobs of training, of fine-tuning the one that validation picked, each with its summary.
+    """
+
+    cell: Cell
+    evaluation: Evaluation
+    stages: tuple[tuple[Job, dict[str, Any]], ...]
+
+    @property
+    def tuning(self) -> Job:
+        """The fine-tuning that was judged."""
+        return self.stages[-1][0]
+
+    @property
+    def dice(self) -> float:
+        """Mean over test volumes and classes."""
+        return self.evaluation.mean_dice()
+
+    @property
+    def seconds(self) -> float:
+        """Of all its stages, those included that it shares with other cells."""
+        return float(sum(summary[SECONDS] for _, summary in self.stages))
+
+    @property
+    def memory(self) -> int:
+        """The peak of its most demanding stage, in MiB."""
+        return int(max(summary[MEMORY] for _, summary in self.stages))
+
+    def made(self, line: str) -> list[str]:
+        """What the summaries of its stages say in a line of `MADE`, each answer once."""
+        return sorted({str(summary[line]) for _, summary in self.stages})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one label fraction, over the splits that came to an end."""
+
+    method: str
+    label_fraction: float
+    found: tuple[Found, ...]
+
+    @property
+    def dice(self) -> dict[str, float]:
+        """Mean and standard deviation over splits of the mean Dice."""
+        return spread([found.dice for found in self.found])
+
+    def per_class(self) -> dict[str, dict[str, dict[str, float]]]:
+        """For every class, and for the mean over classes, each measure's mean and deviation over splits."""
+        evaluations = [found.evaluation for found in self.found]
+        classes = evaluations[0].classes
+        columns: dict[str, Any] = {name: (slice(None), number) for number, name in enumerate(classes)}
+        columns["mean"] = (slice(None), slice(None))
+        return {
+            name: {measure: spread([getattr(e, measure)[place].mean() for e in evaluations]) for measure in MEASURES}
+            for name, place in columns.items()
+        }
+
+    def made(self, line: str) -> list[str]:
+        """As of `Found`, over the splits."""
+        return sorted({answer for found in self.found for answer in found.made(line)})
+
+
+def collect(cells: Sequence[Cell]) -> list[Row]:
+    """The rows of a study that have a finished cell, in the order of its cells.
+
+    Raises:
+        SemiclError: the results of a finished cell are damaged.
+    """
+    rows: dict[tuple[str, float], list[Found]] = {}
+    for cell in cells:
+        test = cell.test
+        if test is not None and test.finished:
+            rows.setdefault((cell.method, cell.label_fraction), []).append(_found(cell, test))
+    return [Row(method, fraction, tuple(found)) for (method, fraction), found in rows.items()]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation, rounded."""
+    return {"mean": round(float(np.mean(values)), 4), "deviation": round(float(np.std(values)), 4)}
+
+
+def _found(cell: Cell, test: Job) -> Found:
+    tuning = next(job for job, other in zip(cell.tunings, cell.tests, strict=True) if other is test)
+    stages = ((job, StageFolder(job.folder).summary()) for job in (*cell.pretraining, tuning))
+    return Found(cell, read_evaluation(test.folder), tuple(stages))

@@ -1,0 +1,203 @@
+"""What a study leaves behind: table.md to read, table.csv and table.json to compute with, dice.png to look at."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semicl.evaluation import MEASURES
+from semicl.figures import fractions_figure, write_figure
+from semicl.files import replacing, write_json
+from semicl.options import ExperimentOptions
+from semicl.study.plan import BEST, Cell, Job, validation_dice
+from semicl.study.results import MADE, MEMORY, SECONDS, Found, Row, spread
+from semicl.study.runner import Progress
+
+
+def write_tables(
+    folder: Path, name: str, experiment: ExperimentOptions, cells: Sequence[Cell], rows: Sequence[Row], failed: Progress
+) -> None:
+    """Write all four.
+
+    Args:
+        folder: of the study.
+        name: of the data.
+        experiment: what the cells share.
+        cells: all of them.
+        rows: what was found.
+        failed: what was not, and why.
+    """
+    with replacing(folder / "table.md") as partial:
+        partial.write_text(markdown(name, experiment, cells, rows))
+    with replacing(folder / "table.csv") as partial, partial.open("w", newline="") as file:
+        lines = [_line(row) for row in rows]
+        writer = csv.DictWriter(file, list(lines[0]) if lines else ["method"])
+        writer.writeheader()
+        writer.writerows(lines)
+    content = {
+        "data": name,
+        "levels": experiment.network.levels,
+        "seed": experiment.seed,
+        "cells": [_described(row) for row in rows],
+        "failed": failed_cells(cells, failed),
+    }
+    write_json(folder / "table.json", content)
+    series = {
+        method: [(row.label_fraction, row.dice["mean"], row.dice["deviation"]) for row in rows if row.method == method]
+        for method in dict.fromkeys(row.method for row in rows)
+    }
+    if series:
+        write_figure(folder / "dice.png", fractions_figure(series, f"{name}, test volumes"))
+
+
+def failed_cells(cells: Sequence[Cell], progress: Progress) -> dict[str, str]:
+    """The reason of each cell that failed, by its title."""
+    return {
+        cell.title: progress.failed[job.folder]
+        for cell in cells
+        for job in (*cell.training, *cell.tests)
+        if job.folder in progress.failed
+    }
+
+
+def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
+    """The table to read: a row a method, a column a label fraction, and under it all that it depends on."""
+    fractions = list(dict.fromkeys(cell.label_fraction for cell in cells))
+    splits = sorted({cell.split for cell in cells})
+    by_place = {(row.method, row.label_fraction): row for row in rows}
+    lines = [
+        "| test Dice | " + " | ".join(f"{100 * fraction:.3g} %" for fraction in fractions) + " |",
+        "|---|" + "---:|" * len(fractions),
+    ]
+    for method in dict.fromkeys(cell.method for cell in cells):
+        values = (_value(by_place.get((method, fraction)), len(splits)) for fraction in fractions)
+        lines.append(f"| {method} | " + " | ".join(values) + " |")
+    lines += ["", _caption(name, experiment, splits, cells, rows), ""]
+    return "\n".join(lines + _verdicts(rows, fractions))
+
+
+def _value(row: Row | None, splits: int) -> str:
+    if row is None:
+        return "failed"
+    text = f"{row.dice['mean']:.3f}"
+    if splits > 1:
+        text += f" ± {row.dice['deviation']:.3f}"
+    return text if len(row.found) == splits else f"{text} ({len(row.found)} of {splits} splits)"
+
+
+def _caption(
+    name: str, experiment: ExperimentOptions, splits: Sequence[int], cells: Sequence[Cell], rows: Sequence[Row]
+) -> str:
+    """What the numbers are and all that they depend on, in a paragraph."""
+    over = "one split" if len(splits) == 1 else "mean ± standard deviation over the splits"
+    made = {line: "; ".join(sorted({answer for row in rows for answer in row.made(line)})) for line in MADE}
+    return (
+        f"{name}: Dice of the test volumes, mean over volumes and classes; columns are fractions of the labels; {over} "
+        f"({', '.join(map(str, splits))}). Network {'-'.join(map(str, experiment.network.levels))}, epochs "
+        f"{_epochs(cells)}, learning rate of fine-tuning {_rates(cells)}, seed {experiment.seed}. "
+        f"Machine: {made['machine']}. Date: {made['date']}. Commit: "
+        f"{made['commit']}. Validation picked the weights; test volumes were judged once. Classes, HD95, seconds and "
+        "memory are in table.csv and table.json."
+    )
+
+
+def _epochs(cells: Sequence[Cell]) -> str:
+    """The epochs of every stage, all numbers that occur."""
+    seen: dict[str, set[int]] = {}
+    for cell in cells:
+        for job in cell.training:
+            seen.setdefault(job.command, set()).add(job.config["schedule"]["epochs"])
+    return ", ".join(f"{'/'.join(map(str, sorted(numbers)))} ({command})" for command, numbers in seen.items())
+
+
+def _rates(cells: Sequence[Cell]) -> str:
+    """The learning rates that were tried."""
+    rates = sorted({_rate(job) for cell in cells for job in cell.tunings})
+    text = ", ".join(f"{rate:g}" for rate in rates)
+    return text if len(rates) == 1 else f"{text}, of which validation picked one for each cell"
+
+
+def _verdicts(rows: Sequence[Row], fractions: Sequence[float]) -> list[str]:
+    """Which methods are above the first one, for each label fraction, whichever way it came out."""
+    lines = []
+    for fraction in fractions:
+        column = [row for row in rows if row.label_fraction == fraction]
+        if len(column) < 2:
+            continue
+        first, others = column[0], column[1:]
+        gains = {row.method: row.dice["mean"] - first.dice["mean"] for row in others}
+        above = [f"{method} ({gain:+.3f})" for method, gain in gains.items() if gain > 0]
+        found = f"above {first.method}: {', '.join(above)}" if above else f"no method is above {first.method}"
+        lines.append(f"- {100 * fraction:.3g} %: {found}; {len(above)} of {len(others)}.")
+    if rows and all(len(row.found) == 1 for row in rows):
+        lines.append("- One split and one seed: an illustration, not a benchmark.")
+    return [*lines, ""] if lines else []
+
+
+def _line(row: Row) -> dict[str, Any]:
+    """A row as one flat line."""
+    measured = {
+        f"{name} {measure} {statistic}": value
+        for name, measures in row.per_class().items()
+        for measure, statistics in measures.items()
+        for statistic, value in statistics.items()
+    }
+    return {
+        "method": row.method,
+        "label_fraction": row.label_fraction,
+        "splits": " ".join(str(found.cell.split) for found in row.found),
+        **measured,
+        SECONDS: _mean_seconds(row),
+        MEMORY: max(found.memory for found in row.found),
+        **{line: " ".join(row.made(line)) for line in MADE},
+        "learning_rate": " ".join(f"{_rate(found.tuning):g}" for found in row.found),
+        "config": " ".join(found.tuning.config_hash for found in row.found),
+    }
+
+
+def _described(row: Row) -> dict[str, Any]:
+    """A row as JSON, with each split and each stage."""
+    return {
+        "method": row.method,
+        "label_fraction": row.label_fraction,
+        "dice": row.dice,
+        "classes": row.per_class(),
+        SECONDS: _mean_seconds(row),
+        MEMORY: max(found.memory for found in row.found),
+        **{line: row.made(line) for line in MADE},
+        "splits": [_split(found) for found in row.found],
+    }
+
+
+def _mean_seconds(row: Row) -> float:
+    return spread([found.seconds for found in row.found])["mean"]
+
+
+def _split(found: Found) -> dict[str, Any]:
+    """One split of a row."""
+    evaluation = found.evaluation
+    return {
+        "split": found.cell.split,
+        "config": found.tuning.config_hash,
+        "dice": round(found.dice, 4),
+        "classes": {
+            name: {measure: round(float(getattr(evaluation, measure)[:, number].mean()), 4) for measure in MEASURES}
+            for number, name in enumerate(evaluation.classes)
+        },
+        "test_volumes": len(evaluation.names),
+        SECONDS: round(found.seconds, 1),
+        MEMORY: found.memory,
+        "learning_rates": [
+            {"learning_rate": _rate(job), "config": job.config_hash, BEST: validation_dice(job)}
+            for job in found.cell.tunings
+        ],
+        "stages": [
+            {"command": job.command, "config": job.config_hash, "options": job.config} | summary
+            for job, summary in found.stages
+        ],
+    }
+
+
+def _rate(tuning: Job) -> float:
+    """The learning rate of a fine-tuning."""
+    return float(tuning.config["schedule"]["learning_rate"])

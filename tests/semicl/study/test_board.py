@@ -1,0 +1,77 @@
+"""The board says how far each cell is, from what lies in the folders."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from semicl.files import write_json
+from semicl.options import GlobalContrastOptions, MethodOptions, SegmentationOptions, StudyOptions
+from semicl.prepared import Prepared
+from semicl.study.board import Board, state
+from semicl.study.plan import Cell, plan
+from semicl.study.runner import Progress
+from tests.semicl.study.test_plan import EXPERIMENT
+
+STAGES: dict[str, Any] = {"pretrain_global": GlobalContrastOptions(), "finetune": SegmentationOptions()}
+ALIVE: Any = SimpleNamespace()
+
+
+@pytest.fixture
+def cell(prepared: Prepared, tmp_path: Path) -> Cell:
+    methods = {"global": MethodOptions(("pretrain_global",))}
+    (cell,) = plan(prepared, EXPERIMENT, StudyOptions(tmp_path, methods, (0.2,)), STAGES)
+    return cell
+
+
+def _finish(folder: Path, **summary: Any) -> None:
+    write_json(folder / "summary.json", summary)
+    (folder / "model.ckpt").touch()
+
+
+def test_a_cell_from_its_first_stage_to_its_dice(cell: Cell) -> None:
+    progress = Progress()
+    first, second = cell.training
+    (test,) = cell.tests
+    assert state(cell, progress) == "waiting"
+    progress.running[first.folder] = ALIVE
+    assert state(cell, progress) == "global"
+    write_json(first.folder / "progress.json", {"epoch": 2, "epochs": 70, "validation_dice": None})
+    assert state(cell, progress) == "global 2/70"
+    _finish(first.folder)
+    del progress.running[first.folder]
+    assert state(cell, progress) == "waiting"
+    progress.running[second.folder] = ALIVE
+    write_json(second.folder / "progress.json", {"epoch": 3, "epochs": 12, "validation_dice": 0.5})
+    assert state(cell, progress) == "tune 3/12, validation 0.500"
+    _finish(second.folder, **{"best validation Dice": 0.6})
+    del progress.running[second.folder]
+    assert state(cell, progress) == "trained, validation 0.600"
+    progress.running[test.folder] = ALIVE
+    assert state(cell, progress) == "test"
+    case = {"dice": [0.7], "hd95": [1.0], "surface": [1.0]}
+    test.folder.mkdir()
+    (test.folder / "results.json").write_text(json.dumps({"classes": ["front"], "cases": {"a": case}}))
+    assert state(cell, progress) == "done, Dice 0.700"
+
+
+def test_a_cell_whose_first_stage_failed_has_failed(cell: Cell) -> None:
+    assert state(cell, Progress(failed={cell.training[0].folder: "no memory"})) == "failed"
+
+
+def test_what_ended_is_told_once(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    with Board([cell], progress) as board:
+        board.look()
+        assert capsys.readouterr().out == ""
+        _finish(cell.training[0].folder)
+        progress.failed[cell.training[1].folder] = "no memory"
+        board.look()
+        board.look()
+    text = capsys.readouterr().out
+    assert text.splitlines() == [
+        f"{cell.training[0].folder}: done",
+        f"{cell.training[1].folder}: FAILED, no memory",
+    ]
