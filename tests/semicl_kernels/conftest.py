@@ -59,7 +59,7 @@ INTERPRETED_FILES = ("test_agreement.py", "test_ops.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cases that compute on a GPU are marked so. Of the many that Triton's interpreter would run, all but every sixth
+    """Cases that compute on a GPU are marked so. Of the many that Triton's interpreter would run, all but every tenth
     of a test of values are slow ones."""
     seen: dict[str, int] = {}
     for item in items:
@@ -68,6 +68,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
         if any(is_interpreted(str(value)) for value in parameters.values()):
             name = item.nodeid.split("[")[0]
-            if item.path.name not in INTERPRETED_FILES or seen.setdefault(name, 0) % 6:
+            if item.path.name not in INTERPRETED_FILES or seen.setdefault(name, 0) % 10:
                 item.add_marker(pytest.mark.slow)
             seen[name] = seen.get(name, 0) + 1
