@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,11 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import accuracy, boundary, machine, plots, report, targets
+from .files import write_whole
+from .looks import Look
 from .measure import shape_result
-from .plan import Plan, full, only, quick
-from .providers import require_compiled
+from .plan import PLOTTED_CHANNELS, Plan, full, only, quick
+from .providers import PROVIDERS, require_compiled
 
 RESULTS = Path(__file__).parent / "results"
+COLOURS = ("#0b6e4f", "#6fb98f", "#8a8d91", "#3b6fb6", "#c8553d")
 
 
 def arguments() -> argparse.Namespace:
@@ -41,7 +43,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         progress.advance(bar)
     for shape, dtype in plan.accuracies:
         progress.update(bar, description=f"error of {shape.name}")
-        result["accuracy"].append(accuracy.compare(shape, dtype))
+        result["accuracy"].append(accuracy.compare(shape, dtype, "cpu", "reference"))
         progress.advance(bar)
     progress.update(bar, description="cost of a call")
     result["boundary_us"] = boundary.microseconds()
@@ -51,15 +53,15 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
 
 
 def write(result: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the JSON and the pictures; a file is replaced when its successor is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / ".result.json"
-    unfinished.write_text(json.dumps(result, indent=1) + "\n")
-    written = [unfinished.replace(folder / "result.json")]
+    """Write the JSON and the pictures."""
+    written = [write_whole(result, folder / "result.json")]
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if plots.plot_dense(result["shapes"], total, folder / "dense.png"):
+    looks = {name: Look(PROVIDERS[name].title, colour) for name, colour in zip(PROVIDERS, COLOURS, strict=True)}
+    chosen = plots.dense_shapes(result["shapes"], PLOTTED_CHANNELS)
+    heading = f"dense, C = {PLOTTED_CHANNELS}, float32 unless said"
+    if plots.plot_dense(chosen, looks, total, torch.float32.itemsize, heading, folder / "dense.png"):
         written.append(folder / "dense.png")
-    if plots.plot_sparse(result["shapes"], folder / "sparse.png"):
+    if plots.plot_sparse(result["shapes"], looks, folder / "sparse.png"):
         written.append(folder / "sparse.png")
     return written
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import anchors_only
 from .problems import Problem, Shape, build
-from .providers import fused, ours
+from .providers import ours
 
 # Below these both are as exact as the dtype can tell, and their ratio says nothing: the rounding of one stored number.
 FLOOR = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9}
@@ -41,16 +41,23 @@ def error(loss: Callable[[Problem], Tensor], problem: Problem, exact: tuple[Tens
     )
 
 
-def compare(shape: Shape, dtype: torch.dtype) -> dict[str, object]:
-    """Return both errors of one shape, and ours over plain PyTorch's."""
-    problem = build(shape, dtype)
+def compare(
+    shape: Shape, dtype: torch.dtype, backend: str, exact_backend: str, device: torch.device | str = "cpu"
+) -> dict[str, object]:
+    """Return both errors of one shape, and those of our ``backend`` over plain PyTorch's.
+
+    The ``exact_backend`` computes in float64, on the ``device`` like the others.
+    """
+    problem = build(shape, dtype, device)
     wide = Problem(problem.features.detach().double().requires_grad_(), problem.labels, problem.block)
-    exact = value_and_gradient(lambda p: ours(p, "reference"), wide)
-    own, plain = error(fused, problem, exact), error(anchors_only.loss, problem, exact)
+    exact = value_and_gradient(lambda p: ours(p, exact_backend), wide)
+    own = error(lambda p: ours(p, backend), problem, exact)
+    plain = error(anchors_only.loss, problem, exact)
     loss_ratio, gradient_ratio = own.over(plain, FLOOR[dtype])
     return {
         "shape": shape.name,
         "dtype": str(dtype).removeprefix("torch."),
+        "backend": backend,
         "fused": asdict(own),
         "plain": asdict(plain),
         "loss_ratio": loss_ratio,

@@ -35,9 +35,17 @@ def block_loss(tile: Tensor, labels: Tensor) -> Tensor | None:
     anchors = ((y != BACKGROUND) & (counts[y] > 1)).nonzero()[:, 0]
     if len(anchors) == 0:
         return None
-    own, kind = x[anchors], y[anchors]
+    own = x[anchors]
     similarity = own @ x.T / TEMPERATURE
     similarity[torch.arange(len(anchors), device=x.device), anchors] = -torch.inf
+    return (similarity.logsumexp(1) - positive_means(x, y, counts, anchors)).mean()
+
+
+def positive_means(x: Tensor, y: Tensor, counts: Tensor, anchors: Tensor) -> Tensor:
+    """Return (A,): the mean similarity of each of the ``anchors`` with the other points of its class.
+
+    ``x`` (N, C) are the points, ``y`` (N,) their classes and ``counts`` the points of every class.
+    """
+    own, kind = x[anchors], y[anchors]
     sums = x.new_zeros(len(counts), x.shape[1]).index_add(0, y, x)
-    positives = (own * (sums[kind] - own)).sum(1) / ((counts[kind] - 1) * TEMPERATURE)
-    return (similarity.logsumexp(1) - positives).mean()
+    return (own * (sums[kind] - own)).sum(1) / ((counts[kind] - 1) * TEMPERATURE)

@@ -4,7 +4,9 @@ With a anchors and n points in a block, C channels, over the blocks that have an
 
     dense       6 n n C   one product of similarities and two for its gradient, every point against every point
     anchored    6 a n C   the same with rows restricted to anchors: what the strongest plain PyTorch executes
-    executed    2 x the multiply-adds that the compiled code counts, tiles' ragged edges left out
+    tiled       2 C (a n - a a / 2) + 4 C (a n + (n - a) a)   what the GPU kernels execute: forward, the triangle of
+                anchors once for both; backward, every row's similarities again and their product with the rows
+    executed    2 x the multiply-adds that the compiled CPU code counts, tiles' ragged edges left out
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable
 
 from semicl_kernels.backends import cpu
 
-from .problems import Shape
+from .problems import Block, Shape
 
 
 def dense(shape: Shape) -> int:
@@ -22,6 +24,23 @@ def dense(shape: Shape) -> int:
 
 def anchored(shape: Shape) -> int:
     return sum(6 * block.anchors * block.points * shape.channels for block in shape.blocks())
+
+
+def forward_pairs(block: Block) -> int:
+    return block.anchors * block.points - block.anchors**2 // 2
+
+
+def backward_pairs(block: Block) -> int:
+    return block.anchors * block.points + (block.points - block.anchors) * block.anchors
+
+
+def tiled(shape: Shape) -> int:
+    return sum(shape.channels * (2 * forward_pairs(b) + 4 * backward_pairs(b)) for b in shape.blocks())
+
+
+def exponentials(shape: Shape) -> int:
+    """One for every pair whose similarity the GPU kernels compute, where the rows' maximum is known."""
+    return sum(forward_pairs(block) + backward_pairs(block) for block in shape.blocks())
 
 
 def executed(call: Callable[[], object]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -34,21 +34,36 @@ def peak_gflops(dtype: torch.dtype) -> float:
     return 2e-9 * max(cpu.peak_multiply_adds(dtype, PEAK_SECONDS) for _ in range(PEAK_TRIES))
 
 
-def describe() -> dict[str, object]:
-    """Return machine, versions and the measured peak of fused multiply-adds on registers, in GFLOP/s."""
-    name, narrow = cpu.instruction_set()
-    peaks = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if narrow else {})
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages; what runs from its source folder may not be installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def place() -> dict[str, object]:
+    """Return the day and the host."""
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
+    }
+
+
+def describe() -> dict[str, object]:
+    """Return machine, versions and the measured peak of fused multiply-adds on registers, in GFLOP/s."""
+    name, narrow = cpu.instruction_set()
+    peaks = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if narrow else {})
+    return {
+        **place(),
         "threads": torch.get_num_threads(),
         "instruction_set": name,
         "bfloat16_products": narrow,
         "peak_gflops": {dtype: peak_gflops(kind) for dtype, kind in peaks.items()},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("semicl", "torch", "numpy")},
-        },
+        "versions": versions("semicl", "torch", "numpy"),
     }

@@ -28,20 +28,20 @@ def ours(problem: Problem, backend: str) -> Tensor:
     )
 
 
-def no_matrix(shape: Shape) -> int:
-    return 4 * shape.feature_bytes()
+def no_matrix(shape: Shape, dtype: torch.dtype = torch.float32) -> int:
+    return 4 * shape.feature_bytes(dtype)
 
 
-def anchor_matrices(shape: Shape) -> int:
+def anchor_matrices(shape: Shape, dtype: torch.dtype = torch.float32) -> int:
     """Similarities and two temporaries of the largest block, one matrix kept of each."""
     cells = [block.anchors * block.points for block in shape.blocks()]
-    return 4 * (sum(cells) + 2 * max(cells, default=0)) + 4 * shape.feature_bytes()
+    return dtype.itemsize * (sum(cells) + 2 * max(cells, default=0)) + 4 * shape.feature_bytes(dtype)
 
 
-def dense_matrices(shape: Shape) -> int:
-    """Four matrices kept of each block and four temporaries of the largest, float32."""
+def dense_matrices(shape: Shape, dtype: torch.dtype = torch.float32) -> int:
+    """Four matrices kept of each block and four temporaries of the largest."""
     cells = [block.points**2 for block in shape.blocks()]
-    return 4 * (4 * sum(cells) + 4 * max(cells, default=0)) + 4 * shape.feature_bytes()
+    return dtype.itemsize * (4 * sum(cells) + 4 * max(cells, default=0)) + 4 * shape.feature_bytes(dtype)
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,12 @@ def extra(shape: Mapping[str, Any], provider: str) -> str:
 
 def errors(accuracies: list[Mapping[str, Any]]) -> Table:
     table = Table(title="relative error against float64", title_justify="left")
-    for name in ("shape", "dtype", "loss", "plain PyTorch", "gradient (L2)", "plain PyTorch"):
-        table.add_column(name, justify="left" if name in ("shape", "dtype") else "right")
+    for name in ("shape", "dtype", "backend", "loss", "plain PyTorch", "gradient (L2)", "plain PyTorch"):
+        table.add_column(name, justify="left" if name in ("shape", "dtype", "backend") else "right")
     for entry in accuracies:
         own, plain = entry["fused"], entry["plain"]
         numbers = (own["loss"], plain["loss"], own["gradient"], plain["gradient"])
-        table.add_row(entry["shape"], entry["dtype"], *(f"{number:.2e}" for number in numbers))
+        table.add_row(entry["shape"], entry["dtype"], entry["backend"], *(f"{number:.2e}" for number in numbers))
     return table
 
 

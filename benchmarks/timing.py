@@ -55,11 +55,14 @@ def rounds_for(seconds: float, share: float) -> int:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], seconds: float, between: Callable[[], None] = lambda: None
+    calls: Mapping[str, Callable[[], object]],
+    seconds: float,
+    between: Callable[[], None] = lambda: None,
+    timed: Callable[[Callable[[], object]], float] = timed,
 ) -> dict[str, Times]:
     """Time the calls in rounds, each round in another order, for about ``seconds`` in all.
 
-    ``between`` is called after every round, for what is to be measured beside them.
+    ``between`` is called after every round, for what is to be measured beside them; ``timed`` gives a call's seconds.
     """
     times = {name: Times() for name in calls}
     warm = {name: timed(call) for name, call in calls.items()}

@@ -9,7 +9,7 @@ from benchmarks.plan import full, only, quick
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -161,7 +161,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(missing: s
         f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = ['semicl', 'demo', '--data', 'phantom'];"
         "runpy.run_module('semicl', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")

@@ -12,6 +12,7 @@ import torch
 from semicl_kernels import available_backends
 
 from .interpreter import is_interpreted
+from .on_device import ON_GPU
 
 # The same examples in every run: a failure is then a change of the code, never of the draw.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
@@ -58,10 +59,13 @@ INTERPRETED_FILES = ("test_agreement.py", "test_ops.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the many cases that Triton's interpreter would run, all but every sixth of a test of values are slow ones."""
+    """Cases that compute on a GPU are marked so. Of the many that Triton's interpreter would run, all but every sixth
+    of a test of values are slow ones."""
     seen: dict[str, int] = {}
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if any(str(value) in ON_GPU for value in parameters.values()):
+            item.add_marker(pytest.mark.gpu)
         if any(is_interpreted(str(value)) for value in parameters.values()):
             name = item.nodeid.split("[")[0]
             if item.path.name not in INTERPRETED_FILES or seen.setdefault(name, 0) % 6:

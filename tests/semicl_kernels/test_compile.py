@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from semicl_kernels import grouped_logsumexp, local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
 from semicl_kernels.partition import partition
 
 from .cases import LAYOUTS, Case, lay_out
 from .groups import itself_skipped, unit_rows
+from .on_device import (
+    device_of,
+    grouped_logsumexp,
+    local_contrastive_loss,
+    move,
+    nt_xent_loss,
+    supervised_contrastive_loss,
+)
 
 CASE = Case((2, 2, 20, 9, 7), "ignored")
 OPTIONS = [
@@ -103,7 +110,8 @@ def test_inductor(backend: str) -> None:
 
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck_of_the_primitive(backend: str, requires_grad: bool) -> None:
-    rows, *groups = itself_skipped(unit_rows(20, 12, seed=0).float())
+    packed = itself_skipped(unit_rows(20, 12, seed=0).float())
+    rows, *groups = (move(tensor, device_of(backend)) for tensor in packed)
     torch.library.opcheck(
         torch.ops.semicl.grouped_logsumexp,
         (rows.requires_grad_(requires_grad), *groups, 20, True, 5.0, 5.0, backend),
@@ -187,7 +195,7 @@ def test_autocast_leaves_float32_features_exact(backend: str, dtype: torch.dtype
     results = []
     for enabled in (False, True):
         features = CASE.features(torch.float32).requires_grad_()
-        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+        with torch.autocast(device_of(backend).type, dtype=dtype, enabled=enabled):
             loss = local_contrastive_loss(features, CASE.labels(), backend=backend)
         loss.backward()
         assert loss.dtype == torch.float32
@@ -198,10 +206,11 @@ def test_autocast_leaves_float32_features_exact(backend: str, dtype: torch.dtype
 
 def test_autocast_around_a_network(backend: str) -> None:
     """A layer gives bfloat16 features; the loss is float32 all the same and its gradient reaches the layer."""
-    layer = torch.nn.Conv2d(3, 20, 1)
-    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    labels = torch.randint(0, 3, (2, 1, 8, 8), generator=torch.Generator().manual_seed(1))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    device = device_of(backend)
+    layer = torch.nn.Conv2d(3, 20, 1).to(device)
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.randint(0, 3, (2, 1, 8, 8), generator=torch.Generator().manual_seed(1)).to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         features = layer(images)[:, None]
         loss = local_contrastive_loss(features, labels, backend=backend)
     assert features.dtype == torch.bfloat16

@@ -7,17 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from semicl_kernels import (
-    LocalContrastiveLoss,
-    NTXentLoss,
-    SupervisedContrastiveLoss,
-    local_contrastive_loss,
-    nt_xent_loss,
-    supervised_contrastive_loss,
-)
+from semicl_kernels import LocalContrastiveLoss, NTXentLoss, SupervisedContrastiveLoss
 
 from . import naive
 from .cases import CODES, IGNORE, Case, cases, value_and_gradient
+from .on_device import at, local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
 
 
 def reference(features: torch.Tensor, labels: torch.Tensor | None, **options: object) -> torch.Tensor:
@@ -274,14 +268,12 @@ def test_modules_are_their_functions(backend: str) -> None:
         "backend": backend,
     }
     expected = local_contrastive_loss(features, labels, **options)
-    assert torch.equal(LocalContrastiveLoss(**options)(features, labels), expected)
+    assert torch.equal(at(backend, LocalContrastiveLoss(**options))(features, labels), expected)
 
     vectors = features.flatten(2)[0].T.reshape(-1, 2, 8)
     short = {"temperature": 0.2, "backend": backend}
-    assert torch.equal(
-        NTXentLoss(**short)(vectors[:, 0], vectors[:, 1]), nt_xent_loss(vectors[:, 0], vectors[:, 1], **short)
-    )
+    pair = (vectors[:, 0], vectors[:, 1])
+    assert torch.equal(at(backend, NTXentLoss(**short))(*pair), nt_xent_loss(*pair, **short))
     classes = torch.arange(len(vectors)) % 3
-    assert torch.equal(
-        SupervisedContrastiveLoss(**short)(vectors, classes), supervised_contrastive_loss(vectors, classes, **short)
-    )
+    actual = at(backend, SupervisedContrastiveLoss(**short))(vectors, classes)
+    assert torch.equal(actual, supervised_contrastive_loss(vectors, classes, **short))

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from .interpreter import skip_many_points
+from .on_device import skip_on_gpu
 
 MIB = 2**20
 
@@ -64,6 +65,7 @@ def test_no_backend_holds_all_pairs(fast_backend: str, kind: str, foreground: in
     shape = (1, 1, 16, 88, 88)
     points = shape[3] * shape[4]
     skip_many_points(fast_backend, points)
+    skip_on_gpu(fast_backend, "what it takes of a GPU's memory is watched in test_gpu.py")
     allowed = 3 * 4 * points * shape[2] + 64 * MIB
     assert allowed < 4 * points**2 / 3
     used = extra_peak(fast_backend, shape, kind, foreground)

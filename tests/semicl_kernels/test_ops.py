@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semicl_kernels import grouped_logsumexp, local_contrastive_loss
-
 from . import naive
 from .accuracy import Sizes, assert_gradients_follow_rule, assert_values_follow_rule
 from .cases import Case
 from .groups import Packed, int32, itself_skipped, packed_groups, unit_rows
 from .interpreter import examples, skip_many_points
+from .on_device import grouped_logsumexp, local_contrastive_loss
 
 SCALE = 10.0
 

@@ -12,11 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from semicl_kernels import grouped_logsumexp, local_contrastive_loss
-
 from .cases import Case, value_and_gradient
 from .groups import itself_skipped, unit_rows
 from .interpreter import skip_threads
+from .on_device import grouped_logsumexp, local_contrastive_loss
 
 DENSE = Case((1, 2, 48, 23, 29), "one class", seed=1)
 LARGE = Case((1, 2, 16, 80, 90), "random", seed=3, options={"block_size": 10, "background": 0})

@@ -9,11 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from semicl_kernels import local_contrastive_loss
-
 from ..accuracy import assert_gradients_follow_rule, assert_reduced_follows_rule, assert_values_follow_rule
 from ..cases import IGNORE, LAYOUTS, Case, cases, lay_out, value_and_gradient
 from ..interpreter import examples, skip_many_points
+from ..on_device import local_contrastive_loss
 
 
 def assert_agrees(backend: str, case: Case, dtype: torch.dtype) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from semicl_kernels import grouped_logsumexp
 from semicl_kernels.backends import AVAILABLE, BACKENDS, cuda
 
-from .. import emulator
+from .. import emulator, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
 from ..cases import Case, cases
 from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
@@ -43,6 +43,7 @@ def emulated(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "compiled", machine())
         patch.setattr(cuda, "launch_site", lambda device: (0, 0))
+        patch.setattr(on_device, "ON_GPU", ())  # it computes on tensors of the host
         on_host = cuda.Backend("cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward)
         patch.setitem(BACKENDS, "cuda", on_host)
         yield patch

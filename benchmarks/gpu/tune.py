@@ -1,0 +1,162 @@
+"""``python -m benchmarks.gpu.tune``: search the Triton kernels' tiles on this GPU, and print entries for tiles.py.
+
+Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbours in streamed rows,
+warps and pipeline stages. Each computes one dense group; one that does not fit, or whose result is not that of the
+table's own tile, is out. The median of several calls decides, timed as in ``nvidia``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from semicl_kernels.backends import triton as backend
+from semicl_kernels.backends.base import Groups
+from semicl_kernels.triton_kernels import tiles
+from semicl_kernels.triton_kernels.tiles import LEAST_STREAMED, Tile
+
+from .device import Call, Device, open_device
+
+SCALE, BOUND = 10.0, 10.1
+TRIES = 9
+PASSES = ("sums", "gradient")
+CLOSE = 1e-2  # relative, of vectors: two tiles differ by the order of their sums alone
+MOST_STREAMED = 256
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One dense group of unit rows, every one an anchor."""
+
+    rows: Tensor  # (planes, N, C)
+    groups: Groups
+    architecture: str
+
+    @property
+    def planes(self) -> int:
+        return self.rows.shape[0]
+
+    @property
+    def padded(self) -> int:
+        return backend.padded(self.rows.shape[2])
+
+
+def make(points: int, channels: int, dtype: torch.dtype, device: Device) -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(points, channels, generator=generator), dim=1)
+    own = torch.arange(points, dtype=torch.int32, device=device.place)
+    offsets = torch.tensor([0, points], dtype=torch.int32, device=device.place)
+    groups = Groups(offsets, offsets[1:].clone(), own, own + 1, points, True)
+    return Problem(backend.split(rows.to(device.place, dtype)), groups, backend.chip(device.place).architecture)
+
+
+def candidates(architecture: str, name: str, planes: int, channels: int) -> list[Tile]:
+    """Return the table's own tile first, then the others."""
+    own = tiles.tile(architecture, name, planes, channels)
+    table = tiles.TABLES[architecture]
+    known = [own, *(tile for key, entries in table.items() if key[0] == name for tile in entries.values())]
+    found: dict[Tile, None] = {own: None}
+    for tile in known:
+        if max(tile.width, tile.out) > channels:
+            continue
+        for streamed in (tile.streamed // 2, tile.streamed, 2 * tile.streamed):
+            for warps in (4, 8):
+                for stages in (tile.stages - 1, tile.stages, tile.stages + 1):
+                    if LEAST_STREAMED <= streamed <= MOST_STREAMED and stages >= 1:
+                        found[replace(tile, streamed=streamed, warps=warps, stages=stages)] = None
+    return list(found)
+
+
+@contextmanager
+def using(problem: Problem, name: str, tile: Tile) -> Iterator[None]:
+    """Have the backend take the tile for the pass."""
+    table = tiles.TABLES[problem.architecture]
+    before = table[name, problem.planes]
+    table[name, problem.planes] = {problem.padded: tile}
+    try:
+        yield
+    finally:
+        table[name, problem.planes] = before
+
+
+def call_of(problem: Problem, name: str) -> Callable[[], Tensor]:
+    """Return a function that runs the pass with the tiles of now and returns its result."""
+    pairs = backend.Pairs(problem.rows, problem.groups, SCALE, BOUND)
+    if name == "sums":
+        return pairs.logsumexp
+    lse = pairs.logsumexp()
+    grad = torch.ones_like(lse)
+    peak = pairs.peak(grad)
+    factors, shifts = pairs.factors(grad, lse, peak)
+    out = pairs.empty(pairs.count, pairs.channels)
+
+    def gradient() -> Tensor:
+        pairs.gradient(factors, shifts, peak, out)
+        return out
+
+    return gradient
+
+
+def search(problem: Problem, name: str, timed: Callable[[Call], float]) -> dict[Tile, float]:
+    """Return the seconds of the candidates that work; the table's own tile must."""
+    expected: Tensor | None = None
+    found = {}
+    for tile in candidates(problem.architecture, name, problem.planes, problem.padded):
+        try:
+            with using(problem, name, tile):
+                call = call_of(problem, name)
+                result = call().clone()
+                if expected is None:
+                    expected = result
+                if not float((result - expected).norm()) <= CLOSE * float(expected.norm()):
+                    continue
+                call()
+                found[tile] = statistics.median(timed(call) for _ in range(TRIES))
+        except Exception as error:
+            if expected is None:
+                raise
+            print(f"  {tile}: {type(error).__name__}", file=sys.stderr)
+    return found
+
+
+def entry(tile: Tile) -> str:
+    """Return the tile as tiles.py writes it."""
+    extras = "".join(f", {part}={getattr(tile, part)}" for part in ("width", "out") if getattr(tile, part))
+    return f"Tile({tile.owned}, {tile.streamed}, {tile.warps}, {tile.stages}{extras})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.tune", description=__doc__)
+    parser.add_argument("--points", type=int, default=16384)
+    parser.add_argument("--channels", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
+    asked = parser.parse_args()
+    if backend.interpreted() or not torch.cuda.is_available():
+        print("torch sees no GPU, or the interpreter is on: there is nothing to time", file=sys.stderr)
+        return 2
+    device = open_device(False)
+    about = device.describe()["name"]
+    for dtype in asked.dtype:
+        for channels in asked.channels:
+            problem = make(asked.points, channels, getattr(torch, dtype), device)
+            for name in PASSES:
+                own = tiles.tile(problem.architecture, name, problem.planes, problem.padded)
+                times = search(problem, name, device.timed)
+                best = min(times, key=times.__getitem__)
+                print(
+                    f'("{name}", {problem.planes}): {{{problem.padded}: {entry(best)}}}  # by time on {about}, N = '
+                    f"{asked.points}: {1e3 * times[best]:.3g} ms, {entry(own)} {1e3 * times[own]:.3g} ms",
+                    flush=True,
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

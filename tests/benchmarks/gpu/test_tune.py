@@ -1,0 +1,62 @@
+"""The search for tiles, with a clock that is told who is fast."""
+
+import pytest
+import torch
+
+from benchmarks.gpu import tune
+from benchmarks.gpu.interpreter import Interpreter
+from semicl_kernels.backends import available_backends
+from semicl_kernels.backends import triton as backend
+from semicl_kernels.triton_kernels import tiles
+from semicl_kernels.triton_kernels.tiles import Tile
+
+pytestmark = pytest.mark.skipif(
+    available_backends()["triton"] != "available" or not backend.interpreted(),
+    reason="needs Triton's interpreter: TRITON_INTERPRET=1 and pip install triton",
+)
+OWN, FAST, WRONG = Tile(32, 32, 4, 1), Tile(32, 16, 4, 1), Tile(16, 16, 4, 1)
+
+
+def test_candidates_begin_with_the_tables_own_and_fit_the_channels():
+    found = tune.candidates("sm_90", "gradient", 1, 64)
+    assert found[0] == tiles.tile("sm_90", "gradient", 1, 64)
+    assert len(set(found)) == len(found) > 10
+    assert all(max(tile.width, tile.out) <= 64 for tile in found)
+
+
+@pytest.mark.parametrize("name", tune.PASSES)
+def test_every_candidate_is_timed_with_its_own_tile(name, monkeypatch):
+    monkeypatch.setattr(tune, "candidates", lambda *_: [OWN, FAST])
+    problem = tune.make(70, 16, torch.float32, Interpreter())
+    streamed = []
+    real = tune.call_of
+
+    def call_of(problem, name):
+        streamed.append(tiles.tile("interpreter", name, problem.planes, problem.padded).streamed)
+        return real(problem, name)
+
+    monkeypatch.setattr(tune, "call_of", call_of)
+    found = tune.search(problem, name, lambda call: float(streamed[-1]))
+    assert found == {OWN: 32.0, FAST: 16.0}
+    assert streamed == [32, 16]
+    assert tiles.tile("interpreter", name, problem.planes, 16) not in (OWN, FAST)  # the table is as before
+
+
+def test_a_tile_that_is_wrong_or_does_not_run_is_out(monkeypatch):
+    monkeypatch.setattr(tune, "candidates", lambda *_: [OWN, WRONG, FAST])
+    problem = tune.make(40, 16, torch.float32, Interpreter())
+    results = iter([torch.ones(3), torch.full((3,), torch.nan)])
+
+    def call_of(problem, name):
+        result = next(results, None)
+        if result is None:
+            raise RuntimeError("out of resource: shared memory")
+        return lambda: result
+
+    monkeypatch.setattr(tune, "call_of", call_of)
+    assert list(tune.search(problem, "sums", lambda call: 1.0)) == [OWN]
+
+
+def test_entries_are_written_as_in_the_table():
+    assert tune.entry(Tile(64, 32, 4, 2, width=32, out=64)) == "Tile(64, 32, 4, 2, width=32, out=64)"
+    assert tune.entry(OWN) == "Tile(32, 32, 4, 1)"
