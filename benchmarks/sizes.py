@@ -8,7 +8,6 @@ stops fitting is marked.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 
 from . import machine
+from .files import write_whole
 from .measure import Task, shape_result
 from .plots import NAIVE_MATRICES, plt, save
 from .problems import VIEWS, Shape
@@ -28,7 +28,6 @@ from .providers import PROVIDERS, require_compiled
 RESULTS = Path(__file__).parent / "results" / "sizes"
 SIZES = (32, 64, 96, 160, 256, 512)
 COLOURS = {"fused": "#0b6e4f", "anchors-only": "#3b6fb6", "authors": "#c8553d"}
-SECONDS = 6.0  # for the repetitions of a size, all providers together
 FLOAT_BYTES = 4
 
 
@@ -108,6 +107,7 @@ def cell(shape: Mapping[str, Any], name: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="sides of the images, in pixels")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for the repetitions of a size, all together")
     parser.add_argument("--threads", type=int, help="threads to compute with (default: torch's own choice)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for result.json and sizes.png")
     chosen = parser.parse_args()
@@ -122,10 +122,9 @@ def main() -> int:
     shapes = {}
     for side in chosen.sizes:
         console.print(f"{side} x {side} ...")
-        shapes[str(side)] = shape_result(Task(full_resolution(side), tuple(COLOURS), tuple(COLOURS), SECONDS))
+        shapes[str(side)] = shape_result(Task(full_resolution(side), tuple(COLOURS), tuple(COLOURS), chosen.seconds))
     result = {"machine": machine.describe(), "memory_bytes": total_bytes(), "shapes": shapes}
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    (chosen.output / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_whole(result, chosen.output / "result.json")
     plot(result, chosen.output / "sizes.png")
     console.print("\n".join(lines(result)), markup=False)
     return 0

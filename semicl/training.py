@@ -64,12 +64,12 @@ def train(
 def train_with_validation(
     stage: Segmentation,
     pieces: LabelledPieces,
-    unlabelled: ImagePieces | None,
     validation: Volumes,
     validate_every: int,
     folder: StageFolder,
     machine: MachineOptions,
     title: str,
+    unlabelled: ImagePieces | None = None,
 ) -> dict[str, Any]:
     """Train the segmentation stage and write the weights with the best Dice on the validation volumes.
 

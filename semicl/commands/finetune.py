@@ -31,7 +31,7 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
     module = kind(setup.network, segmentation, setup.card, experiment.seed)
     title = f"3 fine-tune {'random start' if stage.start is None else 'pre-trained'}"
     cost = train_with_validation(
-        module, pieces, unlabelled, validation, segmentation.validate_every, setup.folder, experiment.machine, title
+        module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title, unlabelled
     )
     cost["validation"] = [[step, round(dice, 4)] for step, dice in module.history]
     checkpoint = f"--checkpoint {setup.folder.model}"

@@ -23,7 +23,7 @@ class Board:
     def __init__(self, cells: Sequence[Cell], progress: Progress) -> None:
         self._cells = cells
         self._progress = progress
-        self._live = Live(get_renderable=self._table, refresh_per_second=1)
+        self._live = Live(get_renderable=lambda: cells_table(cells, progress), refresh_per_second=1)
         self._told = {job.folder for job in self._jobs() if job.finished}
 
     def __enter__(self) -> "Board":
@@ -59,16 +59,18 @@ class Board:
         else:
             say(text)
 
-    def _table(self) -> Table:
-        splits = sorted({cell.split for cell in self._cells})
-        table = Table("method", "labels", *(f"split {split}" for split in splits))
-        rows: dict[tuple[str, float], dict[int, Cell]] = {}
-        for cell in self._cells:
-            rows.setdefault((cell.method, cell.label_fraction), {})[cell.split] = cell
-        for (method, fraction), cells in rows.items():
-            states = (state(cells[split], self._progress) for split in splits)
-            table.add_row(method, f"{100 * fraction:.3g} %", *states)
-        return table
+
+def cells_table(cells: Sequence[Cell], progress: Progress) -> Table:
+    """How far every cell is: a row a method and label fraction, a column a split."""
+    splits = sorted({cell.split for cell in cells})
+    table = Table("method", "labels", *(f"split {split}" for split in splits))
+    rows: dict[tuple[str, float], dict[int, Cell]] = {}
+    for cell in cells:
+        rows.setdefault((cell.method, cell.label_fraction), {})[cell.split] = cell
+    for (method, fraction), by_split in rows.items():
+        states = (state(by_split[split], progress) for split in splits)
+        table.add_row(method, f"{100 * fraction:.3g} %", *states)
+    return table
 
 
 def state(cell: Cell, progress: Progress) -> str:

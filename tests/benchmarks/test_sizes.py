@@ -8,7 +8,8 @@ from benchmarks.sizes import cell, full_resolution, last_side
 
 
 def test_sizes_are_measured_written_and_drawn(tmp_path):
-    words = [sys.executable, "-m", "benchmarks.sizes", "--sizes", "16", "24", "--threads", "1", "--output", tmp_path]
+    words = [sys.executable, "-m", "benchmarks.sizes", "--sizes", "16", "24", "--seconds", "0.2", "--threads", "1"]
+    words += ["--output", tmp_path]
     answer = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     result = json.loads((tmp_path / "result.json").read_text())

@@ -1,16 +1,19 @@
 """The board says how far each cell is, from what lies in the folders."""
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 
 from semicl.files import write_json
 from semicl.options import GlobalContrastOptions, MethodOptions, SegmentationOptions, StudyOptions
 from semicl.prepared import Prepared
-from semicl.study.board import Board, state
+from semicl.study.board import Board, cells_table, state
 from semicl.study.plan import Cell, plan
 from semicl.study.runner import Progress
 from tests.semicl.study.test_plan import EXPERIMENT
@@ -59,6 +62,37 @@ def test_a_cell_from_its_first_stage_to_its_dice(cell: Cell) -> None:
 
 def test_a_cell_whose_first_stage_failed_has_failed(cell: Cell) -> None:
     assert state(cell, Progress(failed={cell.training[0].folder: "no memory"})) == "failed"
+
+
+def test_the_table_has_a_row_a_method_and_fraction_and_a_column_a_split(prepared: Prepared, tmp_path: Path) -> None:
+    methods = {"random": MethodOptions(), "global": MethodOptions(("pretrain_global",))}
+    cells = plan(prepared, EXPERIMENT, StudyOptions(tmp_path, methods, (0.2, 0.4), (0, 1)), STAGES)
+    failed = next(cell for cell in cells if (cell.method, cell.label_fraction, cell.split) == ("global", 0.4, 1))
+    console = Console(width=100, file=io.StringIO())
+    console.print(cells_table(cells, Progress(failed={failed.tunings[0].folder: "no memory"})))
+    assert isinstance(console.file, io.StringIO)
+    rows = [line.replace("│", " ").split() for line in console.file.getvalue().splitlines()]
+    for row in (
+        ["random", "20", "%", "waiting", "waiting"],
+        ["random", "40", "%", "waiting", "waiting"],
+        ["global", "20", "%", "waiting", "waiting"],
+        ["global", "40", "%", "waiting", "failed"],
+    ):
+        assert row in rows
+
+
+def test_on_a_terminal_the_table_lives(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(width=100, file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr("semicl.study.board.Live", lambda **options: Live(console=console, **options))
+    progress = Progress()
+    with Board([cell], progress) as board:
+        progress.failed[cell.training[0].folder] = "no memory"
+        board.look()
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "waiting" in text
+    assert text.rstrip().count("failed") >= 1
+    assert "FAILED, no memory" in text
 
 
 def test_what_ended_is_told_once(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
