@@ -55,7 +55,7 @@ def _fine_tune(
 ) -> Segmentation:
     stage = Segmentation(network, SegmentationOptions(ScheduleOptions(3, 16, 1e-2)), card, seed=0)
     pieces, validation = LabelledPieces(prepared, prepared.cases[:2]), Volumes(prepared, prepared.cases[2:4])
-    train_with_validation(stage, pieces, None, validation, 1, folder, machine, "test")
+    train_with_validation(stage, pieces, validation, 1, folder, machine, "test")
     return stage
 
 
