@@ -1,7 +1,9 @@
 """After a fork: torch's own threads are gone in the child, and what torch shares out among them hangs.
 
-In a forked child our operations therefore run with one torch thread; the compiled backend's own threads, which are
-started anew there, are as many as ever.
+In a forked child our registered operations therefore run with one torch thread; the compiled backend's own threads are
+started anew there. What torch does around the operations is not covered: the backward of a stride, the stacking of
+views, the tiled backend. Call ``torch.set_num_threads(1)`` first in a child that needs those. A thread that begins
+while an operation runs in a child may see one torch thread for good.
 """
 
 from __future__ import annotations
