@@ -421,6 +421,27 @@ void exponentials(const Tile& tile, float scale, float shift, float* row_sums, f
 
 constexpr float kNothing = -__builtin_inff();
 
+// Hides a value from the optimiser, in its register.
+inline void hide(Float& v) {
+#if defined(__AVX512F__)
+    asm volatile("" : "+v"(v));
+#elif defined(__x86_64__)
+    asm volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm volatile("" : "+w"(v));
+#else
+    asm volatile("" : "+m"(v));
+#endif
+}
+
+// a b rounded, never fused with what is added to it: a maximum taken of such products is then no smaller than any of
+// them, and their exponentials relative to it are at most 1.
+inline Float product(Float a, Float b) {
+    Float rounded = a * b;
+    hide(rounded);
+    return rounded;
+}
+
 struct Maxima {
     Float scale;
     float* row_maxima;
@@ -428,7 +449,7 @@ struct Maxima {
     void begin(int) { largest = splat(kNothing); }
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column, int) {
-        const Float s = in_row.otherwise(v * scale, kNothing);
+        const Float s = in_row.otherwise(product(v, scale), kNothing);
         largest = (s > largest) | (s != s) ? s : largest;  // a NaN, once met, stays: nothing is larger
         return v;
     }
@@ -448,7 +469,7 @@ struct SafeSums {
     void begin(int i) { sum = Float{}, shift = splat(row_maxima[i] == kNothing ? 0.0f : row_maxima[i]); }
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column, int) {
-        sum += in_row(exp2((v * scale - shift) * kLog2E));
+        sum += in_row(exp2((product(v, scale) - shift) * kLog2E));
         return v;
     }
     void end(int i) { row_sums[i] = sum_lanes(sum); }
@@ -481,7 +502,7 @@ struct SafeWeigh {
     void begin(int i) { grad = splat(row_grads[i]), lse = splat(row_lses[i]); }
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column in_column, int j) {
-        const Float s = v * scale;
+        const Float s = product(v, scale);
         return in_row(grad * exp2((s - lse) * kLog2E)) +
                in_column(load(column_grads + j) * exp2((s - load(column_lses + j)) * kLog2E));
     }
@@ -494,19 +515,6 @@ void safe_weigh(const Tile& tile, float scale, const float* row_grads, const flo
 }
 
 // ---- the peak --------------------------------------------------------------------------------------------------------
-
-// Hides a value from the optimiser, in its register.
-inline void hide(Float& v) {
-#if defined(__AVX512F__)
-    asm volatile("" : "+v"(v));
-#elif defined(__x86_64__)
-    asm volatile("" : "+x"(v));
-#elif defined(__aarch64__)
-    asm volatile("" : "+w"(v));
-#else
-    asm volatile("" : "+m"(v));
-#endif
-}
 
 // One step of a chain that cannot be shortened.
 inline Float chain(Single, Float sum, Float factor) { return sum * factor + factor; }

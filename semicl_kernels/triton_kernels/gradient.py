@@ -70,6 +70,12 @@ def pair_factors(
 
 
 @triton.jit
+def share(s, log2_sum):
+    """Return 2^(s - log2_sum), what a pair is of its anchor's sum: at most 1, which rounding of large ones may break."""
+    return tl.exp2(tl.minimum(s - log2_sum, 0.0, propagate_nan=tl.PropagateNan.ALL))
+
+
+@triton.jit
 def add_products(
     sums,
     x,
@@ -129,10 +135,10 @@ def add_products(
         w = tl.exp2(s - shift) * (own + other_factor)
     else:
         other_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))[None, :]
-        mine = tl.exp2(s - row_shift[:, None])
-        theirs = tl.exp2(s - other_shift)
+        mine = share(s, row_shift[:, None])
+        theirs = share(s, other_shift)
         if MASKED:
-            # A skipped pair may overflow: its exponential is no softmax.
+            # A pair that counts for nothing must not give its NaN either.
             mine = tl.where(own == 0.0, 0.0, mine)
             theirs = tl.where(other_factor == 0.0, 0.0, theirs)
         w = own * mine + other_factor * theirs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -147,6 +149,30 @@ def test_a_vector_of_zeros_is_like_nothing_and_has_no_gradient(
     assert torch.isfinite(features.grad).all()
     assert not features.grad[..., :2, :].any()
     assert features.grad[..., 2:, :].norm() > 0
+
+
+@pytest.mark.parametrize("reduction", ["block", "none"])
+@pytest.mark.parametrize(
+    ("length", "options"),
+    [(1.0, {"temperature": 1e-10}), (1.0, {"temperature": 4.5e-10}), (1e5, {"normalize": False})],
+)
+def test_similarities_too_large_for_rounding_to_matter(
+    backend: str, length: float, options: dict[str, Any], reduction: str
+) -> None:
+    """One unit in the last place of the exponent is then more than exp can take."""
+    case = Case((1, 2, 4, 5, 5))
+    features = length * case.features(torch.float32)
+    options = {**options, "reduction": reduction}
+    exact = local_contrastive_loss(features.double(), case.labels(), backend="reference", **options)
+    leaf = features.requires_grad_()
+    loss = local_contrastive_loss(leaf, case.labels(), backend=backend, **options)
+    loss.sum().backward()
+    with torch.no_grad():
+        alone = local_contrastive_loss(leaf, case.labels(), backend=backend, **options)
+    for found in (loss.detach(), alone):
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5 * float(exact.max()))
+    assert leaf.grad is not None
+    assert torch.isfinite(leaf.grad).all()
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
