@@ -47,8 +47,8 @@ LIBRARY.define(
     f"contrast_map_backward(Tensor grad, {CONTRAST}, float scale, bool normalize, str backend) -> Tensor",
 )
 LIBRARY.define(
-    "contrast_backward(Tensor grad, Tensor row_gradient, Tensor row_of_point, SymInt[] size, bool channels_last, "
-    "ScalarType dtype, str backend) -> Tensor"
+    "contrast_backward(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
+    "bool channels_last, ScalarType dtype, str backend) -> Tensor"
 )
 
 
@@ -221,6 +221,7 @@ def _empty_map(like: Tensor, size: list[int], channels_last: bool, dtype: torch.
 
 def _contrast_backward(
     grad: Tensor,
+    loss: Tensor,
     row_gradient: Tensor,
     row_of_point: Tensor,
     size: list[int],
@@ -228,6 +229,8 @@ def _contrast_backward(
     dtype: torch.dtype,
     backend: str,
 ) -> Tensor:
+    """The loss is the one argument that the graph of the features reaches: without it a derivative of the gradient
+    would be taken for zero, and not be refused."""
     out = _empty_map(row_gradient, size, channels_last, dtype)
     fused(backend).scatter(row_gradient, grad, row_of_point, out)
     return out
@@ -235,6 +238,7 @@ def _contrast_backward(
 
 def _contrast_backward_fake(
     grad: Tensor,
+    loss: Tensor,
     row_gradient: Tensor,
     row_of_point: Tensor,
     size: list[int],
@@ -252,22 +256,16 @@ def _save_for_contrast(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.channels_last = has_channels_last(features)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1], row_of_point)
+    ctx.save_for_backward(*output, row_of_point)
 
 
 def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 14
     gradient = torch.ops.semicl.contrast_backward(
-        _refusable(grad), *ctx.saved_tensors, ctx.size, ctx.channels_last, ctx.dtype, ctx.backend
+        grad, *ctx.saved_tensors, ctx.size, ctx.channels_last, ctx.dtype, ctx.backend
     )
     return gradient, *[None] * 13
-
-
-def _refusable(grad: Tensor) -> Tensor:
-    """Return the gradient from above so that with create_graph a derivative of ours reaches the refusal, and is never
-    taken for zero."""
-    return grad.detach().requires_grad_() if torch.is_grad_enabled() and not grad.requires_grad else grad
 
 
 # ---- the map of losses -----------------------------------------------------------------------------------------------
@@ -318,7 +316,7 @@ def _save_for_contrast_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) ->
 def _differentiate_contrast_map(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, run_low, run_high = ctx.saved_tensors
     gradient = torch.ops.semicl.contrast_map_backward(
-        _refusable(grad), *tensors, ctx.largest, ctx.mutual, run_low, run_high, ctx.scale, ctx.normalize, ctx.backend
+        grad, *tensors, ctx.largest, ctx.mutual, run_low, run_high, ctx.scale, ctx.normalize, ctx.backend
     )
     return gradient, *[None] * 12
 

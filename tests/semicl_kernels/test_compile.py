@@ -166,7 +166,7 @@ def test_opcheck_of_the_gradient_of_the_contrast(
     loss, row_gradient = torch.ops.semicl.contrast(*arguments, compiled_backend)
     torch.library.opcheck(
         torch.ops.semicl.contrast_backward,
-        (loss, row_gradient, arguments[1], features.shape, channels_last, dtype, compiled_backend),
+        (loss, loss, row_gradient, arguments[1], features.shape, channels_last, dtype, compiled_backend),
     )
 
 

@@ -200,12 +200,23 @@ def test_second_order_gradients_are_refused(backend: str, reduction: str) -> Non
     features = Case((1, 2, 8, 4, 4)).features(torch.float32).requires_grad_()
     loss = local_contrastive_loss(features, Case((1, 2, 8, 4, 4)).labels(), reduction=reduction, backend=backend)
 
-    def twice() -> None:
-        (gradient,) = torch.autograd.grad(loss.sum(), features, create_graph=True)
+    (gradient,) = torch.autograd.grad(loss.sum(), features, create_graph=True)
+    for allow_unused in (False, True):  # a derivative that is not there may be taken for zero
+        with pytest.raises(RuntimeError, match="first-order"):
+            torch.autograd.grad(gradient.square().sum(), features, allow_unused=allow_unused, retain_graph=True)
+    with pytest.raises(RuntimeError, match="first-order"):
         gradient.square().sum().backward()
 
+
+@pytest.mark.parametrize("reduction", ["block", "none"])
+def test_hessians_are_refused(backend: str, reduction: str) -> None:
+    case = Case((1, 2, 8, 2, 2))
+
+    def loss(features: Tensor) -> Tensor:
+        return local_contrastive_loss(features, case.labels(), reduction=reduction, backend=backend).sum()
+
     with pytest.raises(RuntimeError, match="first-order"):
-        twice()
+        torch.autograd.functional.hessian(loss, case.features(torch.float32))
 
 
 def test_primitive_refuses_second_order_gradients(backend: str) -> None:
