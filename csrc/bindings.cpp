@@ -149,10 +149,10 @@ PYBIND11_MODULE(_C, module) {
         Release());
     module.def(
         "scatter_rows",
-        [](int threads, Address rows, int64_t row_channels, Address row_of_point, float factor, Address values,
-           int dtype, const std::array<int64_t, 5>& sizes, const std::array<int64_t, 5>& strides) {
-            scatter_rows(threads, at<float>(rows), row_channels, at<int32_t>(row_of_point), factor,
-                         map_of(values, dtype, sizes, strides));
+        [](int threads, Address rows, int64_t row_channels, Address row_of_point, Address factors, int64_t factor_step,
+           Address values, int dtype, const std::array<int64_t, 5>& sizes, const std::array<int64_t, 5>& strides) {
+            scatter_rows(threads, at<float>(rows), row_channels, at<int32_t>(row_of_point), at<float>(factors),
+                         factor_step, map_of(values, dtype, sizes, strides));
         },
         Release());
 }

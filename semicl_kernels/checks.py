@@ -15,13 +15,15 @@ from .backends import Groups
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
 MOST_POINTS = 2**31 - 1  # rows are counted in int32
-LARGEST_SCALE = torch.finfo(torch.float32).max
+LARGEST_SCALE = 1e37  # of similarities: float32 also holds small multiples of it
 
 
 # ---- numbers and words -----------------------------------------------------------------------------------------------
 
 
 def check_word(name: str, word: str, words: Sequence[str]) -> None:
+    if not isinstance(word, str):
+        raise TypeError(f"{name} must be one of {', '.join(map(repr, words))}; got {type(word).__name__}")
     if word not in words:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}; got {word!r}")
 
@@ -45,13 +47,22 @@ def finite_number(name: str, value: float) -> float:
 
 
 def scale_of(temperature: float) -> float:
-    """Return what similarities are multiplied by at a temperature, a positive number with an inverse in float32."""
+    """Return what similarities are multiplied by at a temperature, a positive number with an inverse that float32 holds
+    with room to spare."""
     number = finite_number("temperature", temperature)
     if number <= 0:
         raise ValueError(f"temperature must be positive and finite; got {number}")
     if number * LARGEST_SCALE < 1:
-        raise ValueError(f"temperature must have an inverse in float32, so be 3e-39 or more; got {number}")
+        raise ValueError(f"temperature must be {1 / LARGEST_SCALE:g} or more, for float32 to hold 1 / it; got {number}")
     return 1.0 / number
+
+
+def checked_scale(scale: float) -> float:
+    """Return what products are multiplied by, a number that float32 holds with room to spare."""
+    number = finite_number("scale", scale)
+    if abs(number) > LARGEST_SCALE:
+        raise ValueError(f"scale must be from -{LARGEST_SCALE:g} to {LARGEST_SCALE:g}; got {number}")
+    return number
 
 
 def integer_or_none(name: str, value: int | None) -> int | None:
@@ -70,7 +81,7 @@ def is_integer(value: object) -> bool:
 def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int, ...]:
     """Return one integer an axis from an integer or as many integers; none so large that it would not fit int32."""
     values: object = (steps,) * axes if is_integer(steps) else steps
-    if not isinstance(values, Sequence) or isinstance(values, str) or not all(map(is_integer, values)):
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes) or not all(map(is_integer, values)):
         raise TypeError(f"{name} must be an integer or a sequence of {axes} integers, one an axis; got {steps!r}")
     if len(values) != axes:
         raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {steps!r}")

@@ -81,14 +81,15 @@ def _contrast(
         )
     )
     found, ops = BACKENDS[backend], torch.ops.semicl
-    packed = (features, parts.row_of_point, *parts.groups(largest), parts.run_low, parts.run_high)
+    runs = (parts.run_low, parts.run_high)
+    problem = (features, parts.row_of_point, *parts.groups(largest), *runs, scale, normalize)
     if found.fused_map is not None and reduction == "none":
-        return ops.contrast_map(*packed, scale, normalize, backend).reshape(labels.shape)
+        return ops.contrast_map(*problem, backend).reshape(labels.shape)
     if found.fused is not None and reduction != "none":
         if torch.is_grad_enabled() and features.requires_grad:
-            return ops.contrast(*packed, parts.weights, scale, normalize, backend)[0]
-        return ops.contrast_loss(*packed, parts.weights, scale, normalize, backend)
-    rows = _gather(features, parts.point_of_row, normalize)
+            return ops.contrast(*problem, parts.weights, backend)[0]
+        return ops.contrast_loss(*problem, parts.weights, backend)
+    rows = _gather(features, parts, normalize)
     bound = scale * LONGEST_SQUARE if normalize else None
     lse = torch.ops.semicl.grouped_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
     anchor = parts.weights > 0
@@ -99,9 +100,12 @@ def _contrast(
     return values.reshape(labels.shape)
 
 
-def _gather(features: Tensor, points: Tensor, normalize: bool) -> Tensor:
-    """Return the rows (M, C) of the ``points``, of unit length where ``normalize``, in the features' dtype."""
-    rows = features.movedim(2, -1).reshape(-1, features.shape[2])[points]
+def _gather(features: Tensor, parts: Partition, normalize: bool) -> Tensor:
+    """Return the rows (M, C), of unit length where ``normalize``, in the features' dtype; zeros for points that have no
+    part in the loss, so that even a NaN of theirs has none."""
+    live = parts.row_of_point[parts.point_of_row] >= 0
+    rows = features.movedim(2, -1).reshape(-1, features.shape[2])[parts.point_of_row]
+    rows = torch.where(live[:, None], rows, 0)
     if not normalize:
         return rows
     wide = rows.to(accumulator(rows.dtype))
@@ -148,7 +152,7 @@ def local_contrastive_loss(
         features: (B, V, C, height, width) or (B, V, C, depth, height, width): B images, V views, C channels; float32,
             float16, bfloat16 or, with backend "tiled" or "reference", float64; any strides.
         labels: (B, V, *space), any integer dtype. None is the self-supervised form: a point's positives are the same
-            place in the other views, and every point is an anchor.
+            place in the other views (with one view there is none, and the loss is 0), and every point is an anchor.
         temperature: what the similarities are divided by.
         stride: take every stride-th point of each axis; an integer, or one for each axis.
         block_size: the size of the blocks that the (strided) map is cut into; blocks at the edge may be smaller. An

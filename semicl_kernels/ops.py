@@ -15,8 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import BACKENDS, Fused, FusedMap, Groups, accumulator, choose_backend, headroom
-from .checks import check_bool, check_group_tensors, check_groups, check_rows, finite_number, integer_or_none
+from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend
+from .checks import (
+    check_bool,
+    check_group_tensors,
+    check_groups,
+    check_rows,
+    checked_scale,
+    finite_number,
+    integer_or_none,
+)
 from .forks import serial_in_children
 from .partition import group_count, partition
 
@@ -37,15 +45,13 @@ LIBRARY.define(
     "str backend) -> Tensor"
 )
 LIBRARY.define("run_sums(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor")
-CONTRAST = f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high"
-LIBRARY.define(
-    f"contrast({CONTRAST}, Tensor weights, float scale, bool normalize, str backend) -> (Tensor, Tensor)",
+PROBLEM = (
+    f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, float scale, bool normalize"
 )
-LIBRARY.define(f"contrast_loss({CONTRAST}, Tensor weights, float scale, bool normalize, str backend) -> Tensor")
-LIBRARY.define(f"contrast_map({CONTRAST}, float scale, bool normalize, str backend) -> Tensor")
-LIBRARY.define(
-    f"contrast_map_backward(Tensor grad, {CONTRAST}, float scale, bool normalize, str backend) -> Tensor",
-)
+LIBRARY.define(f"contrast({PROBLEM}, Tensor weights, str backend) -> (Tensor, Tensor)")
+LIBRARY.define(f"contrast_loss({PROBLEM}, Tensor weights, str backend) -> Tensor")
+LIBRARY.define(f"contrast_map({PROBLEM}, str backend) -> Tensor")
+LIBRARY.define(f"contrast_map_backward(Tensor grad, {PROBLEM}, str backend) -> Tensor")
 LIBRARY.define(
     "contrast_backward(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
     "bool channels_last, ScalarType dtype, str backend) -> Tensor"
@@ -184,11 +190,14 @@ def fused_map(backend: str) -> FusedMap:
     return found
 
 
-def _contrast(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    *groups, run_low, run_high, weights, scale, normalize, backend = rest
-    return fused(backend).contrast(
-        features, row_of_point, Groups(*groups), run_low, run_high, weights, scale, normalize
-    )
+def _problem(features: Tensor, row_of_point: Tensor, *rest: Any) -> Problem:
+    *groups, run_low, run_high, scale, normalize = rest
+    return Problem(features, row_of_point, Groups(*groups), run_low, run_high, scale, normalize)
+
+
+def _contrast(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *problem, weights, backend = arguments
+    return fused(backend).contrast(_problem(*problem), weights)
 
 
 def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -197,9 +206,9 @@ def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[
     return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
 
 
-def _contrast_loss(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
-    *groups, run_low, run_high, weights, scale, normalize, backend = rest
-    return fused(backend).loss(features, row_of_point, Groups(*groups), run_low, run_high, weights, scale, normalize)
+def _contrast_loss(*arguments: Any) -> Tensor:
+    *problem, weights, backend = arguments
+    return fused(backend).loss(_problem(*problem), weights)
 
 
 def _contrast_loss_fake(features: Tensor, *rest: Any) -> Tensor:
@@ -271,31 +280,27 @@ def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tens
 # ---- the map of losses -----------------------------------------------------------------------------------------------
 
 
-def _contrast_map(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
+def _contrast_map(*arguments: Any) -> Tensor:
     """Return (M,): the losses of the points in the order of the map, 0 where there is no anchor."""
-    *groups, run_low, run_high, scale, normalize, backend = rest
-    losses = fused_map(backend).anchor_losses(
-        features, row_of_point, Groups(*groups), run_low, run_high, scale, normalize
-    )
-    return torch.where(row_of_point >= 0, losses[row_of_point.clamp_min(0)], 0.0)
+    *flat, backend = arguments
+    problem = _problem(*flat)
+    losses = fused_map(backend).anchor_losses(problem)
+    return torch.where(problem.row_of_point >= 0, losses[problem.row_of_point.clamp_min(0)], 0.0)
 
 
 def _contrast_map_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
     return features.new_empty(row_of_point.shape[0], dtype=torch.float32)
 
 
-def _contrast_map_backward(grad: Tensor, features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
+def _contrast_map_backward(grad: Tensor, *arguments: Any) -> Tensor:
     """The gradient by the features, of which nothing was kept: a contrast with the gradient from above as weights."""
-    *groups, run_low, run_high, scale, normalize, backend = rest
-    live = row_of_point >= 0
-    weights = torch.zeros(len(grad), dtype=torch.float64, device=grad.device)
-    weights[row_of_point[live]] = grad[live].double()
-    factor = headroom(grad)
-    _, row_gradient = fused_map(backend).contrast(
-        features, row_of_point, Groups(*groups), run_low, run_high, weights / factor, scale, normalize
-    )
-    out = _gradient_map(features)
-    fused_map(backend).scatter(row_gradient, weights.new_tensor(factor), row_of_point, out)
+    *flat, backend = arguments
+    problem = _problem(*flat)
+    live = problem.row_of_point >= 0
+    weights = torch.zeros_like(grad)
+    weights[problem.row_of_point[live]] = grad[live]
+    out = _gradient_map(problem.features)
+    fused_map(backend).map_gradient(problem, weights, out)
     return out
 
 
@@ -402,9 +407,11 @@ def grouped_logsumexp(
         RuntimeError: if ``rows`` is transformed by torch.func or has a forward-mode tangent.
     """
     check_rows(rows)
-    scale = finite_number("scale", scale)
+    scale = checked_scale(scale)
     bound = None if bound is None else finite_number("bound", bound)
     largest = integer_or_none("largest", largest)
+    if largest is not None and largest < 0:
+        raise ValueError(f"largest must be 0 or more; got {largest}")
     check_bool("mutual", mutual)
     integers = {"offsets": offsets, "anchors": anchors, "skip_low": skip_low, "skip_high": skip_high}
     check_group_tensors(rows, **integers)

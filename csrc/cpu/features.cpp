@@ -18,8 +18,6 @@ constexpr int kBlock = 64;         // points of a line taken together
 constexpr int kBlockStride = 80;   // floats from channel to channel: not a power of two
 constexpr int kChannelsAhead = 8;  // every channel is on another page: nothing but us foresees the next one
 constexpr int kLine = 64;          // bytes of a cache line
-constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
-constexpr float kSmallestLength = 1e-12f;          // as torch.nn.functional.normalize
 
 struct Block {
     int64_t point;   // of its first point, in the order of the map
@@ -32,9 +30,9 @@ template <class Visit>
 void for_each_block(int threads, const Map& map, Visit visit) {
     const int64_t per_line = (map.space[2] + kBlock - 1) / kBlock;
     const int64_t lines = map.images * map.space[0] * map.space[1];
-    const int team_size = map.points() * map.channels < kWorthwhile ? 1 : std::max(threads, 1);
-    std::vector<float> scratch(static_cast<size_t>(team_size * map.channels * kBlockStride));
-    Team::run(team_size, [&](Team& team, int member) {
+    const int size = team_size(threads, map.points() * map.channels);
+    std::vector<float> scratch(static_cast<size_t>(size * map.channels * kBlockStride));
+    Team::run(size, [&](Team& team, int member) {
         float* own = scratch.data() + member * map.channels * kBlockStride;
         team.for_each(lines, [&](int64_t line) {
             const int64_t y = line % map.space[1], z = line / map.space[1] % map.space[0];
@@ -90,18 +88,20 @@ void gather(int threads, const Map& map, const int32_t* row_of_point, bool norma
 }
 
 template <class Value>
-void scatter(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, float factor,
-             const Map& map) {
+void scatter(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, const float* factors,
+             int64_t factor_step, const Map& map) {
     Value* values = static_cast<Value*>(map.values);
     prefer_huge_pages(values, map.points() * map.channels * int64_t{sizeof(Value)});
     for_each_block(threads, map, [&](const Block& block, float* channels) {
         const int32_t* row_of = row_of_point + block.point;
         for (int p = 0; p < block.held; ++p) {
-            const float* row = rows + std::max(row_of[p], 0) * row_channels;
-            if (row_of[p] < 0)
+            if (row_of[p] < 0) {
                 for (int64_t c = 0; c < map.channels; ++c) channels[c * kBlockStride + p] = 0.0f;
-            else
+            } else {
+                const float* row = rows + row_of[p] * row_channels;
+                const float factor = factors[row_of[p] * factor_step];
                 for (int64_t c = 0; c < map.channels; ++c) channels[c * kBlockStride + p] = factor * row[c];
+            }
         }
         for (int64_t c = 0; c < map.channels; ++c) {
             Value* to = values + block.offset + c * map.channel_stride;
@@ -124,12 +124,12 @@ void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool 
     gather_as(threads, map, row_of_point, normalize, narrow, row_channels, rows, inverse_lengths);
 }
 
-void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, float factor,
-                  const Map& map) {
+void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point,
+                  const float* factors, int64_t factor_step, const Map& map) {
     const auto scatter_as = map.dtype == Dtype::float32    ? scatter<float>
                             : map.dtype == Dtype::bfloat16 ? scatter<BFloat16>
                                                            : scatter<Float16>;
-    scatter_as(threads, rows, row_channels, row_of_point, factor, map);
+    scatter_as(threads, rows, row_channels, row_of_point, factors, factor_step, map);
 }
 
 }  // namespace semicl

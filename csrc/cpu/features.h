@@ -4,6 +4,9 @@
 
 namespace semicl {
 
+// A vector no longer than this has no direction, and a gradient of zero; as torch.nn.functional.normalize.
+constexpr float kSmallestLength = 1e-12f;
+
 enum class Dtype : int { float32 = 0, bfloat16 = 1, float16 = 2 };
 
 // A map of features or of their gradient: (images, channels, *space), any strides (in elements), space padded to 3-D.
@@ -21,8 +24,8 @@ struct Map {
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
                  int64_t row_channels, void* rows, float* inverse_lengths);
 
-// map <- factor * rows[row_of_point], 0 where a point is left out. rows is float.
-void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point, float factor,
-                  const Map& map);
+// map <- factors[r factor_step] * rows[r], r = row_of_point, 0 where a point is left out. rows is float.
+void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point,
+                  const float* factors, int64_t factor_step, const Map& map);
 
 }  // namespace semicl

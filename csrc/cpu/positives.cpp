@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <vector>
 
+#include "features.h"
 #include "numbers.h"
 #include "team.h"
 
 namespace semicl {
 namespace {
 
-constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
-constexpr float kLargestInverse = 1e12f;           // of rows too short to have a direction: their gradient is zero
 constexpr int64_t kRowsAtOnce = 256;
 
 struct Run {
@@ -39,18 +38,14 @@ std::vector<Run> live_rows(const Groups& groups) {
     return parts;
 }
 
-int team_size(int threads, const Rows& rows) {
-    return rows.count * rows.channels < kWorthwhile ? 1 : std::max(threads, 1);
-}
-
-// Calls visit(run, sums, scratch) for every class run of two rows or more, sums the run's sum (channels) and scratch room
-// for twice as many, shared out over the threads.
+// Calls visit(run, sum, scratch) for every class run of two rows or more, shared out over the threads: `sum` holds the
+// sum of the run's rows (channels), `scratch` is room for two rows more.
 template <class Value, class Visit>
 void for_each_sum(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, Visit visit) {
     const Value* values = static_cast<const Value*>(rows.values);
     const int64_t channels = rows.channels;
     const std::vector<Run> runs = class_runs(groups, run_high);
-    const int size = team_size(threads, rows);
+    const int size = team_size(threads, rows.count * rows.channels);
     std::vector<double> scratch(static_cast<size_t>(size * 3 * channels));
     Team::run(size, [&](Team& team, int member) {
         double* sum = scratch.data() + member * 3 * channels;
@@ -118,12 +113,12 @@ void across(int threads, const Rows& rows, const Groups& groups, const float* in
     const Value* values = static_cast<const Value*>(rows.values);
     const int64_t channels = rows.channels;
     const std::vector<Run> parts = live_rows(groups);
-    Team::run(team_size(threads, rows), [&](Team& team, int) {
+    Team::run(team_size(threads, rows.count * rows.channels), [&](Team& team, int) {
         team.for_each(static_cast<int64_t>(parts.size()), [&](int64_t k) {
             for (int64_t i = parts[k].begin; i < parts[k].end; ++i) {
                 const Value* row = values + i * channels;
                 float* grad = gradient + i * channels;
-                if (inverse_lengths[i] >= kLargestInverse) {
+                if (inverse_lengths[i] >= 1.0f / kSmallestLength) {
                     std::fill_n(grad, channels, 0.0f);
                     continue;
                 }

@@ -2,6 +2,7 @@
 //
 // Which thread takes an iteration is left to chance; what an iteration computes must not depend on it.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -9,6 +10,11 @@
 #include "threads.h"
 
 namespace semicl {
+
+constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
+
+// The threads that a pass over so many values is worth.
+inline int team_size(int threads, int64_t values) { return values < kWorthwhile ? 1 : std::max(threads, 1); }
 
 class Team {
 public:

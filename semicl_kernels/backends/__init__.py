@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from . import cpu, cuda, reference, tiled, triton
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Fused, FusedMap, Groups, accumulator, headroom
+from .base import AVAILABLE, LONGEST_SQUARE, Backend, Fused, FusedMap, Groups, Problem, accumulator
 
 # In the order in which "auto" prefers them; no GPU has run "cuda" yet, so it comes after those that take everything.
 BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, triton, tiled, reference, cuda)}
@@ -21,10 +21,10 @@ __all__ = [
     "Fused",
     "FusedMap",
     "Groups",
+    "Problem",
     "accumulator",
     "available_backends",
     "choose_backend",
-    "headroom",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -52,37 +51,30 @@ class Backward(Protocol):
         """Return the gradient (M, C) of ``sum_i grad_i lse_i`` by the rows, in their dtype."""
 
 
+class Problem(NamedTuple):
+    """A whole contrast: a map of features, how its M points are packed to rows, and what the rows are compared by."""
+
+    features: Tensor  # (B, V, C, *space)
+    row_of_point: Tensor  # (M,) int32: the row of each point of the map, -1 for points without one
+    groups: Groups
+    run_low: Tensor  # (M,) int32: the rows of the row's class in its group are [run_low, run_high)
+    run_high: Tensor  # (M,) int32
+    scale: float
+    normalize: bool  # whether rows have unit length
+
+
 class Fused(Protocol):
     """From a feature map to the reduced loss and its gradient by the rows, in one pass (DESIGN: "gradient in the
-    forward"): the row weights of a reduced loss are known from the labels alone, and one for all of a class run."""
+    forward"): the row weights of a reduced loss are known from the labels alone, and one for all of a class run.
+    ``weights`` is (M,) float64, at most 1, what ``l_i`` of each row counts in the loss, 0 where it is no anchor."""
 
     def row_channels(self, channels: int) -> int:
         """Return how many channels the row gradient has for so many of the features."""
 
-    def contrast(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        weights: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``sum_i weights_i l_i`` (a float32 scalar) and its gradient by the gathered rows, float32."""
 
-    def loss(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        weights: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> Tensor:
+    def loss(self, problem: Problem, weights: Tensor) -> Tensor:
         """Return the first of :meth:`contrast`'s two alone."""
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
@@ -90,19 +82,16 @@ class Fused(Protocol):
 
 
 class FusedMap(Fused, Protocol):
-    """The same for the single losses: its ``contrast`` takes any weight for any anchor."""
+    """The same for the single losses, which may each have a weight of its own."""
 
-    def anchor_losses(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> Tensor:
+    def anchor_losses(self, problem: Problem) -> Tensor:
         """Return (M,) float32: ``l_i`` of every row that is an anchor, 0 for other rows."""
+
+    def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
+        """Write the gradient of ``sum_i weights_i l_i`` by the features to the map ``out``, which is as scatter's.
+
+        ``weights`` is (M,) float32, of any size; those of rows that are no anchors do not count.
+        """
 
 
 @dataclass(frozen=True)
@@ -125,9 +114,3 @@ class Backend:
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """The dtype of sums over values of ``dtype``: float64 for itself, float32 for all others."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def headroom(grad: Tensor) -> float:
-    """Return the power of two to divide a gradient from above by: with a factor of exp(80) it must fit float32."""
-    peak = float(grad.abs().amax()) if grad.numel() else 0.0
-    return 2.0 ** math.frexp(peak)[1] if 1.0 < peak < math.inf else 1.0

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..forks import thread_count
-from .base import AVAILABLE, Backend, Groups, headroom
+from .base import AVAILABLE, Backend, Groups, Problem
+from .levels import level
 
 CHANNEL_MULTIPLE = 16
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/cpu/features.h, Dtype
@@ -123,8 +124,7 @@ def logsumexp(rows: Tensor, groups: Groups, scale: float) -> Tensor:
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     operand = as_rows(rows)
-    factor = headroom(grad)
-    grad, lse = (grad / factor).contiguous(), lse.contiguous()
+    (grad, unit), lse = level(grad, groups), lse.contiguous()
     out = floats(*operand.shape).zero_()
     extension().logsumexp_gradient(
         instruction_set()[0],
@@ -136,7 +136,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
         grad.data_ptr(),
         out.data_ptr(),
     )
-    return out.mul_(factor)[:, : rows.shape[1]].to(rows.dtype).contiguous()
+    return out.mul_(unit[:, None])[:, : rows.shape[1]].to(rows.dtype).contiguous()
 
 
 def map_layout(features: Tensor) -> tuple[list[int], list[int]]:
@@ -190,52 +190,28 @@ class CompiledFused:
     def row_channels(self, channels: int) -> int:
         return padded(channels)
 
-    def anchor_losses(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> Tensor:
-        rows, _ = gather(features, row_of_point, normalize)
+    def anchor_losses(self, problem: Problem) -> Tensor:
+        groups, scale = problem.groups, problem.scale
+        rows, _ = gather(problem.features, problem.row_of_point, problem.normalize)
         means = floats(len(rows)).zero_()
         extension().positive_means(
-            is_narrow(rows.dtype), thread_count(), packed(rows, groups), scale, run_high.data_ptr(), means.data_ptr()
+            is_narrow(rows.dtype),
+            thread_count(),
+            packed(rows, groups),
+            scale,
+            problem.run_high.data_ptr(),
+            means.data_ptr(),
         )
         return logsumexp(rows, groups, scale).sub_(means)
 
-    def loss(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        weights: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> Tensor:
-        losses = self.anchor_losses(features, row_of_point, groups, run_low, run_high, scale, normalize)
-        return torch.dot(weights, losses.double()).float()
+    def loss(self, problem: Problem, weights: Tensor) -> Tensor:
+        return torch.dot(weights, self.anchor_losses(problem).double()).float()
 
-    def contrast(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        weights: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> tuple[Tensor, Tensor]:
-        lib, threads, narrow = extension(), thread_count(), is_narrow(features.dtype)
-        rows, inverse_lengths = gather(features, row_of_point, normalize)
-        count = len(rows)
-        arguments = packed(rows, groups)
+    def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
+        lib, threads, narrow = extension(), thread_count(), is_narrow(problem.features.dtype)
+        rows, inverse_lengths = gather(problem.features, problem.row_of_point, problem.normalize)
+        count, scale = len(rows), problem.scale
+        arguments = packed(rows, problem.groups)
         lse, means, narrow_weights = floats(count).zero_(), floats(count).zero_(), weights.float()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
         gradient = floats(*rows.shape)
@@ -254,22 +230,32 @@ class CompiledFused:
             threads,
             arguments,
             scale,
-            run_high.data_ptr(),
+            problem.run_high.data_ptr(),
             narrow_weights.data_ptr(),
             means.data_ptr(),
             gradient.data_ptr(),
         )
-        if normalize:
+        if problem.normalize:
             lib.undo_normalization(narrow, threads, arguments, inverse_lengths.data_ptr(), gradient.data_ptr())
         return torch.dot(weights, lse.sub_(means).double()).float(), gradient
 
+    def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
+        weights, unit = level(weights, problem.groups)
+        _, row_gradient = self.contrast(problem, weights.double())
+        self.scatter_scaled(row_gradient, unit, problem.row_of_point, out)
+
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
+        self.scatter_scaled(row_gradient, factor.float().expand(len(row_gradient)), row_of_point, out)
+
+    def scatter_scaled(self, row_gradient: Tensor, factors: Tensor, row_of_point: Tensor, out: Tensor) -> None:
+        """Scatter with a factor (M,) float32 for each row."""
         extension().scatter_rows(
             thread_count(),
             row_gradient.data_ptr(),
             row_gradient.shape[1],
             row_of_point.data_ptr(),
-            float(factor),
+            factors.data_ptr(),
+            factors.stride(0),
             out.data_ptr(),
             DTYPE_CODES[out.dtype],
             *map_layout(out),

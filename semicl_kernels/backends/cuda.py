@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups
+from .levels import level
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
 WARPS, WARP_GROUPS = 0, 1  # Route, likewise
@@ -46,7 +47,7 @@ def state() -> str:
             f"run `SEMICL_CUDA=1 {REBUILD}` in the source folder of semicl"
         )
     if not torch.cuda.is_available() or torch.version.hip is not None:
-        return "torch sees no NVIDIA GPU: install a torch for yours (https://pytorch.org/get-started/locally)"
+        return "torch sees no NVIDIA GPU; if there is one, install a torch for it (https://pytorch.org/get-started/locally)"
     major, minor = torch.cuda.get_device_capability()
     if not runs_on((major, minor)):
         return (
@@ -193,9 +194,12 @@ class Pairs:
         compiled.logsumexp(*self.arguments, slots.data_ptr(), lse.data_ptr())
 
     def gradient(self, grad: Tensor, lse: Tensor, out: Tensor) -> None:
-        grad, lse = grad.float().contiguous(), lse.contiguous()
-        # Weights of pairs are rounded to the rows' dtype; of the three only float16 has too little range for them.
-        peak = grad.abs().amax() if out.dtype == torch.float16 else None
+        (grad, unit), lse = level(grad.float(), self.groups), lse.contiguous()
+        peak = None
+        if out.dtype == torch.float16:
+            # Too little range for weights of pairs, which the peak scales, and for gradients in another unit.
+            grad, unit = grad * unit, torch.ones_like(unit)
+            peak = grad.abs().amax()
         factors = self.empty(2, len(self.rows))
         compiled.logsumexp_gradient(
             *self.arguments,
@@ -206,6 +210,7 @@ class Pairs:
             out.data_ptr(),
             out.shape[1],
         )
+        out.mul_(unit[:, None])
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:

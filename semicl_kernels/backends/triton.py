@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups
+from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, Problem
+from .levels import level
 
 MOST_CHANNELS = 512  # of triton_kernels.tiles
 LEAST_CHANNELS = 16
@@ -52,7 +53,7 @@ def find_state() -> str:
     if interpreted():
         return AVAILABLE
     if not torch.cuda.is_available():
-        return "torch sees no GPU: install a torch for yours (https://pytorch.org/get-started/locally)"
+        return "torch sees no GPU; if there is one, install a torch for it (https://pytorch.org/get-started/locally)"
     if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
         return "the GPU is older than sm_80 (Ampere): use backend='tiled'"
     return AVAILABLE
@@ -274,14 +275,15 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    out = torch.zeros_like(rows, memory_format=torch.contiguous_format)
+    out = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
     if rows.numel() == 0 or len(groups.anchors) == 0:
-        return out
+        return out.to(rows.dtype)
     with on(rows.device):
         pairs = Pairs(split(rows), groups, scale, bound)
+        grad, unit = level(grad, groups)
         peak = pairs.peak(grad)
         pairs.gradient(*pairs.factors(grad, lse, peak), peak, out)
-    return out
+    return out.mul_(unit[:, None]).to(rows.dtype)
 
 
 class Weighed(NamedTuple):
@@ -302,22 +304,14 @@ def sizes_of_rows(pairs: Pairs) -> dict[str, Any]:
     return {"WIDTH": width, "ROWS": pairs.gradient_tile.owned, **pairs.sizes, **OPTIONS}
 
 
-def weigh(
-    features: Tensor,
-    row_of_point: Tensor,
-    groups: Groups,
-    run_low: Tensor,
-    run_high: Tensor,
-    weights: Tensor,
-    scale: float,
-    normalize: bool,
-) -> Weighed:
+def weigh(problem: Problem, weights: Tensor) -> Weighed:
     """Gather the rows of a map and sum their weighted losses."""
     from ..triton_kernels import runs
 
-    rows, inverse_lengths = gather(features, row_of_point, normalize)
-    pairs = Pairs(rows, groups, scale, scale * LONGEST_SQUARE if normalize else None)
-    sums = run_sums(pairs, weights, run_low, run_high)
+    groups, runs_of_rows, scale = problem.groups, (problem.run_low, problem.run_high), problem.scale
+    rows, inverse_lengths = gather(problem.features, problem.row_of_point, problem.normalize)
+    pairs = Pairs(rows, groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
+    sums = run_sums(pairs, weights, *runs_of_rows)
     slots, peak = pairs.slot_sums(), pairs.peak(weights)
     factors, shifts = pairs.empty(2, pairs.count)
     losses = pairs.empty(pairs.chip.programs, dtype=torch.float64)
@@ -326,8 +320,7 @@ def weigh(
         slots,
         sums,
         weights,
-        run_low,
-        run_high,
+        *runs_of_rows,
         groups.offsets,
         groups.anchors,
         pairs.tile_ends,
@@ -352,41 +345,23 @@ class TritonFused:
     def row_channels(self, channels: int) -> int:
         return channels
 
-    def loss(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        weights: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> Tensor:
-        if len(row_of_point) == 0:
-            return torch.zeros((), dtype=torch.float32, device=features.device)
-        with on(features.device):
-            return weigh(features, row_of_point, groups, run_low, run_high, weights, scale, normalize).loss
+    def loss(self, problem: Problem, weights: Tensor) -> Tensor:
+        device = problem.features.device
+        if len(problem.row_of_point) == 0:
+            return torch.zeros((), dtype=torch.float32, device=device)
+        with on(device):
+            return weigh(problem, weights).loss
 
-    def contrast(
-        self,
-        features: Tensor,
-        row_of_point: Tensor,
-        groups: Groups,
-        run_low: Tensor,
-        run_high: Tensor,
-        weights: Tensor,
-        scale: float,
-        normalize: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         from ..triton_kernels import runs
 
-        count, channels = len(row_of_point), features.shape[2]
+        features, groups = problem.features, problem.groups
+        count, channels = len(problem.row_of_point), features.shape[2]
         gradient = torch.empty((count, channels), dtype=torch.float32, device=features.device)
         if count == 0:
             return torch.zeros((), dtype=torch.float32, device=features.device), gradient
         with on(features.device):
-            weighed = weigh(features, row_of_point, groups, run_low, run_high, weights, scale, normalize)
+            weighed = weigh(problem, weights)
             pairs = weighed.pairs
             pairs.gradient(weighed.factors, weighed.shifts, weighed.peak, gradient)
             runs.finish_gradient[pairs.grid](
@@ -394,16 +369,16 @@ class TritonFused:
                 pairs.rows,
                 weighed.sums,
                 weights,
-                run_low,
-                run_high,
+                problem.run_low,
+                problem.run_high,
                 weighed.inverse_lengths,
                 groups.offsets,
                 groups.anchors,
                 pairs.tile_ends,
                 count,
                 pairs.group_total,
-                scale,
-                NORMALIZE=normalize,
+                problem.scale,
+                NORMALIZE=problem.normalize,
                 **sizes_of_rows(pairs),
             )
             return weighed.loss, gradient

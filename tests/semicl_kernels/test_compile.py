@@ -123,7 +123,7 @@ def fused_arguments(features: Tensor) -> tuple[Any, ...]:
     labels = torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
     parts = partition(labels, None, False, False, None, None, "block")
     groups = parts.groups(labels.numel())
-    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, parts.weights, 5.0, True
+    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, 5.0, True, parts.weights
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -142,18 +142,16 @@ def test_opcheck_of_the_loss_alone(compiled_backend: str) -> None:
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck_of_the_map(compiled_backend: str, requires_grad: bool, layout: str) -> None:
     features = Case((2, 2, 16, 3, 4), layout=layout).features(torch.float32).requires_grad_(requires_grad)
-    *packed, _, scale, normalize = fused_arguments(features)
-    torch.library.opcheck(torch.ops.semicl.contrast_map, (*packed, scale, normalize, compiled_backend))
+    *problem, _ = fused_arguments(features)
+    torch.library.opcheck(torch.ops.semicl.contrast_map, (*problem, compiled_backend))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_opcheck_of_the_gradient_of_the_map(compiled_backend: str, dtype: torch.dtype, layout: str) -> None:
     features = Case((2, 2, 16, 3, 4), layout=layout).features(dtype)
-    *packed, weights, scale, normalize = fused_arguments(features)
-    torch.library.opcheck(
-        torch.ops.semicl.contrast_map_backward, (weights.float(), *packed, scale, normalize, compiled_backend)
-    )
+    *problem, weights = fused_arguments(features)
+    torch.library.opcheck(torch.ops.semicl.contrast_map_backward, (weights.float(), *problem, compiled_backend))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,7 +61,7 @@ BAD_OPTIONS = [
     ("temperature", -0.1, ValueError, "-0.1"),
     ("temperature", float("nan"), ValueError, "nan"),
     ("temperature", float("inf"), ValueError, "inf"),
-    ("temperature", 1e-40, ValueError, "1e-40"),
+    ("temperature", 5e-38, ValueError, "5e-38"),
     ("temperature", 10**400, ValueError, "inf"),
     ("temperature", True, TypeError, "bool"),
     ("temperature", "warm", (TypeError, ValueError), "warm|str"),
@@ -71,6 +72,7 @@ BAD_OPTIONS = [
     ("stride", (1, 1, 1), ValueError, r"\(1, 1, 1\)"),
     ("stride", 1.5, (TypeError, ValueError), "1.5|float"),
     ("stride", (1, 2.5), (TypeError, ValueError), "2.5|float"),
+    ("stride", b"\x01\x01", TypeError, "x01"),
     ("stride", None, (TypeError, ValueError), "None"),
     ("block_size", 0, ValueError, "0"),
     ("block_size", (4, -1), ValueError, r"\(4, -1\)"),
@@ -80,6 +82,7 @@ BAD_OPTIONS = [
     ("scope", "volume", ValueError, "volume"),
     ("denominator", "positives", ValueError, "positives"),
     ("reduction", "mean", ValueError, "mean"),
+    ("reduction", np.array(["block", "anchor"]), TypeError, "ndarray"),
     ("normalize", "no", TypeError, "no"),
     ("normalize", 1, TypeError, "1"),
     ("background", 0.5, (TypeError, ValueError), "0.5|float"),
@@ -179,7 +182,9 @@ GROUPS = {
         ("skip_high", SKIP.to("meta"), ValueError),
         ("scale", float("nan"), ValueError),
         ("scale", "1", TypeError),
+        ("scale", -1e38, ValueError),
         ("largest", 3, ValueError),
+        ("largest", -1, ValueError),
         ("largest", 4.0, TypeError),
         ("mutual", 1, TypeError),
         ("backend", "cudnn", ValueError),

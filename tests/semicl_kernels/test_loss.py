@@ -154,7 +154,12 @@ def test_a_vector_of_zeros_is_like_nothing_and_has_no_gradient(
 @pytest.mark.parametrize("reduction", ["block", "none"])
 @pytest.mark.parametrize(
     ("length", "options"),
-    [(1.0, {"temperature": 1e-10}), (1.0, {"temperature": 4.5e-10}), (1e5, {"normalize": False})],
+    [
+        (1.0, {"temperature": 1e-10}),
+        (1.0, {"temperature": 4.5e-10}),
+        (1.0, {"temperature": 1e-37}),
+        (1e5, {"normalize": False}),
+    ],
 )
 def test_similarities_too_large_for_rounding_to_matter(
     backend: str, length: float, options: dict[str, Any], reduction: str
@@ -190,16 +195,29 @@ def test_non_finite_features_give_a_non_finite_loss(backend: str, poison: float,
     assert not torch.isfinite(loss)
 
 
-def test_ignored_points_may_hold_anything(backend: str) -> None:
+@pytest.mark.parametrize("value", [1e3, float("nan"), float("inf")])
+@pytest.mark.parametrize("reduction", ["block", "none"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_points_without_a_part_may_hold_anything(backend: str, normalize: bool, reduction: str, value: float) -> None:
+    """Those that are ignored, and those of blocks without an anchor."""
     case = Case((1, 2, 8, 6, 6), "ignored")
     features, labels = case.features(torch.float32), case.labels()
     assert labels is not None
-    spoilt = features.clone()
-    spoilt.movedim(2, -1)[labels == IGNORE] = 1e3
-    options = {"ignore_index": IGNORE, "backend": backend}
-    assert torch.equal(
-        local_contrastive_loss(spoilt, labels, **options), local_contrastive_loss(features, labels, **options)
-    )
+    labels[..., :2, :2] = 0  # a block of background
+    idle = labels == IGNORE
+    idle[..., :2, :2] = True
+    options = {"ignore_index": IGNORE, "block_size": 2, "normalize": normalize, "reduction": reduction}
+
+    def value_and_gradient(at_idle: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = features.clone()
+        if at_idle is not None:
+            leaf.movedim(2, -1)[idle] = at_idle
+        leaf.requires_grad_()
+        loss = local_contrastive_loss(leaf, labels, backend=backend, **options)
+        return loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]
+
+    for found, expected in zip(value_and_gradient(value), value_and_gradient(None), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_training_after_inference_on_the_same_shape(backend: str) -> None:
@@ -253,6 +271,35 @@ def test_large_gradients_from_above(backend: str, reduction: str, factor: float)
         return torch.autograd.grad(loss, features, torch.full_like(loss, scaled))[0]
 
     torch.testing.assert_close(gradient(factor) / factor, gradient(1.0), rtol=1e-5, atol=1e-5)
+
+
+def uneven(anchor: torch.Tensor, one: float, two: float) -> torch.Tensor:
+    """A gradient from above (2, V, *space): ``one`` on the first image's anchors, ``two`` on the second's."""
+    return torch.stack([torch.where(image, size, 0.0) for image, size in zip(anchor, (one, two), strict=True)])
+
+
+@pytest.mark.parametrize(("one", "two"), [(1e30, 1e-20), (1e-30, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("temperature", [0.026, 0.035, 0.5])
+def test_gradients_from_above_of_any_size(backend: str, temperature: float, one: float, two: float) -> None:
+    """Each image keeps its own, whatever the other's, and a number beside no anchor counts for nothing."""
+    case = Case((2, 2, 8, 5, 5), "random")
+    # Long features have short gradients: those of 2e38 must fit.
+    features, labels = 1e3 * case.features(torch.float32), case.labels()
+    assert labels is not None
+    options = {"temperature": temperature, "scope": "image", "reduction": "none", "backend": backend}
+
+    def gradient(above: torch.Tensor) -> torch.Tensor:
+        leaf = features.clone().requires_grad_()
+        return torch.autograd.grad(local_contrastive_loss(leaf, labels, **options), leaf, above)[0]
+
+    anchor = local_contrastive_loss(features, labels, **options) != 0
+    expected = gradient(uneven(anchor, 1.0, 1.0)).double()
+    for beside in (0.0, 1e38, float("nan")):
+        found = gradient(torch.where(anchor, uneven(anchor, one, two), beside)).double()
+        for image, size in enumerate((one, two)):
+            torch.testing.assert_close(
+                found[image], size * expected[image], rtol=1e-5, atol=1e-5 * size * float(expected.abs().max()) + 1e-42
+            )
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5])

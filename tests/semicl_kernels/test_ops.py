@@ -153,13 +153,14 @@ def test_large_exponents_without_a_bound(backend: str) -> None:
     )
 
 
-@pytest.mark.parametrize("factor", [1.0, 65536.0])
-def test_large_gradients_from_above(backend: str, factor: float) -> None:
-    """As a gradient scaler makes them, where exponentials already span most of float32."""
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 65536.0, 4e36])
+@pytest.mark.parametrize(("scale", "bound"), [(39.9, None), (31.5, 31.5)])
+def test_gradients_from_above_of_any_size(backend: str, scale: float, bound: float | None, factor: float) -> None:
+    """Exponentials already span most of float32."""
     rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
-    lse = grouped_logsumexp(*itself_skipped(rows), scale=39.9, backend=backend)
+    lse = grouped_logsumexp(*itself_skipped(rows), scale=scale, bound=bound, backend=backend)
     (gradient,) = torch.autograd.grad(lse, rows, torch.full_like(lse, factor))
-    expected = factor * 39.9 * torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
+    expected = factor * scale * torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=0)
 
 

@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from semicl_kernels.backends import triton as backend
-from semicl_kernels.backends.base import Groups
+from semicl_kernels.backends.base import Groups, Problem
 from semicl_kernels.triton_kernels import tiles
 
 from . import disassembly
@@ -97,7 +97,7 @@ def play_loss(channels: int, dtype: torch.dtype) -> None:
     weights = torch.ones(ROWS, dtype=torch.float64)
     fused = backend.BACKEND.fused
     assert fused is not None
-    _, gradient = fused.contrast(features, own, groups(True), own, own + 1, weights, 10.0, True)
+    _, gradient = fused.contrast(Problem(features, own, groups(True), own, own + 1, 10.0, True), weights)
     fused.scatter(gradient, torch.ones(()), own, features)
     rows = torch.zeros(ROWS, channels, dtype=dtype)
     lse = backend.forward(rows, groups(True), 10.0, 10.0)

@@ -1,0 +1,38 @@
+"""Gradients from above of any size: levelled, so that float32 has room for what kernels multiply them by.
+
+A kernel multiplies a row's gradient from above by exponentials, in an order of its own, and may leave the range of
+float32 on the way where the result would not. No pair crosses groups and the gradient by the rows is linear in the one
+from above: each group can have a unit of its own, a power of two, by which its largest becomes about 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .base import Groups
+
+EXPONENTS = (-126, 127)  # of float32's powers of two
+
+
+class Levelled(NamedTuple):
+    grad: Tensor  # (M,) float32: the gradient from above in its row's unit, 0 for rows that are no anchors
+    unit: Tensor  # (M,) float32: the power of two that a row's gradient is to be multiplied by in the end
+
+
+def level(grad: Tensor, groups: Groups) -> Levelled:
+    """Return the gradient from above (M,), float32, in units of each group's own; nothing waits for a GPU."""
+    offsets, count = groups.offsets, len(groups.anchors)
+    if count == 0:
+        return Levelled(torch.zeros_like(grad), torch.ones_like(grad))
+    row = torch.arange(len(grad), dtype=offsets.dtype, device=grad.device)
+    # Rows before the first group and past the last count as its, and are no anchors of it.
+    group = (torch.searchsorted(offsets, row, right=True) - 1).clamp(0, count - 1)
+    place = row - offsets[group]
+    weight = torch.where((place >= 0) & (place < groups.anchors[group]), grad, 0)
+    largest = weight.new_zeros(count).scatter_reduce(0, group, weight.abs(), "amax")
+    exponent = torch.frexp(largest).exponent.clamp(*EXPONENTS)
+    unit = torch.where(largest.isfinite(), torch.ldexp(torch.ones_like(largest), exponent), 1)[group]
+    return Levelled(weight / unit, unit)
