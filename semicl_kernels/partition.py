@@ -57,11 +57,24 @@ def block_edges(shape: torch.Size, block_size: tuple[int, ...] | None) -> list[i
     return [max(edge, 1) for edge in block_size or shape[2:]]
 
 
-@lru_cache(maxsize=4)
+def captured(device: torch.device) -> bool:
+    """Whether a CUDA graph records what is launched on the device now."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def group_of_point(
     shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device
 ) -> Tensor:
     """Return (M,) int64: the group of every point. Blocks at the edge may be smaller; no point is lost."""
+    if captured(device):
+        # A CUDA graph keeps what it makes itself, and would go on reading what the cache has let go.
+        return _group_of_point(shape, block_size, per_image, device)
+    return _remembered(shape, block_size, per_image, device)
+
+
+def _group_of_point(
+    shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device
+) -> Tensor:
     block = torch.zeros((), dtype=torch.int64, device=device)
     space = shape[2:]
     for size, edge in zip(space, block_edges(shape, block_size), strict=True):
@@ -70,6 +83,9 @@ def group_of_point(
     image = torch.arange(shape[0], device=device) * (group_count(shape, block_size, False) if per_image else 0)
     grid = image.reshape(-1, 1, *[1] * len(space)) + block
     return grid.expand(shape).reshape(-1)
+
+
+_remembered = lru_cache(maxsize=4)(_group_of_point)
 
 
 def stable_order(labels: Tensor, group: Tensor) -> Tensor:

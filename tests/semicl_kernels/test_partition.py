@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from semicl_kernels.partition import Partition, largest_group, partition
+from semicl_kernels.partition import Partition, group_of_point, largest_group, partition
 
 from .cases import IGNORE, Case, cases
 from .naive import per_axis
@@ -114,3 +114,13 @@ def test_ignored_points_come_last() -> None:
     assert parts.offsets.tolist() == [0, 4]
     assert sorted(parts.point_of_row[4:].tolist()) == [1, 4]
     assert parts.weights.tolist() == pytest.approx([0.25] * 4 + [0, 0])
+
+
+def test_a_cuda_graph_takes_nothing_that_a_cache_may_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, device = torch.Size((1, 1, 4, 4)), torch.device("cpu")
+    remembered = group_of_point(shape, (2, 2), False, device)
+    assert group_of_point(shape, (2, 2), False, device) is remembered
+    monkeypatch.setattr("semicl_kernels.partition.captured", lambda device: True)
+    own = group_of_point(shape, (2, 2), False, device)
+    assert own is not remembered
+    assert torch.equal(own, remembered)
