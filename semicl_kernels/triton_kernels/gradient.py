@@ -71,7 +71,7 @@ def pair_factors(
 
 @triton.jit
 def share(s, log2_sum):
-    """Return 2^(s - log2_sum), what a pair is of its anchor's sum: at most 1, which rounding of large ones may break."""
+    """Return 2^(s - log2_sum), what a pair is of its anchor's sum: at most 1, which rounding large ones may break."""
     return tl.exp2(tl.minimum(s - log2_sum, 0.0, propagate_nan=tl.PropagateNan.ALL))
 
 
