@@ -13,6 +13,8 @@ from jsonargparse import ArgumentParser
 
 from semicl.config import options_of, read_config, shipped_configs
 from semicl.errors import SemiclError
+from semicl.option_errors import as_typed
+from semicl.option_values import made
 from semicl.options import (
     EmbedOptions,
     EvaluateOptions,
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Imported here so that --help and a mistyped option answer at once.
         getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
     except ArgumentError as error:
-        return _fail(error.message, 2)
+        return _fail(as_typed(error.message), 2)
     except SemiclError as error:
         return _fail(error, 1)
     except OSError as error:
@@ -135,14 +137,13 @@ def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
         commands.add_subcommand(each, _command_parser(each, command), help=command.help)
-    given = parser.instantiate(parser.parse_args(words))
+    given = parser.instantiate(parser.parse_args(words), instantiate_groups=False)
     values = given[given.command]
     command = COMMANDS[given.command]
-    chosen = {
-        argument: part(**{field.name: values[field.name] for field in fields(part)})
-        for argument, part in command.flat.items()
-    }
-    return given.command, chosen | {section: values[section] for section in command.sections}
+    chosen: dict[str, Any] = {argument: made(part, values) for argument, part in command.flat.items()}
+    for section, part in command.sections.items():
+        chosen[section] = made(part, values[section], f"{section}.")
+    return given.command, chosen
 
 
 def _command_parser(name: str, command: Command) -> ArgumentParser:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from semicl.errors import SemiclError
+from semicl.errors import OptionError
 
 
 def _require(condition: bool, option: str, got: object, takes: str) -> None:
     if not condition:
-        raise SemiclError(f"--{option} takes {takes}, got {got}")
+        raise OptionError(option, takes, got)
 
 
 def _require_positive(options: object, *names: str) -> None:
@@ -104,8 +104,8 @@ class NetworkOptions:
     centre: int | None = 1024
 
     def __post_init__(self) -> None:
-        _require(len(self.levels) >= 2, "network.widths", list(self.widths), "two levels or more, the centre included")
-        _require(min(self.levels) >= 1, "network.widths", list(self.widths), "numbers of 1 or more")
+        _require(len(self.levels) >= 2, "widths", list(self.widths), "two levels or more, the centre included")
+        _require(min(self.levels) >= 1, "widths", list(self.widths), "numbers of 1 or more")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -134,8 +134,8 @@ class MachineOptions:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.devices >= 1, "machine.devices", self.devices, "a number of 1 or more")
-        _require(self.workers >= 0, "machine.workers", self.workers, "a number of 0 or more")
+        _require(self.devices >= 1, "devices", self.devices, "a number of 1 or more")
+        _require(self.workers >= 0, "workers", self.workers, "a number of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -223,9 +223,9 @@ class AugmentationOptions:
 
     def __post_init__(self) -> None:
         for name in ("rotation", "shift", "elastic", "noise"):
-            _require(getattr(self, name) >= 0, f"augmentation.{name}", getattr(self, name), "a number of 0 or more")
-        _require(0 < self.scale[0] <= self.scale[1], "augmentation.scale", list(self.scale), "0 < low <= high")
-        _require(0 <= self.intensity < 1, "augmentation.intensity", self.intensity, "a number in [0, 1)")
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number of 0 or more")
+        _require(0 < self.scale[0] <= self.scale[1], "scale", list(self.scale), "0 < low <= high")
+        _require(0 <= self.intensity < 1, "intensity", self.intensity, "a number in [0, 1)")
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------------
@@ -281,9 +281,9 @@ class LocalLossOptions:
     denominator: Literal["all", "negatives"] = "all"
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, "loss.temperature", self.temperature, "a positive number")
-        _require(self.stride >= 1, "loss.stride", self.stride, "a number of 1 or more")
-        _require(self.block_size is None or self.block_size >= 1, "loss.block_size", self.block_size, "1 or more")
+        _require(self.temperature > 0, "temperature", self.temperature, "a positive number")
+        _require(self.stride >= 1, "stride", self.stride, "a number of 1 or more")
+        _require(self.block_size is None or self.block_size >= 1, "block_size", self.block_size, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -321,9 +321,9 @@ class TcsmOptions:
     ramp_up: float = 0.4
 
     def __post_init__(self) -> None:
-        _require(self.weight >= 0, "tcsm.weight", self.weight, "a number of 0 or more")
-        _require(0 <= self.decay < 1, "tcsm.decay", self.decay, "a number in [0, 1)")
-        _require(0 <= self.ramp_up <= 1, "tcsm.ramp_up", self.ramp_up, "a number in [0, 1]")
+        _require(self.weight >= 0, "weight", self.weight, "a number of 0 or more")
+        _require(0 <= self.decay < 1, "decay", self.decay, "a number in [0, 1)")
+        _require(0 <= self.ramp_up <= 1, "ramp_up", self.ramp_up, "a number in [0, 1]")
 
 
 @dataclass(frozen=True)
