@@ -4,7 +4,7 @@ import json
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from semicl.config import options_of, read_config, shipped_configs
 from semicl.errors import SemiclError
+from semicl.help_text import HelpText
 from semicl.option_errors import as_typed
 from semicl.option_values import made
 from semicl.options import (
@@ -51,7 +52,16 @@ class Command:
         """Names of the options at the top, sections included."""
         return {field.name for part in self.flat.values() for field in fields(part)} | set(self.sections)
 
+    def required(self) -> list[str]:
+        """Names of the options that have no default."""
+        given = [field for part in self.flat.values() for field in fields(part)]
+        return [field.name for field in given if field.default is MISSING and field.default_factory is MISSING]
 
+
+_OF_STAGES = (
+    "Options of a single stage go under its name, as in --finetune.schedule.epochs 60 or --prepare.seed 1; "
+    "`semicl STAGE --help` lists them: prepare, pretrain-global (here pretrain_global), pretrain-local, finetune."
+)
 _STAGE: dict[str, type] = {"experiment": ExperimentOptions, "stage": StageOptions}
 _RUN = Command(
     "all stages from one config, skipping what is done already",
@@ -132,7 +142,11 @@ def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     if name in COMMANDS:
         words = _with_configs(name, words)
     parser = ArgumentParser(
-        prog="semicl", description="Label-efficient medical image segmentation.", exit_on_error=False
+        prog="semicl",
+        usage="semicl COMMAND [--OPTION VALUE ...]",
+        description="Label-efficient medical image segmentation.",
+        formatter_class=HelpText,
+        exit_on_error=False,
     )
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
@@ -147,7 +161,14 @@ def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _command_parser(name: str, command: Command) -> ArgumentParser:
-    parser = ArgumentParser(description=f"{command.help[0].upper()}{command.help[1:]}.", exit_on_error=False)
+    needed = [f"--{option} VALUE" for option in command.required()]
+    parser = ArgumentParser(
+        usage=" ".join(["semicl", name, *needed, "[--OPTION VALUE ...]"]),
+        description=f"{command.help[0].upper()}{command.help[1:]}.",
+        epilog=_OF_STAGES if command.sections else None,
+        formatter_class=HelpText,
+        exit_on_error=False,
+    )
     parser.add_argument(
         "--config",
         action="config",
@@ -159,6 +180,10 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
         parser.add_class_arguments(part)
     for section, part in command.sections.items():
         parser.add_class_arguments(part, section)
+    if name == DEMO:
+        defaults = dict(parser.parse_object(read_config(DEMO)).items())
+        del defaults["config"]  # which takes none
+        parser.set_defaults(defaults)
     return parser
 
 
@@ -170,8 +195,7 @@ def _with_configs(name: str, words: list[str]) -> list[str]:
     words = [part for word, following in pairwise([*words, "--"]) for part in _switched_on(word, following, switches)]
     if name == DEMO:
         place = words.index(name) + 1
-        quick = ["--config", "demo-quick"] if "--quick" in words else []
-        words[place:place] = ["--config", "demo", *quick]
+        words[place:place] = ["--config", "demo-quick"] if "--quick" in words else []
     for place, word in enumerate(words[:-1]):
         if word == "--config":
             config = words[place + 1]

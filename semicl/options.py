@@ -183,7 +183,7 @@ class StageOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """How long and how fast a stage trains, with Adam.
+    """How long and how fast a stage trains, with Adam. The defaults are those of local contrast.
 
     Args:
         epochs: how often each slice or patch is seen.
@@ -192,9 +192,9 @@ class ScheduleOptions:
         decay: "none", or "one-cycle" over all steps.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    epochs: int = 70
+    batch_size: int = 4
+    learning_rate: float = 1e-4
     decay: Literal["none", "one-cycle"] = "none"
 
     def __post_init__(self) -> None:
@@ -233,7 +233,9 @@ class AugmentationOptions:
 
 @dataclass(frozen=True)
 class GlobalContrastOptions:
-    """Stage 1, NT-Xent on the encoder. Defaults: DESIGN.md section 5, the authors' temperature and batch.
+    """Stage 1, NT-Xent on the encoder.
+
+    The defaults are the authors' temperature and batch.
 
     Args:
         schedule: how long and how fast.
@@ -242,7 +244,7 @@ class GlobalContrastOptions:
         channels: of the projected vectors.
     """
 
-    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(70, 120, 1e-4))
+    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(batch_size=120))
     augmentation: AugmentationOptions = field(
         default_factory=lambda: AugmentationOptions(20.0, 0.1, (0.8, 1.2), 0.02, 0.4, 0.05)
     )
@@ -288,7 +290,9 @@ class LocalLossOptions:
 
 @dataclass(frozen=True)
 class LocalContrastOptions:
-    """Stage 2, local contrast. Defaults: DESIGN.md section 5, the authors' temperature and batch.
+    """Stage 2, local contrast.
+
+    The defaults are the authors' temperature and batch.
 
     Args:
         schedule: how long and how fast.
@@ -297,7 +301,7 @@ class LocalContrastOptions:
         channels: of the projected points.
     """
 
-    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(70, 4, 1e-4))
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loss: LocalLossOptions = field(default_factory=LocalLossOptions)
     channels: int = 128
@@ -328,7 +332,7 @@ class TcsmOptions:
 
 @dataclass(frozen=True)
 class SegmentationOptions:
-    """Stage 3, cross entropy + Dice on the labelled fraction. Defaults: DESIGN.md section 5.
+    """Stage 3, cross entropy + Dice on the labelled fraction.
 
     Args:
         schedule: how long and how fast.
@@ -394,6 +398,9 @@ class RunOptions:
 
 PRETRAINING = ("pretrain_global", "pretrain_local")
 """Sections of the stages that may go before fine-tuning, in their order."""
+
+STAGES = ("prepare", *PRETRAINING, "finetune")
+"""Sections of an experiment, one for each command it consists of."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from semicl import cli
 from semicl.cli import COMMANDS
 from semicl.config import shipped_configs
-from semicl.options import LocalLossOptions, MethodOptions, NetworkOptions
+from semicl.options import STAGES, LocalLossOptions, MethodOptions, NetworkOptions
 from tests.semicl.conftest import REPOSITORY, error_of, run_command
 
 
@@ -161,6 +161,44 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], command:
     for key in COMMANDS[command].keys() - set(COMMANDS[command].sections):
         assert f"--{key}" in text
     assert "--config" in text
+
+
+def _help(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    """The help of a command, its lines joined."""
+    with pytest.raises(SystemExit):
+        run_command(command, "--help")
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_is_free_of_python_and_of_the_options_of_other_commands(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    text = _help(capsys, command)
+    for word in ("<class", "Literal[", "tuple[", "Optional", "null", "DESIGN.md", "Path to a configuration file"):
+        assert word not in text
+    assert not any(f"--{section}." in text.split("Options of a single stage")[0] for section in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("command", "required"),
+    [("predict", ["checkpoint", "input"]), ("evaluate", ["checkpoint"]), ("embed", ["checkpoint"]), ("finetune", [])],
+)
+def test_help_calls_required_what_is_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], command: str, required: list[str]
+) -> None:
+    text = _help(capsys, command)
+    usage = "".join(f" --{option} VALUE" for option in required)
+    assert text.startswith(f"usage: semicl {command}{usage} [--OPTION VALUE ...]")
+    assert text.count("(required)") == len(required)
+
+
+def test_help_shows_defaults_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _help(capsys, "finetune")
+    assert "--schedule.epochs INTEGER how often each slice or patch is seen. (default: 120)" in text
+    assert "--resume {true,false} go on with an unfinished stage in the output folder. (default: false)" in text
+    assert "(default: [0.85,1.15])" in text
+    assert "(default: runs/demo)" in _help(capsys, "demo")
 
 
 @pytest.mark.parametrize("missing", ["jsonargparse", "monai"])
