@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from semicl.config import options_of, read_config, shipped_configs
 from semicl.errors import SemiclError
+from semicl.following import following
 from semicl.help_text import HelpText
 from semicl.option_errors import as_typed
 from semicl.option_values import made
@@ -116,10 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        name, chosen = _parse(words)
-        module = name.replace("-", "_")
-        # Imported here so that --help and a mistyped option answer at once.
-        getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
+        _run(*_parse(words))
     except ArgumentError as error:
         return _fail(as_typed(error.message), 2)
     except SemiclError as error:
@@ -134,6 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(error: object, code: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # libraries put line breaks in their reasons
     return code
+
+
+def _run(name: str, chosen: dict[str, Any]) -> None:
+    """Run a command and tell the next; those that it calls tell none."""
+    # Imported here so that --help and a mistyped option answer at once.
+    from semicl.console import say
+
+    module = name.replace("-", "_")
+    getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
+    after = following(name, **chosen)
+    if after is not None:
+        say(f"Next: {after}")
 
 
 def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
