@@ -6,6 +6,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
 
@@ -155,6 +156,7 @@ def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
         prog="semicl",
         usage="semicl COMMAND [--OPTION VALUE ...]",
         description="Label-efficient medical image segmentation.",
+        version=_version(),
         formatter_class=HelpText,
         exit_on_error=False,
     )
@@ -168,6 +170,13 @@ def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     for section, part in command.sections.items():
         chosen[section] = made(part, values[section], f"{section}.")
     return given.command, chosen
+
+
+def _version() -> str:
+    try:
+        return version("semicl")
+    except PackageNotFoundError:
+        return "from source, not installed"
 
 
 def _command_parser(name: str, command: Command) -> ArgumentParser:

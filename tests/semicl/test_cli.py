@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,13 @@ def test_unknown_keys_of_a_config_are_errors(capsys: pytest.CaptureFixture[str],
     assert run_command("pretrain-local", "--config", tmp_path / "mine.yaml") in (1, 2)
     (line,) = capsys.readouterr().err.splitlines()
     assert any(word in line for word in ("sead", "los", "strid"))
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_command("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"semicl {version('semicl')}\n"
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
