@@ -20,7 +20,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-install: $(INSTALLED) ## set up .venv with the package (editable), its compiled backend and the tools
+install: $(INSTALLED) ## set up .venv: the package (editable), its CPU backend, CUDA kernels where nvcc is found, tools
 
 demo: $(INSTALLED) ## train on real or made volumes, with and without contrast, and compare
 	@echo "== demo: pre-train with contrast, fine-tune, compare with training from scratch"
@@ -67,6 +67,6 @@ $(VENV)/.torch: | $(BIN)/python
 	@touch $@
 
 $(INSTALLED): $(VENV)/.torch $(BUILD_INPUTS)
-	@echo "== set-up: semicl with its compiled CPU backend, and the tools"
+	@echo "== set-up: semicl, CPU backend, tools; CUDA kernels where nvcc is (1 to 5 minutes; SEMICL_CUDA=0: without)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test,bench]'
 	@touch $@

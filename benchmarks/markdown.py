@@ -8,16 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .providers import PROVIDERS
 from .report import milliseconds
 from .targets import SPARSE
 
 SHOWN = (*SPARSE, "full", "dense-2048-128", "dense-8192-128", "dense-16384-128")
-COLUMNS = {
-    "fused": "semicl",
-    "fused-bf16": "semicl, bfloat16",
-    "anchors-only": "plain PyTorch",
-    "authors": "the authors' algorithm",
-}
+COLUMNS = ("fused", "fused-bf16", "anchors-only", "authors")
 VERDICTS = {True: "met", False: "missed", None: "not measured"}
 
 
@@ -41,7 +37,7 @@ def cell(shape: Mapping[str, Any], provider: str) -> str:
 
 
 def speeds(shapes: Mapping[str, Any]) -> list[str]:
-    lines = [f"| shape | {' | '.join(COLUMNS.values())} |", f"|---|{'---:|' * len(COLUMNS)}"]
+    lines = [f"| shape | {' | '.join(PROVIDERS[name].title for name in COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
     return lines + [
         f"| {name} | {' | '.join(cell(shapes[name], provider) for provider in COLUMNS)} |"
         for name in SHOWN

@@ -66,10 +66,10 @@ class Provider:
 PROVIDERS = {
     provider.name: provider
     for provider in (
-        Provider("fused", "semicl, C++", fused, no_matrix),
-        Provider("fused-bf16", "semicl, C++, bfloat16", fused, no_matrix, torch.bfloat16),
+        Provider("fused", "semicl", fused, no_matrix),
+        Provider("fused-bf16", "semicl, bfloat16", fused, no_matrix, torch.bfloat16),
         Provider("tiled", "semicl, tiled PyTorch", tiled, no_matrix),
-        Provider("anchors-only", "plain PyTorch, anchor rows", anchors_only.loss, anchor_matrices),
+        Provider("anchors-only", "plain PyTorch", anchors_only.loss, anchor_matrices),
         Provider("authors", "the authors' algorithm", authors.loss, dense_matrices),
     )
 }

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .providers import PROVIDERS
+
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: "-"}
 
 
@@ -20,7 +22,8 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
         f"torch {machine['versions']['torch']}; {machine['date']}"
     )
     console.print(speeds(result["shapes"]))
-    console.print(errors(result["accuracy"]))
+    if result["accuracy"]:
+        console.print(errors(result["accuracy"]))
     if result["boundary_us"]:
         console.print(costs(result["boundary_us"]))
     console.print(targets(result["targets"]))
@@ -29,18 +32,19 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
 def speeds(shapes: Mapping[str, Any]) -> Table:
     table = Table(title="forward + backward", title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     table.caption = (
-        "ms: medians of interleaved rounds, with their quartiles; x fused: median of the rounds' ratios; peak: counted "
-        "multiply-adds over the best peak measured between the rounds; MiB: what the peak of resident memory adds. "
+        "ms: medians of interleaved rounds, with their quartiles; x semicl: median of the rounds' ratios; "
+        "peak: counted multiply-adds over the best peak measured between the rounds; "
+        "MiB: what the peak of resident memory adds. "
         "FLOPs in the result file: dense 6 n n C, anchored 6 a n C for a anchors of n points in each block, executed 2 "
         "for each counted multiply-add"
     )
     for name in ("shape", "provider"):
         table.add_column(name, no_wrap=True)
-    for name in ("ms", "quartiles", "x fused", "peak", "MiB"):
+    for name in ("ms", "quartiles", "x semicl", "peak", "MiB"):
         table.add_column(name, justify="right", no_wrap=True)
     for shape_name, shape in shapes.items():
         for index, (name, measured) in enumerate(shape["providers"].items()):
-            table.add_row(shape_name if index == 0 else "", name, *cells(measured), extra(shape, name))
+            table.add_row(shape_name if index == 0 else "", PROVIDERS[name].title, *cells(measured), extra(shape, name))
         table.add_section()
     return table
 

@@ -17,7 +17,7 @@ MMWHS_CLASSES = {
     "aorta": 820,
     "pulmonary artery": 850,
 }
-"""Classes 1 to 7 and their values in the label files (DESIGN.md section 5)."""
+"""Classes 1 to 7 and their values in the label files."""
 
 Subject = Callable[[str], str]
 

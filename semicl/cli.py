@@ -4,8 +4,9 @@ import json
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,10 @@ from jsonargparse import ArgumentParser
 
 from semicl.config import options_of, read_config, shipped_configs
 from semicl.errors import SemiclError
+from semicl.following import following
+from semicl.help_text import HelpText
+from semicl.option_errors import as_typed
+from semicl.option_values import made
 from semicl.options import (
     EmbedOptions,
     EvaluateOptions,
@@ -49,7 +54,16 @@ class Command:
         """Names of the options at the top, sections included."""
         return {field.name for part in self.flat.values() for field in fields(part)} | set(self.sections)
 
+    def required(self) -> list[str]:
+        """Names of the options that have no default."""
+        given = [field for part in self.flat.values() for field in fields(part)]
+        return [field.name for field in given if field.default is MISSING and field.default_factory is MISSING]
 
+
+_OF_STAGES = (
+    "Options of a single stage go under its name, as in --finetune.schedule.epochs 60 or --prepare.seed 1; "
+    "`semicl STAGE --help` lists them: prepare, pretrain-global (here pretrain_global), pretrain-local, finetune."
+)
 _STAGE: dict[str, type] = {"experiment": ExperimentOptions, "stage": StageOptions}
 _RUN = Command(
     "all stages from one config, skipping what is done already",
@@ -104,12 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        name, chosen = _parse(words)
-        module = name.replace("-", "_")
-        # Imported here so that --help and a mistyped option answer at once.
-        getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
+        _run(*_parse(words))
     except ArgumentError as error:
-        return _fail(error.message, 2)
+        return _fail(as_typed(error.message), 2)
     except SemiclError as error:
         return _fail(error, 1)
     except OSError as error:
@@ -124,29 +135,59 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
+def _run(name: str, chosen: dict[str, Any]) -> None:
+    """Run a command and tell the next; those that it calls tell none."""
+    # Imported here so that --help and a mistyped option answer at once.
+    from semicl.console import say
+
+    module = name.replace("-", "_")
+    getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
+    after = following(name, **chosen)
+    if after is not None:
+        say(f"Next: {after}")
+
+
 def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     """The command's name and its function's arguments."""
     name = next((word for word in words if not word.startswith("-")), None)
     if name in COMMANDS:
         words = _with_configs(name, words)
     parser = ArgumentParser(
-        prog="semicl", description="Label-efficient medical image segmentation.", exit_on_error=False
+        prog="semicl",
+        usage="semicl COMMAND [--OPTION VALUE ...]",
+        description="Label-efficient medical image segmentation.",
+        version=_version(),
+        formatter_class=HelpText,
+        exit_on_error=False,
     )
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
         commands.add_subcommand(each, _command_parser(each, command), help=command.help)
-    given = parser.instantiate(parser.parse_args(words))
+    given = parser.instantiate(parser.parse_args(words), instantiate_groups=False)
     values = given[given.command]
     command = COMMANDS[given.command]
-    chosen = {
-        argument: part(**{field.name: values[field.name] for field in fields(part)})
-        for argument, part in command.flat.items()
-    }
-    return given.command, chosen | {section: values[section] for section in command.sections}
+    chosen: dict[str, Any] = {argument: made(part, values) for argument, part in command.flat.items()}
+    for section, part in command.sections.items():
+        chosen[section] = made(part, values[section], f"{section}.")
+    return given.command, chosen
+
+
+def _version() -> str:
+    try:
+        return version("semicl")
+    except PackageNotFoundError:
+        return "from source, not installed"
 
 
 def _command_parser(name: str, command: Command) -> ArgumentParser:
-    parser = ArgumentParser(description=f"{command.help[0].upper()}{command.help[1:]}.", exit_on_error=False)
+    needed = [f"--{option} VALUE" for option in command.required()]
+    parser = ArgumentParser(
+        usage=" ".join(["semicl", name, *needed, "[--OPTION VALUE ...]"]),
+        description=f"{command.help[0].upper()}{command.help[1:]}.",
+        epilog=_OF_STAGES if command.sections else None,
+        formatter_class=HelpText,
+        exit_on_error=False,
+    )
     parser.add_argument(
         "--config",
         action="config",
@@ -158,6 +199,10 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
         parser.add_class_arguments(part)
     for section, part in command.sections.items():
         parser.add_class_arguments(part, section)
+    if name == DEMO:
+        defaults = dict(parser.parse_object(read_config(DEMO)).items())
+        del defaults["config"]  # which takes none
+        parser.set_defaults(defaults)
     return parser
 
 
@@ -169,8 +214,7 @@ def _with_configs(name: str, words: list[str]) -> list[str]:
     words = [part for word, following in pairwise([*words, "--"]) for part in _switched_on(word, following, switches)]
     if name == DEMO:
         place = words.index(name) + 1
-        quick = ["--config", "demo-quick"] if "--quick" in words else []
-        words[place:place] = ["--config", "demo", *quick]
+        words[place:place] = ["--config", "demo-quick"] if "--quick" in words else []
     for place, word in enumerate(words[:-1]):
         if word == "--config":
             config = words[place + 1]

@@ -1,6 +1,6 @@
 """What a command prints: once, however many processes train together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
@@ -30,11 +30,9 @@ def summary_table(title: str, rows: Mapping[str, object]) -> Table:
     return table
 
 
-def conclude(title: str, rows: Mapping[str, object], following: Iterable[str]) -> None:
-    """The end of every command: its summary and what to run next."""
+def conclude(title: str, rows: Mapping[str, object]) -> None:
+    """The end of every command: its summary."""
     show(summary_table(title, rows))
-    for command in following:
-        say(f"Next: {command}")
 
 
 def on_main_process() -> bool:

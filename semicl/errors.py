@@ -1,4 +1,4 @@
-"""The one exception a user can mend."""
+"""The exceptions a user can mend."""
 
 
 class SemiclError(Exception):
@@ -6,3 +6,22 @@ class SemiclError(Exception):
 
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+class OptionError(SemiclError):
+    """An option has a value that it does not take.
+
+    Args:
+        option: its name, from the dataclass that refused it.
+        takes: what it takes instead.
+        got: its value.
+    """
+
+    def __init__(self, option: str, takes: str, got: object) -> None:
+        super().__init__(f"--{option} takes {takes}, got {got}")
+        self._told = (option, takes, got)
+
+    def inside(self, section: str) -> "OptionError":
+        """The same, named by its place in the tree of options."""
+        option, takes, got = self._told
+        return OptionError(f"{section}{option}", takes, got)

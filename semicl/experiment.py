@@ -67,7 +67,6 @@ def conclude_experiment(
             "threads": torch.get_num_threads(),
         },
     )
-    last = list(tuned.values())[-1][0]
     conclude(
         "Experiment",
         {
@@ -78,7 +77,6 @@ def conclude_experiment(
             "pictures and numbers": f"{output}/predictions.png, results.json, split-*/finetune-*/test/cases.csv",
             "logs": f"tensorboard --logdir {output}",
         },
-        [f"semicl predict --checkpoint {last.model} --input FILE_OR_FOLDER"],
     )
 
 

@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
-from monai.metrics.surface_distance import compute_average_surface_distance
+from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.networks.utils import one_hot
 from torch import Tensor
 
-HAUSDORFF_PERCENTILE = 95
+HAUSDORFF_QUANTILE = 0.95
 
 
 class Agreement(NamedTuple):
@@ -39,18 +38,25 @@ def agreement(prediction: Tensor, label: Tensor, classes: int, spacing: Sequence
     diagonal = float(np.linalg.norm(np.array(label.shape) * np.array(spacing)))
     hd95, surface = np.zeros_like(dice), np.zeros_like(dice)
     for column in range(classes - 1):
-        pair = predicted[:, [column + 1]], true[:, [column + 1]]
+        pair = predicted[0, column + 1].bool(), true[0, column + 1].bool()
         present = [bool(mask.any()) for mask in pair]
         if all(present):
-            hd95[column] = compute_hausdorff_distance(
-                *pair, include_background=True, percentile=HAUSDORFF_PERCENTILE, spacing=list(spacing)
-            )
-            surface[column] = compute_average_surface_distance(
-                *pair, include_background=True, symmetric=True, spacing=list(spacing)
-            )
+            hd95[column], surface[column] = _surface_distances(*pair, spacing)
         elif any(present):
             hd95[column] = surface[column] = diagonal
     return Agreement(dice, hd95, surface)
+
+
+def _surface_distances(predicted: Tensor, true: Tensor, spacing: Sequence[float]) -> tuple[float, float]:
+    """HD95 and average symmetric surface distance of two masks that are not empty.
+
+    MONAI's functions for each of them would find the edges twice, and call its own code in a way it warns of.
+    """
+    own, other = get_mask_edges(predicted, true)
+    there = torch.as_tensor(get_surface_distance(own, other, spacing=list(spacing)))
+    back = torch.as_tensor(get_surface_distance(other, own, spacing=list(spacing)))
+    hd95 = max(float(torch.quantile(distances, HAUSDORFF_QUANTILE)) for distances in (there, back))
+    return hd95, float(torch.cat([there, back]).mean())
 
 
 def _masks(numbers: Tensor, classes: int) -> Tensor:

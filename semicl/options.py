@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from semicl.errors import SemiclError
+from semicl.errors import OptionError
 
 
 def _require(condition: bool, option: str, got: object, takes: str) -> None:
     if not condition:
-        raise SemiclError(f"--{option} takes {takes}, got {got}")
+        raise OptionError(option, takes, got)
 
 
 def _require_positive(options: object, *names: str) -> None:
@@ -104,8 +104,8 @@ class NetworkOptions:
     centre: int | None = 1024
 
     def __post_init__(self) -> None:
-        _require(len(self.levels) >= 2, "network.widths", list(self.widths), "two levels or more, the centre included")
-        _require(min(self.levels) >= 1, "network.widths", list(self.widths), "numbers of 1 or more")
+        _require(len(self.levels) >= 2, "widths", list(self.widths), "two levels or more, the centre included")
+        _require(min(self.levels) >= 1, "widths", list(self.widths), "numbers of 1 or more")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -134,8 +134,8 @@ class MachineOptions:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.devices >= 1, "machine.devices", self.devices, "a number of 1 or more")
-        _require(self.workers >= 0, "machine.workers", self.workers, "a number of 0 or more")
+        _require(self.devices >= 1, "devices", self.devices, "a number of 1 or more")
+        _require(self.workers >= 0, "workers", self.workers, "a number of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class StageOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """How long and how fast a stage trains, with Adam.
+    """How long and how fast a stage trains, with Adam. The defaults are those of local contrast.
 
     Args:
         epochs: how often each slice or patch is seen.
@@ -192,9 +192,9 @@ class ScheduleOptions:
         decay: "none", or "one-cycle" over all steps.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    epochs: int = 70
+    batch_size: int = 4
+    learning_rate: float = 1e-4
     decay: Literal["none", "one-cycle"] = "none"
 
     def __post_init__(self) -> None:
@@ -223,9 +223,9 @@ class AugmentationOptions:
 
     def __post_init__(self) -> None:
         for name in ("rotation", "shift", "elastic", "noise"):
-            _require(getattr(self, name) >= 0, f"augmentation.{name}", getattr(self, name), "a number of 0 or more")
-        _require(0 < self.scale[0] <= self.scale[1], "augmentation.scale", list(self.scale), "0 < low <= high")
-        _require(0 <= self.intensity < 1, "augmentation.intensity", self.intensity, "a number in [0, 1)")
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number of 0 or more")
+        _require(0 < self.scale[0] <= self.scale[1], "scale", list(self.scale), "0 < low <= high")
+        _require(0 <= self.intensity < 1, "intensity", self.intensity, "a number in [0, 1)")
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------------
@@ -233,7 +233,9 @@ class AugmentationOptions:
 
 @dataclass(frozen=True)
 class GlobalContrastOptions:
-    """Stage 1, NT-Xent on the encoder. Defaults: DESIGN.md section 5, the authors' temperature and batch.
+    """Stage 1, NT-Xent on the encoder.
+
+    The defaults are the authors' temperature and batch.
 
     Args:
         schedule: how long and how fast.
@@ -242,7 +244,7 @@ class GlobalContrastOptions:
         channels: of the projected vectors.
     """
 
-    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(70, 120, 1e-4))
+    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(batch_size=120))
     augmentation: AugmentationOptions = field(
         default_factory=lambda: AugmentationOptions(20.0, 0.1, (0.8, 1.2), 0.02, 0.4, 0.05)
     )
@@ -281,14 +283,16 @@ class LocalLossOptions:
     denominator: Literal["all", "negatives"] = "all"
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, "loss.temperature", self.temperature, "a positive number")
-        _require(self.stride >= 1, "loss.stride", self.stride, "a number of 1 or more")
-        _require(self.block_size is None or self.block_size >= 1, "loss.block_size", self.block_size, "1 or more")
+        _require(self.temperature > 0, "temperature", self.temperature, "a positive number")
+        _require(self.stride >= 1, "stride", self.stride, "a number of 1 or more")
+        _require(self.block_size is None or self.block_size >= 1, "block_size", self.block_size, "1 or more")
 
 
 @dataclass(frozen=True)
 class LocalContrastOptions:
-    """Stage 2, local contrast. Defaults: DESIGN.md section 5, the authors' temperature and batch.
+    """Stage 2, local contrast.
+
+    The defaults are the authors' temperature and batch.
 
     Args:
         schedule: how long and how fast.
@@ -297,7 +301,7 @@ class LocalContrastOptions:
         channels: of the projected points.
     """
 
-    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(70, 4, 1e-4))
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loss: LocalLossOptions = field(default_factory=LocalLossOptions)
     channels: int = 128
@@ -321,14 +325,14 @@ class TcsmOptions:
     ramp_up: float = 0.4
 
     def __post_init__(self) -> None:
-        _require(self.weight >= 0, "tcsm.weight", self.weight, "a number of 0 or more")
-        _require(0 <= self.decay < 1, "tcsm.decay", self.decay, "a number in [0, 1)")
-        _require(0 <= self.ramp_up <= 1, "tcsm.ramp_up", self.ramp_up, "a number in [0, 1]")
+        _require(self.weight >= 0, "weight", self.weight, "a number of 0 or more")
+        _require(0 <= self.decay < 1, "decay", self.decay, "a number in [0, 1)")
+        _require(0 <= self.ramp_up <= 1, "ramp_up", self.ramp_up, "a number in [0, 1]")
 
 
 @dataclass(frozen=True)
 class SegmentationOptions:
-    """Stage 3, cross entropy + Dice on the labelled fraction. Defaults: DESIGN.md section 5.
+    """Stage 3, cross entropy + Dice on the labelled fraction.
 
     Args:
         schedule: how long and how fast.
@@ -394,6 +398,9 @@ class RunOptions:
 
 PRETRAINING = ("pretrain_global", "pretrain_local")
 """Sections of the stages that may go before fine-tuning, in their order."""
+
+STAGES = ("prepare", *PRETRAINING, "finetune")
+"""Sections of an experiment, one for each command it consists of."""
 
 
 @dataclass(frozen=True)

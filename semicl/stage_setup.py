@@ -77,9 +77,7 @@ def images_for_pretraining(split: Split, transductive: bool) -> tuple[Case, ...]
 
 
 @rank_zero_only
-def finish(
-    setup: StageSetup, cases: Sequence[Case], pieces: int, cost: Mapping[str, Any], following: Sequence[str]
-) -> None:
+def finish(setup: StageSetup, cases: Sequence[Case], pieces: int, cost: Mapping[str, Any]) -> None:
     """Write and show the summary of a stage."""
     summary = {
         "stage": setup.card.stage,
@@ -89,7 +87,7 @@ def finish(
         "weights": str(setup.folder.model),
     }
     setup.folder.finish(summary)
-    conclude(setup.card.stage, summary, following)
+    conclude(setup.card.stage, summary)
 
 
 def _require_fit(card: ModelCard) -> None:

@@ -44,7 +44,7 @@ def embed(options: EmbedOptions) -> None:
         points[title] = _flat(features, options)
     write_figure(options.output, embedding_figure(points, labels, list(prepared.classes)))
     rows = {"points": len(labels["random start"]), "volumes": len(volumes), "picture": options.output}
-    conclude("Embedding", rows, [])
+    conclude("Embedding", rows)
 
 
 def _choose(volumes: Volumes, classes: int, options: EmbedOptions) -> list[np.ndarray]:

@@ -31,7 +31,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where)
     show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
     rows = {"mean Dice": evaluation.mean_dice(), "checkpoint": options.checkpoint, "files": options.output}
-    conclude("Evaluated", rows, [f"semicl predict --checkpoint {options.checkpoint} --input FILE_OR_FOLDER"])
+    conclude("Evaluated", rows)
     return evaluation
 
 

@@ -34,11 +34,4 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
         module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title, unlabelled
     )
     cost["validation"] = [[step, round(dice, 4)] for step, dice in module.history]
-    checkpoint = f"--checkpoint {setup.folder.model}"
-    finish(
-        setup,
-        cases,
-        len(pieces),
-        cost,
-        [f"semicl evaluate --prepared {stage.prepared} {checkpoint} --output {stage.output / 'test'}"],
-    )
+    finish(setup, cases, len(pieces), cost)

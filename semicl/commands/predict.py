@@ -29,7 +29,7 @@ def predict(options: PredictOptions) -> None:
     for image in tqdm(images, desc="predict", unit="image", ncols=WIDTH):
         write_labels(options.output / image.name, predict_file(network, card, image), card, read_nifti(image)[1])
     rows = {"images": len(images), "classes": ", ".join(card.classes), "labels": options.output}
-    conclude("Predicted", rows, [f"semicl evaluate --checkpoint {options.checkpoint} --data LABELLED_FOLDER"])
+    conclude("Predicted", rows)
 
 
 def _images(source: Path) -> list[Path]:

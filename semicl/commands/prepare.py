@@ -146,9 +146,4 @@ def _conclude(prepared: Prepared, split: Split) -> None:
         "patch size": " x ".join(map(str, prepared.grid.patch_size)),
         "folder": prepared.folder,
     }
-    output = f"runs/{prepared.folder.name}"
-    conclude(
-        "Prepared",
-        rows,
-        [f"semicl pretrain-global --prepared {prepared.folder} --output {output}/pretrain-global"],
-    )
+    conclude("Prepared", rows)

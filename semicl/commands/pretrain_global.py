@@ -21,5 +21,4 @@ def pretrain_global(contrast: GlobalContrastOptions, experiment: ExperimentOptio
         return
     module = GlobalContrast(setup.network, contrast, setup.card, experiment.seed)
     cost = train(module, pieces, setup.folder, experiment.machine, "1 global contrast")
-    following = f"semicl pretrain-local --prepared {stage.prepared} --start {setup.folder.model}"
-    finish(setup, cases, len(pieces), cost, [f"{following} --output {stage.output.parent / 'pretrain-local'}"])
+    finish(setup, cases, len(pieces), cost)

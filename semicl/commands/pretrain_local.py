@@ -37,8 +37,7 @@ def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions
         return
     module = kind(setup.network, contrast, setup.card, experiment.seed)
     cost = train(module, pieces, setup.folder, experiment.machine, "2 local contrast")
-    following = f"semicl finetune --prepared {stage.prepared} --start {setup.folder.model}"
-    finish(setup, cases, len(pieces), cost, [f"{following} --output {stage.output.parent / 'finetune-pretrained'}"])
+    finish(setup, cases, len(pieces), cost)
 
 
 def _anchored(setup: StageSetup, label_fraction: float) -> LabelledPieces:

@@ -64,7 +64,6 @@ def table(
             **{f"{row.method}, {100 * row.label_fraction:.3g} %": row.dice["mean"] for row in rows},
             "files": f"{study.output}/table.md, table.csv, table.json, dice.png",
         },
-        [],
     )
     _require_whole(cells, failed_cells(cells, progress))
 

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser
 
 from semicl.errors import SemiclError
 from semicl.files import write_json
+from semicl.option_values import made
 from semicl.options import (
     PRETRAINING,
     ExperimentOptions,
@@ -232,7 +233,8 @@ def _changed(method: str, section: str, options: Any, changes: Mapping[str, Any]
     parser.add_class_arguments(type(options), section)
     content = json.loads(json.dumps(asdict(options)))
     try:
-        return parser.instantiate(parser.parse_object({section: _laid_over(content, changes)}))[section]
+        parsed = parser.parse_object({section: _laid_over(content, changes)})
+        return made(type(options), parser.instantiate(parsed, instantiate_groups=False)[section])
     except Exception as error:  # jsonargparse tells mistakes by several types
         raise SemiclError(f"methods.{method}.{section}: {error}") from error
 

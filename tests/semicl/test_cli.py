@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from semicl import cli
 from semicl.cli import COMMANDS
 from semicl.config import shipped_configs
-from semicl.options import LocalLossOptions, MethodOptions, NetworkOptions
+from semicl.options import STAGES, LocalLossOptions, MethodOptions, NetworkOptions
 from tests.semicl.conftest import REPOSITORY, error_of, run_command
 
 
@@ -109,12 +110,20 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
     [
         (["finetune", "--label_fraction", "0"], 1, "--label_fraction takes a number in (0, 1], got 0.0"),
         (["prepare", "--patch_size", "[64]"], 1, "--patch_size takes two or three numbers"),
-        (["pretrain-global", "--schedule.batch_size", "1"], 1, "batch_size takes 2 or more here"),
+        (["pretrain-global", "--schedule.batch_size", "1"], 1, "--schedule.batch_size takes 2 or more here"),
+        (["pretrain-global", "--schedule.epochs", "0"], 1, "--schedule.epochs takes a positive number, got 0"),
+        (["run", "--finetune.schedule.epochs", "0"], 1, "--finetune.schedule.epochs takes a positive number, got 0"),
+        (["run", "--pretrain_local.loss.stride", "0"], 1, "--pretrain_local.loss.stride takes a number of 1 or more"),
         (["pretrain-local", "--loss.stride", "0"], 1, "--loss.stride takes a number of 1 or more, got 0"),
         (["finetune", "--validate_every", "1000"], 1, "--validate_every takes at most the number of epochs"),
-        (["finetune", "--seed", "many"], 2, "seed"),
-        (["finetune", "--label_fractions", "0.1"], 2, "label_fractions"),
-        (["evaluate"], 2, "checkpoint"),
+        (["finetune", "--seed", "many"], 2, "error: --seed: expected an integer, got many"),
+        (["finetune", "--schedule", "{epochs: x}"], 2, "error: --schedule.epochs: expected an integer, got x"),
+        (["finetune", "--validation_volumes", "x"], 2, "error: --validation_volumes: expected an integer, got x"),
+        (["finetune", "--loss.scope", "x"], 2, "error: --loss.scope: expected one of 'batch', 'image', got x"),
+        (["finetune", "--label_fractions", "0.1"], 2, "--label_fractions"),
+        (["prepare", "--spacing", "[1, 2]"], 2, "error: --spacing: expected a list of 3 elements, got [1, 2]"),
+        (["evaluate"], 2, "error: the following arguments are required: --checkpoint"),
+        (["predict"], 2, "error: the following arguments are required: --checkpoint, --input"),
         (["finetune", "--tcsm.decay", "1"], 1, "--tcsm.decay takes a number in [0, 1), got 1.0"),
         (["table"], 1, "--methods takes one or more, as in the config hippocampus-small-study, got {}"),
         (["table", "--methods", "{a: {stage: []}}"], 2, "Option 'stage' is not accepted"),
@@ -144,6 +153,13 @@ def test_unknown_keys_of_a_config_are_errors(capsys: pytest.CaptureFixture[str],
     assert any(word in line for word in ("sead", "los", "strid"))
 
 
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_command("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"semicl {version('semicl')}\n"
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -153,6 +169,44 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], command:
     for key in COMMANDS[command].keys() - set(COMMANDS[command].sections):
         assert f"--{key}" in text
     assert "--config" in text
+
+
+def _help(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    """The help of a command, its lines joined."""
+    with pytest.raises(SystemExit):
+        run_command(command, "--help")
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_is_free_of_python_and_of_the_options_of_other_commands(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    text = _help(capsys, command)
+    for word in ("<class", "Literal[", "tuple[", "Optional", "null", "DESIGN.md", "Path to a configuration file"):
+        assert word not in text
+    assert not any(f"--{section}." in text.split("Options of a single stage")[0] for section in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("command", "required"),
+    [("predict", ["checkpoint", "input"]), ("evaluate", ["checkpoint"]), ("embed", ["checkpoint"]), ("finetune", [])],
+)
+def test_help_calls_required_what_is_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], command: str, required: list[str]
+) -> None:
+    text = _help(capsys, command)
+    usage = "".join(f" --{option} VALUE" for option in required)
+    assert text.startswith(f"usage: semicl {command}{usage} [--OPTION VALUE ...]")
+    assert text.count("(required)") == len(required)
+
+
+def test_help_shows_defaults_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _help(capsys, "finetune")
+    assert "--schedule.epochs INTEGER how often each slice or patch is seen. (default: 120)" in text
+    assert "--resume {true,false} go on with an unfinished stage in the output folder. (default: false)" in text
+    assert "(default: [0.85,1.15])" in text
+    assert "(default: runs/demo)" in _help(capsys, "demo")
 
 
 @pytest.mark.parametrize("missing", ["jsonargparse", "monai"])

@@ -1,8 +1,11 @@
 """Measures are those of whole volumes in millimetres, and defined where a class is missing."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from torch import Tensor
 
 from semicl.metrics import agreement, dice_per_class
@@ -75,3 +78,15 @@ def test_classes_are_kept_apart() -> None:
     found = agreement(prediction, label, 3, SPACING)
     assert found.dice.tolist() == [1, 0]
     assert found.hd95.tolist() == pytest.approx([0, DIAGONAL])
+
+
+def test_distances_are_those_of_monai_without_its_warnings() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, label = (torch.rand(SHAPE, generator=generator).gt(share).long() for share in (0.6, 0.8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = agreement(prediction, label, 2, SPACING)
+    masks = prediction[None, None], label[None, None]
+    asked = {"include_background": True, "spacing": list(SPACING)}
+    assert found.hd95[0] == pytest.approx(compute_hausdorff_distance(*masks, percentile=95, **asked).item())
+    assert found.surface[0] == pytest.approx(compute_average_surface_distance(*masks, symmetric=True, **asked).item())

@@ -37,6 +37,9 @@ def test_on_the_phantom(tmp_path: Path) -> None:
     assert "not patients" in text or "says nothing about patients" in text
     assert "pretrain-local/model.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
     assert results["verdict"] in text
+    assert text.count("Next: ") == 1
+    tuned = tmp_path / "run" / "split-0" / "finetune-pretrained" / "model.ckpt"
+    assert text.endswith(f"Next: semicl predict --checkpoint {tuned} --input FILE_OR_FOLDER\n")
     for start in ("random", "pretrained"):
         assert len(results["validation_dice_by_step"][start]) == 2
         (mean,) = results["test_dice"][start]

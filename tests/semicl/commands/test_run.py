@@ -28,9 +28,13 @@ def words(tmp_path: Path) -> list[Any]:
 def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(*words, "--splits", "[0,1]") == 0
     text = capsys.readouterr().out
-    for word in ("test Dice, random start", "test Dice, pre-trained", "Pre-training ", "±", "Next: semicl predict"):
+    for word in ("test Dice, random start", "test Dice, pre-trained", "Pre-training ", "±"):
         assert word in text
     output = tmp_path / "o"
+    (following,) = [line for line in text.splitlines() if line.startswith("Next: ")]
+    tuned = output / "split-0" / "finetune-pretrained" / "model.ckpt"
+    assert following == f"Next: semicl predict --checkpoint {tuned} --input FILE_OR_FOLDER"
+    assert tuned.is_file()
     for split in ("split-0", "split-1"):
         stages = {path.name for path in (output / split).iterdir()}
         assert stages == {"pretrain-global", "pretrain-local", "finetune-random", "finetune-pretrained"}

@@ -1,0 +1,35 @@
+"""Mistakes in options, told in the words of the command line instead of those of jsonargparse."""
+
+import re
+
+_MISSING = "the following arguments are required: "
+_INNERMOST_KEY = re.compile(r'.*Parser key "([\w.]+)":\s*(.*)', re.DOTALL)
+_EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value:|\s+- |\s+Given value type:)", re.DOTALL)
+_GOT = re.compile(r"(?:Got|Given) value: (.*)", re.DOTALL)
+_CHOICES = re.compile(r"typing\.Literal\[(.+)\]")
+_KINDS = {
+    "<class 'int'>": "an integer",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'tuple'>": "a list",
+    "<class 'dict'>": "a mapping",
+}
+
+
+def as_typed(message: str) -> str:
+    """A message of jsonargparse, with options as they are typed (`--loss.stride`) and types in plain words."""
+    if message.startswith(_MISSING):
+        keys = message.removeprefix(_MISSING).split(", ")
+        return _MISSING + ", ".join(f"--{key.partition('.')[2]}" for key in keys)  # the command's name comes first
+    found = _INNERMOST_KEY.match(message)
+    if found is None:
+        return message
+    option, reason = found.groups()
+    expected, got = _EXPECTED.search(reason), _GOT.search(reason)
+    return f"--{option}: expected {_kind(expected[1])}, got {got[1]}" if expected and got else f"--{option}: {reason}"
+
+
+def _kind(expected: str) -> str:
+    """A Python type in words."""
+    choices = _CHOICES.fullmatch(expected)
+    return f"one of {choices[1]}" if choices else _KINDS.get(expected, f"a {expected.replace('tuple with', 'list of')}")

@@ -1,0 +1,35 @@
+"""Dataclasses of options from the values of the command line."""
+
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from jsonargparse import Namespace
+
+from semicl.errors import OptionError
+
+Part = TypeVar("Part")
+
+
+def made(part: type[Part], values: Namespace, section: str = "") -> Part:
+    """The dataclass of these values, inner dataclasses first.
+
+    jsonargparse could make it too, but would not tell where in the tree of options one was refused.
+
+    Args:
+        part: the dataclass.
+        values: what was parsed for its fields, and maybe for others.
+        section: its place in the tree, as "finetune." or "loss.", for errors.
+
+    Raises:
+        OptionError: an option has a value that it does not take; it is named by its place.
+    """
+    content: dict[str, Any] = {}
+    for field in fields(part):  # type: ignore[arg-type]
+        value = values[field.name]
+        if isinstance(field.type, type) and is_dataclass(field.type):
+            value = made(field.type, value, f"{section}{field.name}.")
+        content[field.name] = value
+    try:
+        return part(**content)
+    except OptionError as error:
+        raise error.inside(section) from None
