@@ -69,8 +69,9 @@ def _contrast(
 ) -> Tensor:
     """The loss of DESIGN section 2 on a map (B, V, C, *space) with labels (B, V, *space), every option resolved."""
     largest = largest_group(labels.shape, block_size, per_image)
+    found, ops = BACKENDS[backend], torch.ops.semicl
     parts = Partition(
-        *torch.ops.semicl.partition(
+        *ops.partition(
             labels,
             block_size,
             per_image,
@@ -80,7 +81,6 @@ def _contrast(
             reduction,
         )
     )
-    found, ops = BACKENDS[backend], torch.ops.semicl
     runs = (parts.run_low, parts.run_high)
     problem = (features, parts.row_of_point, *parts.groups(largest), *runs, scale, normalize)
     if found.fused_map is not None and reduction == "none":
@@ -91,7 +91,7 @@ def _contrast(
         return ops.contrast_loss(*problem, parts.weights, backend)
     rows = _gather(features, parts, normalize)
     bound = scale * LONGEST_SQUARE if normalize else None
-    lse = torch.ops.semicl.grouped_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
+    lse = ops.grouped_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
     anchor = parts.weights > 0
     each = torch.where(anchor, lse - _positive_means(rows, parts, scale), 0)
     if reduction != "none":
@@ -162,7 +162,7 @@ def local_contrastive_loss(
         background: the label whose points are never anchors; None if there is none. Without labels it is not used.
         ignore_index: the label whose points are left out altogether.
         normalize: scale every feature vector to unit length first: x / max(|x|, 1e-12). A shorter vector has no
-            direction, and its gradient is zero.
+            direction, and its gradient is zero; one of 1e19 or more has a square that float32 does not hold.
         reduction: "block": the mean over each block's anchors, then over the blocks that have one; "anchor": the mean
             over all anchors; "sum"; "none": the map of the anchors' losses.
         backend: "auto" or a name of :func:`available_backends`.
@@ -170,6 +170,8 @@ def local_contrastive_loss(
     Returns:
         A scalar, or with reduction "none" a map (B, V, *strided space) that is 0 where there is no anchor; float64 for
         float64 features, else float32. Without any anchor the loss is 0 and its gradient zero. Differentiable once.
+        Backends "tiled" and "reference", and "triton" with reduction "none", round the gradient by float16 vectors of
+        unit length to float16 on the way, as plain PyTorch does: it may overflow where the others' does not.
 
     Raises:
         TypeError: if an argument has the wrong type or dtype.

@@ -4,7 +4,7 @@
 positives need beside it. For backends that have it there is the whole contrast in one operation: ``contrast`` is the
 reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no gradient is wanted, and
 ``contrast_map`` the map of losses of reduction "none". These trust their groups, which come from ``partition`` alone.
-What has a gradient has a backward operation, whose own derivative raises: gradients are of first order only.
+A loss's gradient is an operation whose own derivative raises: gradients are of first order only.
 """
 
 from __future__ import annotations

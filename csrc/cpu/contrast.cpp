@@ -43,7 +43,8 @@ constexpr int kGradientPanel = 2 * kTileColumns;
 constexpr int kSmallestPanel = kSweepRows;
 constexpr int kSquareRows = 512;    // rows whose lengths one iteration measures
 constexpr size_t kPlanChunks = size_t{1} << 16;  // that a plan may hold before its rounds are done and the next planned
-constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so is its inverse
+constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so is its inverse,
+constexpr float kLargestScale = 1e3f;   // even when such a scale multiplies it
 constexpr float kNever = 3e38f;         // exp(s - kNever) is 0
 
 std::atomic<int64_t> executed{0};
@@ -215,7 +216,9 @@ private:
     int64_t offset(int32_t g) const { return groups_.offsets[g]; }
     int32_t points(int32_t g) const { return groups_.offsets[g + 1] - groups_.offsets[g]; }
     int32_t anchors(int32_t g) const { return groups_.anchors[g]; }
-    bool safe_needed(int32_t g) const { return !(shifts_[g] <= kLargestShift); }
+    bool safe_needed(int32_t g) const {
+        return !(shifts_[g] <= kLargestShift && std::fabs(scale_) <= kLargestScale);
+    }
     const void* row(int64_t i) const { return static_cast<const float*>(rows_.values) + i * units_; }
 
     int worthwhile_threads(int threads) const;

@@ -65,8 +65,11 @@ class Problem(NamedTuple):
 
 class Fused(Protocol):
     """From a feature map to the reduced loss and its gradient by the rows, in one pass (DESIGN: "gradient in the
-    forward"): the row weights of a reduced loss are known from the labels alone, and one for all of a class run.
-    ``weights`` is (M,) float64, at most 1, what ``l_i`` of each row counts in the loss, 0 where it is no anchor."""
+    forward"): the row weights of a reduced loss are known from the labels alone.
+
+    ``weights`` is (M,) float64: what ``l_i`` of each row counts in the loss, at most 1 and one number for all of a
+    class run, 0 where the row is no anchor.
+    """
 
     def row_channels(self, channels: int) -> int:
         """Return how many channels the row gradient has for so many of the features."""

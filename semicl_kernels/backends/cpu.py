@@ -208,11 +208,17 @@ class CompiledFused:
         return torch.dot(weights, self.anchor_losses(problem).double()).float()
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
+        losses, gradient = self.losses_and_gradient(problem, weights.float())
+        return torch.dot(weights, losses.double()).float(), gradient
+
+    def losses_and_gradient(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (M,) the anchors' losses and the gradient by the gathered rows of their sum, each ``weights`` (M,)
+        float32 times, which may differ within a class run and be as large as 2."""
         lib, threads, narrow = extension(), thread_count(), is_narrow(problem.features.dtype)
         rows, inverse_lengths = gather(problem.features, problem.row_of_point, problem.normalize)
         count, scale = len(rows), problem.scale
         arguments = packed(rows, problem.groups)
-        lse, means, narrow_weights = floats(count).zero_(), floats(count).zero_(), weights.float()
+        lse, means = floats(count).zero_(), floats(count).zero_()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
         gradient = floats(*rows.shape)
         lib.weighted_logsumexp(
@@ -221,7 +227,7 @@ class CompiledFused:
             threads,
             arguments,
             scale,
-            narrow_weights.data_ptr(),
+            weights.data_ptr(),
             lse.data_ptr(),
             gradient.data_ptr(),
         )
@@ -231,17 +237,17 @@ class CompiledFused:
             arguments,
             scale,
             problem.run_high.data_ptr(),
-            narrow_weights.data_ptr(),
+            weights.data_ptr(),
             means.data_ptr(),
             gradient.data_ptr(),
         )
         if problem.normalize:
             lib.undo_normalization(narrow, threads, arguments, inverse_lengths.data_ptr(), gradient.data_ptr())
-        return torch.dot(weights, lse.sub_(means).double()).float(), gradient
+        return lse.sub_(means), gradient
 
     def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
         weights, unit = level(weights, problem.groups)
-        _, row_gradient = self.contrast(problem, weights.double())
+        _, row_gradient = self.losses_and_gradient(problem, weights)
         self.scatter_scaled(row_gradient, unit, problem.row_of_point, out)
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:

@@ -47,7 +47,7 @@ def state() -> str:
             f"run `SEMICL_CUDA=1 {REBUILD}` in the source folder of semicl"
         )
     if not torch.cuda.is_available() or torch.version.hip is not None:
-        return "torch sees no NVIDIA GPU; if there is one, install a torch for it (https://pytorch.org/get-started/locally)"
+        return "torch sees no NVIDIA GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
     major, minor = torch.cuda.get_device_capability()
     if not runs_on((major, minor)):
         return (
