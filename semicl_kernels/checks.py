@@ -78,15 +78,21 @@ def is_integer(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """Return one integer an axis from an integer or as many integers; none so large that it would not fit int32."""
-    values: object = (steps,) * axes if is_integer(steps) else steps
+def check_steps(name: str, steps: int | Sequence[int]) -> None:
+    """Check an integer of 1 or more, or several, one an axis."""
+    values: object = (steps,) if is_integer(steps) else steps
     if not isinstance(values, Sequence) or isinstance(values, str | bytes) or not all(map(is_integer, values)):
-        raise TypeError(f"{name} must be an integer or a sequence of {axes} integers, one an axis; got {steps!r}")
-    if len(values) != axes:
-        raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {steps!r}")
+        raise TypeError(f"{name} must be an integer or a sequence of integers, one an axis; got {steps!r}")
     if any(value < 1 for value in values):
         raise ValueError(f"{name} must be 1 or more; got {steps!r}")
+
+
+def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    """Return one integer an axis from an integer or as many integers; none so large that it would not fit int32."""
+    check_steps(name, steps)
+    values = tuple(steps) if isinstance(steps, Sequence) else (steps,) * axes
+    if len(values) != axes:
+        raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {steps!r}")
     return tuple(min(int(value), MOST_POINTS) for value in values)
 
 

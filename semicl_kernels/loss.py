@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .backends import BACKENDS, LONGEST_SQUARE, accumulator, choose_backend
+from .backends import BACKENDS, LONGEST_SQUARE, accumulator, check_backend_name, choose_backend
 from .checks import (
     check_bool,
     check_features,
     check_floats,
     check_labels,
     check_point_count,
+    check_steps,
     check_word,
     integer_or_none,
     scale_of,
@@ -31,6 +32,43 @@ SHORTEST = 1e-12  # as torch.nn.functional.normalize
 
 
 # ---- the one path from a map to a loss -------------------------------------------------------------------------------
+
+
+class _Options(NamedTuple):
+    """What a loss is computed with, resolved: of the options all that say nothing about the map's axes."""
+
+    scale: float
+    per_image: bool
+    other_classes_only: bool
+    background: int | None
+    ignore_index: int | None
+    normalize: bool
+    reduction: str
+
+
+def _resolve(
+    temperature: float,
+    scope: str,
+    denominator: str,
+    background: int | None,
+    ignore_index: int | None,
+    normalize: bool,
+    reduction: str,
+) -> _Options:
+    scale = scale_of(temperature)
+    check_word("scope", scope, SCOPES)
+    check_word("denominator", denominator, DENOMINATORS)
+    check_word("reduction", reduction, REDUCTIONS)
+    check_bool("normalize", normalize)
+    return _Options(
+        scale,
+        scope == "image",
+        denominator == "negatives",
+        integer_or_none("background", background),
+        integer_or_none("ignore_index", ignore_index),
+        normalize,
+        reduction,
+    )
 
 
 @serial_in_children
@@ -58,16 +96,11 @@ def _contrast(
     features: Tensor,
     labels: Tensor,
     block_size: tuple[int, ...] | None,
-    per_image: bool,
-    other_classes_only: bool,
-    background: int | None,
-    ignore_index: int | None,
-    scale: float,
-    normalize: bool,
-    reduction: str,
+    options: _Options,
     backend: str,
 ) -> Tensor:
-    """The loss of DESIGN section 2 on a map (B, V, C, *space) with labels (B, V, *space), every option resolved."""
+    """The loss of DESIGN section 2 on a map (B, V, C, *space) with labels (B, V, *space)."""
+    scale, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
     largest = largest_group(labels.shape, block_size, per_image)
     found, ops = BACKENDS[backend], torch.ops.semicl
     parts = Partition(
@@ -179,12 +212,7 @@ def local_contrastive_loss(
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
     check_features(features)
-    scale = scale_of(temperature)
-    check_word("scope", scope, SCOPES)
-    check_word("denominator", denominator, DENOMINATORS)
-    check_word("reduction", reduction, REDUCTIONS)
-    check_bool("normalize", normalize)
-    background, ignore_index = integer_or_none("background", background), integer_or_none("ignore_index", ignore_index)
+    options = _resolve(temperature, scope, denominator, background, ignore_index, normalize, reduction)
     batch, views, _, *space = features.shape
     steps = steps_of_axes("stride", stride, len(space))
     blocks = None if block_size is None else steps_of_axes("block_size", block_size, len(space))
@@ -198,20 +226,8 @@ def local_contrastive_loss(
         labels = None if labels is None else labels[(slice(None), slice(None), *taken)]
     check_point_count("features", features.numel() // features.shape[2])
     if labels is None:
-        labels, background, ignore_index = _places(features), None, None
-    return _contrast(
-        features,
-        labels,
-        blocks,
-        scope == "image",
-        denominator == "negatives",
-        background,
-        ignore_index,
-        scale,
-        normalize,
-        reduction,
-        name,
-    )
+        labels, options = _places(features), options._replace(background=None, ignore_index=None)
+    return _contrast(features, labels, blocks, options, name)
 
 
 def _contrast_vectors(features: Tensor, labels: Tensor | None, scale: float, backend: str) -> Tensor:
@@ -220,7 +236,7 @@ def _contrast_vectors(features: Tensor, labels: Tensor | None, scale: float, bac
     name = choose_backend(backend, features.device, features.dtype, features.shape[2])
     maps = features[..., None, None]
     ids = _places(maps) if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
-    return _contrast(maps, ids, None, False, False, None, None, scale, True, "anchor", name)
+    return _contrast(maps, ids, None, _Options(scale, False, False, None, None, True, "anchor"), name)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: str = "auto") -> Tensor:
@@ -287,7 +303,7 @@ def supervised_contrastive_loss(
 
 
 class _OptionsModule(nn.Module):
-    """A module that holds the keyword options of a loss and shows them."""
+    """A module that holds the keyword options of a loss and shows them; bad ones are refused when it is made."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -314,6 +330,11 @@ class LocalContrastiveLoss(_OptionsModule):
         reduction: str = "block",
         backend: str = "auto",
     ) -> None:
+        _resolve(temperature, scope, denominator, background, ignore_index, normalize, reduction)
+        check_steps("stride", stride)
+        if block_size is not None:
+            check_steps("block_size", block_size)
+        check_backend_name(backend)
         super().__init__(
             temperature=temperature,
             stride=stride,
@@ -336,6 +357,8 @@ class NTXentLoss(_OptionsModule):
     """:func:`nt_xent_loss` as a module with the same options."""
 
     def __init__(self, *, temperature: float = 0.5, backend: str = "auto") -> None:
+        scale_of(temperature)
+        check_backend_name(backend)
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
@@ -347,6 +370,8 @@ class SupervisedContrastiveLoss(_OptionsModule):
     """:func:`supervised_contrastive_loss` as a module with the same options."""
 
     def __init__(self, *, temperature: float = 0.07, backend: str = "auto") -> None:
+        scale_of(temperature)
+        check_backend_name(backend)
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:

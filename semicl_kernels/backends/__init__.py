@@ -24,6 +24,7 @@ __all__ = [
     "Problem",
     "accumulator",
     "available_backends",
+    "check_backend_name",
     "choose_backend",
 ]
 
@@ -31,6 +32,14 @@ __all__ = [
 def available_backends() -> dict[str, str]:
     """Return every backend's name with "available", or with the reason why it is not and the command that mends it."""
     return {name: backend.state() for name, backend in BACKENDS.items()}
+
+
+def check_backend_name(name: str) -> None:
+    """Raise TypeError if ``name`` is no string, and ValueError if there is no backend of that name."""
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be a string; got {type(name).__name__}")
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}; got {name!r}")
 
 
 def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels: int) -> str:
@@ -41,16 +50,13 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels
         ValueError: if there is no backend of that name, it is not available, or it does not take the device, dtype or
             number of channels.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"backend must be a string; got {type(name).__name__}")
+    check_backend_name(name)
     if name == "auto":
         return next(
             backend.name
             for backend in BACKENDS.values()
             if backend.state() == AVAILABLE and backend.refuses(device, dtype, channels) is None
         )
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}; got {name!r}")
     backend = BACKENDS[name]
     state = backend.state()
     if state != AVAILABLE:

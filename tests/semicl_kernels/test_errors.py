@@ -128,9 +128,20 @@ def test_bad_options(option: str, value: object, error: Any, got: str) -> None:
     assert_raises(local(FEATURES, LABELS, **{option: value}), error, option, got)
 
 
-@pytest.mark.parametrize(("option", "value", "error", "got"), BAD_OPTIONS)
-def test_module_rejects_bad_options(option: str, value: object, error: Any, got: str) -> None:
-    """When it is made or when it is called, but never silently."""
+def needs_axes(bad: tuple[str, object, Any, str]) -> bool:
+    """Whether only a map's axes tell that a value is bad."""
+    return isinstance(bad[1], tuple) and len(bad[1]) != 2
+
+
+@pytest.mark.parametrize(("option", "value", "error", "got"), [bad for bad in BAD_OPTIONS if not needs_axes(bad)])
+def test_module_rejects_bad_options_when_it_is_made(option: str, value: object, error: Any, got: str) -> None:
+    assert_raises(lambda: LocalContrastiveLoss(**{option: value}), error, option, got)
+
+
+@pytest.mark.parametrize(("option", "value", "error", "got"), [bad for bad in BAD_OPTIONS if needs_axes(bad)])
+def test_module_rejects_another_number_of_axes_when_it_is_called(
+    option: str, value: object, error: Any, got: str
+) -> None:
     assert_raises(lambda: LocalContrastiveLoss(**{option: value})(FEATURES, LABELS), error, option, got)
 
 
@@ -147,9 +158,9 @@ def test_bad_vectors(call: Callable[[], object], error: Any, argument: str, got:
 
 
 @pytest.mark.parametrize("module", [NTXentLoss, SupervisedContrastiveLoss])
-def test_modules_of_vectors_reject_a_bad_temperature(module: Any) -> None:
-    arguments = (VECTORS[:, 0], VECTORS[:, 1]) if module is NTXentLoss else (VECTORS,)
-    assert_raises(lambda: module(temperature=float("nan"))(*arguments), ValueError, "temperature", "nan")
+def test_modules_of_vectors_reject_bad_options_when_they_are_made(module: Any) -> None:
+    assert_raises(lambda: module(temperature=float("nan")), ValueError, "temperature", "nan")
+    assert_raises(lambda: module(backend="x"), ValueError, "backend", "x")
 
 
 ROWS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
