@@ -180,6 +180,10 @@ class StageOptions:
     resume: bool = False
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        takes = "false beside --resume: one starts anew, the other goes on; give one of them"
+        _require(not (self.resume and self.overwrite), "overwrite", True, takes)
+
 
 @dataclass(frozen=True)
 class ScheduleOptions:
