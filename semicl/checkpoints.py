@@ -33,8 +33,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, partial)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own
             raise SemiclError(
-                f"{path}: could not be written ({_reason(error)}); free space on the disk or give another --output, "
-                "then go on with --resume"
+                f"{path}: could not be written ({_reason(error)}); free space on the disk, then call it again to go "
+                "on, a single stage with --resume"
             ) from error
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
