@@ -15,6 +15,7 @@ from semicl.errors import SemiclError
 from semicl.files import replacing
 from semicl.model_card import KEY, ModelCard
 from semicl.networks import UNet
+from semicl.seen import Seen
 
 _WRAPPERS = re.compile(r"^((module|_orig_mod|network)\.)+")
 """Prefixes that DistributedDataParallel, torch.compile and the segmentation stage put before a parameter's name."""
@@ -33,8 +34,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, partial)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own
             raise SemiclError(
-                f"{path}: could not be written ({_reason(error)}); free space on the disk or give another --output, "
-                "then go on with --resume"
+                f"{path}: could not be written ({_reason(error)}); free space on the disk, then call it again to go "
+                "on, a single stage with --resume"
             ) from error
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -53,12 +54,14 @@ class LoadReport:
         taken: names of the network's tensors that now hold the checkpoint's values.
         kept: names of the network's tensors that the checkpoint does not have.
         ignored: names of the checkpoint's tensors that the network does not have.
+        seen: what the checkpoint was trained on, as far as it tells.
     """
 
     source: Path
     taken: tuple[str, ...]
     kept: tuple[str, ...]
     ignored: tuple[str, ...]
+    seen: tuple[Seen, ...]
 
     def __str__(self) -> str:
         text = f"{self.source}: took {len(self.taken)} tensors ({_parts(self.taken)})"
@@ -79,7 +82,9 @@ def load_weights(network: nn.Module, path: Path) -> LoadReport:
             tensor has another shape. The network is then as it was.
     """
     own = network.state_dict()
-    stored = _state(_read(path))
+    content = _read(path)
+    seen = _card(path, content).seen if KEY in content else ()
+    stored = _state(content)
     taken = {name: value for name, value in stored.items() if name in own}
     if not taken:
         raise SemiclError(
@@ -106,7 +111,7 @@ def load_weights(network: nn.Module, path: Path) -> LoadReport:
     wrong = [name for name, value in taken.items() if not torch.equal(now[name].cpu(), value.to(now[name].dtype))]
     if wrong:
         raise SemiclError(f"{path}: {wrong[0]} did not take its value; it holds NaN, so run the stage again")
-    return LoadReport(path, tuple(taken), kept, tuple(name for name in stored if name not in own))
+    return LoadReport(path, tuple(taken), kept, tuple(name for name in stored if name not in own), seen)
 
 
 def load_segmentation(path: Path) -> tuple[UNet, ModelCard]:

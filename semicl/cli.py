@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run(*_parse(words))
+        _run(*_parse(words), configs=_configs(words))
     except ArgumentError as error:
         return _fail(as_typed(error.message), 2)
     except SemiclError as error:
@@ -135,14 +135,14 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
-def _run(name: str, chosen: dict[str, Any]) -> None:
+def _run(name: str, chosen: dict[str, Any], configs: Sequence[str]) -> None:
     """Run a command and tell the next; those that it calls tell none."""
+    after = following(name, configs, **chosen)  # first: who trains for hours may edit the configs
     # Imported here so that --help and a mistyped option answer at once.
     from semicl.console import say
 
     module = name.replace("-", "_")
     getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
-    after = following(name, **chosen)
     if after is not None:
         say(f"Next: {after}")
 
@@ -209,7 +209,7 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
 def _with_configs(name: str, words: list[str]) -> list[str]:
     """The words of a command line, with each config replaced by what the command takes of it, as JSON."""
     command = COMMANDS[name]
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    words = _apart(words)
     switches = {f"--{field.name}" for part in command.flat.values() for field in fields(part) if field.default is False}
     words = [part for word, following in pairwise([*words, "--"]) for part in _switched_on(word, following, switches)]
     if name == DEMO:
@@ -221,6 +221,16 @@ def _with_configs(name: str, words: list[str]) -> list[str]:
             taken = options_of(read_config(config), command.section, command.keys(), _RUN.keys(), config)
             words[place + 1] = json.dumps(taken, default=str)
     return words
+
+
+def _configs(words: list[str]) -> list[str]:
+    """The names of the configs of a command line."""
+    return [after for word, after in pairwise(_apart(words)) if word == "--config"]
+
+
+def _apart(words: list[str]) -> list[str]:
+    """The words of a command line, with --config=NAME as two of them."""
+    return [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
 
 
 def _switched_on(word: str, following: str, switches: set[str]) -> list[str]:

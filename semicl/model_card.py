@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from semicl.networks import UNet, new_unet
+from semicl.seen import Seen
 from semicl.volumes import Grid
 
 KEY = "semicl"
@@ -12,12 +13,16 @@ KEY = "semicl"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A network's stage, levels and grid, and its classes: names and values of the label files, background first."""
+    """A network's stage, levels and grid, and its classes: names and values of the label files, background first.
+
+    `seen` is what it was trained on, a part for each data set, the last one last; it is empty where nobody noted it.
+    """
 
     stage: str
     levels: tuple[int, ...]
     classes: dict[str, int]
     grid: Grid
+    seen: tuple[Seen, ...] = ()
 
     def new_network(self, seed: int) -> UNet:
         """A network like it with the random weights of the seed."""
@@ -37,4 +42,5 @@ class ModelCard:
             tuple(content["levels"]),
             dict(content["classes"]),
             Grid(tuple(grid["patch_size"]), spacing),
+            tuple(Seen.from_dict(seen) for seen in content.get("seen", ())),  # older checkpoints do not tell
         )

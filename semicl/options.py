@@ -180,6 +180,10 @@ class StageOptions:
     resume: bool = False
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        takes = "false beside --resume: one starts anew, the other goes on; give one of them"
+        _require(not (self.resume and self.overwrite), "overwrite", True, takes)
+
 
 @dataclass(frozen=True)
 class ScheduleOptions:
@@ -485,7 +489,7 @@ class EvaluateOptions:
     Args:
         checkpoint: a model.ckpt of `semicl finetune`.
         prepared: folder that `semicl prepare` wrote, where no data is given.
-        split: number of the split.
+        split: number of the split; default: the one that the checkpoint was trained on.
         part: which part of the split.
         data: any folder of labelled cases, in the layouts of `semicl prepare`, instead of a split.
         output: folder for cases.csv and results.json.
@@ -494,7 +498,7 @@ class EvaluateOptions:
 
     checkpoint: Path
     prepared: Path = Path("prepared")
-    split: int = 0
+    split: int | None = None
     part: Literal["test", "validation"] = "test"
     data: Path | None = None
     output: Path = Path("runs/evaluation")
@@ -525,7 +529,7 @@ class EmbedOptions:
     Args:
         checkpoint: the network after pre-training (or fine-tuning); the picture's other side is its random start.
         prepared: folder that `semicl prepare` wrote.
-        split: number of the split, whose validation volumes are drawn.
+        split: number of the split, whose validation volumes are drawn; default: that of the checkpoint.
         method: "tsne" or "pca".
         points: pixels of each class, at most.
         volumes: validation volumes, at most.
@@ -536,7 +540,7 @@ class EmbedOptions:
 
     checkpoint: Path
     prepared: Path = Path("prepared")
-    split: int = 0
+    split: int | None = None
     method: Literal["tsne", "pca"] = "tsne"
     points: int = 500
     volumes: int = 10

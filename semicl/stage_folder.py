@@ -1,6 +1,6 @@
 """The folder of one stage: what is in it, whether it is finished, and whether it may be written to.
 
-options.json    what the stage was told, before anything else
+options.json    what the stage was told, and which data it was given, before anything else
 last.ckpt       the whole state after the last finished epoch, until the stage is finished
 model.ckpt      the weights: of the last epoch, or in fine-tuning of the best validation
 logs/           TensorBoard and CSV
@@ -21,6 +21,9 @@ from semicl.files import remove_partial, write_json
 
 FREE = ("machine", "output", "resume", "overwrite")
 """Options that may differ between a stage and its resumption: they say where it runs, not what it computes."""
+
+DATA = "data"
+"""Beside the options: how the data were prepared and split."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class StageFolder:
 
         Raises:
             SemiclError: it holds a stage and neither resume nor overwrite was asked for, or the stage to resume was
-                told something else.
+                told something else or given other data.
         """
         if overwrite:
             self._clear()
@@ -110,9 +113,15 @@ class StageFolder:
             return
         now = json.loads(json.dumps(options, default=str))
         before = json.loads(self._options.read_text())
+        given = now.pop(DATA, {})
+        for name, old, new in _differences(before.pop(DATA, given), given):  # older versions did not note the data
+            raise SemiclError(
+                f"{self._options}: the stage was trained on data with {name} {old}, now {new}; prepare them as they "
+                "were, give another --output, or --overwrite to start anew"
+            )
         for name, old, new in _differences(before, now):
             raise SemiclError(
-                f"{self._options}: the stage was told {name} {old}, now {new}; give the same option, another "
+                f"{self._options}: the stage was told --{name} {old}, now {new}; give the same option, another "
                 "--output, or --overwrite to start anew"
             )
 
@@ -125,4 +134,4 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield f"--{prefix}{name}", old, new
+            yield f"{prefix}{name}", old, new

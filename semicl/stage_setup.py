@@ -1,7 +1,7 @@
 """What every training command does before and after its training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,41 +11,62 @@ from semicl.cases import Case
 from semicl.checkpoints import load_weights
 from semicl.console import conclude, say
 from semicl.errors import SemiclError
+from semicl.hashing import short_hash
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.options import ExperimentOptions, StageOptions
 from semicl.prepared import Prepared, read_prepared
-from semicl.splits import Split
-from semicl.stage_folder import StageFolder
+from semicl.seen import seen_after, seen_in
+from semicl.splits import Split, split_json
+from semicl.stage_folder import DATA, StageFolder
+
+SPLIT = "split of hash"
+"""Stands beside the options of `semicl prepare`; the hash is of who is in which part, in which order."""
 
 
 @dataclass(frozen=True)
 class StageSetup:
-    """A stage that is ready to train: nothing is written yet."""
+    """A stage that is ready to train: nothing is written yet.
+
+    `labelled` are the cases whose labels it may be trained on.
+    """
 
     prepared: Prepared
     split: Split
+    labelled: tuple[Case, ...]
     card: ModelCard
     network: UNet
     folder: StageFolder
 
 
-def set_up(name: str, experiment: ExperimentOptions, stage: StageOptions) -> StageSetup:
+def set_up(
+    name: str, experiment: ExperimentOptions, stage: StageOptions, label_fraction: float | None = None
+) -> StageSetup:
     """Read the prepared folder and make the network, with the weights of `start` or of the seed.
 
+    Args:
+        name: of the stage.
+        experiment: what all stages share.
+        stage: where this one reads and writes.
+        label_fraction: whose labels it is trained on; None for a stage without labels.
+
     Raises:
-        SemiclError: the prepared folder, the split or the checkpoint cannot be used, or the patch does not fit the
-            network.
+        SemiclError: the prepared folder, the split, the fraction or the checkpoint cannot be used, the checkpoint was
+            trained on another split or fraction, or the patch does not fit the network.
     """
     prepared = read_prepared(stage.prepared)
     split = prepared.split(stage.split)
-    card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid)
+    labelled = () if label_fraction is None else split.labelled(label_fraction)
+    now = seen_in(prepared.name, stage.split, split, label_fraction)
+    card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid, (now,))
     _require_fit(card)
     network = card.new_network(experiment.seed)
     if stage.start is not None:
-        say(load_weights(network, stage.start))
+        report = load_weights(network, stage.start)
+        card = replace(card, seen=seen_after(report.seen, now, stage.start))
+        say(report)
     torch.manual_seed(experiment.seed)  # of the projection heads
-    return StageSetup(prepared, split, card, network, StageFolder(stage.output))
+    return StageSetup(prepared, split, labelled, card, network, StageFolder(stage.output))
 
 
 @rank_zero_only
@@ -53,11 +74,14 @@ def open_folder(setup: StageSetup, stage: StageOptions, *told: Any) -> None:
     """Make the stage's folder ready.
 
     Raises:
-        SemiclError: it holds a stage that is not to be resumed or overwritten, or that was told something else.
+        SemiclError: it holds a stage that is not to be resumed or overwritten, or that was told something else or
+            trained on other data.
     """
     options: dict[str, Any] = {"stage": setup.card.stage}
     for part in (stage, *told):
         options |= asdict(part)
+    # A folder may be prepared anew, and a split edited, under the name that it had.
+    options[DATA] = setup.prepared.options | {SPLIT: short_hash(split_json(setup.split))}
     setup.folder.open(options, stage.resume, stage.overwrite)
 
 

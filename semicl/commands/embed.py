@@ -17,6 +17,7 @@ from semicl.options import EmbedOptions
 from semicl.pieces import LabelledVolume, Volumes
 from semicl.prediction import to_device
 from semicl.prepared import read_prepared
+from semicl.seen import split_to_judge
 
 PERPLEXITY = 30
 
@@ -34,7 +35,8 @@ def embed(options: EmbedOptions) -> None:
             f"{options.checkpoint}: was trained on {card.grid}, {options.prepared} holds {prepared.grid}; give the "
             "prepared folder that it was trained on"
         )
-    volumes = Volumes(prepared, prepared.split(options.split).validation[: options.volumes])
+    split = split_to_judge(card.seen, prepared, options.split, options.checkpoint)
+    volumes = Volumes(prepared, prepared.split(split).validation[: options.volumes])
     chosen = _choose(volumes, len(prepared.classes), options)
     networks = {"random start": card.new_network(options.seed), options.checkpoint.parent.name: card.new_network(0)}
     say(load_weights(networks[options.checkpoint.parent.name], options.checkpoint))

@@ -14,6 +14,7 @@ from semicl.model_card import ModelCard
 from semicl.options import EvaluateOptions
 from semicl.prediction import to_device
 from semicl.prepared import read_prepared
+from semicl.seen import split_to_judge
 from semicl.subjects import subject_rule
 
 
@@ -21,10 +22,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     """Judge a checkpoint on a part of a split, or on any folder of labelled cases; write cases.csv and results.json.
 
     Raises:
-        SemiclError: the checkpoint, the folder or one of its files cannot be used; nothing has then been written.
+        SemiclError: the checkpoint, the folder or one of its files cannot be used, or the checkpoint was trained on
+            another split; nothing has then been written.
     """
     network, card = load_segmentation(options.checkpoint)
-    where, cases = _cases(options)
+    where, cases = _cases(options, card)
     _require_sound(cases, card)
     network = to_device(network, options.machine)
     evaluation = evaluate_cases(network, card, tqdm(cases, desc=f"evaluate {where}", unit="case", ncols=WIDTH))
@@ -35,13 +37,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     return evaluation
 
 
-def _cases(options: EvaluateOptions) -> tuple[str, Sequence[Case]]:
+def _cases(options: EvaluateOptions, card: ModelCard) -> tuple[str, Sequence[Case]]:
     if options.data is not None:
         found = find_cases(options.data, subject_rule)
         return str(options.data), [case for case in found.cases if case.label is not None]
     prepared = read_prepared(options.prepared)
-    cases = getattr(prepared.split(options.split), options.part)
-    return f"{prepared.name}, split {options.split}, {options.part}", [c for c in cases if c.label is not None]
+    split = split_to_judge(card.seen, prepared, options.split, options.checkpoint)
+    cases = getattr(prepared.split(split), options.part)
+    return f"{prepared.name}, split {split}, {options.part}", [case for case in cases if case.label is not None]
 
 
 def _require_sound(cases: Sequence[Case], card: ModelCard) -> None:

@@ -16,9 +16,8 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
     Raises:
         SemiclError: something it needs cannot be used, or the folder is taken.
     """
-    setup = set_up("finetune", experiment, stage)
-    cases = setup.split.labelled(experiment.label_fraction)
-    pieces = LabelledPieces(setup.prepared, cases)
+    setup = set_up("finetune", experiment, stage, experiment.label_fraction)
+    pieces = LabelledPieces(setup.prepared, setup.labelled)
     labelled = [case for case in setup.split.validation if case.label is not None]
     validation = Volumes(setup.prepared, labelled[: segmentation.validation_volumes])
     kind: type[Segmentation] = Segmentation
@@ -34,4 +33,4 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
         module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title, unlabelled
     )
     cost["validation"] = [[step, round(dice, 4)] for step, dice in module.history]
-    finish(setup, cases, len(pieces), cost)
+    finish(setup, setup.labelled, len(pieces), cost)

@@ -24,10 +24,10 @@ def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions
     Raises:
         SemiclError: something it needs cannot be used, the fraction has no foreground, or the folder is taken.
     """
-    setup = set_up("pretrain-local", experiment, stage)
+    setup = set_up("pretrain-local", experiment, stage, experiment.label_fraction if contrast.loss.supervised else None)
     if contrast.loss.supervised:
-        cases = setup.split.labelled(experiment.label_fraction)
-        pieces: LabelledPieces | ImagePieces = _anchored(setup, experiment.label_fraction)
+        cases = setup.labelled
+        pieces: LabelledPieces | ImagePieces = _anchored(setup)
         kind: type[SupervisedLocalContrast | SelfSupervisedLocalContrast] = SupervisedLocalContrast
     else:
         cases = images_for_pretraining(setup.split, experiment.transductive)
@@ -40,12 +40,11 @@ def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions
     finish(setup, cases, len(pieces), cost)
 
 
-def _anchored(setup: StageSetup, label_fraction: float) -> LabelledPieces:
+def _anchored(setup: StageSetup) -> LabelledPieces:
     """The slices or patches of the labelled fraction that hold an anchor."""
-    cases = setup.split.labelled(label_fraction)
-    pieces = LabelledPieces(setup.prepared, cases)
+    pieces = LabelledPieces(setup.prepared, setup.labelled)
     pieces.keep(has_foreground)
     if len(pieces) == 0:
-        names = ", ".join(case.name for case in cases)
+        names = ", ".join(case.name for case in setup.labelled)
         raise SemiclError(f"labelled cases {names}: hold no foreground; give another --split or --label_fraction")
     return pieces

@@ -6,7 +6,6 @@ network, the precision, the data and their split, the label fraction where it se
 So cells that have a stage in common share its folder, and a changed option leads to another folder.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from jsonargparse import ArgumentParser
 
 from semicl.errors import SemiclError
 from semicl.files import write_json
+from semicl.hashing import short_hash
 from semicl.option_values import made
 from semicl.options import (
     PRETRAINING,
@@ -30,7 +30,6 @@ from semicl.options import (
 from semicl.prepared import Prepared
 from semicl.stage_folder import StageFolder
 
-HASH_LENGTH = 8
 FINETUNE = "finetune"
 BEST = "best validation Dice"
 """Line of fine-tuning's summary."""
@@ -191,7 +190,7 @@ class _Place:
         del shared["label_fraction"]
         config = asdict(options) | shared | ({"label_fraction": fraction} if labelled else {})
         command = section.replace("_", "-")
-        number = _hash(command, _decisive(config), self.data, after.config_hash if after else None)
+        number = short_hash(command, _decisive(config), self.data, after.config_hash if after else None)
         name = f"{command}-{_plain(method)}-{number}" if section == FINETUNE else f"{command}-{number}"
         folder = self._folder() / (f"labels-{fraction:g}" if labelled else "no-labels") / name
         start = ("--start", str(StageFolder(after.folder).model)) if after else ()
@@ -264,11 +263,6 @@ def _sees_labels(section: str, options: Any) -> bool:
 def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Of a stage's config, what decides the result: where it runs does not, how precisely does."""
     return {**config, "machine": config["machine"]["precision"]}
-
-
-def _hash(*parts: Any) -> str:
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def _plain(name: str) -> str:

@@ -116,6 +116,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["run", "--pretrain_local.loss.stride", "0"], 1, "--pretrain_local.loss.stride takes a number of 1 or more"),
         (["pretrain-local", "--loss.stride", "0"], 1, "--loss.stride takes a number of 1 or more, got 0"),
         (["finetune", "--validate_every", "1000"], 1, "--validate_every takes at most the number of epochs"),
+        (["finetune", "--resume", "--overwrite"], 1, "--overwrite takes false beside --resume"),
         (["finetune", "--seed", "many"], 2, "error: --seed: expected an integer, got many"),
         (["finetune", "--schedule", "{epochs: x}"], 2, "error: --schedule.epochs: expected an integer, got x"),
         (["finetune", "--validation_volumes", "x"], 2, "error: --validation_volumes: expected an integer, got x"),

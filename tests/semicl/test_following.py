@@ -1,10 +1,21 @@
 """What a command names as the next one can be pasted into a shell."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from semicl.following import following
-from semicl.options import EvaluateOptions, RunOptions, StageOptions
+from semicl.options import (
+    EvaluateOptions,
+    ExperimentOptions,
+    MachineOptions,
+    NetworkOptions,
+    RunOptions,
+    SourceOptions,
+    StageOptions,
+)
 
 
 def test_folders_with_spaces_are_quoted() -> None:
@@ -14,10 +25,48 @@ def test_folders_with_spaces_are_quoted() -> None:
     assert shlex.split(line) == words
 
 
+AFTER_GLOBAL = "--prepared p --start r/global/model.ckpt --output r/pretrain-local"
+
+
+def _after_global(experiment: ExperimentOptions, configs: Sequence[str] = (), split: int = 0) -> str | None:
+    stage = StageOptions(Path("p"), split, Path("r/global"))
+    return following("pretrain-global", configs, contrast=None, experiment=experiment, stage=stage)
+
+
 def test_a_stage_goes_on_beside_its_own_folder() -> None:
-    stage = StageOptions(Path("p"), 1, Path("r/global"))
-    line = following("pretrain-global", contrast=None, experiment=None, stage=stage)
-    assert line == "semicl pretrain-local --prepared p --start r/global/model.ckpt --output r/pretrain-local"
+    assert _after_global(ExperimentOptions()) == f"semicl pretrain-local {AFTER_GLOBAL}"
+
+
+def test_what_the_stages_must_agree_on_is_carried_on() -> None:
+    experiment = ExperimentOptions(0.2, 3, True, NetworkOptions((4, 8), None), MachineOptions(accelerator="cpu"))
+    line = _after_global(experiment, split=1)
+    assert line is not None
+    words = ["--split", "1", "--label_fraction", "0.2", "--seed", "3", "--transductive", "true"]
+    words += ["--network.widths", "[4,8]", "--network.centre", "null", "--machine.accelerator", "cpu"]
+    assert shlex.split(line) == ["semicl", "pretrain-local", *AFTER_GLOBAL.split(), *words]
+
+
+def test_a_config_is_carried_on_with_what_was_told_against_it(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("label_fraction: 0.2\nnetwork: {widths: [4, 8]}\npretrain_local: {seed: 7, channels: 8}\n")
+    experiment = ExperimentOptions(label_fraction=0.05, network=NetworkOptions((4, 8)), seed=0)
+    line = _after_global(experiment, [str(config)])
+    told = "--label_fraction 0.05 --seed 0"
+    assert line == f"semicl pretrain-local --config {config} {AFTER_GLOBAL} {told}"
+    line = following("prepare", ["demo"], source=SourceOptions(prepared=Path("p")), options=None)
+    assert line == "semicl pretrain-global --config demo --prepared p --output runs/p/pretrain-global"
+
+
+def test_a_config_of_one_command_alone_is_not_carried_on(tmp_path: Path) -> None:
+    config = tmp_path / "global.yaml"
+    config.write_text("seed: 2\ntemperature: 0.2\n")
+    assert _after_global(ExperimentOptions(seed=2), [str(config)]) == f"semicl pretrain-local {AFTER_GLOBAL} --seed 2"
+
+
+def test_the_folder_here_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = following("prepare", source=SourceOptions(prepared=Path()), options=None)
+    assert line == f"semicl pretrain-global --prepared . --output runs/{tmp_path.name}/pretrain-global"
 
 
 def test_an_experiment_goes_on_with_its_last_start() -> None:

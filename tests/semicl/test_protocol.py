@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import Tensor
 
 from semicl.cases import Case
+from semicl.checkpoints import read_card
 from semicl.errors import SemiclError
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
@@ -132,10 +134,24 @@ def test_evaluation_on_validation_leaves_the_test_alone(
         assert opened == [case.image for case in cases]
 
 
-def test_stages_two_and_three_share_one_fraction(prepared: Prepared, tmp_path: Path) -> None:
-    """Both read exactly the labels that the split hands out, so the poison tests above hold for the same cases."""
-    labelled = prepared.split(0).labelled(FRACTION)
+def test_stages_two_and_three_share_one_fraction(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both open the same training labels, those that the split hands out, and the checkpoint names them."""
+    opened: set[str] = set()
+    label = Prepared.label
+
+    def recorded(self: Prepared, case: Case) -> np.ndarray:
+        opened.add(case.name)
+        return label(self, case)
+
+    monkeypatch.setattr(Prepared, "label", recorded)
+    split = prepared.split(0)
+    labelled = {case.name for case in split.labelled(FRACTION)}
     for stage in (LOCAL, FINE_TUNE):
+        opened.clear()
         output = tmp_path / str(stage[0])
         assert run_command(*_words(stage, prepared.folder, output)) == 0
-        assert f'"volumes": {len(labelled)}' in (output / "summary.json").read_text()
+        assert opened - {case.name for case in split.validation} == labelled
+        (seen,) = read_card(output / "model.ckpt").seen
+        assert set(seen.labelled) == labelled

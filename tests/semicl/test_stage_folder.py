@@ -51,6 +51,22 @@ def test_a_stage_begun_with_other_options_is_not_resumed(folder: StageFolder) ->
         folder.open(other, resume=True, overwrite=False)
 
 
+@pytest.mark.parametrize("name", ["seed", "split of hash"])
+def test_a_stage_begun_on_other_data_is_not_resumed(tmp_path: Path, name: str) -> None:
+    folder = StageFolder(tmp_path / "stage")
+    data = {"seed": "0", "split of hash": "0"}
+    folder.open(TOLD | {"data": data}, resume=False, overwrite=False)
+    _finish(folder)
+    folder.open(TOLD | {"data": data}, resume=True, overwrite=False)
+    with pytest.raises(SemiclError, match=rf"trained on data with {name} 0, now 1; .* --overwrite"):
+        folder.open(TOLD | {"data": data | {name: "1"}}, resume=True, overwrite=False)
+
+
+def test_a_stage_that_did_not_note_its_data_is_resumed(folder: StageFolder) -> None:
+    folder.open(TOLD | {"data": {"seed": "0"}}, resume=True, overwrite=False)
+    assert folder.last.read_bytes() == b"state"
+
+
 def test_to_overwrite_is_to_start_anew(folder: StageFolder) -> None:
     _finish(folder)
     folder.last.write_bytes(b"state")

@@ -20,6 +20,13 @@ def test_a_picture(tuned: Path, prepared: Prepared, tmp_path: Path, method: str)
     assert output.read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_was_trained_on_is_not_drawn(
+    tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["embed", "--checkpoint", tuned, "--prepared", prepared.folder, "--output", tmp_path / "e.png"]
+    assert "was trained on split 0 of Phantom" in error_of(capsys, *words, "--split", "1")
+
+
 def test_every_class_has_about_its_share(prepared: Prepared) -> None:
     volumes = Volumes(prepared, prepared.split(0).validation)
     chosen = module._choose(volumes, 4, EmbedOptions(Path("c"), points=40))

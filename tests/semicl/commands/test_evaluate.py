@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semicl.prepared import Prepared
-from tests.semicl.conftest import cut_off, error_of, run_command, write_nifti
+from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_nifti
 
 
 def test_a_split(tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +24,44 @@ def test_a_split(tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest
     assert run_command(*words, "--part", "validation") == 0
     content = json.loads((tmp_path / "e" / "results.json").read_text())
     assert list(content["cases"]) == [case.name for case in prepared.split(0).validation]
+
+
+def test_the_split_is_that_of_the_checkpoint(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TINY, *one_schedule(), "--label_fraction", "0.2", "--prepared", prepared.folder, "--split", "1"]
+    assert run_command("finetune", *words, "--output", tmp_path / "o") == 0
+    words = ["evaluate", "--checkpoint", tmp_path / "o" / "model.ckpt", "--prepared", prepared.folder]
+    words += ["--output", tmp_path / "e"]
+    line = error_of(capsys, *words, "--split", "0")
+    assert "was trained on split 1 of Phantom" in line
+    assert f"split 0 of {prepared.folder}" in line
+    assert not (tmp_path / "e").exists()
+    assert run_command(*words) == 0
+    content = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert list(content["cases"]) == [case.name for case in prepared.split(1).test]
+
+
+def test_a_split_that_was_edited_is_refused(
+    tuned: Path, own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--checkpoint", tuned, "--prepared", own_prepared, "--output", tmp_path / "e"]
+    path = own_prepared / "splits" / "0.json"
+    content = json.loads(path.read_text())
+    subject, names = content["training"].popitem()
+    content["test"][subject] = names
+    path.write_text(json.dumps(content))
+    assert "it may have seen what is held out" in error_of(capsys, *words)
+
+
+def test_a_checkpoint_that_tells_not_what_it_saw_is_judged(
+    checkpoint: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    words = ["evaluate", "--checkpoint", checkpoint, "--prepared", prepared.folder, "--output", tmp_path / "e"]
+    for more, split in (((), 0), (("--split", 1), 1)):
+        assert run_command(*words, *more) == 0
+        content = json.loads((tmp_path / "e" / "results.json").read_text())
+        assert list(content["cases"]) == [case.name for case in prepared.split(split).test]
 
 
 def test_any_labelled_folder(tuned: Path, tmp_path: Path) -> None:

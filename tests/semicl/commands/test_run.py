@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from semicl.prepared import read_prepared
 from tests.semicl.conftest import error_of, run_command
 
 CONFIG = """
@@ -57,6 +58,29 @@ def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytes
     assert "finetune-random/options.json: the stage was told --schedule.epochs 2, now 3" in line
     line = error_of(capsys, *words, "--prepare.seed", "5")
     assert "was prepared with seed 0, now 5" in line
+
+
+def test_what_was_trained_on_other_data_is_not_taken_for_done(
+    words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words += ["--starts", "[random]"]
+    assert run_command(*words) == 0
+    test = tmp_path / "o" / "split-0" / "finetune-random" / "test" / "results.json"
+    before = test.read_text()
+    config = ["--config", tmp_path / "config.yaml", "--prepared", tmp_path / "p"]
+    assert run_command("prepare", *config, "--seed", "1") == 0
+    line = error_of(capsys, *words, "--prepare.seed", "1")
+    assert "finetune-random/options.json: the stage was trained on data with seed 0, now 1" in line
+    assert test.read_text() == before
+    assert run_command(*words, "--prepare.seed", "1", "--overwrite") == 0
+    held_out = {case.name for case in read_prepared(tmp_path / "p").split(0).test}
+    assert set(json.loads(test.read_text())["cases"]) == held_out
+
+    path = tmp_path / "p" / "splits" / "0.json"
+    split = json.loads(path.read_text())
+    split["validation"], split["test"] = split["test"], split["validation"]
+    path.write_text(json.dumps(split))
+    assert "trained on data with split of hash" in error_of(capsys, *words, "--prepare.seed", "1")
 
 
 def test_one_start_alone(words: list[Any], tmp_path: Path) -> None:

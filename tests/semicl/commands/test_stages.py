@@ -1,6 +1,7 @@
 """The three training commands, one after the other, and what each refuses."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from semicl.checkpoints import read_card
+from semicl.options import STAGES
 from semicl.prepared import Prepared, read_prepared
 from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, weights
 
@@ -42,6 +44,65 @@ def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.
     summary = json.loads((third / "summary.json").read_text())
     assert summary["volumes"] == len(prepared.split(0).labelled(0.2))
     assert summary["validation"][0][0] == summary["steps"]
+
+
+def test_the_line_that_a_stage_names_runs_as_it_stands(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = ("--network.widths", "[4,6,8]", "--network.centre", "null", "--split", "1", "--label_fraction", "0.34")
+    config = tmp_path / "run.yaml"
+    config.write_text("".join(f"{stage}: {{schedule: {{epochs: 1}}}}\n" for stage in STAGES if stage != "prepare"))
+    words: list[object] = ["pretrain-global", "--config", config, "--prepared", prepared.folder, *network]
+    words += ["--output", tmp_path / "pretrain-global"]
+    for command in ("pretrain-local", "finetune", "evaluate", "predict"):
+        assert run_command(*words) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: ")]
+        words = list(shlex.split(line)[2:])
+        assert words[0] == command
+    results = json.loads((tmp_path / "finetune-pretrained" / "test" / "results.json").read_text())
+    assert list(results["cases"]) == [case.name for case in prepared.split(1).test]
+
+
+def test_a_start_of_another_split_is_refused(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(*_words("pretrain-global", prepared.folder, tmp_path / "global", "--split", "1")) == 0
+    start = ("--start", tmp_path / "global" / "model.ckpt")
+    for command in ("pretrain-local", "finetune"):
+        line = error_of(capsys, *_words(command, prepared.folder, tmp_path / "o", *FRACTION, *start))
+        assert "model.ckpt: was trained on split 1 of Phantom" in line
+        assert "split 0 of Phantom now" in line
+    assert not (tmp_path / "o").exists()
+    assert run_command(*_words("finetune", prepared.folder, tmp_path / "o", *FRACTION, *start, "--split", "1")) == 0
+
+
+def test_a_start_that_saw_the_labels_of_another_fraction_is_refused(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words("pretrain-local", prepared.folder, tmp_path / "local", "--label_fraction", "1")
+    assert run_command(*words) == 0
+    start = ("--start", tmp_path / "local" / "model.ckpt")
+    line = error_of(capsys, *_words("finetune", prepared.folder, tmp_path / "o", *FRACTION, *start))
+    assert "has seen the labels of 12 cases (--label_fraction 1), this stage may see those of 2 (--label_fr" in line
+    assert not (tmp_path / "o").exists()
+    unlabelled = ("--loss.supervised", "false", "--loss.stride", "8")
+    assert run_command(*_words("pretrain-local", prepared.folder, tmp_path / "self", *unlabelled, *start)) == 0
+    start = ("--start", tmp_path / "self" / "model.ckpt")
+    assert "has seen the labels of 12" in error_of(
+        capsys, *_words("finetune", prepared.folder, tmp_path / "o", *FRACTION, *start)
+    )
+
+
+@pytest.mark.parametrize("card", [None, "older"])
+def test_a_start_that_tells_not_what_it_saw_is_taken(prepared: Prepared, tmp_path: Path, card: str | None) -> None:
+    assert run_command(*_words("pretrain-global", prepared.folder, tmp_path / "global", "--split", "1")) == 0
+    path = tmp_path / "global" / "model.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content["semicl"]["seen"]
+    if card is None:
+        del content["semicl"]
+    torch.save(content, path)
+    assert run_command(*_words("finetune", prepared.folder, tmp_path / "o", *FRACTION, "--start", path)) == 0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +166,7 @@ def test_a_taken_folder_is_refused_resumed_or_overwritten(
     [
         ("finetune", ["--label_fraction", "0.01"], "--label_fraction 0.01 of 6 labelled training subjects yields no"),
         ("finetune", ["--split", "7"], "splits/7.json: no such split"),
-        ("finetune", ["--start", "none.ckpt"], "none.ckpt: no such checkpoint"),
+        ("finetune", [*FRACTION, "--start", "none.ckpt"], "none.ckpt: no such checkpoint"),
         ("pretrain-global", ["--network.widths", "[4,4,4,4,4,4]"], "patch size 32 x 32 does not fit 6 levels"),
         ("pretrain-global", ["--prepared", "nowhere"], "nowhere/prepared.json: no such file; run `semicl prepare"),
     ],
@@ -125,7 +186,8 @@ def test_what_cannot_be_used_is_one_line_and_nothing_is_written(
 def test_a_checkpoint_of_another_architecture_is_one_line(
     prepared: Prepared, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = _words("finetune", prepared.folder, tmp_path / "o", "--start", checkpoint, "--network.widths", "[8,8,8]")
+    other = (*FRACTION, "--network.widths", "[8,8,8]")
+    words = _words("finetune", prepared.folder, tmp_path / "o", "--start", checkpoint, *other)
     line = error_of(capsys, *words)
     assert f"{checkpoint}: encoder." in line
     assert "give the --network" in line
