@@ -9,7 +9,7 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
-from semicl.errors import SemiclError
+from semicl.accelerators import require_accelerator
 from semicl.files import replacing
 from semicl.inference import class_probabilities
 from semicl.model_card import ModelCard
@@ -19,16 +19,13 @@ from semicl.volumes import read_image
 
 
 def to_device(network: UNet, machine: MachineOptions) -> UNet:
-    """The network on the machine's first device, for prediction.
+    """The network on the machine's first CUDA device, else on its CPU, for prediction.
 
     Raises:
         SemiclError: there is no such device.
     """
-    has_gpu = torch.cuda.is_available()
-    possible = ("auto", "cpu", "gpu", "cuda") if has_gpu else ("auto", "cpu")
-    if machine.accelerator not in possible:
-        raise SemiclError(f"--machine.accelerator {machine.accelerator}: not found here; give {' or '.join(possible)}")
-    return network.to("cuda" if has_gpu and machine.accelerator != "cpu" else "cpu").eval()
+    require_accelerator(machine)
+    return network.to("cuda" if torch.cuda.is_available() and machine.accelerator != "cpu" else "cpu").eval()
 
 
 def predict_file(network: UNet, card: ModelCard, image: Path) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from semicl.accelerators import require_accelerator
 from semicl.cases import Case
 from semicl.checkpoints import load_weights
 from semicl.console import conclude, say
@@ -34,9 +35,10 @@ def set_up(name: str, experiment: ExperimentOptions, stage: StageOptions) -> Sta
     """Read the prepared folder and make the network, with the weights of `start` or of the seed.
 
     Raises:
-        SemiclError: the prepared folder, the split or the checkpoint cannot be used, or the patch does not fit the
-            network.
+        SemiclError: the accelerator is not there, the prepared folder, the split or the checkpoint cannot be used, or
+            the patch does not fit the network.
     """
+    require_accelerator(experiment.machine)
     prepared = read_prepared(stage.prepared)
     split = prepared.split(stage.split)
     card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid)
