@@ -12,6 +12,7 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
+from semicl.nifti_names import mixes_case
 
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
 """What nibabel raises for files that are missing, cut off, damaged or no NIfTI at all."""
@@ -36,10 +37,12 @@ def read_nifti(path: Path) -> tuple[np.ndarray, SpatialImage]:
     """The array of a NIfTI file and its image, whose header and affine tell the geometry.
 
     Raises:
-        SemiclError: no such file, not readable, not 3-D, NaN or infinity.
+        SemiclError: no such file, a suffix as .Nii, not readable, not 3-D, NaN or infinity.
     """
     if not path.is_file():
         raise SemiclError(f"{path}: no such file; copy it there or take the case out")
+    if mixes_case(path):  # for which nibabel would open a file of another name
+        raise SemiclError(f"{path}: its suffix mixes capitals and small letters; rename it to .nii or .nii.gz")
     try:
         volume = nibabel.load(path)
         if not isinstance(volume, SpatialImage):

@@ -71,3 +71,14 @@ def test_images_are_never_replaced(
 ) -> None:
     words = ["predict", "--checkpoint", tuned, "--input", images, "--output", images]
     assert "holds the images, which would be replaced" in error_of(capsys, *words)
+
+
+def test_names_in_capitals(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, capitals in (("a.nii.gz", "a.nii.gz"), ("b.nii.gz", "b.NII.GZ"), ("c.nii", "c.NII")):
+        write_nifti(tmp_path / "i" / name, np.random.default_rng(0).random((9, 8, 3))).rename(tmp_path / "i" / capitals)
+    words = ["predict", "--checkpoint", tuned, "--input", tmp_path / "i", "--output", tmp_path / "o"]
+    assert run_command(*words) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.nii.gz", "b.nii.gz", "c.nii"]
+    assert all(nibabel.load(path).shape == (9, 8, 3) for path in (tmp_path / "o").iterdir())
+    write_nifti(tmp_path / "i" / "b.nii", np.random.default_rng(0).random((9, 8, 3)))
+    assert "case b is there twice" in error_of(capsys, *words)
