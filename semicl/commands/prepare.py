@@ -33,7 +33,7 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
             they were asked for, the phantom's volumes or the download.
     """
     found = find_cases(
-        _data_folder(source, options),
+        _data_folder(source, options).resolve(),  # so that the files are found from other working directories too
         partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern),
     )
     classes = _classes(found, options)

@@ -84,6 +84,19 @@ def test_a_plain_folders_classes_can_be_named(plain: Path, tmp_path: Path, capsy
     assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words)
 
 
+def test_files_are_found_from_other_working_directories(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(plain.parent)
+    assert run_command("prepare", "--data", plain.name, "--prepared", tmp_path / "p", *SIZE) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "p").rename(tmp_path / "moved")
+    files = [file for case in read_prepared(tmp_path / "moved").cases for file in (case.image, case.label) if file]
+    assert len(files) == 12
+    assert all(file.is_file() for file in files)
+
+
 def test_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p", *SIZE]
     assert run_command(*words) == 0
