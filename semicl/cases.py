@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semicl.errors import SemiclError
+from semicl.nifti_names import by_case, nifti_files, stem
 
-SUFFIXES = (".nii.gz", ".nii")
 MMWHS_CLASSES = {
     "left ventricle": 500,
     "right ventricle": 600,
@@ -18,6 +18,8 @@ MMWHS_CLASSES = {
     "pulmonary artery": 850,
 }
 """Classes 1 to 7 and their values in the label files."""
+
+MMWHS_IMAGE, MMWHS_LABEL = "_image", "_label"
 
 Subject = Callable[[str], str]
 
@@ -53,7 +55,8 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
         subject_of: from the dataset's name to the rule that names a case's subject.
 
     Raises:
-        SemiclError: no such folder, none of the three layouts, an unusable `dataset.json`, or no case.
+        SemiclError: no such folder, none of the three layouts, an unusable `dataset.json`, no case, one that is there
+            twice, or a label without an image.
     """
     if not folder.is_dir():
         raise SemiclError(f"{folder}: no such folder; give --data a folder of cases, or 'phantom'")
@@ -61,22 +64,12 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
         return _decathlon(folder, subject_of)
     if (folder / "images").is_dir():
         return _plain(folder, subject_of)
-    if next(folder.glob("*_image.nii*"), None) is not None:
+    if any(stem(file).endswith(MMWHS_IMAGE) for file in nifti_files(folder)):
         return _mmwhs(folder, subject_of)
     raise SemiclError(
         f"{folder}: holds no cases; give a folder with dataset.json (Decathlon), with *_image.nii.gz files (MMWHS), "
         "or with images/ and labels/"
     )
-
-
-def nifti_files(folder: Path) -> list[Path]:
-    """The NIfTI files of a folder by name, hidden ones left out."""
-    return sorted(f for f in folder.iterdir() if f.name.endswith(SUFFIXES) and not f.name.startswith("."))
-
-
-def case_name(file: Path) -> str:
-    """A file's name without .nii or .nii.gz."""
-    return file.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
@@ -96,38 +89,32 @@ def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
     if not pairs:
         raise SemiclError(f"{description}: lists no training case; add image and label pairs to 'training'")
     rule = subject_of(name)
-    cases = tuple(Case(case_name(image), rule(case_name(image)), image, label) for image, label in pairs)
-    _require_distinct(description, cases)
+    case_names = by_case(image for image, _ in pairs)
+    cases = tuple(Case(case, rule(case), *pair) for case, pair in zip(case_names, pairs, strict=True))
     return CaseFolder(name, {names[k]: k for k in sorted(names)}, cases)
 
 
 def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
-    rule = subject_of("MMWHS")
-    cases = []
-    for image in (f for f in nifti_files(folder) if "_image.nii" in f.name):
-        name = case_name(image).removesuffix("_image")
-        label = image.with_name(image.name.replace("_image.nii", "_label.nii"))
-        cases.append(Case(name, rule(name), image, label if label.is_file() else None))
-    return CaseFolder("MMWHS", {"background": 0} | MMWHS_CLASSES, tuple(cases))
+    files = nifti_files(folder)
+    images, labels = by_case(files, MMWHS_IMAGE), by_case(files, MMWHS_LABEL)
+    return CaseFolder("MMWHS", {"background": 0} | MMWHS_CLASSES, _paired(images, labels, subject_of("MMWHS")))
 
 
 def _plain(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
-    images = nifti_files(folder / "images")
+    images, labels = (by_case(nifti_files(folder / kind)) for kind in ("images", "labels"))
     if not images:
         raise SemiclError(f"{folder / 'images'}: holds no .nii or .nii.gz file; put the images there")
-    labels = {case_name(file): file for file in nifti_files(folder / "labels")} if (folder / "labels").is_dir() else {}
-    rule = subject_of(folder.name)
-    names = [case_name(image) for image in images]
-    cases = tuple(Case(name, rule(name), image, labels.get(name)) for name, image in zip(names, images, strict=True))
-    strangers = sorted(set(labels) - {case.name for case in cases})
-    if strangers:
-        raise SemiclError(f"{labels[strangers[0]]}: no image has this name in {folder / 'images'}; rename or remove it")
-    _require_distinct(folder / "images", cases)
-    return CaseFolder(folder.name, None, cases)
+    return CaseFolder(folder.name, None, _paired(images, labels, subject_of(folder.name)))
 
 
-def _require_distinct(where: Path, cases: tuple[Case, ...]) -> None:
-    names = [case.name for case in cases]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise SemiclError(f"{where}: case {twice} is there twice; leave one out")
+def _paired(images: dict[str, Path], labels: dict[str, Path], rule: Subject) -> tuple[Case, ...]:
+    """A case for each image, with the label of its name where there is one.
+
+    Raises:
+        SemiclError: a label has no image.
+    """
+    stray = next((label for name, label in labels.items() if name not in images), None)
+    if stray is not None:
+        where = next(iter(images.values())).parent
+        raise SemiclError(f"{stray}: no image has this name in {where}; rename or remove it")
+    return tuple(Case(name, rule(name), image, labels.get(name)) for name, image in images.items())

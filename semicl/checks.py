@@ -12,6 +12,8 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
+from semicl.nifti_names import mixes_case
+from semicl.whole_values import whole_values
 
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
 """What nibabel raises for files that are missing, cut off, damaged or no NIfTI at all."""
@@ -36,10 +38,12 @@ def read_nifti(path: Path) -> tuple[np.ndarray, SpatialImage]:
     """The array of a NIfTI file and its image, whose header and affine tell the geometry.
 
     Raises:
-        SemiclError: no such file, not readable, not 3-D, NaN or infinity.
+        SemiclError: no such file, a suffix as .Nii, not readable, not 3-D, not one number a voxel, NaN or infinity.
     """
     if not path.is_file():
         raise SemiclError(f"{path}: no such file; copy it there or take the case out")
+    if mixes_case(path):  # for which nibabel would open a file of another name
+        raise SemiclError(f"{path}: its suffix mixes capitals and small letters; rename it to .nii or .nii.gz")
     try:
         volume = nibabel.load(path)
         if not isinstance(volume, SpatialImage):
@@ -53,20 +57,21 @@ def read_nifti(path: Path) -> tuple[np.ndarray, SpatialImage]:
         raise SemiclError(f"{path}: has {array.ndim} dimensions, not 3; give one 3-D volume a file")
     if 0 in array.shape:
         raise SemiclError(f"{path}: is empty, of shape {array.shape}; export it again")
+    if array.dtype.kind not in "iuf":  # RGB is a structure of three numbers
+        raise SemiclError(f"{path}: holds {_kind(array)}, not one number a voxel; export it in grey values")
     if not np.isfinite(array).all():
         raise SemiclError(f"{path}: holds NaN or infinity; replace them or take the case out")
     return array, volume
 
 
 def label_values(case: Case) -> set[int]:
-    """The values in a case's label file; an unreadable or fractional one has none: `problems` names it."""
+    """The whole values in a case's label file; what is not readable or not whole is left out: `problems` names it."""
     if case.label is None:
         return set()
     try:
-        values = np.unique(read_nifti(case.label)[0])
+        return {int(value) for value in whole_values(read_nifti(case.label)[0])[0]}
     except SemiclError:
         return set()
-    return {int(value) for value in values if value == round(value)}
 
 
 def problems(case: Case, classes: Mapping[str, int]) -> Iterator[Problem]:
@@ -83,10 +88,12 @@ def problems(case: Case, classes: Mapping[str, int]) -> Iterator[Problem]:
             yield Problem(path, what, way_out)
     if label is None or case.label is None:
         return
-    unknown = np.setdiff1d(label[0], list(classes.values()))
-    if unknown.size:
+    whole, broken = whole_values(label[0])
+    unknown = [*broken, *np.setdiff1d(whole, list(classes.values()))]
+    if unknown:
         known = ", ".join(str(value) for value in classes.values())
-        yield Problem(case.label, f"label {unknown[0]:g} is unknown, known are {known}", "mend the file or the classes")
+        what = f"label {unknown[0]:.10g} is unknown, known are {known}"
+        yield Problem(case.label, what, "mend the file or the classes")
     if image is None:
         return
     if label[0].shape != image[0].shape:
@@ -94,3 +101,8 @@ def problems(case: Case, classes: Mapping[str, int]) -> Iterator[Problem]:
         yield Problem(case.label, what, "export the label on the image's grid")
     elif not np.allclose(label[1].affine, image[1].affine, atol=SAME_PLACE_MM):
         yield Problem(case.label, "affine differs from its image's", "export the label on the image's grid")
+
+
+def _kind(array: np.ndarray) -> str:
+    """The type of an array's elements in words."""
+    return "colours" if array.dtype.names else f"{array.dtype} numbers"

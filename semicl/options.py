@@ -17,6 +17,10 @@ def _require_positive(options: object, *names: str) -> None:
         _require(getattr(options, name) > 0, name, getattr(options, name), "a positive number")
 
 
+def _require_seed(seed: int) -> None:
+    _require(0 <= seed < 2**32, "seed", seed, "a number from 0 to 4294967295")  # scikit-learn takes no larger one
+
+
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
@@ -86,6 +90,7 @@ class PrepareOptions:
                 "names of one or more values other than 0, which is the background",
             )
         _require_positive(self, "repeats", "phantom_subjects")
+        _require_seed(self.seed)
 
 
 # ---- what the stages share -------------------------------------------------------------------------------------------
@@ -158,6 +163,7 @@ class ExperimentOptions:
 
     def __post_init__(self) -> None:
         _require(0 < self.label_fraction <= 1, "label_fraction", self.label_fraction, "a number in (0, 1]")
+        _require_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -549,6 +555,7 @@ class EmbedOptions:
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
+        _require_seed(self.seed)
         _require(self.points >= 2, "points", self.points, "a number of 2 or more")
         _require_positive(self, "volumes")
         _require(self.output.suffix == ".png", "output", self.output, "the name of a .png file")

@@ -9,7 +9,7 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
-from semicl.errors import SemiclError
+from semicl.accelerators import require_accelerator
 from semicl.files import replacing
 from semicl.inference import class_probabilities
 from semicl.model_card import ModelCard
@@ -19,16 +19,13 @@ from semicl.volumes import read_image
 
 
 def to_device(network: UNet, machine: MachineOptions) -> UNet:
-    """The network on the machine's first device, for prediction.
+    """The network on the machine's first CUDA device, else on its CPU, for prediction.
 
     Raises:
         SemiclError: there is no such device.
     """
-    has_gpu = torch.cuda.is_available()
-    possible = ("auto", "cpu", "gpu", "cuda") if has_gpu else ("auto", "cpu")
-    if machine.accelerator not in possible:
-        raise SemiclError(f"--machine.accelerator {machine.accelerator}: not found here; give {' or '.join(possible)}")
-    return network.to("cuda" if has_gpu and machine.accelerator != "cpu" else "cpu").eval()
+    require_accelerator(machine)
+    return network.to("cuda" if torch.cuda.is_available() and machine.accelerator != "cpu" else "cpu").eval()
 
 
 def predict_file(network: UNet, card: ModelCard, image: Path) -> Tensor:
@@ -41,10 +38,16 @@ def predict_file(network: UNet, card: ModelCard, image: Path) -> Tensor:
     return gridded.to_file(class_probabilities(network, gridded.image, card.grid.patch_size))
 
 
+def label_type(values: np.ndarray) -> type[np.integer]:
+    """The first of uint8, int16, int32 and int64 that holds all values; not every program reads NIfTI's other types."""
+    types = (np.uint8, np.int16, np.int32)
+    return next((t for t in types if np.iinfo(t).min <= values.min() and values.max() <= np.iinfo(t).max), np.int64)
+
+
 def write_labels(path: Path, numbers: Tensor, card: ModelCard, like: SpatialImage) -> None:
     """Write class numbers (X, Y, Z) as NIfTI with the values of the training labels and the geometry of `like`."""
     values = np.array(list(card.classes.values()))
-    dtype = np.uint8 if values.max() <= np.iinfo(np.uint8).max else np.int16
+    dtype = label_type(values)
     header: Any = like.header.copy()
     header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)

@@ -67,7 +67,7 @@ class StageFolder:
 
         Raises:
             SemiclError: it holds a stage and neither resume nor overwrite was asked for, or the stage to resume was
-                told something else or given other data.
+                told something else, was given other data, or has options that are not readable.
         """
         if overwrite:
             self._clear()
@@ -112,7 +112,7 @@ class StageFolder:
         if not self._options.is_file():
             return
         now = json.loads(json.dumps(options, default=str))
-        before = json.loads(self._options.read_text())
+        before = self._told()
         given = now.pop(DATA, {})
         for name, old, new in _differences(before.pop(DATA, given), given):  # older versions did not note the data
             raise SemiclError(
@@ -124,6 +124,17 @@ class StageFolder:
                 f"{self._options}: the stage was told --{name} {old}, now {new}; give the same option, another "
                 "--output, or --overwrite to start anew"
             )
+
+    def _told(self) -> dict[str, Any]:
+        """The options that the stage was begun with."""
+        way_out = "give --overwrite to start anew, or another --output"
+        try:
+            told = json.loads(self._options.read_text())
+        except ValueError as error:
+            raise SemiclError(f"{self._options}: damaged ({error}); {way_out}") from error
+        if not isinstance(told, dict):
+            raise SemiclError(f"{self._options}: damaged (no mapping of options); {way_out}")
+        return told
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from semicl.accelerators import require_accelerator
 from semicl.cases import Case
 from semicl.checkpoints import load_weights
 from semicl.console import conclude, say
@@ -51,9 +52,10 @@ def set_up(
         label_fraction: whose labels it is trained on; None for a stage without labels.
 
     Raises:
-        SemiclError: the prepared folder, the split, the fraction or the checkpoint cannot be used, the checkpoint was
-            trained on another split or fraction, or the patch does not fit the network.
+        SemiclError: the accelerator is not there, the prepared folder, the split, the fraction or the checkpoint cannot
+            be used, the checkpoint was trained on another split or fraction, or the patch does not fit the network.
     """
+    require_accelerator(experiment.machine)
     prepared = read_prepared(stage.prepared)
     split = prepared.split(stage.split)
     labelled = () if label_fraction is None else split.labelled(label_fraction)

@@ -23,6 +23,13 @@ from torch import Tensor
 
 from semicl.checks import UNREADABLE
 from semicl.errors import SemiclError
+from semicl.whole_values import ROUNDING
+
+MOST_CLASSES = 256
+"""Class numbers are uint8."""
+
+LARGEST_VALUE = 2**24
+"""Label files are resampled as float32, which holds every whole number up to here."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,10 @@ def read_label(path: Path, grid: Grid, values: Sequence[int]) -> Tensor:
 
 
 def class_numbers(label: Tensor, values: Sequence[int]) -> Tensor:
-    """Class number k (uint8) where a label map holds values[k]; 0 where it holds none of them."""
+    """Class number k (uint8) where a label map holds values[k], but for rounding; 0 where it holds none of them."""
     numbers = torch.zeros(label.shape, dtype=torch.uint8)
     for number, value in enumerate(values):
-        numbers[label == value] = number
+        numbers[(label - value).abs() < ROUNDING] = number
     return numbers
 
 

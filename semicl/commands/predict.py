@@ -4,11 +4,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from semicl.cases import SUFFIXES, nifti_files
 from semicl.checkpoints import load_segmentation
 from semicl.checks import read_nifti
 from semicl.console import WIDTH, conclude
 from semicl.errors import SemiclError
+from semicl.nifti_names import by_case, is_nifti, label_name, nifti_files
 from semicl.options import PredictOptions
 from semicl.prediction import predict_file, to_device, write_labels
 
@@ -27,19 +27,19 @@ def predict(options: PredictOptions) -> None:
         read_nifti(image)
     network = to_device(network, options.machine)
     for image in tqdm(images, desc="predict", unit="image", ncols=WIDTH):
-        write_labels(options.output / image.name, predict_file(network, card, image), card, read_nifti(image)[1])
+        write_labels(options.output / label_name(image), predict_file(network, card, image), card, read_nifti(image)[1])
     rows = {"images": len(images), "classes": ", ".join(card.classes), "labels": options.output}
     conclude("Predicted", rows)
 
 
 def _images(source: Path) -> list[Path]:
     if source.is_file():
-        if not source.name.endswith(SUFFIXES):
+        if not is_nifti(source):
             raise SemiclError(f"{source}: not a NIfTI file; give a .nii or .nii.gz file, or a folder of them")
         return [source]
     if not source.is_dir():
         raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")
-    images = nifti_files(source)
+    images = list(by_case(nifti_files(source)).values())
     if not images:
         raise SemiclError(f"{source}: holds no .nii or .nii.gz file; give --input a folder of images")
     return images

@@ -20,7 +20,7 @@ from semicl.phantom import write_phantom
 from semicl.prepared import DESCRIPTION, Prepared, read_prepared
 from semicl.splits import Split, make_split
 from semicl.subjects import subject_rule
-from semicl.volumes import Grid
+from semicl.volumes import LARGEST_VALUE, MOST_CLASSES, Grid
 
 PHANTOM = "phantom"
 
@@ -33,11 +33,14 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
             they were asked for, the phantom's volumes or the download.
     """
     found = find_cases(
-        _data_folder(source, options),
+        _data_folder(source, options).resolve(),  # so that the files are found from other working directories too
         partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern),
     )
     classes = _classes(found, options)
+    _require_manageable(found.name, classes)
     cases = _sound_cases(found.cases, classes, options.leave_out_damaged)
+    if len(classes) == 1:
+        raise SemiclError(f"{found.name}: no label file holds a class; add label files to labels/, named as the images")
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
     grid = Grid(options.patch_size, options.spacing)
     prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options))
@@ -100,9 +103,19 @@ def _classes(found: CaseFolder, options: PrepareOptions) -> dict[str, int]:
         return {"background": 0} | options.classes
     reading = tqdm(found.cases, desc="label values", unit="case", ncols=WIDTH)
     values = sorted(set().union(*(label_values(case) for case in reading)) - {0})
-    if not values:
-        raise SemiclError(f"{found.name}: no label file holds a class; add label files to labels/, named as the images")
     return {"background": 0} | {f"class {value}": value for value in values}
+
+
+def _require_manageable(name: str, classes: dict[str, int]) -> None:
+    """Raise where classes are more, or values larger, than a label can hold on its way to the network."""
+    if len(classes) > MOST_CLASSES:
+        raise SemiclError(
+            f"{name}: {len(classes)} classes with the background, at most {MOST_CLASSES} can be told apart; give label "
+            "files, not images, with fewer values"
+        )
+    value = max(classes.values(), key=abs)
+    if abs(value) > LARGEST_VALUE:
+        raise SemiclError(f"{name}: label value {value}, at most {LARGEST_VALUE} can be read; give smaller values")
 
 
 def _sound_cases(cases: Sequence[Case], classes: dict[str, int], leave_out_damaged: bool) -> tuple[Case, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from semicl.accelerators import require_accelerator
 from semicl.commands.evaluate import evaluate
 from semicl.commands.finetune import finetune as fine_tune
 from semicl.commands.prepare import prepare as make_ready
@@ -40,6 +41,7 @@ def run(
     Raises:
         SemiclError: what any of the stages raises.
     """
+    require_accelerator(experiment.machine)
     prepared = prepared_before(source, prepare) or make_ready(source, prepare)
     tuned: dict[str, list[StageFolder]] = {start: [] for start in run_options.starts}
     for split in run_options.splits:

@@ -2,6 +2,7 @@
 
 import torch
 
+from semicl.accelerators import require_accelerator
 from semicl.commands.prepare import prepare as make_ready
 from semicl.commands.prepare import prepared_before
 from semicl.console import conclude, say
@@ -43,6 +44,7 @@ def table(
     Raises:
         SemiclError: an option cannot be used, or cells failed: the table holds the others then.
     """
+    require_accelerator(experiment.machine)
     prepared = prepared_before(source, prepare) or make_ready(source, prepare)
     stages = {"pretrain_global": pretrain_global, "pretrain_local": pretrain_local, "finetune": finetune}
     cells = plan(prepared, experiment, study, stages)

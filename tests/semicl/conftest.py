@@ -119,6 +119,11 @@ def write_nifti(path: Path, volume: ArrayLike, affine: ArrayLike | None = None) 
     return path
 
 
+def write_colours(path: Path) -> None:
+    """Write an RGB volume."""
+    write_nifti(path, np.zeros((4, 5, 6), [("R", np.uint8), ("G", np.uint8), ("B", np.uint8)]))
+
+
 def write_case(folder: Path, image: ArrayLike, label: ArrayLike, affine: ArrayLike | None = None) -> Case:
     """Write one image and label pair, of any shapes."""
     files = (

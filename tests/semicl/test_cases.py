@@ -50,17 +50,39 @@ def test_plain_folders_with_some_labels_missing(tmp_path: Path) -> None:
     ]
 
 
-def test_a_label_without_an_image_is_named(tmp_path: Path) -> None:
-    for name in ("images/a.nii.gz", "labels/stray.nii.gz"):
+@pytest.mark.parametrize("suffix", [".nii", ".NII.GZ", ".Nii"])
+def test_the_suffix_of_a_label_is_its_own(tmp_path: Path, suffix: str) -> None:
+    for folder, image, label in (("plain", "images/a", "labels/a"), ("mmwhs", "a_image", "a_label")):
+        write_nifti(tmp_path / folder / f"{image}.nii.gz", VOLUME)
+        file = write_nifti(tmp_path / folder / f"{label}.nii", VOLUME).rename(tmp_path / folder / f"{label}{suffix}")
+        (case,) = find_cases(tmp_path / folder, subject_rule).cases
+        assert (case.name, case.label) == ("a", file)
+
+
+@pytest.mark.parametrize(
+    "names", [("images/a.nii.gz", "labels/stray.nii.gz"), ("a_image.nii", "stray_label.nii.gz")], ids=["plain", "mmwhs"]
+)
+def test_a_label_without_an_image_is_named(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
         write_nifti(tmp_path / name, VOLUME)
-    with pytest.raises(SemiclError, match=r"stray\.nii\.gz: no image has this name"):
+    with pytest.raises(SemiclError, match=r"stray.*\.nii\.gz: no image has this name"):
         find_cases(tmp_path, subject_rule)
 
 
-def test_a_case_that_is_there_twice_is_named(tmp_path: Path) -> None:
-    for name in ("images/a.nii.gz", "images/a.nii"):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images/a.nii.gz", "images/a.nii"),
+        ("images/a.nii", "labels/a.nii", "labels/a.nii.gz"),
+        ("a_image.nii.gz", "a_image.nii"),
+        ("a_image.nii", "a_label.nii", "a_label.nii.gz"),
+    ],
+    ids=["plain image", "plain label", "mmwhs image", "mmwhs label"],
+)
+def test_a_case_that_is_there_twice_is_named(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
         write_nifti(tmp_path / name, VOLUME)
-    with pytest.raises(SemiclError, match="case a is there twice"):
+    with pytest.raises(SemiclError, match=r"a.*\.nii.*: case a is there twice"):
         find_cases(tmp_path, subject_rule)
 
 
@@ -86,6 +108,13 @@ def test_an_unusable_description_is_named(tmp_path: Path, text: str, message: st
     with pytest.raises(SemiclError, match=message) as caught:
         find_cases(tmp_path, subject_rule)
     assert str(tmp_path / "dataset.json") in str(caught.value)
+
+
+def test_a_description_with_two_images_of_one_name_is_refused(tmp_path: Path) -> None:
+    pairs = [{"image": f"{part}/i.nii", "label": f"{part}/l.nii"} for part in "ab"]
+    (tmp_path / "dataset.json").write_text(_description(training=pairs))
+    with pytest.raises(SemiclError, match=r"b/i\.nii: case i is there twice"):
+        find_cases(tmp_path, subject_rule)
 
 
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Case], object], file:
     assert problem.way_out
 
 
+def test_a_suffix_that_nibabel_cannot_read_is_named(tmp_path: Path) -> None:
+    case = write_case(tmp_path, IMAGE, LABEL)
+    case = replace(case, image=case.image.rename(tmp_path / "image.Nii.gz"))
+    (problem,) = problems(case, CLASSES)
+    assert "mixes capitals and small letters" in problem.what
+
+
 def test_both_files_of_a_case_are_judged(tmp_path: Path) -> None:
     case = write_case(tmp_path, IMAGE, LABEL)
     cut_off(case.image)

@@ -11,7 +11,7 @@ from semicl.errors import SemiclError
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.options import MachineOptions
-from semicl.prediction import predict_file, to_device, write_labels
+from semicl.prediction import label_type, predict_file, to_device, write_labels
 from semicl.volumes import Grid
 from tests.semicl.conftest import write_nifti
 
@@ -34,6 +34,22 @@ def test_geometry_and_values(
     array = np.asarray(written.dataobj)
     np.testing.assert_array_equal(array, np.array(values)[numbers.numpy()])
     assert array.dtype == (np.uint8 if max(values) < 256 else np.int16)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ((0, 255), np.uint8),
+        ((0, 256), np.int16),
+        ((0, -1), np.int16),
+        ((0, 32768), np.int32),
+        ((0, -40000), np.int32),
+        ((0, 70000), np.int32),
+        ((0, 2**31), np.int64),
+    ],
+)
+def test_the_type_of_a_label_file_holds_every_value(values: tuple[int, ...], dtype: type[np.integer]) -> None:
+    assert label_type(np.array(values)) is dtype
 
 
 def test_a_scaled_image_leaves_no_scale_on_its_labels(network: UNet, card: ModelCard, tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def test_a_stage_that_did_not_note_its_data_is_resumed(folder: StageFolder) -> N
     assert folder.last.read_bytes() == b"state"
 
 
+@pytest.mark.parametrize("text", ["", '{"stage": ', "[]"])
+def test_damaged_options_are_named(folder: StageFolder, text: str) -> None:
+    (folder.path / "options.json").write_text(text)
+    with pytest.raises(SemiclError, match=r"options\.json: damaged \(.*\); give --overwrite to start anew"):
+        folder.open(TOLD, resume=True, overwrite=False)
+
+
 def test_to_overwrite_is_to_start_anew(folder: StageFolder) -> None:
     _finish(folder)
     folder.last.write_bytes(b"state")

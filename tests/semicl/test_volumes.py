@@ -100,6 +100,11 @@ def test_label_values_become_class_numbers(tmp_path: Path) -> None:
     assert label.tolist() == [[[0, 1]], [[2, 2]]]
 
 
+def test_rounding_does_not_hide_a_label(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", np.array([[[1.0004, 2.9997], [0.5, 0.0]]]))
+    assert read_label(path, Grid((2, 1, 2)), VALUES).sum((0, 1, 2)) == 4
+
+
 def test_resampling_changes_the_number_of_voxels(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "a.nii.gz", _box((20, 20, 10)), np.diag([1, 1, 2, 1]))
     image = read_image(path, Grid((8, 8, 8), spacing=(2, 2, 2))).image

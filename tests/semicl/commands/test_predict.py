@@ -5,8 +5,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 
-from tests.semicl.conftest import cut_off, error_of, run_command, write_nifti
+from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_colours, write_nifti
 
 GEOMETRIES = {
     "oblique": ((33, 41, 9), np.array([[1.1, 0.2, 0, -20], [-0.2, 0.9, 0.3, 7], [0, -0.3, 2.4, 3], [0, 0, 0, 1]])),
@@ -61,6 +62,8 @@ def test_unusable_input_is_one_line_and_nothing_is_written(
     assert "holds no .nii" in error_of(capsys, *words, tmp_path / "empty")
     (tmp_path / "text.txt").write_text("text")
     assert "not a NIfTI file" in error_of(capsys, *words, tmp_path / "text.txt")
+    write_colours(images / "oblique.nii.gz")
+    assert "oblique.nii.gz: holds colours" in error_of(capsys, *words, images)
     cut_off(images / "oblique.nii.gz")
     assert "oblique.nii.gz: not readable" in error_of(capsys, *words, images)
     assert not (tmp_path / "o").exists()
@@ -71,3 +74,34 @@ def test_images_are_never_replaced(
 ) -> None:
     words = ["predict", "--checkpoint", tuned, "--input", images, "--output", images]
     assert "holds the images, which would be replaced" in error_of(capsys, *words)
+
+
+@pytest.mark.parametrize("values", [(0, -1, 1), (0, 1, 70000), (0, 200, 40000)])
+def test_every_value_of_the_training_labels_is_written(tmp_path: Path, values: tuple[int, ...]) -> None:
+    place = np.indices((16, 16, 2))[1] // 6
+    for number in range(4):
+        write_nifti(tmp_path / "d" / "images" / f"{number}.nii.gz", place.astype(np.float32))
+        write_nifti(tmp_path / "d" / "labels" / f"{number}.nii.gz", np.array(values)[place].astype(np.int32))
+    words = ["prepare", "--data", tmp_path / "d", "--prepared", tmp_path / "p", "--patch_size", "[16,16]"]
+    assert run_command(*words, "--shares", "[2,1,1]") == 0
+    words = ["finetune", *TINY, *one_schedule(), "--prepared", tmp_path / "p", "--label_fraction", "1"]
+    assert run_command(*words, "--output", tmp_path / "r") == 0
+    checkpoint, image = tmp_path / "r" / "model.ckpt", tmp_path / "d" / "images" / "0.nii.gz"
+    for number, value in enumerate(values):
+        trained = torch.load(checkpoint, weights_only=True)
+        trained["state_dict"]["network.classifier.bias"][number] += 1000  # it will see this class everywhere
+        torch.save(trained, tmp_path / "sure.ckpt")
+        words = ["predict", "--checkpoint", tmp_path / "sure.ckpt", "--input", image, "--output", tmp_path / "o"]
+        assert run_command(*words) == 0
+        assert np.unique(nibabel.load(tmp_path / "o" / "0.nii.gz").dataobj).tolist() == [value]
+
+
+def test_names_in_capitals(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, capitals in (("a.nii.gz", "a.nii.gz"), ("b.nii.gz", "b.NII.GZ"), ("c.nii", "c.NII")):
+        write_nifti(tmp_path / "i" / name, np.random.default_rng(0).random((9, 8, 3))).rename(tmp_path / "i" / capitals)
+    words = ["predict", "--checkpoint", tuned, "--input", tmp_path / "i", "--output", tmp_path / "o"]
+    assert run_command(*words) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.nii.gz", "b.nii.gz", "c.nii"]
+    assert all(nibabel.load(path).shape == (9, 8, 3) for path in (tmp_path / "o").iterdir())
+    write_nifti(tmp_path / "i" / "b.nii", np.random.default_rng(0).random((9, 8, 3)))
+    assert "case b is there twice" in error_of(capsys, *words)

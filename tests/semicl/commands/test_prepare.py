@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
 from semicl.prepared import read_prepared
-from tests.semicl.conftest import cut_off, error_of, run_command, write_nifti
+from tests.semicl.conftest import cut_off, error_of, run_command, write_colours, write_nifti
 
 SHAPE = (12, 14, 5)
 SIZE = ("--patch_size", "[16,16]")
@@ -84,6 +85,81 @@ def test_a_plain_folders_classes_can_be_named(plain: Path, tmp_path: Path, capsy
     assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words)
 
 
+def _store_with_slope(path: Path, slope: float) -> None:
+    """Store a label file's values as integers times a slope, which NIfTI holds as float32."""
+    label = np.asarray(nibabel.load(path).dataobj)
+    stored = nibabel.Nifti1Image(np.round(label / slope).astype(np.int16), np.eye(4))
+    stored.header.set_slope_inter(slope, 0)
+    nibabel.save(stored, path)
+    read = np.asarray(nibabel.load(path).dataobj)
+    assert (read != np.round(read)).any()
+
+
+def test_labels_with_a_scale_in_their_header_are_the_whole_numbers_meant(plain: Path, tmp_path: Path) -> None:
+    whole, scaled = tmp_path / "p", tmp_path / "q"
+    for folder in (whole, scaled):
+        assert run_command("prepare", "--data", plain, "--prepared", folder, *SIZE) == 0
+        for path in (plain / "labels").iterdir():
+            _store_with_slope(path, 0.1)
+    assert read_prepared(scaled).classes == {"background": 0, "class 1": 1, "class 4": 4}
+    for case in read_prepared(scaled).split(0).labelled(1.0):
+        np.testing.assert_array_equal(read_prepared(scaled).label(case), read_prepared(whole).label(case))
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.0015, "1.0015"), (0.5, "0.5")])
+def test_a_label_that_is_not_whole_is_shown_with_all_digits(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float, shown: str
+) -> None:
+    for path in (plain / "labels").iterdir():
+        write_nifti(path, value * (_label(1) > 0))
+    line = error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE)
+    assert f"scan0.nii.gz: label {shown} is unknown, known are 0" in line
+    assert not (tmp_path / "p").exists()
+
+
+def test_no_class_is_one_line(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (plain / "labels").iterdir():
+        write_nifti(path, _label())
+    line = error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE)
+    assert "no label file holds a class" in line
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 300, "300 classes with the background, at most 256"),
+        (_label(1).astype(np.int32) * (2**24 + 1), "label value 16777217, at most 16777216 can be read"),
+    ],
+    ids=["many", "large"],
+)
+def test_classes_that_cannot_be_told_apart_are_one_line(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], label: np.ndarray, message: str
+) -> None:
+    write_nifti(plain / "labels" / "scan0.nii.gz", label.astype(np.int32))
+    assert message in error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE)
+    assert not (tmp_path / "p").exists()
+
+
+def test_files_are_found_from_other_working_directories(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(plain.parent)
+    assert run_command("prepare", "--data", plain.name, "--prepared", tmp_path / "p", *SIZE) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "p").rename(tmp_path / "moved")
+    files = [file for case in read_prepared(tmp_path / "moved").cases for file in (case.image, case.label) if file]
+    assert len(files) == 12
+    assert all(file.is_file() for file in files)
+
+
+def test_a_seed_below_zero_is_refused(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", "--seed", "-1"]
+    assert "--seed takes a number from 0 to 4294967295, got -1" in error_of(capsys, *words)
+    assert not (tmp_path / "p").exists()
+
+
 def test_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p", *SIZE]
     assert run_command(*words) == 0
@@ -130,10 +206,21 @@ def _keep_four_subjects(folder: Path) -> None:
             lambda folder: write_nifti(_first(folder, "labelsTr"), np.full((44, 52, 20), 9, np.uint8)),
             "labelsTr/phantom_001.nii.gz: label 9 is unknown",
         ),
+        (lambda folder: write_colours(_first(folder, "imagesTr")), "imagesTr/phantom_001.nii.gz: holds colours"),
+        (lambda folder: write_colours(_first(folder, "labelsTr")), "labelsTr/phantom_001.nii.gz: holds colours"),
         (_keep_four_subjects, "4 labelled subjects (8 labelled cases) are too few"),
         (lambda folder: (folder / "dataset.json").unlink(), "holds no cases"),
     ],
-    ids=["image cut off", "label cut off", "other shape", "unknown label", "few subjects", "no cases"],
+    ids=[
+        "image cut off",
+        "label cut off",
+        "other shape",
+        "unknown label",
+        "colour image",
+        "colour label",
+        "few subjects",
+        "no cases",
+    ],
 )
 def test_unusable_data_is_one_line_and_nothing_is_written(
     own_phantom: Path,

@@ -93,3 +93,12 @@ def test_a_missing_folder_is_one_line(words: list[Any], tmp_path: Path, capsys: 
     assert "nowhere: no such folder" in error_of(capsys, *words, "--data", "nowhere")
     assert not (tmp_path / "o").exists()
     assert not (tmp_path / "p").exists()
+
+
+def test_a_missing_accelerator_is_one_line(
+    words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (words, ["table", *words[1:], "--methods", '{"random": {}}']):
+        assert "tpu: not found here" in error_of(capsys, *command, "--machine.accelerator", "tpu")
+    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "p").exists()

@@ -168,6 +168,10 @@ def test_a_taken_folder_is_refused_resumed_or_overwritten(
         ("finetune", ["--split", "7"], "splits/7.json: no such split"),
         ("finetune", [*FRACTION, "--start", "none.ckpt"], "none.ckpt: no such checkpoint"),
         ("pretrain-global", ["--network.widths", "[4,4,4,4,4,4]"], "patch size 32 x 32 does not fit 6 levels"),
+        ("finetune", ["--seed", "-1"], "--seed takes a number from 0 to 4294967295, got -1"),
+        ("finetune", ["--seed", "4294967296"], "--seed takes a number from 0 to 4294967295, got 4294967296"),
+        ("finetune", ["--machine.accelerator", "tpu"], "--machine.accelerator tpu: not found here; give auto or cpu"),
+        ("pretrain-local", ["--machine.accelerator", "bogus"], "--machine.accelerator bogus: not found here"),
         ("pretrain-global", ["--prepared", "nowhere"], "nowhere/prepared.json: no such file; run `semicl prepare"),
     ],
 )

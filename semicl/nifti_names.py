@@ -1,0 +1,53 @@
+"""Which files are NIfTI files, and which case each belongs to: by name alone, in any case of letters."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from semicl.errors import SemiclError
+
+_NAME = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.IGNORECASE)
+
+
+def is_nifti(file: Path) -> bool:
+    """Whether a file's name ends in .nii or .nii.gz and does not hide it."""
+    return _NAME.fullmatch(file.name) is not None and not file.name.startswith(".")
+
+
+def nifti_files(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder by name; none where there is no such folder."""
+    return sorted(filter(is_nifti, folder.iterdir())) if folder.is_dir() else []
+
+
+def stem(file: Path) -> str:
+    """A file's name without .nii or .nii.gz."""
+    found = _NAME.fullmatch(file.name)
+    return found["stem"] if found else file.name
+
+
+def mixes_case(file: Path) -> bool:
+    """Whether capitals and small letters are mixed in a file's .nii."""
+    word = file.name.removeprefix(stem(file))[: len(".nii")]
+    return word not in (word.lower(), word.upper())
+
+
+def label_name(image: Path) -> str:
+    """The name of an image's label file: the same, its suffix in small letters, which every program takes."""
+    return stem(image) + image.name.removeprefix(stem(image)).lower()
+
+
+def by_case(files: Iterable[Path], ending: str = "") -> dict[str, Path]:
+    """The files whose stem has this ending, by the rest of it, which is their case's name.
+
+    Raises:
+        SemiclError: two files belong to one case.
+    """
+    found: dict[str, Path] = {}
+    for file in files:
+        if not stem(file).endswith(ending):
+            continue
+        name = stem(file).removesuffix(ending)
+        if name in found:
+            raise SemiclError(f"{file}: case {name} is there twice, as {found[name].name} too; leave one out")
+        found[name] = file
+    return found
