@@ -12,11 +12,14 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from semicl.config import options_of, read_config, shipped_configs
-from semicl.errors import SemiclError
+from semicl.command_words import configs_first, is_typed, plain_words
+from semicl.config import gives, options_of, read_config, shipped_configs
+from semicl.config_check import check
+from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
 from semicl.option_errors import as_typed
+from semicl.option_tree import kinds
 from semicl.option_values import made
 from semicl.options import (
     EmbedOptions,
@@ -52,7 +55,11 @@ class Command:
 
     def keys(self) -> set[str]:
         """Names of the options at the top, sections included."""
-        return {field.name for part in self.flat.values() for field in fields(part)} | set(self.sections)
+        return set(self.options())
+
+    def options(self) -> dict[str, Any]:
+        """Names and types of the options at the top, sections included."""
+        return {name: kind for part in self.flat.values() for name, kind in kinds(part).items()} | self.sections
 
     def required(self) -> list[str]:
         """Names of the options that have no default."""
@@ -118,9 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run(*_parse(words), configs=_configs(words))
+        _run(*_parse(words))
     except ArgumentError as error:
         return _fail(as_typed(error.message), 2)
+    except UsageError as error:
+        return _fail(error, 2)
     except SemiclError as error:
         return _fail(error, 1)
     except OSError as error:
@@ -135,7 +144,7 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
-def _run(name: str, chosen: dict[str, Any], configs: Sequence[str]) -> None:
+def _run(name: str, configs: Sequence[str], chosen: dict[str, Any]) -> None:
     """Run a command and tell the next; those that it calls tell none."""
     after = following(name, configs, **chosen)  # first: who trains for hours may edit the configs
     # Imported here so that --help and a mistyped option answer at once.
@@ -147,11 +156,20 @@ def _run(name: str, chosen: dict[str, Any], configs: Sequence[str]) -> None:
         say(f"Next: {after}")
 
 
-def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
-    """The command's name and its function's arguments."""
+def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
+    """The command's name, the names of its configs and its function's arguments."""
     name = next((word for word in words if not word.startswith("-")), None)
+    configs: dict[str, dict[str, Any]] = {}
     if name in COMMANDS:
-        words = _with_configs(name, words)
+        place = words.index(name) + 1
+        of_command = plain_words(words[place:], COMMANDS[name].options())
+        quick = ["--config", "demo-quick"] if name == DEMO and "--quick" in of_command else []
+        words = [*words[:place], *quick, *configs_first(of_command)]
+        configs = _configs(COMMANDS[name], words)
+        words = [
+            json.dumps(configs[word], default=str) if before == "--config" else word
+            for before, word in pairwise(["", *words])
+        ]
     parser = ArgumentParser(
         prog="semicl",
         usage="semicl COMMAND [--OPTION VALUE ...]",
@@ -163,13 +181,16 @@ def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
         commands.add_subcommand(each, _command_parser(each, command), help=command.help)
-    given = parser.instantiate(parser.parse_args(words), instantiate_groups=False)
-    values = given[given.command]
-    command = COMMANDS[given.command]
-    chosen: dict[str, Any] = {argument: made(part, values) for argument, part in command.flat.items()}
-    for section, part in command.sections.items():
-        chosen[section] = made(part, values[section], f"{section}.")
-    return given.command, chosen
+    parsed = parser.parse_args(words)
+    command = COMMANDS[parsed.command]
+    try:
+        values = parser.instantiate(parsed, instantiate_groups=False)[parsed.command]
+        chosen: dict[str, Any] = {argument: made(part, values) for argument, part in command.flat.items()}
+        for section, part in command.sections.items():
+            chosen[section] = made(part, values[section], f"{section}.")
+    except OptionError as error:
+        raise _of_config(error, words, configs) from None
+    return parsed.command, list(configs), chosen
 
 
 def _version() -> str:
@@ -206,33 +227,21 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
     return parser
 
 
-def _with_configs(name: str, words: list[str]) -> list[str]:
-    """The words of a command line, with each config replaced by what the command takes of it, as JSON."""
-    command = COMMANDS[name]
-    words = _apart(words)
-    switches = {f"--{field.name}" for part in command.flat.values() for field in fields(part) if field.default is False}
-    words = [part for word, following in pairwise([*words, "--"]) for part in _switched_on(word, following, switches)]
-    if name == DEMO:
-        place = words.index(name) + 1
-        words[place:place] = ["--config", "demo-quick"] if "--quick" in words else []
-    for place, word in enumerate(words[:-1]):
+def _configs(command: Command, words: list[str]) -> dict[str, dict[str, Any]]:
+    """What a command takes of each config of its command line.
+
+    Raises:
+        SemiclError: a config cannot be read, or holds what the command does not take.
+    """
+    taken = {}
+    for word, config in pairwise(words):
         if word == "--config":
-            config = words[place + 1]
-            taken = options_of(read_config(config), command.section, command.keys(), _RUN.keys(), config)
-            words[place + 1] = json.dumps(taken, default=str)
-    return words
+            taken[config] = options_of(read_config(config), command.section, command.keys(), _RUN.keys(), config)
+            check(taken[config], command.options(), f"--config {config}: ")
+    return taken
 
 
-def _configs(words: list[str]) -> list[str]:
-    """The names of the configs of a command line."""
-    return [after for word, after in pairwise(_apart(words)) if word == "--config"]
-
-
-def _apart(words: list[str]) -> list[str]:
-    """The words of a command line, with --config=NAME as two of them."""
-    return [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-
-
-def _switched_on(word: str, following: str, switches: set[str]) -> list[str]:
-    """A word of the command line; a switch without a value gets "true", which jsonargparse asks for."""
-    return [word, "true"] if word in switches and following.startswith("-") else [word]
+def _of_config(error: OptionError, words: list[str], configs: dict[str, dict[str, Any]]) -> SemiclError:
+    """The error, with the config that the option's value is from, unless that is from the command line or a default."""
+    givers = [config for config, taken in configs.items() if gives(taken, error.option)]
+    return error if is_typed(error.option, words) or not givers else error.of_config(givers[-1])

@@ -4,6 +4,7 @@ A config of `semicl run` holds what all stages share at its top and one section 
 same file: it reads what it shares and its own section. A config of one command holds that command's options at its top.
 """
 
+import json
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from jsonargparse import get_loader
 
-from semicl.errors import SemiclError
+from semicl.errors import SemiclError, UsageError
 
 _SHIPPED = files("semicl") / "configs"
 
@@ -53,12 +54,27 @@ def options_of(
         name: of the config, for the error.
 
     Raises:
-        SemiclError: a key that neither the command nor `semicl run` knows.
+        UsageError: a key that neither the command nor `semicl run` knows, or a section that holds no options.
     """
     unknown = [key for key in content if key not in own and key not in known]
     if unknown:
-        raise SemiclError(f"--config {name}: unknown key '{unknown[0]}'; it takes {', '.join(sorted(own))}")
+        raise UsageError(f"--config {name}: unknown key '{unknown[0]}'; it takes {', '.join(sorted(own))}")
     taken = {key: value for key, value in content.items() if key in own}
-    if section is not None:
-        taken |= content.get(section) or {}
+    if section in content:
+        inner = content[section]
+        if not isinstance(inner, dict):
+            raise UsageError(f"--config {name}: {section} takes a mapping of options, got {json.dumps(inner)}")
+        taken |= inner
     return taken
+
+
+def gives(content: dict[str, Any], place: str) -> bool:
+    """Whether a config holds the option of this place, as "finetune.loss.stride"; "*" stands for any key."""
+    inner: Any = content
+    for key in place.split("."):
+        if key == "*":
+            return True
+        if not isinstance(inner, dict) or key not in inner:
+            return False
+        inner = inner[key]
+    return True

@@ -8,6 +8,10 @@ class SemiclError(Exception):
     """
 
 
+class UsageError(SemiclError):
+    """A config holds keys or values of a kind that no command takes; the command line exits with code 2."""
+
+
 class OptionError(SemiclError):
     """An option has a value that it does not take.
 
@@ -19,9 +23,13 @@ class OptionError(SemiclError):
 
     def __init__(self, option: str, takes: str, got: object) -> None:
         super().__init__(f"--{option} takes {takes}, got {got}")
-        self._told = (option, takes, got)
+        self.option = option
+        self._told = (takes, got)
 
     def inside(self, section: str) -> "OptionError":
         """The same, named by its place in the tree of options."""
-        option, takes, got = self._told
-        return OptionError(f"{section}{option}", takes, got)
+        return OptionError(f"{section}{self.option}", *self._told)
+
+    def of_config(self, config: str) -> SemiclError:
+        """The same, told as a mistake in this config."""
+        return SemiclError(f"--config {config}: {str(self).removeprefix('--')}")

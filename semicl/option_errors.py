@@ -5,7 +5,8 @@ import re
 _MISSING = "the following arguments are required: "
 _INNERMOST_KEY = re.compile(r'.*Parser key "([\w.]+)":\s*(.*)', re.DOTALL)
 _EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value:|\s+- |\s+Given value type:)", re.DOTALL)
-_GOT = re.compile(r"(?:Got|Given) value: (.*)", re.DOTALL)
+_GOT = re.compile(r"(?:Got|Given) value: (.*?)(?=\s+- Expected an? |\s*$)", re.DOTALL)  # a union has several reasons
+_NO_MAPPING = re.compile(r"Unable to load config ['\"](.*?)['\"]", re.DOTALL)
 _CHOICES = re.compile(r"typing\.Literal\[(.+)\]")
 _KINDS = {
     "<class 'int'>": "an integer",
@@ -25,8 +26,13 @@ def as_typed(message: str) -> str:
     if found is None:
         return message
     option, reason = found.groups()
+    no_mapping = _NO_MAPPING.match(reason)
+    if no_mapping:
+        return f"--{option}: expected a mapping of options, got {no_mapping[1]}"
     expected, got = _EXPECTED.search(reason), _GOT.search(reason)
-    return f"--{option}: expected {_kind(expected[1])}, got {got[1]}" if expected and got else f"--{option}: {reason}"
+    if not expected or not got:
+        return f"--{option}: {reason}"
+    return f"--{option}: expected {_kind(expected[1])}, got {'null' if got[1] == 'None' else got[1]}"
 
 
 def _kind(expected: str) -> str:

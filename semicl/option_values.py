@@ -1,11 +1,12 @@
 """Dataclasses of options from the values of the command line."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from jsonargparse import Namespace
 
 from semicl.errors import OptionError
+from semicl.option_tree import is_part
 
 Part = TypeVar("Part")
 
@@ -26,7 +27,7 @@ def made(part: type[Part], values: Namespace, section: str = "") -> Part:
     content: dict[str, Any] = {}
     for field in fields(part):  # type: ignore[arg-type]
         value = values[field.name]
-        if isinstance(field.type, type) and is_dataclass(field.type):
+        if is_part(field.type):
             value = made(field.type, value, f"{section}{field.name}.")
         content[field.name] = value
     try:

@@ -110,7 +110,8 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         _require(len(self.levels) >= 2, "widths", list(self.widths), "two levels or more, the centre included")
-        _require(min(self.levels) >= 1, "widths", list(self.widths), "numbers of 1 or more")
+        _require(min(self.widths, default=1) >= 1, "widths", list(self.widths), "numbers of 1 or more")
+        _require(self.centre is None or self.centre >= 1, "centre", self.centre, "a number of 1 or more, or null")
 
     @property
     def levels(self) -> tuple[int, ...]:

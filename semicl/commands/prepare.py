@@ -139,7 +139,7 @@ def _sound_cases(cases: Sequence[Case], classes: dict[str, int], leave_out_damag
         first = next(iter(wrong.values()))[0]
         others = sum(map(len, wrong.values())) - 1
         raise SemiclError(
-            f"{first}" + (f" (and {others} more, see the table)" if others else "") + "; or --leave_out_damaged true"
+            f"{first}" + (f" (and {others} more, see the table)" if others else "") + "; or --leave_out_damaged"
         )
     say(f"Left out: {', '.join(wrong)}.")
     return tuple(case for case in cases if case.name not in wrong)

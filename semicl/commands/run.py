@@ -24,6 +24,7 @@ from semicl.options import (
     SourceOptions,
     StageOptions,
 )
+from semicl.sections import section
 from semicl.stage_folder import StageFolder
 
 
@@ -42,7 +43,8 @@ def run(
         SemiclError: what any of the stages raises.
     """
     require_accelerator(experiment.machine)
-    prepared = prepared_before(source, prepare) or make_ready(source, prepare)
+    with section("prepare", prepare):
+        prepared = prepared_before(source, prepare) or make_ready(source, prepare)
     tuned: dict[str, list[StageFolder]] = {start: [] for start in run_options.starts}
     for split in run_options.splits:
         folder = run_options.output / f"split-{split}"
@@ -51,13 +53,16 @@ def run(
         )
         checkpoints = _checkpoints(folder)
         if set(run_options.starts) != {"random"}:
-            contrast_globally(pretrain_global, experiment, replace(stage, output=folder / "pretrain-global"))
+            with section("pretrain_global", pretrain_global):
+                contrast_globally(pretrain_global, experiment, replace(stage, output=folder / "pretrain-global"))
         if "pretrained" in run_options.starts:
             local = replace(stage, output=folder / "pretrain-local", start=checkpoints["global"])
-            contrast_locally(pretrain_local, experiment, local)
+            with section("pretrain_local", pretrain_local):
+                contrast_locally(pretrain_local, experiment, local)
         for start in run_options.starts:
             output = folder / f"finetune-{start}"
-            fine_tune(finetune, experiment, replace(stage, output=output, start=checkpoints[start]))
+            with section("finetune", finetune):
+                fine_tune(finetune, experiment, replace(stage, output=output, start=checkpoints[start]))
             tuned[start].append(StageFolder(output))
         if on_main_process():
             _evaluate(experiment, stage, [folders[-1] for folders in tuned.values()])

@@ -16,6 +16,7 @@ from semicl.options import (
     SourceOptions,
     StudyOptions,
 )
+from semicl.sections import section
 from semicl.study.alone import alone_in
 from semicl.study.board import Board
 from semicl.study.capacity import default_jobs
@@ -45,7 +46,8 @@ def table(
         SemiclError: an option cannot be used, or cells failed: the table holds the others then.
     """
     require_accelerator(experiment.machine)
-    prepared = prepared_before(source, prepare) or make_ready(source, prepare)
+    with section("prepare", prepare):
+        prepared = prepared_before(source, prepare) or make_ready(source, prepare)
     stages = {"pretrain_global": pretrain_global, "pretrain_local": pretrain_local, "finetune": finetune}
     cells = plan(prepared, experiment, study, stages)
     at_once = study.jobs or default_jobs(prepared, experiment, cells)

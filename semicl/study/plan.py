@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser
 from semicl.errors import SemiclError
 from semicl.files import write_json
 from semicl.hashing import short_hash
+from semicl.option_errors import as_typed
 from semicl.option_values import made
 from semicl.options import (
     PRETRAINING,
@@ -235,7 +236,7 @@ def _changed(method: str, section: str, options: Any, changes: Mapping[str, Any]
         parsed = parser.parse_object({section: _laid_over(content, changes)})
         return made(type(options), parser.instantiate(parsed, instantiate_groups=False)[section])
     except Exception as error:  # jsonargparse tells mistakes by several types
-        raise SemiclError(f"methods.{method}.{section}: {error}") from error
+        raise SemiclError(f"methods.{method}.{section}: {as_typed(str(error))}") from error
 
 
 def _laid_over(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,24 @@ def test_a_switch_needs_no_value(called: dict[str, Any], words: list[str]) -> No
     assert called["stage"].overwrite is False
 
 
+def test_a_switch_of_a_group_or_a_section_needs_no_value(called: dict[str, Any]) -> None:
+    assert run_command("finetune", "--machine.deterministic", "--machine.compile", "false") == 0
+    assert called["experiment"].machine.deterministic is True
+    assert called["experiment"].machine.compile is False
+    assert run_command("run", "--prepare.leave_out_damaged", "--finetune.mixup", "1") == 0
+    assert called["prepare"].leave_out_damaged is True
+
+
+def test_the_command_line_wins_over_a_config_after_it(called: dict[str, Any]) -> None:
+    assert run_command("finetune", "--seed", "7", "--config=demo") == 0
+    assert called["experiment"].seed == 7
+
+
+def test_a_value_may_be_the_name_of_a_command(called: dict[str, Any]) -> None:
+    assert run_command("finetune", "--output", "finetune") == 0
+    assert called["stage"].output == Path("finetune")
+
+
 def test_supervised_false(called: dict[str, Any]) -> None:
     assert run_command("pretrain-local", "--loss.supervised", "false") == 0
     assert called["contrast"].loss.supervised is False
@@ -127,10 +145,18 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["predict"], 2, "error: the following arguments are required: --checkpoint, --input"),
         (["finetune", "--tcsm.decay", "1"], 1, "--tcsm.decay takes a number in [0, 1), got 1.0"),
         (["table"], 1, "--methods takes one or more, as in the config hippocampus-small-study, got {}"),
-        (["table", "--methods", "{a: {stage: []}}"], 2, "Option 'stage' is not accepted"),
+        (["table", "--methods", "{a: {stage: []}}"], 2, "--methods.a.stage is unknown; methods.a takes finetune,"),
+        (["table", "--methods={a: 3}"], 2, "error: --methods.a takes a mapping of options (stages, "),
+        (["table", "--methods", "[a]"], 2, 'error: --methods takes a mapping of names, got ["a"]'),
+        (["table", "--methods", "{a: {stages: [no]}}"], 2, "--methods.a.stages: expected one of 'pretrain_global', "),
+        (["prepare", "--classes", "{a: 1, b: x}"], 2, "error: --classes: expected an integer, got x"),
+        (["prepare", "--spacing", "[1, x, 1]"], 2, "error: --spacing: expected a number, got x"),
+        (["run", "--finetune.schedule", "null"], 2, "--finetune.schedule: expected a mapping of options, got null"),
+        (["run", "--network.centre", "-5"], 1, "--network.centre takes a number of 1 or more, or null, got -5"),
+        (["run", "--network.widths", "[8,0]"], 1, "--network.widths takes numbers of 1 or more, got [8, 0]"),
         (["table", "--methods", "{a: {pretrain_local: {channels: 4}}}"], 1, "one of the method's stages"),
         (["table", "--methods", "{a: {stages: [pretrain_local, pretrain_global]}}"], 1, "in this order"),
-        (["run", "--config", "hippocampus-small-study"], 1, "unknown key 'label_fractions'"),
+        (["run", "--config", "hippocampus-small-study"], 2, "unknown key 'label_fractions'"),
         (["finetun"], 2, "finetun"),
         ([], 2, "command"),
         (
@@ -144,6 +170,48 @@ def test_mistaken_options_are_one_line(
     capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     assert message in error_of(capsys, *words, code=code)
+
+
+@pytest.mark.parametrize("words", [["prepare", "--classes", "{a: 1, b: x}"], ["prepare", "--spacing", "[1, x, 1]"]])
+def test_no_python_is_in_an_error(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert error_of(capsys, *words, code=2).endswith(", got x")
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "code", "message"),
+    [
+        ("run", "finetune: 3", 2, "finetune takes a mapping of options (schedule, "),
+        ("run", "finetune: [a]", 2, 'channels, mixup, tcsm, validate_every, validation_volumes), got ["a"]'),
+        ("finetune", "finetune: [a]", 2, 'finetune takes a mapping of options, got ["a"]'),
+        ("run", "label_fraction: null", 2, "label_fraction: expected a number, got null"),
+        ("run", "finetune: {schedule: null}", 2, "finetune.schedule takes a mapping of options (epochs, "),
+        ("run", "finetune: {schedule: {epochs: null}}", 2, "finetune.schedule.epochs: expected an integer, got null"),
+        ("finetune", "schedule: {epochs: null}", 2, "schedule.epochs: expected an integer, got null"),
+        ("run", "finetune: {schedul: {epochs: 2}}", 2, "finetune.schedul is unknown; finetune takes augmentation, "),
+        ("run", "prepare: {classes: {a: 1, b: x}}", 2, "prepare.classes: expected an integer, got x"),
+        ("run", "output: null", 2, "output: expected a path, got null"),
+        ("run", "finetune: {loss: {stride: 0}}", 1, "finetune.loss.stride takes a number of 1 or more, got 0"),
+        ("table", "methods: {a: null}", 2, "methods.a takes a mapping of options (stages, "),
+        ("table", "methods: {a: {finetune: 3}}", 2, "methods.a.finetune: expected a mapping, got 3"),
+        ("table", "methods: {a: {stages: [pretrain_local, pretrain_global]}}", 1, "methods.*.stages takes "),
+    ],
+)
+def test_a_mistake_in_a_config_is_told_with_the_file_and_the_key(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, text: str, code: int, message: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    line = error_of(capsys, command, "--config", "hippocampus-small", "--config", path, code=code)
+    assert line.startswith(f"error: --config {path}: ")
+    assert message in line
+
+
+def test_a_value_that_the_command_line_gives_is_no_mistake_of_the_config(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("finetune: {loss: {stride: 2}}")
+    line = error_of(capsys, "run", "--finetune.loss.stride=0", "--config", tmp_path / "mine.yaml")
+    assert line.startswith("error: --finetune.loss.stride takes ")
 
 
 @pytest.mark.parametrize("text", ["sead: 3", "pretrain_local: {los: {stride: 2}}", "loss: {strid: 2}"])

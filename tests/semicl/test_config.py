@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from semicl.cli import COMMANDS
-from semicl.config import options_of, read_config, shipped_configs
-from semicl.errors import SemiclError
+from semicl.config import gives, options_of, read_config, shipped_configs
+from semicl.errors import SemiclError, UsageError
 
 RUN = COMMANDS["run"].keys()
 LOCAL = COMMANDS["pretrain-local"].keys()
@@ -53,3 +53,16 @@ def test_a_config_of_one_command_has_its_options_at_the_top() -> None:
 def test_an_unknown_key_is_an_error(section: str | None, own: set[str]) -> None:
     with pytest.raises(SemiclError, match="--config c: unknown key 'sead'"):
         options_of({"sead": 3}, section, own, RUN, "c")
+
+
+def test_a_section_without_options_is_an_error() -> None:
+    with pytest.raises(UsageError, match="--config c: pretrain_local takes a mapping of options, got null"):
+        options_of({"pretrain_local": None}, "pretrain_local", LOCAL, RUN, "c")
+
+
+def test_which_options_a_config_gives() -> None:
+    content = {"loss": {"stride": 2}, "methods": {"a": {}}}
+    assert gives(content, "loss.stride")
+    assert gives(content, "methods.*.stages")
+    assert not gives(content, "loss.scope")
+    assert not gives(content, "seed")

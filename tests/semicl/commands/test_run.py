@@ -55,7 +55,7 @@ def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytes
     assert again == {output / "split-1" / "pretrain-local" / "model.ckpt"}
 
     line = error_of(capsys, *words, "--finetune.schedule.epochs", "3")
-    assert "finetune-random/options.json: the stage was told --schedule.epochs 2, now 3" in line
+    assert "finetune-random/options.json: the stage was told --finetune.schedule.epochs 2, now 3" in line
     line = error_of(capsys, *words, "--prepare.seed", "5")
     assert "was prepared with seed 0, now 5" in line
 
@@ -87,6 +87,18 @@ def test_one_start_alone(words: list[Any], tmp_path: Path) -> None:
     assert run_command(*words, "--starts", "[global]") == 0
     assert {path.name for path in (tmp_path / "o" / "split-0").iterdir()} == {"pretrain-global", "finetune-global"}
     assert list(json.loads((tmp_path / "o" / "results.json").read_text())["test_dice"]) == ["global"]
+
+
+@pytest.mark.parametrize("command", ["run", "table"])
+def test_options_of_a_stage_are_named_by_their_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    words = [command, "--prepared", tmp_path / "p", "--output", tmp_path / "o"]
+    if command == "table":
+        words += ["--methods", "{random: {}}"]
+    assert "--prepare.download hippocampus" in error_of(capsys, *words)
+    few = ["--data", "phantom", "--prepare.phantom_subjects", "2"]
+    assert "or other --prepare.shares" in error_of(capsys, *words, *few)
 
 
 def test_a_missing_folder_is_one_line(words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,7 @@ def test_a_method_changes_what_it_names_and_nothing_else(planned: Callable[..., 
     [
         ("finetune", {"mixap": 1}, "does not accept option 'mixap'"),
         ("finetune", {"loss": {"strid": 2}}, "loss.strid"),
+        ("finetune", {"mixup": "much"}, "--finetune.mixup: expected a number, got much"),
         ("pretrain_local", {"loss": {"stride": 0}}, "--loss.stride takes a number of 1 or more, got 0"),
         ("pretrain_global", {"schedule": {"epochs": "many"}}, "schedule.epochs"),
     ],

@@ -1,0 +1,64 @@
+"""What README and docs tell to type is taken as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonargparse import get_loader
+
+from semicl import cli
+from semicl.cli import COMMANDS
+from semicl.config import options_of
+from semicl.config_check import check
+from semicl.option_tree import places
+from tests.semicl.conftest import REPOSITORY, run_command
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+OF_OTHER_PROGRAMS = {"--quick", "--only", "--toy"}
+"""Options of `python -m benchmarks` and its kin in the README."""
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [text for of, text in blocks if of == language]
+
+
+def _command_lines() -> list[str]:
+    """Every command line of semicl in a fenced block or in backticks, but those that stand for any command."""
+    found = []
+    for page in PAGES:
+        for block in _blocks(page, ""):
+            found += re.findall(r"^(?:Next: )?(semicl .*)", block.replace("\\\n", ""), re.MULTILINE)
+        found += re.findall(r"`(semicl [^`]*--[^`]*)`", page.read_text())
+    return [" ".join(line.split()) for line in found if "COMMAND" not in line]
+
+
+@pytest.mark.parametrize("line", sorted(set(_command_lines())))
+def test_command_lines_are_taken(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(cli, "_run", lambda name, *_: ran.append(name))
+    words = shlex.split(line, comments=True)[1:]
+    monkeypatch.chdir(REPOSITORY)
+    assert run_command(*words) == 0
+    assert ran == words[:1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_exist(page: Path) -> None:
+    known = {place for command in COMMANDS.values() for place, _ in places(command.options())}
+    named = set(re.findall(r"--[a-z]\w*(?:\.\w+)*", " ".join(re.findall(r"`([^`\n]*)`", page.read_text()))))
+    named -= OF_OTHER_PROGRAMS | {"--config", "--help"}
+    assert {option for option in named if option.removeprefix("--") not in known} == set()
+
+
+@pytest.mark.parametrize("command", ["run", "table"])
+def test_configs_are_taken(command: str) -> None:
+    options = COMMANDS[command].options()
+    blocks = _blocks(REPOSITORY / "docs" / f"{command}.md", "yaml")
+    assert blocks
+    for block in blocks:
+        content: dict[str, Any] = get_loader("yaml")(block)
+        check(options_of(content, None, set(options), set(options), "c"), options, "--config c: ")

@@ -1,0 +1,27 @@
+"""What jsonargparse says becomes one reason in plain words."""
+
+import pytest
+
+from semicl.option_errors import as_typed
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            'Parser key "classes":\n  Does not validate against any of the Union subtypes\n  Errors:\n'
+            "    - Expected a <class 'int'>. Got value: x\n    - Expected a <class 'NoneType'>\n"
+            "  Given value type: <class 'dict'>\n  Given value: {'a': 1, 'b': 'x'}",
+            "--classes: expected an integer, got x",
+        ),
+        ("Parser key \"seed\":\n  Expected a <class 'int'>. Got value: None", "--seed: expected an integer, got null"),
+        (
+            "Parser key \"name\":\n  Expected a <class 'int'>. Got value: a - b",
+            "--name: expected an integer, got a - b",
+        ),
+        ('Parser key "loss":\nUnable to load config "3"', "--loss: expected a mapping of options, got 3"),
+        ("unrecognized arguments: --x", "unrecognized arguments: --x"),
+    ],
+)
+def test_a_message_names_the_option_what_it_takes_and_what_it_got(message: str, told: str) -> None:
+    assert as_typed(message) == told
