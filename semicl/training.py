@@ -143,9 +143,12 @@ def _fit(
     validation: DataLoader[Any] | None = None,
 ) -> None:
     resumed = folder.last if folder.last.is_file() else None
-    trainer.fit(stage, batches, validation, ckpt_path=resumed)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(stage, batches, validation, ckpt_path=resumed)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _batches(pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: MachineOptions) -> DataLoader[Any]:

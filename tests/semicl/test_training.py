@@ -1,6 +1,7 @@
 """Training writes what it learned, in the order its folder promises, and says what it cost."""
 
 import csv
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def test_a_stage_learns_and_writes_what_it_learned(
     assert torch.equal(fresh.encoder.state_dict()[weight], network.encoder.state_dict()[weight])
     assert read_card(folder.model) == card
     assert list(folder.path.rglob(".partial-*")) == []
+
+
+def test_an_interruption_is_one_and_keeps_what_is_done(
+    prepared: Prepared, network: UNet, card: ModelCard, folder: StageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning leaves the process on Ctrl-C; the command line has more to say."""
+    before = signal.getsignal(signal.SIGINT)
+    stage = _contrast(network, card)
+    monkeypatch.setattr(stage, "on_train_epoch_start", lambda: _interrupt_after(stage, 1))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(stage, ImagePieces(prepared, prepared.cases[:2]), folder, CPU, "test")
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning has switched it off
+    assert folder.last.is_file()
+    assert not folder.model.is_file()
+
+
+def _interrupt_after(stage: GlobalContrast, epochs: int) -> None:
+    if stage.current_epoch == epochs:
+        raise KeyboardInterrupt
 
 
 def _fine_tune(
