@@ -99,7 +99,7 @@ def _contrast(
     options: _Options,
     backend: str,
 ) -> Tensor:
-    """The loss of DESIGN section 2 on a map (B, V, C, *space) with labels (B, V, *space)."""
+    """The loss of docs/loss.md on a map (B, V, C, *space) with labels (B, V, *space)."""
     scale, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
     largest = largest_group(labels.shape, block_size, per_image)
     found, ops = BACKENDS[backend], torch.ops.semicl
@@ -150,7 +150,7 @@ def _gather(features: Tensor, parts: Partition, normalize: bool) -> Tensor:
 def _positive_means(rows: Tensor, parts: Partition, scale: float) -> Tensor:
     """Return (M,): the mean of scale x_i . x_p over the other rows p of i's class run.
 
-    It needs no pairs: the sum over p of x_i . x_p is x_i . (sum of the run - x_i) (DESIGN section 3).
+    It needs no pairs: the sum over p of x_i . x_p is x_i . (sum of the run - x_i).
     """
     wide = rows.to(accumulator(rows.dtype))
     sums = torch.ops.semicl.run_sums(wide, parts.run_low, parts.run_high)
@@ -178,8 +178,10 @@ def local_contrastive_loss(
 ) -> Tensor:
     """Compute the supervised local contrastive loss of Hu et al. (MICCAI 2021), exactly, in linear memory.
 
-    Every pixel is pulled towards the pixels of its class and pushed from all others in its block; DESIGN section 2 has
-    the formulas. Time is proportional to (foreground points x points) of each block.
+    Every pixel is pulled towards the pixels of its class and pushed from all others in its block. Anchor i has the loss
+    ``l_i = log sum over j in D(i) of exp(f_i . f_j / temperature) - mean over p in P(i) of f_i . f_p / temperature``,
+    P(i) being the other points of its class and D(i) its denominator; docs/loss.md of the source has all of it. Time is
+    proportional to (foreground points x points) of each block.
 
     Args:
         features: (B, V, C, height, width) or (B, V, C, depth, height, width): B images, V views, C channels; float32,

@@ -1,6 +1,6 @@
 """The registered boundary: every operation with its shapes, its gradient and its way to a backend.
 
-``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of DESIGN section 3 and ``run_sums`` what the
+``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of docs/loss.md and ``run_sums`` what the
 positives need beside it. For backends that have it there is the whole contrast in one operation: ``contrast`` is the
 reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no gradient is wanted, and
 ``contrast_map`` the map of losses of reduction "none". These trust their groups, which come from ``partition`` alone.
@@ -380,7 +380,7 @@ def grouped_logsumexp(
     mutual: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    """Compute ``lse_i = log sum over j in D(i) of exp(scale x_i . x_j)`` for every anchor i (DESIGN section 3).
+    """Compute ``lse_i = log sum over j in D(i) of exp(scale x_i . x_j)`` for every anchor i (docs/loss.md).
 
     Group g is the rows ``[offsets[g], offsets[g + 1])``, its anchors are the first ``anchors[g]`` of them, and D(i) is
     the group without the rows ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong to no group.

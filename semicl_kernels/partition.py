@@ -1,4 +1,4 @@
-"""From labels to groups: who contrasts with whom (DESIGN section 2), without a look at the features.
+"""From labels to groups: who contrasts with whom (docs/loss.md), without a look at the features.
 
 The points of a map (B, V, *space) are sorted by group and, inside a group, anchors first and by class, so that a class
 is one run of rows and the anchors are the first rows. Everything has a size known from the shapes and stays on the
@@ -118,7 +118,7 @@ def partition(
     ``per_image``: groups do not cross images. ``other_classes_only``: a denominator leaves out the anchor's own class,
     else the anchor alone. Points of the label ``background`` are never anchors; those of ``ignore_index`` are left out.
     An anchor has another point of its class and a point in its denominator. ``reduction``: "block", "anchor" or "sum"
-    (DESIGN section 2); "none" gives the weights of "sum".
+    (docs/loss.md); "none" gives the weights of "sum".
     """
     device, total = labels.device, labels.numel()
     group_total = group_count(labels.shape, block_size, per_image)

@@ -8,7 +8,7 @@ namespace semicl {
 
 // Anchor i's positives are the other rows of its class run [run_low[i], run_high[i]), all anchors.
 // means[i] = mean over them of scale x_i . x_p.
-// The sum of a run's products is x_i . (M - x_i) with M the sum of its rows (DESIGN: "the positive term is linear").
+// The sum of a run's products is x_i . (M - x_i) with M the sum of its rows (docs/loss.md: the positive term).
 void positive_means(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
                     float scale, float* means);
 

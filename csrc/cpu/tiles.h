@@ -7,7 +7,7 @@
 // neighbouring bfloat16 that one dot-product instruction takes together. With that, float and bfloat16 share every loop.
 //
 // A tile holds, for m rows i and w columns j, first the dot products x_i . x_j, then exp(scale x_i . x_j - shift), then
-// the weight W_ij of the gradient (DESIGN: "the backward matrix is symmetric"), each in place of the one before.
+// the weight W_ij of the gradient (docs/loss.md: "the backward matrix is symmetric"), each in place of the one before.
 #pragma once
 #include <cstdint>
 

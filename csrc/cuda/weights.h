@@ -1,6 +1,6 @@
 // The weights of one tile of pairs, in registers: what both backward kernels do with a tile of products.
 //
-// W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (DESIGN section 3), the rows of the
+// W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md), the rows of the
 // accumulator being the rows i that stay and its columns the rows j that stream past.
 //
 // *Known maximum.* With u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an exponential: W = 2^(s - B) (u_i +

@@ -64,8 +64,8 @@ class Problem(NamedTuple):
 
 
 class Fused(Protocol):
-    """From a feature map to the reduced loss and its gradient by the rows, in one pass (DESIGN: "gradient in the
-    forward"): the row weights of a reduced loss are known from the labels alone.
+    """From a feature map to the reduced loss and its gradient by the rows, in one pass (docs/loss.md, "Gradient in
+    the forward"): the row weights of a reduced loss are known from the labels alone.
 
     ``weights`` is (M,) float64: what ``l_i`` of each row counts in the loss, at most 1 and one number for all of a
     class run, 0 where the row is no anchor.

@@ -1,6 +1,6 @@
 """The backward pass: dX_i = scale sum_j W_ij x_j, owned by rows.
 
-W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (DESIGN section 3). One item is a tile of
+W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md). One item is a tile of
 rows of one group, anchors or not: it stays, with the sums of its gradient in registers, while the group's points (only
 its anchors, where the tile has none) stream past. Each streamed tile serves two products: S = X_i X_j^T, then W X_j. No
 two programs write the same row, so there are no atomics and every run gives the same bits.

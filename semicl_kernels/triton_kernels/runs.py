@@ -1,4 +1,4 @@
-"""The positives: sums over the rows of each class run, no pairs (DESIGN section 3).
+"""The positives: sums over the rows of each class run, no pairs (docs/loss.md).
 
 The mean over the other rows p of i's run of x_i . x_p is x_i . (S - x_i) / (length - 1), with S the sum of the run. A
 run may be two rows or all of them, so its sum is taken in two steps, each in a fixed order. :func:`sum_runs_in_tiles`
