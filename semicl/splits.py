@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Split:
         """The training cases whose labels may be used.
 
         The label fraction is defined here and nowhere else: of the training subjects that have a label, the first
-        round(label_fraction * their number), with all their labelled cases.
+        label_fraction * their number, rounded to the nearest whole number and a half up, with all their labelled cases.
 
         Raises:
             SemiclError: that is no subject.
@@ -36,7 +37,7 @@ class Split:
         if number == 0:
             raise SemiclError(
                 f"--label_fraction {label_fraction:g} of {len(subjects)} labelled training subjects yields no volume; "
-                + (f"give {0.5 / len(subjects):.2g} or more" if subjects else "add labels to the training cases")
+                + (f"give {_least_fraction(len(subjects))} or more" if subjects else "add labels to the training cases")
             )
         chosen = set(subjects[:number])
         return tuple(case for case in self.training if case.subject in chosen and case.label is not None)
@@ -99,6 +100,11 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
             if owners.setdefault(case.subject, part) != part:
                 raise SemiclError(f"{path}: {case.subject} is in {owners[case.subject]} and {part}; keep it in one")
     return split
+
+
+def _least_fraction(subjects: int) -> str:
+    """The smallest fraction of two digits that yields one of so many subjects."""
+    return str(Context(prec=2, rounding=ROUND_CEILING).divide(1, 2 * subjects))
 
 
 def _of(cases: Sequence[Case], subjects: Sequence[str]) -> tuple[Case, ...]:

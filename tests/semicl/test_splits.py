@@ -50,8 +50,21 @@ def test_the_fraction_counts_training_subjects_rounded(fraction: float, labelled
 
 def test_a_fraction_that_yields_no_volume_is_refused() -> None:
     split = make_split(_cases(100), SHARES, 0, repeat=0)
-    with pytest.raises(SemiclError, match=r"--label_fraction 0\.001 of 60 .* yields no volume; give 0\.0083 or more"):
+    with pytest.raises(SemiclError, match=r"--label_fraction 0\.001 of 60 .* yields no volume; give 0\.0084 or more"):
         split.labelled(0.001)
+
+
+@pytest.mark.parametrize("subjects", [1, 2, 3, 4, 7, 12, 60, 61, 500, 999])
+def test_the_advised_fraction_yields_a_subject(subjects: int) -> None:
+    split = Split(tuple(_cases(subjects)), (), ())
+    with pytest.raises(SemiclError, match="yields no volume") as caught:
+        split.labelled(0.49 / subjects)
+    advised = str(caught.value).split("; give ")[1].removesuffix(" or more")
+    assert len(_subjects(split.labelled(float(advised)))) == 1
+
+
+def test_half_a_subject_is_rounded_up() -> None:
+    assert len(_subjects(Split(tuple(_cases(4)), (), ()).labelled(0.125))) == 1
 
 
 def test_a_larger_fraction_keeps_the_smaller_ones_subjects() -> None:
