@@ -99,8 +99,8 @@ def collect(cells: Sequence[Cell]) -> list[Row]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation, rounded."""
-    return {"mean": round(float(np.mean(values)), 4), "deviation": round(float(np.std(values)), 4)}
+    """Mean and standard deviation; not rounded, since tables round what they show."""
+    return {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
 
 
 def _found(cell: Cell, test: Job) -> Found:

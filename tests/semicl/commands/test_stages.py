@@ -43,7 +43,7 @@ def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.
     assert read_card(third / "model.ckpt").classes == prepared.classes
     summary = json.loads((third / "summary.json").read_text())
     assert summary["volumes"] == len(prepared.split(0).labelled(0.2))
-    assert summary["validation"][0][0] == summary["steps"]
+    assert summary["validation"] == [[summary["steps"], summary["best validation Dice"]]]
 
 
 def test_the_line_that_a_stage_names_runs_as_it_stands(
