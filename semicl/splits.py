@@ -86,11 +86,15 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
         names = {part: [name for group in content[part].values() for name in group] for part in PARTS}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise SemiclError(
-            f"{path}: not a split ({type(error).__name__}: {error}); run `semicl prepare` again"
+            f"{path}: not a split ({type(error).__name__}: {error}); mend it, or remove it and "
+            "run `semicl prepare` again"
         ) from error
     unknown = [name for part in PARTS for name in names[part] if name not in by_name]
     if unknown:
-        raise SemiclError(f"{path}: case {unknown[0]} is not in the prepared folder; run `semicl prepare` again")
+        raise SemiclError(
+            f"{path}: case {unknown[0]} is not in the prepared folder; mend it, or remove it and "
+            "run `semicl prepare` again"
+        )
     split = Split(*(tuple(by_name[name] for name in names[part]) for part in PARTS))
     owners: dict[str, str] = {}
     for part in PARTS:
@@ -100,6 +104,17 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
             if owners.setdefault(case.subject, part) != part:
                 raise SemiclError(f"{path}: {case.subject} is in {owners[case.subject]} and {part}; keep it in one")
     return split
+
+
+def is_as_made(path: Path, cases: Sequence[Case]) -> bool:
+    """Whether a split's file is, to the order, what `make_split` makes of these cases: no person has edited it."""
+    try:
+        content = json.loads(path.read_text())
+        origin = {name: content[name] for name in ("seed", "repeat", "shares")}
+        made = split_json(make_split(cases, **origin), **origin)
+    except (ValueError, LookupError, ArithmeticError, TypeError, OSError, SemiclError):  # whatever was edited
+        return False
+    return json.dumps(content) == json.dumps(made)
 
 
 def _least_fraction(subjects: int) -> str:
