@@ -36,6 +36,8 @@ def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.
     text = capsys.readouterr().out
     assert "took 44 tensors (encoder 24, decoder 20), kept 2 as they were (classifier 2)" in text
     assert "Next: semicl evaluate" in text
+    assert "best validation Dice" in text
+    assert "[[" not in text
     for folder in (first, second, third):
         assert {"model.ckpt", "options.json", "summary.json", "logs"} == {path.name for path in folder.iterdir()}
     parts = [{name.split(".")[0] for name in weights(folder / "model.ckpt")} for folder in (first, second, third)]
