@@ -42,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             return super().load_checkpoint(path, *arguments, **options)
         except Exception as error:  # torch.load raises whatever the damage leads to
-            raise SemiclError(f"{path}: not readable ({_reason(error)}); give --overwrite to start anew") from error
+            raise SemiclError(f"{path}: not readable{_cause(error)}; give --overwrite to start anew") from error
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,26 @@ def _read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         content["state_dict"].items()
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise SemiclError(f"{path}: not readable as a checkpoint ({_reason(error)}); run the stage again") from error
+        raise SemiclError(
+            f"{path}: not readable as a checkpoint{_cause(error)}; give the model.ckpt that a stage of semicl wrote, "
+            "or run that stage again"
+        ) from error
     return content
 
 
 def _reason(error: BaseException) -> str:
     """The first line of an error, whose rest is about torch."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _cause(error: BaseException) -> str:
+    """Why a file could not be read, in brackets; nothing where torch took it for something that it is not.
+
+    What a file of another kind leads to in the unpickler means nothing, and torch's advice, to load it without
+    weights_only, would run what is in it.
+    """
+    told = isinstance(error, OSError | RuntimeError) and "weights_only" not in str(error)
+    return f" ({_reason(error)})" if told else ""
 
 
 def _state(content: dict[str, Any]) -> dict[str, Tensor]:

@@ -43,8 +43,8 @@ class Evaluation:
     surface: np.ndarray
 
     def mean_dice(self) -> float:
-        """Mean over cases and classes."""
-        return float(self.dice.mean())
+        """Mean over cases and classes, summed up as in the table, so that both show the same."""
+        return float(self.dice.mean(1).mean())
 
     def table(self, title: str) -> Table:
         """Mean and standard deviation over cases, a row a class, and over the means of cases in the last row."""
@@ -58,21 +58,24 @@ class Evaluation:
         return table
 
     def write(self, folder: Path, **about: Any) -> None:
-        """Write `cases.csv`, a row a case and class, and `results.json`, everything."""
+        """Write `cases.csv`, a row a case and class, and `results.json`, everything.
+
+        Numbers are written in full: what was rounded before it is averaged or shown is rounded twice.
+        """
         with replacing(folder / "cases.csv") as partial, partial.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["case", "class", *MEASURES])
             for row, name in enumerate(self.names):
                 for column, label in enumerate(self.classes):
                     values = (getattr(self, measure)[row, column] for measure in MEASURES)
-                    writer.writerow([name, label, *(f"{value:.4f}" for value in values)])
+                    writer.writerow([name, label, *map(float, values)])
         per_class = {
             name: {measure: _mean_and_deviation(getattr(self, measure)[:, column]) for measure in MEASURES}
             for column, name in enumerate(self.classes)
         }
         per_class["mean"] = {measure: _mean_and_deviation(getattr(self, measure).mean(1)) for measure in MEASURES}
         per_case = {
-            name: {measure: [round(float(v), 4) for v in getattr(self, measure)[row]] for measure in MEASURES}
+            name: {measure: [float(value) for value in getattr(self, measure)[row]] for measure in MEASURES}
             for row, name in enumerate(self.names)
         }
         content = about | {"classes": self.classes, "summary": per_class, "cases": per_case}
@@ -108,7 +111,8 @@ def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case]) -> Eva
             measures.append(_judge(network, card, case.image, case.label))
     if not names:
         raise SemiclError("no case has a label file to compare with; give a folder with labels")
-    stacked = (np.stack([getattr(one, measure) for one in measures]) for measure in MEASURES)
+    # In the precision in which it is read back, so that both are averaged alike.
+    stacked = (np.stack([getattr(one, measure) for one in measures]).astype(np.float64) for measure in MEASURES)
     return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *stacked)
 
 
@@ -129,4 +133,4 @@ def _spread(values: np.ndarray) -> str:
 
 
 def _mean_and_deviation(values: np.ndarray) -> dict[str, float]:
-    return {"mean": round(float(values.mean()), 4), "deviation": round(float(values.std()), 4)}
+    return {"mean": float(values.mean()), "deviation": float(values.std())}

@@ -51,10 +51,7 @@ def conclude_experiment(
         {
             "data": prepared.name,
             "verdict": words,
-            "test_dice": {
-                start: [round(evaluation.mean_dice(), 4) for evaluation in found]
-                for start, found in evaluations.items()
-            },
+            "test_dice": {start: [e.mean_dice() for e in found] for start, found in evaluations.items()},
             "validation_dice_by_step": histories,
             "splits": list(splits),
             "seconds": _seconds(output),

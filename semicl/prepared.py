@@ -16,7 +16,7 @@ import numpy as np
 from semicl.cases import Case
 from semicl.errors import SemiclError
 from semicl.files import replacing, write_json
-from semicl.splits import Split, read_split, split_json
+from semicl.splits import Split, is_as_made, read_split, split_json
 from semicl.volumes import Grid, read_image, read_label
 
 DESCRIPTION = "prepared.json"
@@ -45,6 +45,11 @@ class Prepared:
     def split(self, number: int) -> Split:
         """Split `number`."""
         return read_split(self._split_file(number), self.cases)
+
+    def edited_splits(self, number: int) -> list[Path]:
+        """The files, of the first `number` splits, that a person edited."""
+        files = map(self._split_file, range(number))
+        return [file for file in files if file.is_file() and not is_as_made(file, self.cases)]
 
     def image(self, case: Case) -> np.ndarray:
         """A case's image, (depth, height, width) float32, memory-mapped."""

@@ -95,6 +95,12 @@ def split_to_judge(seen: Sequence[Seen], prepared: Prepared, asked: int | None, 
     return number
 
 
+def trained_on(seen: Sequence[Seen], cases: Iterable[Case]) -> tuple[Case, ...]:
+    """Those of the cases that a network was trained on, as far as their names tell."""
+    names = {name for one in seen for name in one.parts["training"]}
+    return tuple(case for case in cases if case.name in names)
+
+
 def _require_split(seen: Sequence[Seen], parts: dict[str, tuple[str, ...]], checkpoint: Path, where: str) -> None:
     for one in seen:
         if one.parts != parts and one.shares_cases(parts):

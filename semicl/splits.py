@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Split:
         """The training cases whose labels may be used.
 
         The label fraction is defined here and nowhere else: of the training subjects that have a label, the first
-        round(label_fraction * their number), with all their labelled cases.
+        label_fraction * their number, rounded to the nearest whole number and a half up, with all their labelled cases.
 
         Raises:
             SemiclError: that is no subject.
@@ -36,7 +37,7 @@ class Split:
         if number == 0:
             raise SemiclError(
                 f"--label_fraction {label_fraction:g} of {len(subjects)} labelled training subjects yields no volume; "
-                + (f"give {0.5 / len(subjects):.2g} or more" if subjects else "add labels to the training cases")
+                + (f"give {_least_fraction(len(subjects))} or more" if subjects else "add labels to the training cases")
             )
         chosen = set(subjects[:number])
         return tuple(case for case in self.training if case.subject in chosen and case.label is not None)
@@ -85,11 +86,15 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
         names = {part: [name for group in content[part].values() for name in group] for part in PARTS}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise SemiclError(
-            f"{path}: not a split ({type(error).__name__}: {error}); run `semicl prepare` again"
+            f"{path}: not a split ({type(error).__name__}: {error}); mend it, or remove it and "
+            "run `semicl prepare` again"
         ) from error
     unknown = [name for part in PARTS for name in names[part] if name not in by_name]
     if unknown:
-        raise SemiclError(f"{path}: case {unknown[0]} is not in the prepared folder; run `semicl prepare` again")
+        raise SemiclError(
+            f"{path}: case {unknown[0]} is not in the prepared folder; mend it, or remove it and "
+            "run `semicl prepare` again"
+        )
     split = Split(*(tuple(by_name[name] for name in names[part]) for part in PARTS))
     owners: dict[str, str] = {}
     for part in PARTS:
@@ -99,6 +104,22 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
             if owners.setdefault(case.subject, part) != part:
                 raise SemiclError(f"{path}: {case.subject} is in {owners[case.subject]} and {part}; keep it in one")
     return split
+
+
+def is_as_made(path: Path, cases: Sequence[Case]) -> bool:
+    """Whether a split's file is, to the order, what `make_split` makes of these cases: no person has edited it."""
+    try:
+        content = json.loads(path.read_text())
+        origin = {name: content[name] for name in ("seed", "repeat", "shares")}
+        made = split_json(make_split(cases, **origin), **origin)
+    except (ValueError, LookupError, ArithmeticError, TypeError, OSError, SemiclError):  # whatever was edited
+        return False
+    return json.dumps(content) == json.dumps(made)
+
+
+def _least_fraction(subjects: int) -> str:
+    """The smallest fraction of two digits that yields one of so many subjects."""
+    return str(Context(prec=2, rounding=ROUND_CEILING).divide(1, 2 * subjects))
 
 
 def _of(cases: Sequence[Case], subjects: Sequence[str]) -> tuple[Case, ...]:

@@ -104,7 +104,7 @@ def images_for_pretraining(split: Split, transductive: bool) -> tuple[Case, ...]
 
 @rank_zero_only
 def finish(setup: StageSetup, cases: Sequence[Case], pieces: int, cost: Mapping[str, Any]) -> None:
-    """Write and show the summary of a stage."""
+    """Write the summary of a stage, and show it but for its series, which the logs draw."""
     summary = {
         "stage": setup.card.stage,
         "volumes": len(cases),
@@ -113,7 +113,7 @@ def finish(setup: StageSetup, cases: Sequence[Case], pieces: int, cost: Mapping[
         "weights": str(setup.folder.model),
     }
     setup.folder.finish(summary)
-    conclude(setup.card.stage, summary)
+    conclude(setup.card.stage, {name: value for name, value in summary.items() if not isinstance(value, list)})
 
 
 def _require_fit(card: ModelCard) -> None:

@@ -7,14 +7,14 @@ from tqdm import tqdm
 from semicl.cases import Case, find_cases
 from semicl.checkpoints import load_segmentation
 from semicl.checks import problems
-from semicl.console import WIDTH, conclude, show
+from semicl.console import WIDTH, conclude, say, show
 from semicl.errors import SemiclError
 from semicl.evaluation import Evaluation, evaluate_cases
 from semicl.model_card import ModelCard
 from semicl.options import EvaluateOptions
 from semicl.prediction import to_device
 from semicl.prepared import read_prepared
-from semicl.seen import split_to_judge
+from semicl.seen import split_to_judge, trained_on
 from semicl.subjects import subject_rule
 
 
@@ -28,6 +28,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     network, card = load_segmentation(options.checkpoint)
     where, cases = _cases(options, card)
     _require_sound(cases, card)
+    if options.data is not None:
+        _warn_of_training_cases(cases, card, where)
     network = to_device(network, options.machine)
     evaluation = evaluate_cases(network, card, tqdm(cases, desc=f"evaluate {where}", unit="case", ncols=WIDTH))
     evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where)
@@ -45,6 +47,15 @@ def _cases(options: EvaluateOptions, card: ModelCard) -> tuple[str, Sequence[Cas
     split = split_to_judge(card.seen, prepared, options.split, options.checkpoint)
     cases = getattr(prepared.split(split), options.part)
     return f"{prepared.name}, split {split}, {options.part}", [case for case in cases if case.label is not None]
+
+
+def _warn_of_training_cases(cases: Sequence[Case], card: ModelCard, where: str) -> None:
+    """Say where results tell less than they seem to; to judge training data may be wanted."""
+    known = trained_on(card.seen, cases)
+    if known:
+        say(
+            f"WARNING: by their names, the checkpoint was trained on {len(known)} of the {len(cases)} cases of {where}."
+        )
 
 
 def _require_sound(cases: Sequence[Case], card: ModelCard) -> None:

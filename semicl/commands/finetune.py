@@ -32,5 +32,5 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
     cost = train_with_validation(
         module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title, unlabelled
     )
-    cost["validation"] = [[step, round(dice, 4)] for step, dice in module.history]
+    cost["validation"] = [list(moment) for moment in module.history]
     finish(setup, setup.labelled, len(pieces), cost)

@@ -29,9 +29,10 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
     """Write a prepared folder.
 
     Raises:
-        SemiclError: no cases, files with something wrong, or too few subjects; nothing has then been written but, where
-            they were asked for, the phantom's volumes or the download.
+        SemiclError: no cases, files with something wrong, too few subjects, or a split in the folder that a person
+            edited; nothing has then been written but, where they were asked for, the phantom's volumes or the download.
     """
+    _require_no_edited_split(source.prepared, options.repeats)
     found = find_cases(
         _data_folder(source, options).resolve(),  # so that the files are found from other working directories too
         partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern),
@@ -78,6 +79,19 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
 def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
     """The options that decide what is prepared, as text."""
     return {name: str(value) for name, value in ({"data": source.data} | asdict(options)).items()}
+
+
+def _require_no_edited_split(folder: Path, repeats: int) -> None:
+    """Raise where a split would be lost that a person edited."""
+    try:
+        edited = read_prepared(folder).edited_splits(repeats)
+    except SemiclError:  # no folder, or one that is to be made whole
+        return
+    if edited:
+        raise SemiclError(
+            f"{edited[0]}: was edited, and preparing the folder again would replace it; give another --prepared, or "
+            f"move the edited file{'s' if len(edited) > 1 else ''} away first"
+        )
 
 
 def _data_folder(source: SourceOptions, options: PrepareOptions) -> Path:

@@ -72,11 +72,10 @@ class Row:
         """For every class, and for the mean over classes, each measure's mean and deviation over splits."""
         evaluations = [found.evaluation for found in self.found]
         classes = evaluations[0].classes
-        columns: dict[str, Any] = {name: (slice(None), number) for number, name in enumerate(classes)}
-        columns["mean"] = (slice(None), slice(None))
+        columns = {name: slice(number, number + 1) for number, name in enumerate(classes)} | {"mean": slice(None)}
         return {
-            name: {measure: spread([getattr(e, measure)[place].mean() for e in evaluations]) for measure in MEASURES}
-            for name, place in columns.items()
+            name: {m: spread([getattr(e, m)[:, column].mean(1).mean() for e in evaluations]) for m in MEASURES}
+            for name, column in columns.items()
         }
 
     def made(self, line: str) -> list[str]:
@@ -99,8 +98,8 @@ def collect(cells: Sequence[Cell]) -> list[Row]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation, rounded."""
-    return {"mean": round(float(np.mean(values)), 4), "deviation": round(float(np.std(values)), 4)}
+    """Mean and standard deviation; not rounded, since tables round what they show."""
+    return {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
 
 
 def _found(cell: Cell, test: Job) -> Found:

@@ -170,7 +170,7 @@ def _described(row: Row) -> dict[str, Any]:
 
 
 def _mean_seconds(row: Row) -> float:
-    return spread([found.seconds for found in row.found])["mean"]
+    return round(spread([found.seconds for found in row.found])["mean"], 1)
 
 
 def _split(found: Found) -> dict[str, Any]:
@@ -179,9 +179,9 @@ def _split(found: Found) -> dict[str, Any]:
     return {
         "split": found.cell.split,
         "config": found.tuning.config_hash,
-        "dice": round(found.dice, 4),
+        "dice": found.dice,
         "classes": {
-            name: {measure: round(float(getattr(evaluation, measure)[:, number].mean()), 4) for measure in MEASURES}
+            name: {measure: float(getattr(evaluation, measure)[:, number].mean()) for measure in MEASURES}
             for number, name in enumerate(evaluation.classes)
         },
         "test_volumes": len(evaluation.names),

@@ -105,6 +105,31 @@ def test_an_unreadable_checkpoint_is_named(network: UNet, tmp_path: Path, conten
         load_weights(network, path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"a: 1\n", b"network: {widths: [4, 8]}\n", b"", b"\x80\x04\x95", b"\x1f\x8b\x08\x00", b"<html></html>", "script"],
+)
+def test_a_file_of_another_kind_is_one_line_without_torchs_advice(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "my.yaml"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.jit.save(torch.jit.script(torch.nn.Identity()), path)
+    with pytest.raises(SemiclError) as caught:
+        read_card(path)
+    way_out = "give the model.ckpt that a stage of semicl wrote, or run that stage again"
+    assert str(caught.value) == f"{path}: not readable as a checkpoint; {way_out}"
+
+
+def test_what_else_a_checkpoint_may_hold_is_not_taken(tmp_path: Path) -> None:
+    torch.save({"weights": torch.ones(2)}, tmp_path / "other.ckpt")
+    with pytest.raises(SemiclError, match=r"other\.ckpt: not readable as a checkpoint; give the model\.ckpt"):
+        read_card(tmp_path / "other.ckpt")
+    torch.save({"state_dict": {}, "network": Path("pickled")}, tmp_path / "other.ckpt")
+    with pytest.raises(SemiclError, match=r"other\.ckpt: not readable as a checkpoint; give the model\.ckpt"):
+        read_card(tmp_path / "other.ckpt")
+
+
 def test_a_missing_checkpoint_is_named(network: UNet, tmp_path: Path) -> None:
     with pytest.raises(SemiclError, match=r"none\.ckpt: no such checkpoint"):
         load_weights(network, tmp_path / "none.ckpt")

@@ -31,7 +31,7 @@ def test_summary(tmp_path: Path) -> None:
     EVALUATION.write(tmp_path, checkpoint=Path("model.ckpt"))
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["checkpoint"] == "model.ckpt"
-    assert content["summary"]["front"]["dice"] == {"mean": 0.3, "deviation": 0.2}
+    assert content["summary"]["front"]["dice"] == pytest.approx({"mean": 0.3, "deviation": 0.2})
     assert content["summary"]["mean"]["hd95"] == {"mean": 2.5, "deviation": 1.0}
     assert EVALUATION.mean_dice() == pytest.approx(0.45)
 
@@ -41,7 +41,7 @@ def test_csv_holds_a_row_a_case_and_class(tmp_path: Path) -> None:
     with (tmp_path / "cases.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4
-    assert rows[3] == {"case": "b", "class": "back", "dice": "0.2000", "hd95": "4.0000", "surface": "1.5000"}
+    assert rows[3] == {"case": "b", "class": "back", "dice": "0.2", "hd95": "4.0", "surface": "1.5"}
 
 
 def test_it_is_read_back(tmp_path: Path) -> None:
@@ -50,6 +50,17 @@ def test_it_is_read_back(tmp_path: Path) -> None:
     assert (read.names, read.classes) == (EVALUATION.names, EVALUATION.classes)
     for measure in ("dice", "hd95", "surface"):
         np.testing.assert_array_equal(getattr(read, measure), getattr(EVALUATION, measure))
+
+
+def test_what_is_read_back_shows_the_same_numbers(tmp_path: Path) -> None:
+    dice = np.array([[0.77846, 0.00006], [0.77855, 0.00006]])
+    found = replace(EVALUATION, dice=dice)
+    found.write(tmp_path)
+    assert read_evaluation(tmp_path).mean_dice() == found.mean_dice()
+    summary = json.loads((tmp_path / "results.json").read_text())["summary"]
+    assert summary["mean"]["dice"]["mean"] == found.mean_dice()
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        assert [float(row["dice"]) for row in csv.DictReader(file)] == dice.ravel().tolist()
 
 
 def test_a_missing_or_damaged_one_is_named(tmp_path: Path) -> None:
@@ -76,6 +87,9 @@ def test_a_networks_own_predictions_are_perfect(network: UNet, card: ModelCard, 
     assert found.classes == ("a", "b", "c")
     assert found.dice.tolist() == [[1, 1, 1]]
     assert found.surface.tolist() == [[0, 0, 0]]
+    found.write(tmp_path)
+    np.testing.assert_array_equal(read_evaluation(tmp_path).dice, found.dice)
+    assert read_evaluation(tmp_path).dice.dtype == found.dice.dtype
 
 
 def test_distances_follow_the_files_voxel_size(network: UNet, card: ModelCard, tmp_path: Path) -> None:

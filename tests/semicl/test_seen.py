@@ -7,7 +7,7 @@ import pytest
 
 from semicl.errors import SemiclError
 from semicl.prepared import Prepared
-from semicl.seen import Seen, seen_after, seen_in, split_to_judge
+from semicl.seen import Seen, seen_after, seen_in, split_to_judge, trained_on
 
 START = Path("start.ckpt")
 
@@ -66,6 +66,13 @@ def test_another_data_set_is_taken_and_remembered(prepared: Prepared, unlabelled
     assert both == (unlabelled, other)
     with pytest.raises(SemiclError, match="was trained on split 0 of Phantom"):
         seen_after(both, seen_in("Phantom", 1, prepared.split(1), None), START)
+
+
+def test_cases_that_were_trained_on_are_known_by_name(prepared: Prepared, labelled: Seen) -> None:
+    split = prepared.split(0)
+    assert set(trained_on((_of_other_cases(labelled), labelled), prepared.cases)) == set(split.training)
+    assert trained_on((_of_other_cases(labelled),), prepared.cases) == ()
+    assert trained_on((), prepared.cases) == ()
 
 
 def test_the_split_to_judge_is_the_one_that_was_trained_on(prepared: Prepared, labelled: Seen) -> None:

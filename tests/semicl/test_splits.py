@@ -8,7 +8,7 @@ import pytest
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
-from semicl.splits import Split, make_split, read_split, split_json
+from semicl.splits import Split, is_as_made, make_split, read_split, split_json
 
 SHARES = (3, 1, 1)
 
@@ -50,8 +50,21 @@ def test_the_fraction_counts_training_subjects_rounded(fraction: float, labelled
 
 def test_a_fraction_that_yields_no_volume_is_refused() -> None:
     split = make_split(_cases(100), SHARES, 0, repeat=0)
-    with pytest.raises(SemiclError, match=r"--label_fraction 0\.001 of 60 .* yields no volume; give 0\.0083 or more"):
+    with pytest.raises(SemiclError, match=r"--label_fraction 0\.001 of 60 .* yields no volume; give 0\.0084 or more"):
         split.labelled(0.001)
+
+
+@pytest.mark.parametrize("subjects", [1, 2, 3, 4, 7, 12, 60, 61, 500, 999])
+def test_the_advised_fraction_yields_a_subject(subjects: int) -> None:
+    split = Split(tuple(_cases(subjects)), (), ())
+    with pytest.raises(SemiclError, match="yields no volume") as caught:
+        split.labelled(0.49 / subjects)
+    advised = str(caught.value).split("; give ")[1].removesuffix(" or more")
+    assert len(_subjects(split.labelled(float(advised)))) == 1
+
+
+def test_half_a_subject_is_rounded_up() -> None:
+    assert len(_subjects(Split(tuple(_cases(4)), (), ()).labelled(0.125))) == 1
 
 
 def test_a_larger_fraction_keeps_the_smaller_ones_subjects() -> None:
@@ -104,6 +117,40 @@ def test_an_unusable_split_is_named(tmp_path: Path, changes: dict[str, object], 
     with pytest.raises(SemiclError, match=message) as caught:
         read_split(path, cases)
     assert str(caught.value).startswith(str(path))
+
+
+def _made(tmp_path: Path, cases: list[Case]) -> Path:
+    path = tmp_path / "1.json"
+    split = make_split(cases, SHARES, 3, repeat=1)
+    path.write_text(json.dumps(split_json(split, seed=3, repeat=1, shares=SHARES), indent=2))
+    return path
+
+
+def test_a_split_that_nobody_edited_is_as_made(tmp_path: Path) -> None:
+    cases = _cases(20)
+    assert is_as_made(_made(tmp_path, cases), cases)
+
+
+def test_an_edited_split_is_not_as_made(tmp_path: Path) -> None:
+    cases = _cases(20)
+    path = _made(tmp_path, cases)
+    content = json.loads(path.read_text())
+    swapped = content | {"validation": content["test"], "test": content["validation"]}
+    reordered = content | {"training": dict(reversed(content["training"].items()))}
+    without_origin = {part: content[part] for part in ("training", "validation", "test")}
+    for edited in (
+        swapped,
+        reordered,
+        without_origin,
+        [],
+        content | {"shares": []},
+        content | {"shares": [0, 0, 0]},
+        content | {"seed": "x"},
+    ):
+        path.write_text(json.dumps(edited))
+        assert not is_as_made(path, cases)
+    path.write_text("{")
+    assert not is_as_made(path, cases)
 
 
 def test_an_edited_split_that_leaks_is_refused(tmp_path: Path) -> None:

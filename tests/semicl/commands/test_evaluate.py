@@ -64,7 +64,19 @@ def test_a_checkpoint_that_tells_not_what_it_saw_is_judged(
         assert list(content["cases"]) == [case.name for case in prepared.split(split).test]
 
 
-def test_any_labelled_folder(tuned: Path, tmp_path: Path) -> None:
+def test_a_folder_with_training_cases_is_judged_with_a_warning(
+    tuned: Path, phantom: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--checkpoint", tuned, "--output", tmp_path / "e"]
+    assert run_command(*words, "--data", phantom) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING: ")]
+    trained = len(prepared.split(0).training)
+    assert line == f"WARNING: by their names, the checkpoint was trained on {trained} of the 20 cases of {phantom}."
+    assert run_command(*words, "--prepared", prepared.folder) == 0
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_any_labelled_folder(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     label = np.zeros((20, 44, 7), np.uint8)
     label[5:9, 5:9, 2:4] = 2
     for name in ("a", "b"):
@@ -74,6 +86,7 @@ def test_any_labelled_folder(tuned: Path, tmp_path: Path) -> None:
     assert run_command(*words) == 0
     content = json.loads((tmp_path / "e" / "results.json").read_text())
     assert list(content["cases"]) == ["b"]
+    assert "WARNING" not in capsys.readouterr().out
 
 
 def test_unusable_files_are_one_line_and_nothing_is_written(

@@ -258,6 +258,25 @@ def test_no_data_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "holds no cases" in error_of(capsys, "prepare", "--data", tmp_path / "empty")
 
 
+def test_an_edited_split_is_not_replaced(own_prepared: Path, phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "2"]
+    assert run_command(*words) == 0
+    (own_prepared / "splits" / "7.json").write_text("{}")  # one that is the user's alone
+    assert run_command(*words) == 0
+    path = own_prepared / "splits" / "1.json"
+    content = json.loads(path.read_text())
+    content["validation"], content["test"] = content["test"], content["validation"]
+    edited = json.dumps(content)
+    path.write_text(edited)
+    files = {file: file.stat().st_mtime_ns for file in own_prepared.rglob("*")}
+    line = error_of(capsys, *words, "--seed", "1")
+    assert f"{path}: was edited, and preparing the folder again would replace it; give another --prepared, or" in line
+    assert {file: file.stat().st_mtime_ns for file in own_prepared.rglob("*")} == files
+    path.rename(path.with_suffix(".mine"))
+    assert run_command(*words, "--seed", "1") == 0
+    assert path.read_text() != edited
+
+
 def test_a_killed_preparation_is_not_taken_for_a_whole_one(
     own_prepared: Path, phantom: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,10 @@ def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytes
     assert (output / "predictions.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     results = json.loads((output / "results.json").read_text())
     assert [len(values) for values in results["test_dice"].values()] == [2, 2]
+    for start, values in results["test_dice"].items():
+        folders = [output / split / f"finetune-{start}" / "test" for split in ("split-0", "split-1")]
+        judged = [json.loads((folder / "results.json").read_text())["summary"]["mean"]["dice"] for folder in folders]
+        assert values == [measured["mean"] for measured in judged]
     assert len(results["seconds"]) == 8
 
     before = {path: path.stat().st_mtime_ns for path in output.rglob("model.ckpt")}

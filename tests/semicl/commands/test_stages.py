@@ -36,6 +36,8 @@ def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.
     text = capsys.readouterr().out
     assert "took 44 tensors (encoder 24, decoder 20), kept 2 as they were (classifier 2)" in text
     assert "Next: semicl evaluate" in text
+    assert "best validation Dice" in text
+    assert "[[" not in text
     for folder in (first, second, third):
         assert {"model.ckpt", "options.json", "summary.json", "logs"} == {path.name for path in folder.iterdir()}
     parts = [{name.split(".")[0] for name in weights(folder / "model.ckpt")} for folder in (first, second, third)]
@@ -43,7 +45,7 @@ def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.
     assert read_card(third / "model.ckpt").classes == prepared.classes
     summary = json.loads((third / "summary.json").read_text())
     assert summary["volumes"] == len(prepared.split(0).labelled(0.2))
-    assert summary["validation"][0][0] == summary["steps"]
+    assert summary["validation"] == [[summary["steps"], summary["best validation Dice"]]]
 
 
 def test_the_line_that_a_stage_names_runs_as_it_stands(
