@@ -90,19 +90,9 @@ def _partition_fake(labels: Tensor, block_size: list[int] | None, per_image: boo
 # ---- the primitive ---------------------------------------------------------------------------------------------------
 
 
-def _logsumexp(
-    rows: Tensor,
-    offsets: Tensor,
-    anchors: Tensor,
-    skip_low: Tensor,
-    skip_high: Tensor,
-    largest: int,
-    mutual: bool,
-    scale: float,
-    bound: float | None,
-    backend: str,
-) -> Tensor:
-    groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+def _logsumexp(rows: Tensor, *arguments: Any) -> Tensor:
+    *flat, scale, bound, backend = arguments
+    groups = Groups(*flat)
     check_groups(groups, len(rows))
     return BACKENDS[backend].forward(rows, groups, scale, bound)
 
@@ -111,21 +101,9 @@ def _logsumexp_fake(rows: Tensor, *rest: Any) -> Tensor:
     return rows.new_empty(rows.shape[0], dtype=accumulator(rows.dtype))
 
 
-def _logsumexp_backward(
-    grad: Tensor,
-    rows: Tensor,
-    lse: Tensor,
-    offsets: Tensor,
-    anchors: Tensor,
-    skip_low: Tensor,
-    skip_high: Tensor,
-    largest: int,
-    mutual: bool,
-    scale: float,
-    bound: float | None,
-    backend: str,
-) -> Tensor:
-    groups = Groups(offsets, anchors, skip_low, skip_high, largest, mutual)
+def _logsumexp_backward(grad: Tensor, rows: Tensor, lse: Tensor, *arguments: Any) -> Tensor:
+    *flat, scale, bound, backend = arguments
+    groups = Groups(*flat)
     check_groups(groups, len(rows))
     return BACKENDS[backend].backward(grad, rows, lse, groups, scale, bound)
 
