@@ -19,7 +19,7 @@ from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
 from semicl.option_errors import as_typed
-from semicl.option_tree import kinds
+from semicl.option_tree import kinds, places
 from semicl.option_values import made
 from semicl.options import (
     EmbedOptions,
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(*_parse(words))
     except ArgumentError as error:
-        return _fail(as_typed(error.message), 2)
+        return _fail(as_typed(error.message, _known(words)), 2)
     except UsageError as error:
         return _fail(error, 2)
     except SemiclError as error:
@@ -137,6 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; call it again to go on, a single stage with --resume", 130)
     return 0
+
+
+def _known(words: Sequence[str]) -> list[str]:
+    """Places of the options of the command among the words."""
+    command = next((COMMANDS[word] for word in words if word in COMMANDS), None)
+    return ["config", *(place for place, _ in places(command.options()))] if command else []
 
 
 def _fail(error: object, code: int) -> int:

@@ -1,7 +1,10 @@
 """Mistakes in options, told in the words of the command line instead of those of jsonargparse."""
 
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 
+_UNKNOWN = "unrecognized arguments: "
 _MISSING = "the following arguments are required: "
 _INNERMOST_KEY = re.compile(r'.*Parser key "([\w.]+)":\s*(.*)', re.DOTALL)
 _EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value:|\s+- |\s+Given value type:)", re.DOTALL)
@@ -17,8 +20,19 @@ _KINDS = {
 }
 
 
-def as_typed(message: str) -> str:
-    """A message of jsonargparse, with options as they are typed (`--loss.stride`) and types in plain words."""
+ALIKE = 0.75
+"""How alike names are that may have been meant, from 0 to 1 of difflib."""
+
+
+def as_typed(message: str, known: Sequence[str] = ()) -> str:
+    """A message of jsonargparse, with options as they are typed (`--loss.stride`) and types in plain words.
+
+    Args:
+        message: what jsonargparse said.
+        known: places of all options there are, as "loss.stride", among which a mistyped one may be meant.
+    """
+    if message.startswith(_UNKNOWN):
+        return message + _suggestion(message.removeprefix(_UNKNOWN).split()[0], known)
     if message.startswith(_MISSING):
         keys = message.removeprefix(_MISSING).split(", ")
         return _MISSING + ", ".join(f"--{key.partition('.')[2]}" for key in keys)  # the command's name comes first
@@ -39,3 +53,15 @@ def _kind(expected: str) -> str:
     """A Python type in words."""
     choices = _CHOICES.fullmatch(expected)
     return f"one of {choices[1]}" if choices else _KINDS.get(expected, f"a {expected.replace('tuple with', 'list of')}")
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    """The options that a mistyped one may stand for: of a name alike, or of its last part alone."""
+    wanted = word.partition("=")[0].lstrip("-").replace("-", "_")
+    by_last_part: dict[str, list[str]] = {}
+    for place in known:
+        by_last_part.setdefault(place.rpartition(".")[2], []).append(place)
+    meant = get_close_matches(wanted, known, 1, ALIKE)
+    if not meant:
+        meant = [place for part in get_close_matches(wanted, by_last_part, 1, ALIKE) for place in by_last_part[part]]
+    return f"; did you mean {' or '.join(f'--{place}' for place in meant)}?" if meant else ""

@@ -25,3 +25,20 @@ from semicl.option_errors import as_typed
 )
 def test_a_message_names_the_option_what_it_takes_and_what_it_got(message: str, told: str) -> None:
     assert as_typed(message) == told
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--label-fraction 0.1", "; did you mean --label_fraction?"),
+        ("--loss.strid=2 --x", "; did you mean --loss.stride?"),
+        ("--epochs 3", "; did you mean --schedule.epochs?"),
+        ("--epoch 3", "; did you mean --schedule.epochs?"),
+        ("--channels 3", "; did you mean --first.channels or --second.channels?"),
+        ("--nothing.alike 3", ""),
+        ("stray", ""),
+    ],
+)
+def test_an_unknown_option_is_told_with_what_may_be_meant(typed: str, meant: str) -> None:
+    known = ["label_fraction", "loss", "loss.stride", "schedule.epochs", "first.channels", "second.channels"]
+    assert as_typed(f"unrecognized arguments: {typed}", known) == f"unrecognized arguments: {typed}{meant}"
