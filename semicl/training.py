@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from semicl.checkpoints import AtomicCheckpointIO
+from semicl.console import say
 from semicl.cost import Cost
 from semicl.options import MachineOptions
 from semicl.pictures import ValidationPictures
@@ -143,6 +144,8 @@ def _fit(
     validation: DataLoader[Any] | None = None,
 ) -> None:
     resumed = folder.last if folder.last.is_file() else None
+    if resumed is not None:
+        say(f"{folder.path}: goes on where it was interrupted.")
     try:
         trainer.fit(stage, batches, validation, ckpt_path=resumed)
     except SystemExit:  # Lightning's answer to Ctrl-C

@@ -110,6 +110,7 @@ def test_a_killed_stage_resumes_to_the_same_weights(
     assert len(list(output.glob(".partial-*"))) == (what == "write")
     assert "holds an unfinished stage; give --resume" in error_of(capsys, *words)
     assert run_command(*words, "--resume") == 0
+    assert f"{output}: goes on where it was interrupted." in capsys.readouterr().out
     assert same_weights(output / "model.ckpt", uninterrupted[name])
     assert list(output.glob(".partial-*")) == []
 
