@@ -1,7 +1,7 @@
 """What a network has been trained on, kept in its checkpoint, so that no later command shows it what was held out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Seen:
         parts: of the split, each with the names of its cases, sorted.
         label_fraction: what it was told; None where it has seen no label.
         labelled: names of the cases whose labels it was trained on, sorted.
+        transductive: whether it has seen the images, not the labels, of the test cases.
     """
 
     data: str
@@ -28,27 +29,36 @@ class Seen:
     parts: dict[str, tuple[str, ...]]
     label_fraction: float | None
     labelled: tuple[str, ...]
+    transductive: bool = False
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Seen":
         """What `dataclasses.asdict` made of it."""
         parts = {part: tuple(names) for part, names in content["parts"].items()}
         labelled = tuple(content["labelled"])
-        return cls(content["data"], content["split"], parts, content["label_fraction"], labelled)
+        transductive = content.get("transductive", False)  # older checkpoints do not tell
+        return cls(content["data"], content["split"], parts, content["label_fraction"], labelled, transductive)
 
     def shares_cases(self, parts: dict[str, tuple[str, ...]]) -> bool:
         """Whether a case is in both splits; none is where the data sets are different ones."""
         return not set().union(*self.parts.values()).isdisjoint(set().union(*parts.values()))
 
 
-def seen_in(data: str, number: int, split: Split, label_fraction: float | None) -> Seen:
+def seen_in(data: str, number: int, split: Split, label_fraction: float | None, transductive: bool = False) -> Seen:
     """What a stage sees that is trained on a split with this fraction of the labels, or without labels.
+
+    Args:
+        data: name of the data set.
+        number: of the split.
+        split: whose cases they are.
+        label_fraction: None for a stage without labels.
+        transductive: whether the images of the test cases are among those it sees.
 
     Raises:
         SemiclError: the fraction yields no case.
     """
     labelled = () if label_fraction is None else split.labelled(label_fraction)
-    return Seen(data, number, _parts(split), label_fraction, _names(labelled))
+    return Seen(data, number, _parts(split), label_fraction, _names(labelled), transductive)
 
 
 def seen_after(before: Sequence[Seen], now: Seen, start: Path) -> tuple[Seen, ...]:
@@ -72,8 +82,8 @@ def seen_after(before: Sequence[Seen], now: Seen, start: Path) -> tuple[Seen, ..
                 f"{now.label_fraction:g}); give --label_fraction {seen.label_fraction:g}, or a --start of this fraction"
             )
     others = [seen for seen in before if seen not in same]
-    labelled = [seen for seen in (now, *same) if seen.labelled]
-    return (*others, labelled[0] if labelled else now)
+    labelled = next((seen for seen in (now, *same) if seen.labelled), now)
+    return (*others, replace(labelled, transductive=any(seen.transductive for seen in (now, *same))))
 
 
 def split_to_judge(seen: Sequence[Seen], prepared: Prepared, asked: int | None, checkpoint: Path) -> int:
@@ -98,6 +108,12 @@ def split_to_judge(seen: Sequence[Seen], prepared: Prepared, asked: int | None, 
 def trained_on(seen: Sequence[Seen], cases: Iterable[Case]) -> tuple[Case, ...]:
     """Those of the cases that a network was trained on, as far as their names tell."""
     names = {name for one in seen for name in one.parts["training"]}
+    return tuple(case for case in cases if case.name in names)
+
+
+def tests_with_seen_images(seen: Sequence[Seen], cases: Iterable[Case]) -> tuple[Case, ...]:
+    """Those of the cases that are test cases whose images, not labels, a network was trained on, by their names."""
+    names = {name for one in seen if one.transductive for name in one.parts["test"]}
     return tuple(case for case in cases if case.name in names)
 
 

@@ -59,7 +59,8 @@ def set_up(
     prepared = read_prepared(stage.prepared)
     split = prepared.split(stage.split)
     labelled = () if label_fraction is None else split.labelled(label_fraction)
-    now = seen_in(prepared.name, stage.split, split, label_fraction)
+    transductive = experiment.transductive and label_fraction is None
+    now = seen_in(prepared.name, stage.split, split, label_fraction, transductive)
     card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid, (now,))
     _require_fit(card)
     network = card.new_network(experiment.seed)

@@ -8,7 +8,7 @@ from semicl.model_card import ModelCard
 from semicl.seen import Seen
 from semicl.volumes import Grid
 
-SEEN = (Seen("Toy", 1, {"training": ("a", "b"), "validation": ("c",), "test": ("d",)}, 0.5, ("a",)),)
+SEEN = (Seen("Toy", 1, {"training": ("a", "b"), "validation": ("c",), "test": ("d",)}, 0.5, ("a",), True),)
 
 
 def test_it_survives_a_checkpoint(tmp_path: Path) -> None:

@@ -64,6 +64,24 @@ def test_a_checkpoint_that_tells_not_what_it_saw_is_judged(
         assert list(content["cases"]) == [case.name for case in prepared.split(split).test]
 
 
+def test_transductive_pre_training_is_told_after_fine_tuning(
+    tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--prepared", prepared.folder]
+    stage = [*TINY, *data, "--schedule.epochs", 1]
+    assert run_command("pretrain-global", *stage, "--transductive", "--output", tmp_path / "g") == 0
+    start = ["--start", tmp_path / "g" / "model.ckpt", "--label_fraction", 0.2]
+    assert run_command("finetune", *stage, *start, "--output", tmp_path / "t") == 0
+    judge = ["evaluate", *data, "--output", tmp_path / "e"]
+    tests = len(prepared.split(0).test)
+    line = f"TRANSDUCTIVE: pre-training saw the images, not the labels, of {tests} of the {tests} cases."
+    for checkpoint, told in ((tmp_path / "t" / "model.ckpt", True), (tuned, False)):
+        capsys.readouterr()
+        assert run_command(*judge, "--checkpoint", checkpoint) == 0
+        assert (line in capsys.readouterr().out) == told
+        assert json.loads((tmp_path / "e" / "results.json").read_text())["transductive"] == told
+
+
 def test_a_folder_with_training_cases_is_judged_with_a_warning(
     tuned: Path, phantom: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
