@@ -32,12 +32,22 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's maps to one map (N, levels[0], *space)."""
+    """The encoder's maps to one map (N, levels[0], *space), whose sides halve once a level without a rest."""
 
     def __init__(self, dimensions: int, levels: Sequence[int]) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
-            UpCat(dimensions, levels[k + 1], levels[k], levels[k], _ACTIVATION, _NORM, bias=True, halves=k > 0)
+            UpCat(
+                dimensions,
+                levels[k + 1],
+                levels[k],
+                levels[k],
+                _ACTIVATION,
+                _NORM,
+                bias=True,
+                halves=k > 0,
+                is_pad=False,
+            )
             for k in reversed(range(len(levels) - 1))
         )
 
