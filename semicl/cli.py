@@ -72,6 +72,7 @@ _OF_STAGES = (
     "`semicl STAGE --help` lists them: prepare, pretrain-global (here pretrain_global), pretrain-local, finetune."
 )
 _STAGE: dict[str, type] = {"experiment": ExperimentOptions, "stage": StageOptions}
+_OF_STUDY: dict[str, type] = {"source": SourceOptions, "experiment": ExperimentOptions, "study": StudyOptions}
 _RUN = Command(
     "all stages from one config, skipping what is done already",
     {"source": SourceOptions, "experiment": ExperimentOptions, "run_options": RunOptions},
@@ -110,11 +111,8 @@ COMMANDS = {
     "evaluate": Command("Dice, HD95 and surface distance of a checkpoint", {"options": EvaluateOptions}, {}),
     "predict": Command("NIfTI in, NIfTI out, in the case's own geometry", {"options": PredictOptions}, {}),
     "run": _RUN,
-    "table": Command(
-        "a study: methods x label fractions x splits, side by side",
-        {"source": SourceOptions, "experiment": ExperimentOptions, "study": StudyOptions},
-        _RUN.sections,
-    ),
+    "search": Command("a study on validation volumes alone, for choosing options", _OF_STUDY, _RUN.sections),
+    "table": Command("a study: methods x label fractions x splits, side by side", _OF_STUDY, _RUN.sections),
     "embed": Command("picture of pixel features by class, before and after", {"options": EmbedOptions}, {}),
     "demo": Command("the quick tour, a few minutes on a CPU", _RUN.flat, _RUN.sections),
 }

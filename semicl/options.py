@@ -310,15 +310,17 @@ class LocalContrastOptions:
         augmentation: of both views. The self-supervised form uses its intensities alone: a point must stay in place.
         loss: the contrast.
         channels: of the projected points.
+        layers: of the projection; 1 makes it linear.
     """
 
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loss: LocalLossOptions = field(default_factory=LocalLossOptions)
     channels: int = 128
+    layers: int = 2
 
     def __post_init__(self) -> None:
-        _require_positive(self, "channels")
+        _require_positive(self, "channels", "layers")
 
 
 @dataclass(frozen=True)
@@ -351,6 +353,7 @@ class SegmentationOptions:
         local_weight: what the supervised local contrastive term is multiplied by; 0 leaves it out.
         loss: that term.
         channels: of the projected points of that term.
+        layers: of their projection.
         mixup: alpha of Mixup's Beta(alpha, alpha); 0 mixes nothing.
         tcsm: a teacher that must agree however an image is turned.
         validate_every: epochs between two looks at the validation volumes.
@@ -362,6 +365,7 @@ class SegmentationOptions:
     local_weight: float = 0.0
     loss: LocalLossOptions = field(default_factory=LocalLossOptions)
     channels: int = 128
+    layers: int = 2
     mixup: float = 0.0
     tcsm: TcsmOptions = field(default_factory=TcsmOptions)
     validate_every: int = 1
@@ -370,7 +374,7 @@ class SegmentationOptions:
     def __post_init__(self) -> None:
         for name in ("local_weight", "mixup"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "a number of 0 or more")
-        _require_positive(self, "validate_every", "channels")
+        _require_positive(self, "validate_every", "channels", "layers")
         _require(
             self.validate_every <= self.schedule.epochs,
             "validate_every",

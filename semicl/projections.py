@@ -22,13 +22,20 @@ class ImageProjection(nn.Module):
 
 
 class PointProjection(nn.Module):
-    """The decoder's map (N, inputs, *space) to one vector a point, (N, channels, *space)."""
+    """The decoder's map (N, inputs, *space) to one vector a point, (N, channels, *space).
 
-    def __init__(self, dimensions: int, inputs: int, channels: int) -> None:
+    Args:
+        dimensions: of space, 2 or 3.
+        inputs: channels of the map.
+        channels: of the vectors, and of all layers but the first.
+        layers: convolutions of size 1, with a ReLU between two; 1 makes the projection linear.
+    """
+
+    def __init__(self, dimensions: int, inputs: int, channels: int, layers: int) -> None:
         super().__init__()
-        self.project = nn.Sequential(
-            _convolution(dimensions, inputs, channels), nn.ReLU(), _convolution(dimensions, channels, channels)
-        )
+        self.project = nn.Sequential(_convolution(dimensions, inputs, channels))
+        for _ in range(layers - 1):
+            self.project.extend([nn.ReLU(), _convolution(dimensions, channels, channels)])
 
     def forward(self, features: Tensor) -> Tensor:
         return self.project(features)

@@ -123,6 +123,10 @@ def local_contrast(options: LocalLossOptions) -> LocalContrastiveLoss:
     )
 
 
+def _point_projection(options: LocalContrastOptions | SegmentationOptions, card: ModelCard) -> PointProjection:
+    return PointProjection(len(card.grid.patch_size), card.levels[0], options.channels, options.layers)
+
+
 class _LocalContrast(Stage):
     """Stage 2: encoder, decoder and a projection of every point. On several devices each contrasts its own batch."""
 
@@ -130,7 +134,7 @@ class _LocalContrast(Stage):
         super().__init__(options.schedule, card, seed)
         self.encoder = network.encoder
         self.decoder = network.decoder
-        self.projection = PointProjection(len(card.grid.patch_size), card.levels[0], options.channels)
+        self.projection = _point_projection(options, card)
         self._loss = local_contrast(options.loss)
 
     def features(self, views: Tensor) -> Tensor:
@@ -183,7 +187,7 @@ class Segmentation(Stage):
         self.mixup = options.mixup
         self.projection: nn.Module = nn.Identity()
         if options.local_weight > 0:
-            self.projection = PointProjection(len(card.grid.patch_size), card.levels[0], options.channels)
+            self.projection = _point_projection(options, card)
         self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
         self._local_loss = local_contrast(options.loss)
         self._view = LabelledViews(options.augmentation)

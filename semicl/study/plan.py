@@ -64,6 +64,11 @@ class Job:
         return StageFolder(self.folder).finished
 
     @property
+    def learning_rate(self) -> float:
+        """Of a stage of training."""
+        return float(self.config["schedule"]["learning_rate"])
+
+    @property
     def log(self) -> Path:
         """What the command printed."""
         return self.folder / "output.txt"

@@ -1,6 +1,6 @@
 """What the cells of a study found: read from their folders, summed up over splits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from semicl.evaluation import MEASURES, Evaluation, read_evaluation
 from semicl.stage_folder import StageFolder
-from semicl.study.plan import Cell, Job
+from semicl.study.plan import BEST, Cell, Job, validation_dice
 
 SECONDS = "seconds"
 MEMORY = "peak memory (MiB)"
@@ -100,6 +100,19 @@ def collect(cells: Sequence[Cell]) -> list[Row]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Mean and standard deviation; not rounded, since tables round what they show."""
     return {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
+
+
+def tried_rates(cell: Cell) -> list[dict[str, Any]]:
+    """What a finished cell's fine-tuning reached on the validation volumes, by each of its learning rates."""
+    return [
+        {"learning_rate": job.learning_rate, "config": job.config_hash, BEST: validation_dice(job)}
+        for job in cell.tunings
+    ]
+
+
+def stage_record(job: Job, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A finished stage as JSON: what it was told, and its summary."""
+    return {"command": job.command, "config": job.config_hash, "options": job.config} | dict(summary)
 
 
 def _found(cell: Cell, test: Job) -> Found:

@@ -1,7 +1,7 @@
 """What a study leaves behind: table.md to read, table.csv and table.json to compute with, dice.png to look at."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,18 @@ from semicl.evaluation import MEASURES
 from semicl.figures import fractions_figure, write_figure
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
-from semicl.study.plan import BEST, Cell, Job, validation_dice
-from semicl.study.results import MADE, MEMORY, SECONDS, Found, Row, spread
-from semicl.study.runner import Progress
+from semicl.study.conditions import conditions, over_splits
+from semicl.study.plan import Cell
+from semicl.study.results import MADE, MEMORY, SECONDS, Found, Row, spread, stage_record, tried_rates
 
 
 def write_tables(
-    folder: Path, name: str, experiment: ExperimentOptions, cells: Sequence[Cell], rows: Sequence[Row], failed: Progress
+    folder: Path,
+    name: str,
+    experiment: ExperimentOptions,
+    cells: Sequence[Cell],
+    rows: Sequence[Row],
+    failed: Mapping[str, str],
 ) -> None:
     """Write all four.
 
@@ -25,7 +30,7 @@ def write_tables(
         experiment: what the cells share.
         cells: all of them.
         rows: what was found.
-        failed: what was not, and why.
+        failed: titles of the cells that were not finished, and why.
     """
     with replacing(folder / "table.md") as partial:
         partial.write_text(markdown(name, experiment, cells, rows))
@@ -39,7 +44,7 @@ def write_tables(
         "levels": experiment.network.levels,
         "seed": experiment.seed,
         "cells": [_described(row) for row in rows],
-        "failed": failed_cells(cells, failed),
+        "failed": dict(failed),
     }
     write_json(folder / "table.json", content)
     series = {
@@ -48,16 +53,6 @@ def write_tables(
     }
     if series:
         write_figure(folder / "dice.png", fractions_figure(series, f"{name}, test volumes"))
-
-
-def failed_cells(cells: Sequence[Cell], progress: Progress) -> dict[str, str]:
-    """The reason of each cell that failed, by its title."""
-    return {
-        cell.title: progress.failed[job.folder]
-        for cell in cells
-        for job in (*cell.training, *cell.tests)
-        if job.folder in progress.failed
-    }
 
 
 def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
@@ -89,32 +84,12 @@ def _caption(
     name: str, experiment: ExperimentOptions, splits: Sequence[int], cells: Sequence[Cell], rows: Sequence[Row]
 ) -> str:
     """What the numbers are and all that they depend on, in a paragraph."""
-    over = "one split" if len(splits) == 1 else "mean ± standard deviation over the splits"
-    made = {line: "; ".join(sorted({answer for row in rows for answer in row.made(line)})) for line in MADE}
+    made = {line: {answer for row in rows for answer in row.made(line)} for line in MADE}
     return (
-        f"{name}: Dice of the test volumes, mean over volumes and classes; columns are fractions of the labels; {over} "
-        f"({', '.join(map(str, splits))}). Network {'-'.join(map(str, experiment.network.levels))}, epochs "
-        f"{_epochs(cells)}, learning rate of fine-tuning {_rates(cells)}, seed {experiment.seed}. "
-        f"Machine: {made['machine']}. Date: {made['date']}. Commit: "
-        f"{made['commit']}. Validation picked the weights; test volumes were judged once. Classes, HD95, seconds and "
-        "memory are in table.csv and table.json."
+        f"{name}: Dice of the test volumes, mean over volumes and classes; columns are fractions of the labels; "
+        f"{over_splits(splits)}. {conditions(experiment, cells, made)} Validation picked the weights; test volumes "
+        "were judged once. Classes, HD95, seconds and memory are in table.csv and table.json."
     )
-
-
-def _epochs(cells: Sequence[Cell]) -> str:
-    """The epochs of every stage, all numbers that occur."""
-    seen: dict[str, set[int]] = {}
-    for cell in cells:
-        for job in cell.training:
-            seen.setdefault(job.command, set()).add(job.config["schedule"]["epochs"])
-    return ", ".join(f"{'/'.join(map(str, sorted(numbers)))} ({command})" for command, numbers in seen.items())
-
-
-def _rates(cells: Sequence[Cell]) -> str:
-    """The learning rates that were tried."""
-    rates = sorted({_rate(job) for cell in cells for job in cell.tunings})
-    text = ", ".join(f"{rate:g}" for rate in rates)
-    return text if len(rates) == 1 else f"{text}, of which validation picked one for each cell"
 
 
 def _verdicts(rows: Sequence[Row], fractions: Sequence[float]) -> list[str]:
@@ -150,7 +125,7 @@ def _line(row: Row) -> dict[str, Any]:
         SECONDS: _mean_seconds(row),
         MEMORY: max(found.memory for found in row.found),
         **{line: " ".join(row.made(line)) for line in MADE},
-        "learning_rate": " ".join(f"{_rate(found.tuning):g}" for found in row.found),
+        "learning_rate": " ".join(f"{found.tuning.learning_rate:g}" for found in row.found),
         "config": " ".join(found.tuning.config_hash for found in row.found),
     }
 
@@ -187,17 +162,6 @@ def _split(found: Found) -> dict[str, Any]:
         "test_volumes": len(evaluation.names),
         SECONDS: round(found.seconds, 1),
         MEMORY: found.memory,
-        "learning_rates": [
-            {"learning_rate": _rate(job), "config": job.config_hash, BEST: validation_dice(job)}
-            for job in found.cell.tunings
-        ],
-        "stages": [
-            {"command": job.command, "config": job.config_hash, "options": job.config} | summary
-            for job, summary in found.stages
-        ],
+        "learning_rates": tried_rates(found.cell),
+        "stages": [stage_record(job, summary) for job, summary in found.stages],
     }
-
-
-def _rate(tuning: Job) -> float:
-    """The learning rate of a fine-tuning."""
-    return float(tuning.config["schedule"]["learning_rate"])

@@ -28,9 +28,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def test_every_shipped_config_is_a_run_or_a_study(called: dict[str, Any]) -> None:
+def test_every_shipped_config_is_a_run_a_study_or_a_search(called: dict[str, Any]) -> None:
+    commands = {"study": "table", "search": "search"}
     for name in shipped_configs():
-        command = "table" if name.endswith("-study") else "run"
+        command = commands.get(name.rpartition("-")[2], "run")
         assert run_command(command, "--config", name) == 0
         assert called["function"] == command
 
@@ -182,7 +183,7 @@ def test_no_python_is_in_an_error(capsys: pytest.CaptureFixture[str], words: lis
     ("command", "text", "code", "message"),
     [
         ("run", "finetune: 3", 2, "finetune takes a mapping of options (schedule, "),
-        ("run", "finetune: [a]", 2, 'channels, mixup, tcsm, validate_every, validation_volumes), got ["a"]'),
+        ("run", "finetune: [a]", 2, 'channels, layers, mixup, tcsm, validate_every, validation_volumes), got ["a"]'),
         ("finetune", "finetune: [a]", 2, 'finetune takes a mapping of options, got ["a"]'),
         ("run", "label_fraction: null", 2, "label_fraction: expected a number, got null"),
         ("run", "finetune: {schedule: null}", 2, "finetune.schedule takes a mapping of options (epochs, "),

@@ -54,7 +54,7 @@ def test_options_exist(page: Path) -> None:
     assert {option for option in named if option.removeprefix("--") not in known} == set()
 
 
-@pytest.mark.parametrize("command", ["run", "table"])
+@pytest.mark.parametrize("command", ["run", "search", "table"])
 def test_configs_are_taken(command: str) -> None:
     options = COMMANDS[command].options()
     blocks = _blocks(REPOSITORY / "docs" / f"{command}.md", "yaml")

@@ -28,7 +28,7 @@ def words(phantom: Path, prepared: Prepared, tmp_path_factory: pytest.TempPathFa
     """The command line of the study into an output folder, with changes of its config."""
 
     def make(output: Path, **changes: Any) -> list[Any]:
-        data = ["--data", phantom, "--prepared", changes.pop("prepared", prepared.folder)]
+        data = ["--data", changes.pop("data", phantom), "--prepared", changes.pop("prepared", prepared.folder)]
         config = tmp_path_factory.mktemp("configs") / "study.yaml"
         config.write_text(json.dumps(CONFIG | changes))
         return ["table", "--config", config, *data, "--output", output]

@@ -1,7 +1,6 @@
 """The tables say what was found, whichever way it came out."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ from semicl.evaluation import Evaluation
 from semicl.options import ExperimentOptions, NetworkOptions
 from semicl.study.plan import Cell, Job
 from semicl.study.results import Found, Row, spread
-from semicl.study.runner import Progress
-from semicl.study.tables import failed_cells, markdown
+from semicl.study.tables import markdown
 
 EXPERIMENT = ExperimentOptions(network=NetworkOptions((4, 8), None))
 
@@ -54,7 +52,7 @@ def test_the_deviation_is_that_over_splits() -> None:
     assert "| random | 0.600 ± 0.100 |" in text
     assert "| ours | 0.800 ± 0.000 |" in text
     for words in (
-        "mean ± standard deviation over the splits (0, 1). Network 4-8, epochs 7 (finetune), ",
+        "mean ± standard deviation over the splits (0, 1). Network 4-8, precision 32-true, epochs 7 (finetune), ",
         "learning rate of fine-tuning 0.001, seed 0. Machine: mine. Date: 2026-01-01. Commit: c0ffee. ",
     ):
         assert words in text
@@ -81,12 +79,6 @@ def test_the_verdict_follows_the_numbers(dice: dict[str, list[float]], verdict: 
 
 def test_several_splits_are_no_illustration() -> None:
     assert "illustration" not in _text(_rows(random=[0.5, 0.6], ours=[0.5, 0.6]), ("random", "ours"), 2)
-
-
-def test_a_failed_cell_tells_the_reason() -> None:
-    cells: list[Any] = [_cell("random", 0), _cell("ours", 0)]
-    failed = {cells[1].tunings[0].folder: "no memory"}
-    assert failed_cells(cells, Progress(failed=failed)) == {"ours, 0.05 of the labels, split 0": "no memory"}
 
 
 def test_spread() -> None:

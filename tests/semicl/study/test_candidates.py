@@ -1,0 +1,40 @@
+"""What a search writes says what failed."""
+
+import json
+from pathlib import Path
+
+from semicl.options import ExperimentOptions, NetworkOptions
+from semicl.stage_folder import StageFolder
+from semicl.study.candidates import markdown, trained, write_search
+from semicl.study.plan import Cell, Job
+
+EXPERIMENT = ExperimentOptions(network=NetworkOptions((4, 8), None))
+
+
+def _cell(folder: Path, method: str, split: int, dice: float | None) -> Cell:
+    """A cell of one fine-tuning, which reached this, or which is not finished."""
+    stage = StageFolder(folder / f"{method}-{split}")
+    stage.path.mkdir()
+    config = {"schedule": {"epochs": 7, "learning_rate": 1e-3}}
+    if dice is not None:
+        stage.model.touch()
+        stage.finish({"best validation Dice": dice, "commit": "c0ffee", "date": "2026-01-01", "machine": "mine"})
+    tune = Job("finetune", stage.path, config, (), None, "0" * 8)
+    return Cell(method, 0.05, split, (), (tune,), ())
+
+
+def test_a_row_a_method_and_a_column_a_split(tmp_path: Path) -> None:
+    dice = {"random": (0.5, 0.7), "ours": (0.8, None), "other": (None, None)}
+    cells = [_cell(tmp_path, name, split, value) for name, found in dice.items() for split, value in enumerate(found)]
+    text = markdown("heads", EXPERIMENT, cells, trained(cells))
+    assert "| random | 5 % | 0.500 | 0.700 | 0.600 |" in text
+    assert "| ours | 5 % | 0.800 | failed | 0.800 |" in text
+    assert "| other | 5 % | failed | failed | failed |" in text
+    assert "Machine: mine. Date: 2026-01-01. Commit: c0ffee. No test volume was opened." in text
+
+
+def test_a_search_where_all_failed_is_written(tmp_path: Path) -> None:
+    cells = [_cell(tmp_path, "random", 0, None)]
+    write_search(tmp_path, "heads", EXPERIMENT, cells, trained(cells), {cells[0].title: "no memory"})
+    assert "best" not in (tmp_path / "search.md").read_text().splitlines()[-1]
+    assert json.loads((tmp_path / "search.json").read_text())["failed"] == {cells[0].title: "no memory"}
