@@ -13,6 +13,7 @@ import torch
 from semicl_kernels.backends import cpu
 
 PROCESSORS = Path("/proc/cpuinfo")
+MEMORY = Path("/proc/meminfo")
 PEAK_SECONDS, PEAK_TRIES = 0.1, 7
 
 
@@ -25,7 +26,10 @@ def processor() -> str:
 
 
 def available_bytes() -> int:
-    """The memory that a new process may hope for."""
+    """The memory that a new process may hope for, what the system keeps of files included: it would be given up."""
+    if MEMORY.is_file():
+        entries = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines())
+        return 1024 * int(entries["MemAvailable"].split()[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
