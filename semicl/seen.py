@@ -111,7 +111,7 @@ def trained_on(seen: Sequence[Seen], cases: Iterable[Case]) -> tuple[Case, ...]:
     return tuple(case for case in cases if case.name in names)
 
 
-def tests_with_seen_images(seen: Sequence[Seen], cases: Iterable[Case]) -> tuple[Case, ...]:
+def known_test_images(seen: Sequence[Seen], cases: Iterable[Case]) -> tuple[Case, ...]:
     """Those of the cases that are test cases whose images, not labels, a network was trained on, by their names."""
     names = {name for one in seen if one.transductive for name in one.parts["test"]}
     return tuple(case for case in cases if case.name in names)

@@ -14,7 +14,7 @@ from semicl.model_card import ModelCard
 from semicl.options import EvaluateOptions
 from semicl.prediction import to_device
 from semicl.prepared import read_prepared
-from semicl.seen import split_to_judge, tests_with_seen_images, trained_on
+from semicl.seen import known_test_images, split_to_judge, trained_on
 from semicl.subjects import subject_rule
 
 
@@ -30,7 +30,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     _require_sound(cases, card)
     if options.data is not None:
         _warn_of_training_cases(cases, card, where)
-    known_images = len(tests_with_seen_images(card.seen, cases))
+    known_images = len(known_test_images(card.seen, cases))
     if known_images:
         say(f"TRANSDUCTIVE: pre-training saw the images, not the labels, of {known_images} of the {len(cases)} cases.")
     network = to_device(network, options.machine)

@@ -7,7 +7,7 @@ import pytest
 
 from semicl.errors import SemiclError
 from semicl.prepared import Prepared
-from semicl.seen import Seen, seen_after, seen_in, split_to_judge, tests_with_seen_images, trained_on
+from semicl.seen import Seen, known_test_images, seen_after, seen_in, split_to_judge, trained_on
 
 START = Path("start.ckpt")
 
@@ -78,11 +78,11 @@ def test_cases_that_were_trained_on_are_known_by_name(prepared: Prepared, labell
 def test_test_images_that_were_seen_stay_known(prepared: Prepared, unlabelled: Seen, labelled: Seen) -> None:
     tests = prepared.split(0).test
     transductive = seen_in("Phantom", 0, prepared.split(0), None, transductive=True)
-    assert set(tests_with_seen_images((transductive,), prepared.cases)) == set(tests)
+    assert set(known_test_images((transductive,), prepared.cases)) == set(tests)
     tuned = seen_after((transductive,), labelled, START)
     assert tuned == (replace(labelled, transductive=True),)
-    assert set(tests_with_seen_images(tuned, prepared.cases)) == set(tests)
-    assert tests_with_seen_images(seen_after((unlabelled,), labelled, START), prepared.cases) == ()
+    assert set(known_test_images(tuned, prepared.cases)) == set(tests)
+    assert known_test_images(seen_after((unlabelled,), labelled, START), prepared.cases) == ()
 
 
 def test_the_split_to_judge_is_the_one_that_was_trained_on(prepared: Prepared, labelled: Seen) -> None:
