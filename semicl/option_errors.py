@@ -32,7 +32,8 @@ def as_typed(message: str, known: Sequence[str] = ()) -> str:
         known: places of all options there are, as "loss.stride", among which a mistyped one may be meant.
     """
     if message.startswith(_UNKNOWN):
-        return message + _suggestion(message.removeprefix(_UNKNOWN).split()[0], known)
+        options = [word for word in message.removeprefix(_UNKNOWN).split() if word.startswith("--")]
+        return message + (_suggestion(options[0], known) if options else "")
     if message.startswith(_MISSING):
         keys = message.removeprefix(_MISSING).split(", ")
         return _MISSING + ", ".join(f"--{key.partition('.')[2]}" for key in keys)  # the command's name comes first

@@ -18,6 +18,7 @@ from typing import Any
 
 from semicl.errors import SemiclError
 from semicl.files import remove_partial, write_json
+from semicl.nested import laid_over
 
 FREE = ("machine", "output", "resume", "overwrite")
 """Options that may differ between a stage and its resumption: they say where it runs, not what it computes."""
@@ -62,8 +63,10 @@ class StageFolder:
         """Whether the stage came to its end."""
         return self._summary.is_file() and self.model.is_file()
 
-    def open(self, options: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    def open(self, options: Mapping[str, Any], defaults: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
         """Make the folder ready for a stage with these options.
+
+        A stage that was begun before there was one of the options did what that option's default says.
 
         Raises:
             SemiclError: it holds a stage and neither resume nor overwrite was asked for, or the stage to resume was
@@ -72,7 +75,7 @@ class StageFolder:
         if overwrite:
             self._clear()
         elif resume:
-            self._compare(options)
+            self._compare(options, defaults)
         elif self._summary.is_file() or self.last.is_file():
             state = "a finished stage" if self.finished else "an unfinished stage"
             raise SemiclError(
@@ -108,11 +111,11 @@ class StageFolder:
         for folder in (self.logs, self.test):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _compare(self, options: Mapping[str, Any]) -> None:
+    def _compare(self, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         if not self._options.is_file():
             return
         now = json.loads(json.dumps(options, default=str))
-        before = self._told()
+        before = laid_over(json.loads(json.dumps(defaults, default=str)), self._told())
         given = now.pop(DATA, {})
         for name, old, new in _differences(before.pop(DATA, given), given):  # older versions did not note the data
             raise SemiclError(

@@ -1,6 +1,6 @@
 """What every training command does before and after its training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -80,12 +80,16 @@ def open_folder(setup: StageSetup, stage: StageOptions, *told: Any) -> None:
         SemiclError: it holds a stage that is not to be resumed or overwritten, or that was told something else or
             trained on other data.
     """
-    options: dict[str, Any] = {"stage": setup.card.stage}
-    for part in (stage, *told):
-        options |= asdict(part)
+    parts = (stage, *told)
+    options = {"stage": setup.card.stage} | _flat(parts)
     # A folder may be prepared anew, and a split edited, under the name that it had.
     options[DATA] = setup.prepared.options | {SPLIT: short_hash(split_json(setup.split))}
-    setup.folder.open(options, stage.resume, stage.overwrite)
+    setup.folder.open(options, _flat([type(part)() for part in parts]), stage.resume, stage.overwrite)
+
+
+def _flat(parts: Iterable[Any]) -> dict[str, Any]:
+    """The options of several dataclasses beside each other."""
+    return {name: value for part in parts for name, value in asdict(part).items()}
 
 
 def finished_before(setup: StageSetup) -> bool:

@@ -26,8 +26,8 @@ def search(
 ) -> None:
     """Train every cell and write the Dice of the validation volumes; what is done already is skipped.
 
-    No test volume is opened, so the options of a study may follow from what is found here. A study into the same
-    folder finds the stages that it has in common with the search.
+    Nothing is judged on a test volume, so the options of a study may follow from what is found here. A study into the
+    same folder finds the stages that it has in common with the search.
 
     Raises:
         SemiclError: an option cannot be used, or cells failed: the files hold the others then.

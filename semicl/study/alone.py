@@ -23,6 +23,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise SemiclError(
-                f"{folder}: another `semicl table` is at work here; wait for its end, or give another --output"
+                f"{folder}: another `semicl table` or `semicl search` is at work here; wait for its end, or give "
+                "another --output"
             ) from error
         yield

@@ -11,7 +11,7 @@ from semicl.console import say
 from semicl.evaluation import read_evaluation
 from semicl.stage_folder import StageFolder
 from semicl.stages import VALIDATION_DICE
-from semicl.study.plan import FINETUNE, Cell, Job, distinct, validation_dice
+from semicl.study.plan import FINETUNE, Cell, Job, by_row, distinct, validation_dice
 from semicl.study.runner import Progress
 
 WORDS = {"pretrain-global": "global", "pretrain-local": "local", FINETUNE: "tune", "evaluate": "test"}
@@ -64,10 +64,8 @@ def cells_table(cells: Sequence[Cell], progress: Progress) -> Table:
     """How far every cell is: a row a method and label fraction, a column a split."""
     splits = sorted({cell.split for cell in cells})
     table = Table("method", "labels", *(f"split {split}" for split in splits))
-    rows: dict[tuple[str, float], dict[int, Cell]] = {}
-    for cell in cells:
-        rows.setdefault((cell.method, cell.label_fraction), {})[cell.split] = cell
-    for (method, fraction), by_split in rows.items():
+    for (method, fraction), row in by_row(cells).items():
+        by_split = {cell.split: cell for cell in row}
         states = (state(by_split[split], progress) for split in splits)
         table.add_row(method, f"{100 * fraction:.3g} %", *states)
     return table

@@ -8,8 +8,8 @@ from typing import Any
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
 from semicl.stage_folder import StageFolder
-from semicl.study.conditions import conditions, over_splits
-from semicl.study.plan import Cell, validation_dice
+from semicl.study.conditions import conditions
+from semicl.study.plan import Cell, by_row, validation_dice
 from semicl.study.results import MADE, spread, stage_record, tried_rates
 
 
@@ -45,11 +45,8 @@ class Candidate:
 
 def trained(cells: Sequence[Cell]) -> list[Candidate]:
     """The candidates that have a trained cell, in the order of the cells."""
-    rows: dict[tuple[str, float], list[Cell]] = {}
-    for cell in cells:
-        if all(job.finished for job in cell.training):
-            rows.setdefault((cell.method, cell.label_fraction), []).append(cell)
-    return [Candidate(method, fraction, tuple(found)) for (method, fraction), found in rows.items()]
+    finished = [cell for cell in cells if all(job.finished for job in cell.training)]
+    return [Candidate(*row, tuple(found)) for row, found in by_row(finished).items()]
 
 
 def write_search(
@@ -90,7 +87,7 @@ def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], ca
         "|---|---:|" + "---:|" * (len(splits) + 1),
     ]
     by_place = {(candidate.method, candidate.label_fraction): candidate for candidate in candidates}
-    for method, fraction in dict.fromkeys((cell.method, cell.label_fraction) for cell in cells):
+    for method, fraction in by_row(cells):
         values = _values(by_place.get((method, fraction)), splits)
         lines.append(f"| {method} | {100 * fraction:.3g} % | {' | '.join(values)} |")
     return "\n".join([*lines, "", _caption(name, experiment, splits, cells), "", *_best(candidates)])
@@ -101,18 +98,26 @@ def _values(candidate: Candidate | None, splits: Sequence[int]) -> list[str]:
     if candidate is None:
         return ["failed"] * (len(splits) + 1)
     found = candidate.by_split
+    mean = f"{candidate.dice['mean']:.3f}"
     return [
         *(f"{found[split]:.3f}" if split in found else "failed" for split in splits),
-        f"{candidate.dice['mean']:.3f}",
+        mean if len(found) == len(splits) else f"({mean})",
     ]
 
 
 def _caption(name: str, experiment: ExperimentOptions, splits: Sequence[int], cells: Sequence[Cell]) -> str:
     """What the numbers are and all that they depend on, in a paragraph."""
     return (
-        f"{name}: the best Dice of the validation volumes in the course of fine-tuning, mean over volumes and classes; "
-        f"{over_splits(splits)}. {conditions(experiment, cells, _made(cells))} No test volume was opened."
+        f"{name}: the best Dice of the validation volumes in the course of fine-tuning, mean over volumes and classes, "
+        f"of split {', '.join(map(str, splits))}{_at_most(cells)}. {conditions(experiment, cells, _made(cells))} No "
+        "network was judged on a test volume."
     )
+
+
+def _at_most(cells: Sequence[Cell]) -> str:
+    """How many validation volumes were used, where that was limited."""
+    limits = {job.config["validation_volumes"] for cell in cells for job in cell.tunings}
+    return "" if limits == {None} else f", at most {' or '.join(map(str, sorted(limits - {None})))} volumes each"
 
 
 def _made(cells: Sequence[Cell]) -> dict[str, set[str]]:
@@ -122,10 +127,12 @@ def _made(cells: Sequence[Cell]) -> dict[str, set[str]]:
 
 
 def _best(candidates: Sequence[Candidate]) -> list[str]:
-    """The best method on each label fraction, as a list."""
+    """The best method on each label fraction, among those that came furthest: means over other splits are no match."""
     lines = []
-    for fraction in dict.fromkeys(candidate.label_fraction for candidate in candidates):
-        rows = [candidate for candidate in candidates if candidate.label_fraction == fraction]
+    splits = max((len(candidate.cells) for candidate in candidates), default=0)
+    whole = [candidate for candidate in candidates if len(candidate.cells) == splits]
+    for fraction in dict.fromkeys(candidate.label_fraction for candidate in whole):
+        rows = [candidate for candidate in whole if candidate.label_fraction == fraction]
         best = max(rows, key=lambda candidate: candidate.dice["mean"])
         lines.append(f"- {100 * fraction:.3g} %: best is {best.method} ({best.dice['mean']:.3f}).")
     return [*lines, ""]

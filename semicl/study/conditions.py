@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from semicl.options import ExperimentOptions
 from semicl.study.plan import Cell
+from semicl.study.results import MADE
 
 
 def conditions(experiment: ExperimentOptions, cells: Sequence[Cell], made: Mapping[str, Collection[str]]) -> str:
@@ -14,18 +15,16 @@ def conditions(experiment: ExperimentOptions, cells: Sequence[Cell], made: Mappi
         cells: all of them.
         made: all machines, dates and commits that occur.
     """
-    where = {line: "; ".join(sorted(answers)) for line, answers in made.items()}
-    return (
-        f"Network {'-'.join(map(str, experiment.network.levels))}, precision {experiment.machine.precision}, epochs "
-        f"{_epochs(cells)}, learning rate of fine-tuning {_rates(cells)}, seed {experiment.seed}. "
-        f"Machine: {where['machine']}. Date: {where['date']}. Commit: {where['commit']}."
+    where = [f"{line.capitalize()}: {'; '.join(sorted(made[line]))}." for line in MADE if made[line]]
+    seen = ["TRANSDUCTIVE: pre-training saw the images, not the labels, of the test volumes."]
+    return " ".join(
+        [
+            f"Network {'-'.join(map(str, experiment.network.levels))}, precision {experiment.machine.precision}, "
+            f"epochs {_epochs(cells)}, learning rate of fine-tuning {_rates(cells)}, seed {experiment.seed}.",
+            *where,
+            *(seen if experiment.transductive else []),
+        ]
     )
-
-
-def over_splits(splits: Sequence[int]) -> str:
-    """What a number is over the splits, and which those are."""
-    over = "one split" if len(splits) == 1 else "mean ± standard deviation over the splits"
-    return f"{over} ({', '.join(map(str, splits))})"
 
 
 def _epochs(cells: Sequence[Cell]) -> str:

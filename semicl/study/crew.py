@@ -36,6 +36,7 @@ class Crew:
         self._at_once = at_once
         self._threads = max(1, torch.get_num_threads() // at_once)
         self._progress = Progress()
+        self._board = Board(cells, self._progress)
 
     def train(self) -> None:
         """Train every cell; what is done already is skipped."""
@@ -77,8 +78,8 @@ class Crew:
             )
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        with Board(self.cells, self._progress) as board:
-            run_jobs(jobs, self._at_once, self._threads, self._progress, board.look)
+        with self._board:
+            run_jobs(jobs, self._at_once, self._threads, self._progress, self._board.look)
 
 
 def assemble(

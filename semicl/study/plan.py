@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser
 from semicl.errors import SemiclError
 from semicl.files import write_json
 from semicl.hashing import short_hash
+from semicl.nested import laid_over
 from semicl.option_errors import as_typed
 from semicl.option_values import made
 from semicl.options import (
@@ -163,6 +164,14 @@ def plan(
     ]
 
 
+def by_row(cells: Sequence[Cell]) -> dict[tuple[str, float], list[Cell]]:
+    """The cells of each method and label fraction, a row of a table, in their order."""
+    rows: dict[tuple[str, float], list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault((cell.method, cell.label_fraction), []).append(cell)
+    return rows
+
+
 def distinct(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, each once, in their order."""
     return list({job.folder: job for job in jobs}.values())
@@ -238,19 +247,10 @@ def _changed(method: str, section: str, options: Any, changes: Mapping[str, Any]
     parser.add_class_arguments(type(options), section)
     content = json.loads(json.dumps(asdict(options)))
     try:
-        parsed = parser.parse_object({section: _laid_over(content, changes)})
+        parsed = parser.parse_object({section: laid_over(content, changes)})
         return made(type(options), parser.instantiate(parsed, instantiate_groups=False)[section])
     except Exception as error:  # jsonargparse tells mistakes by several types
         raise SemiclError(f"methods.{method}.{section}: {as_typed(str(error))}") from error
-
-
-def _laid_over(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping with changes at any depth."""
-    merged = dict(content)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _laid_over(merged[key], value) if both else value
-    return merged
 
 
 def _by_rates(options: SegmentationOptions, rates: tuple[float, ...] | None) -> list[SegmentationOptions]:

@@ -8,11 +8,11 @@ import numpy as np
 
 from semicl.evaluation import MEASURES, Evaluation, read_evaluation
 from semicl.stage_folder import StageFolder
-from semicl.study.plan import BEST, Cell, Job, validation_dice
+from semicl.study.plan import BEST, Cell, Job, by_row, validation_dice
 
 SECONDS = "seconds"
 MEMORY = "peak memory (MiB)"
-MADE = ("commit", "date", "machine")
+MADE = ("machine", "date", "commit")
 """Lines of a stage's summary that say where it comes from."""
 
 
@@ -89,12 +89,8 @@ def collect(cells: Sequence[Cell]) -> list[Row]:
     Raises:
         SemiclError: the results of a finished cell are damaged.
     """
-    rows: dict[tuple[str, float], list[Found]] = {}
-    for cell in cells:
-        test = cell.test
-        if test is not None and test.finished:
-            rows.setdefault((cell.method, cell.label_fraction), []).append(_found(cell, test))
-    return [Row(method, fraction, tuple(found)) for (method, fraction), found in rows.items()]
+    judged = [cell for cell in cells if cell.test is not None and cell.test.finished]
+    return [Row(*row, tuple(map(_found, found))) for row, found in by_row(judged).items()]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -115,7 +111,9 @@ def stage_record(job: Job, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {"command": job.command, "config": job.config_hash, "options": job.config} | dict(summary)
 
 
-def _found(cell: Cell, test: Job) -> Found:
+def _found(cell: Cell) -> Found:
+    test = cell.test
+    assert test is not None
     tuning = next(job for job, other in zip(cell.tunings, cell.tests, strict=True) if other is test)
     stages = ((job, StageFolder(job.folder).summary()) for job in (*cell.pretraining, tuning))
     return Found(cell, read_evaluation(test.folder), tuple(stages))

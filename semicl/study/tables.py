@@ -9,7 +9,7 @@ from semicl.evaluation import MEASURES
 from semicl.figures import fractions_figure, write_figure
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
-from semicl.study.conditions import conditions, over_splits
+from semicl.study.conditions import conditions
 from semicl.study.plan import Cell
 from semicl.study.results import MADE, MEMORY, SECONDS, Found, Row, spread, stage_record, tried_rates
 
@@ -84,11 +84,12 @@ def _caption(
     name: str, experiment: ExperimentOptions, splits: Sequence[int], cells: Sequence[Cell], rows: Sequence[Row]
 ) -> str:
     """What the numbers are and all that they depend on, in a paragraph."""
+    over = "one split" if len(splits) == 1 else "mean ± standard deviation over the splits"
     made = {line: {answer for row in rows for answer in row.made(line)} for line in MADE}
     return (
         f"{name}: Dice of the test volumes, mean over volumes and classes; columns are fractions of the labels; "
-        f"{over_splits(splits)}. {conditions(experiment, cells, made)} Validation picked the weights; test volumes "
-        "were judged once. Classes, HD95, seconds and memory are in table.csv and table.json."
+        f"{over} ({', '.join(map(str, splits))}). {conditions(experiment, cells, made)} Validation picked the weights; "
+        "test volumes were judged once. Classes, HD95, seconds and memory are in table.csv and table.json."
     )
 
 

@@ -142,6 +142,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["finetune", "--loss.scope", "x"], 2, "error: --loss.scope: expected one of 'batch', 'image', got x"),
         (["finetune", "--label_fractions", "0.1"], 2, "--label_fractions 0.1; did you mean --label_fraction?"),
         (["finetune", "--epochs", "3"], 2, "did you mean --schedule.epochs?"),
+        (["finetune", ""], 2, "error: unrecognized arguments:"),
         (["prepare", "--spacing", "[1, 2]"], 2, "error: --spacing: expected a list of 3 elements, got [1, 2]"),
         (["evaluate"], 2, "error: the following arguments are required: --checkpoint"),
         (["predict"], 2, "error: the following arguments are required: --checkpoint, --input"),

@@ -37,6 +37,8 @@ def test_a_message_names_the_option_what_it_takes_and_what_it_got(message: str, 
         ("--channels 3", "; did you mean --first.channels or --second.channels?"),
         ("--nothing.alike 3", ""),
         ("stray", ""),
+        ("", ""),
+        ("stray --epoch 3", "; did you mean --schedule.epochs?"),
     ],
 )
 def test_an_unknown_option_is_told_with_what_may_be_meant(typed: str, meant: str) -> None:

@@ -8,13 +8,14 @@ from semicl.errors import SemiclError
 from semicl.stage_folder import StageFolder
 
 TOLD = {"stage": "finetune", "schedule": {"epochs": 3}, "machine": {"devices": 1}, "prepared": Path("p")}
+DEFAULTS = {"schedule": {"epochs": 70}}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> StageFolder:
     """A folder of an unfinished stage."""
     folder = StageFolder(tmp_path / "stage")
-    folder.open(TOLD, resume=False, overwrite=False)
+    folder.open(TOLD, DEFAULTS, resume=False, overwrite=False)
     folder.last.write_bytes(b"state")
     return folder
 
@@ -37,33 +38,42 @@ def test_a_taken_folder_is_refused(folder: StageFolder, finish: bool, state: str
     if finish:
         _finish(folder)
     with pytest.raises(SemiclError, match=rf"holds {state}; give --resume .* --overwrite .* --output"):
-        folder.open(TOLD, resume=False, overwrite=False)
+        folder.open(TOLD, DEFAULTS, resume=False, overwrite=False)
 
 
 def test_a_stage_begun_with_the_same_options_is_resumed(folder: StageFolder) -> None:
-    folder.open(TOLD | {"machine": {"devices": 2}, "resume": True}, resume=True, overwrite=False)
+    folder.open(TOLD | {"machine": {"devices": 2}, "resume": True}, DEFAULTS, resume=True, overwrite=False)
     assert folder.last.read_bytes() == b"state"
 
 
 def test_a_stage_begun_with_other_options_is_not_resumed(folder: StageFolder) -> None:
     other = TOLD | {"schedule": {"epochs": 4}}
     with pytest.raises(SemiclError, match=r"told --schedule\.epochs 3, now 4"):
-        folder.open(other, resume=True, overwrite=False)
+        folder.open(other, DEFAULTS, resume=True, overwrite=False)
+
+
+def test_an_option_that_there_was_not_yet_had_its_default(folder: StageFolder) -> None:
+    defaults = {"schedule": {"epochs": 70, "decay": "none"}, "layers": 2}
+    now = TOLD | {"schedule": {"epochs": 3, "decay": "none"}, "layers": 2}
+    folder.open(now, defaults, resume=True, overwrite=False)
+    (folder.path / "options.json").write_text('{"stage": "finetune", "schedule": {"epochs": 3}}')
+    with pytest.raises(SemiclError, match=r"told --layers 2, now 1"):
+        folder.open(now | {"layers": 1}, defaults, resume=True, overwrite=False)
 
 
 @pytest.mark.parametrize("name", ["seed", "split of hash"])
 def test_a_stage_begun_on_other_data_is_not_resumed(tmp_path: Path, name: str) -> None:
     folder = StageFolder(tmp_path / "stage")
     data = {"seed": "0", "split of hash": "0"}
-    folder.open(TOLD | {"data": data}, resume=False, overwrite=False)
+    folder.open(TOLD | {"data": data}, DEFAULTS, resume=False, overwrite=False)
     _finish(folder)
-    folder.open(TOLD | {"data": data}, resume=True, overwrite=False)
+    folder.open(TOLD | {"data": data}, DEFAULTS, resume=True, overwrite=False)
     with pytest.raises(SemiclError, match=rf"trained on data with {name} 0, now 1; .* --overwrite"):
-        folder.open(TOLD | {"data": data | {name: "1"}}, resume=True, overwrite=False)
+        folder.open(TOLD | {"data": data | {name: "1"}}, DEFAULTS, resume=True, overwrite=False)
 
 
 def test_a_stage_that_did_not_note_its_data_is_resumed(folder: StageFolder) -> None:
-    folder.open(TOLD | {"data": {"seed": "0"}}, resume=True, overwrite=False)
+    folder.open(TOLD | {"data": {"seed": "0"}}, DEFAULTS, resume=True, overwrite=False)
     assert folder.last.read_bytes() == b"state"
 
 
@@ -71,7 +81,7 @@ def test_a_stage_that_did_not_note_its_data_is_resumed(folder: StageFolder) -> N
 def test_damaged_options_are_named(folder: StageFolder, text: str) -> None:
     (folder.path / "options.json").write_text(text)
     with pytest.raises(SemiclError, match=r"options\.json: damaged \(.*\); give --overwrite to start anew"):
-        folder.open(TOLD, resume=True, overwrite=False)
+        folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
 
 
 def test_to_overwrite_is_to_start_anew(folder: StageFolder) -> None:
@@ -79,17 +89,17 @@ def test_to_overwrite_is_to_start_anew(folder: StageFolder) -> None:
     folder.last.write_bytes(b"state")
     for left in (folder.logs, folder.test):
         left.mkdir()
-    folder.open(TOLD, resume=False, overwrite=True)
+    folder.open(TOLD, DEFAULTS, resume=False, overwrite=True)
     assert [path.name for path in folder.path.iterdir()] == ["options.json"]
 
 
 def test_what_a_killed_process_left_is_removed(folder: StageFolder) -> None:
     (folder.path / ".partial-123-last.ckpt").write_bytes(b"hal")
-    folder.open(TOLD, resume=True, overwrite=False)
+    folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
     assert sorted(path.name for path in folder.path.iterdir()) == ["last.ckpt", "options.json"]
 
 
 def test_resuming_nothing_begins(tmp_path: Path) -> None:
     folder = StageFolder(tmp_path / "new")
-    folder.open(TOLD, resume=True, overwrite=False)
+    folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
     assert (folder.path / "options.json").is_file()

@@ -163,6 +163,20 @@ def test_a_taken_folder_is_refused_resumed_or_overwritten(
     assert (tmp_path / "o" / "model.ckpt").stat().st_mtime_ns != before
 
 
+def test_a_folder_of_a_version_with_fewer_options_is_resumed(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words("pretrain-local", prepared.folder, tmp_path / "o", *FRACTION)
+    assert run_command(*words) == 0
+    told = json.loads((tmp_path / "o" / "options.json").read_text())
+    del told["layers"], told["loss"]["scope"]
+    (tmp_path / "o" / "options.json").write_text(json.dumps(told))
+    capsys.readouterr()
+    assert run_command(*words, "--resume") == 0
+    assert "finished already, nothing to do" in capsys.readouterr().out
+    assert "told --layers 2, now 1" in error_of(capsys, *words, "--resume", "--layers", "1")
+
+
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [

@@ -9,7 +9,10 @@ from semicl.study.alone import alone_in
 
 
 def test_a_second_study_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    with alone_in(tmp_path / "o"), pytest.raises(SemiclError, match="another `semicl table` is at work"):
+    with (
+        alone_in(tmp_path / "o"),
+        pytest.raises(SemiclError, match="another `semicl table` or `semicl search` is at work"),
+    ):
         alone_in(tmp_path / "o").__enter__()
     with alone_in(tmp_path / "o"):
         pass

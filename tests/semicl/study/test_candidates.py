@@ -1,6 +1,7 @@
 """What a search writes says what failed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from semicl.options import ExperimentOptions, NetworkOptions
@@ -15,7 +16,7 @@ def _cell(folder: Path, method: str, split: int, dice: float | None) -> Cell:
     """A cell of one fine-tuning, which reached this, or which is not finished."""
     stage = StageFolder(folder / f"{method}-{split}")
     stage.path.mkdir()
-    config = {"schedule": {"epochs": 7, "learning_rate": 1e-3}}
+    config = {"schedule": {"epochs": 7, "learning_rate": 1e-3}, "validation_volumes": 3}
     if dice is not None:
         stage.model.touch()
         stage.finish({"best validation Dice": dice, "commit": "c0ffee", "date": "2026-01-01", "machine": "mine"})
@@ -28,13 +29,24 @@ def test_a_row_a_method_and_a_column_a_split(tmp_path: Path) -> None:
     cells = [_cell(tmp_path, name, split, value) for name, found in dice.items() for split, value in enumerate(found)]
     text = markdown("heads", EXPERIMENT, cells, trained(cells))
     assert "| random | 5 % | 0.500 | 0.700 | 0.600 |" in text
-    assert "| ours | 5 % | 0.800 | failed | 0.800 |" in text
+    assert "| ours | 5 % | 0.800 | failed | (0.800) |" in text
     assert "| other | 5 % | failed | failed | failed |" in text
-    assert "Machine: mine. Date: 2026-01-01. Commit: c0ffee. No test volume was opened." in text
+    assert "- 5 %: best is random (0.600)." in text
+    assert "of split 0, 1, at most 3 volumes each. Network 4-8, " in text
+    assert "Machine: mine. Date: 2026-01-01. Commit: c0ffee. No network was judged on a test volume." in text
+
+
+def test_test_images_that_pre_training_saw_are_told(tmp_path: Path) -> None:
+    cells = [_cell(tmp_path, "random", 0, 0.5)]
+    assert "TRANSDUCTIVE" not in markdown("heads", EXPERIMENT, cells, trained(cells))
+    assert "TRANSDUCTIVE: pre-training saw" in markdown("heads", replace(EXPERIMENT, transductive=True), cells, [])
 
 
 def test_a_search_where_all_failed_is_written(tmp_path: Path) -> None:
     cells = [_cell(tmp_path, "random", 0, None)]
     write_search(tmp_path, "heads", EXPERIMENT, cells, trained(cells), {cells[0].title: "no memory"})
-    assert "best" not in (tmp_path / "search.md").read_text().splitlines()[-1]
+    text = (tmp_path / "search.md").read_text()
+    assert "| random | 5 % | failed | failed |" in text
+    assert "best is" not in text
+    assert "Machine" not in text
     assert json.loads((tmp_path / "search.json").read_text())["failed"] == {cells[0].title: "no memory"}
