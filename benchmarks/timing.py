@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 MOST_ROUNDS = 15
 FEWEST_ROUNDS = 3
+SHORT_SECONDS = 0.1
+"""A call this short is made once untimed before it is timed: it would pay for the pages that the call before it gave
+back to the system, ten milliseconds after one that took a hundred MiB."""
 
 
 @dataclass
@@ -48,13 +51,10 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def rounds_for(seconds: float, share: float) -> int:
-    """How often a call of so many seconds is timed in its share of the time; 0 where its warm-up has to do.
-
-    Each time it is made once untimed before.
-    """
+    """How often a call of so many seconds is repeated in its share of the time; 0 where its warm-up has to do."""
     if seconds > share:
         return 0
-    return min(MOST_ROUNDS, max(FEWEST_ROUNDS, int(share / (2 * seconds))))
+    return min(MOST_ROUNDS, max(FEWEST_ROUNDS, int(share / seconds)))
 
 
 def interleaved(
@@ -65,9 +65,7 @@ def interleaved(
 ) -> dict[str, Times]:
     """Time the calls in rounds, each round beginning with another, for about ``seconds`` in all.
 
-    A call is timed the second time it is made in a row: the first one pays for the pages that the call before it gave
-    back to the system, ten milliseconds after one that had taken a hundred MiB. What is too slow for a second call has
-    its first one timed.
+    Short calls are timed the second time they are made in a row.
 
     ``between`` is called after every round, for what is to be measured beside them; ``timed`` gives a call's seconds.
     """
@@ -81,7 +79,8 @@ def interleaved(
             names = [name for name in calls if round_ < quota[name]]
             turn = round_ % max(1, len(names))
             for name in names[turn:] + names[:turn]:
-                calls[name]()
+                if warm[name] < SHORT_SECONDS:
+                    calls[name]()
                 times[name].seconds.append(timed(calls[name]))
             between()
     finally:
