@@ -462,6 +462,7 @@ class StudyOptions:
         learning_rates: of fine-tuning; every method tries them all, and validation picks for each cell the one that is
             judged. Default: that of finetune.schedule alone.
         jobs: stages trained at once, each in a process of its own; default: as many as cores and free memory allow.
+        only: names of the methods to take; default: all of them.
     """
 
     output: Path = Path("runs/study")
@@ -470,11 +471,19 @@ class StudyOptions:
     splits: tuple[int, ...] = (0,)
     learning_rates: tuple[float, ...] | None = None
     jobs: int | None = None
+    only: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _require(
             len(self.methods) > 0, "methods", self.methods, "one or more, as in the config hippocampus-small-study"
         )
+        if self.only is not None:
+            _require(
+                len(self.only) > 0 and set(self.only) <= set(self.methods),
+                "only",
+                list(self.only),
+                f"one or more of {', '.join(self.methods)}",
+            )
         _require(len(self.splits) > 0, "splits", list(self.splits), "one or more numbers of splits")
         if self.label_fractions is not None:
             _require(
@@ -491,6 +500,11 @@ class StudyOptions:
                 "one or more positive numbers",
             )
         _require(self.jobs is None or self.jobs >= 1, "jobs", self.jobs, "a number of 1 or more")
+
+    @property
+    def taken(self) -> dict[str, MethodOptions]:
+        """The methods that are not left out by `only`."""
+        return {name: method for name, method in self.methods.items() if self.only is None or name in self.only}
 
 
 @dataclass(frozen=True)

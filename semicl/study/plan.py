@@ -151,7 +151,7 @@ def plan(
         )
     fractions = study.label_fractions or (experiment.label_fraction,)
     rates = study.learning_rates
-    told = {name: _stages_of(name, method, stages) for name, method in study.methods.items()}
+    told = {name: _stages_of(name, method, stages) for name, method in study.taken.items()}
     places = {
         split: _Place(prepared.folder, experiment, study.output, split, _data(prepared, split))
         for split in study.splits

@@ -147,6 +147,11 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["evaluate"], 2, "error: the following arguments are required: --checkpoint"),
         (["predict"], 2, "error: the following arguments are required: --checkpoint, --input"),
         (["finetune", "--tcsm.decay", "1"], 1, "--tcsm.decay takes a number in [0, 1), got 1.0"),
+        (
+            ["table", "--methods", "{a: {}, b: {}}", "--only", "[a, c]"],
+            1,
+            "--only takes one or more of a, b, got ['a', 'c']",
+        ),
         (["table"], 1, "--methods takes one or more, as in the config hippocampus-small-study, got {}"),
         (["table", "--methods", "{a: {stage: []}}"], 2, "--methods.a.stage is unknown; methods.a takes finetune,"),
         (["table", "--methods={a: 3}"], 2, "error: --methods.a takes a mapping of options (stages, "),

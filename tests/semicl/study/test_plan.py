@@ -55,14 +55,21 @@ def planned(prepared: Prepared) -> Callable[..., list[Cell]]:
         data: Prepared = prepared,
         rates: tuple[float, ...] | None = None,
         output: Path = Path("o"),
+        only: tuple[str, ...] | None = None,
     ) -> list[Cell]:
-        return plan(data, experiment, StudyOptions(output, methods, fractions, splits, rates), stages)
+        return plan(data, experiment, StudyOptions(output, methods, fractions, splits, rates, only=only), stages)
 
     return make
 
 
 def _folders(cells: list[Cell], command: str) -> set[Path]:
     return {job.folder for cell in cells for job in cell.training if job.command == command}
+
+
+def test_some_methods_alone(planned: Callable[..., list[Cell]]) -> None:
+    some = planned(only=("global", "random"))
+    assert list(dict.fromkeys(cell.method for cell in some)) == ["random", "global"]
+    assert some == [cell for cell in planned() if cell.method in ("random", "global")]
 
 
 def test_a_cell_for_every_method_fraction_and_split(planned: Callable[..., list[Cell]]) -> None:
