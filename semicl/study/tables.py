@@ -101,13 +101,23 @@ def _verdicts(rows: Sequence[Row], fractions: Sequence[float]) -> list[str]:
         if len(column) < 2:
             continue
         first, others = column[0], column[1:]
-        gains = {row.method: row.dice["mean"] - first.dice["mean"] for row in others}
-        above = [f"{method} ({gain:+.3f})" for method, gain in gains.items() if gain > 0]
+        above = [
+            f"{row.method} ({row.dice['mean'] - first.dice['mean']:+.3f}{_in_splits(row, first)})"
+            for row in others
+            if row.dice["mean"] > first.dice["mean"]
+        ]
         found = f"above {first.method}: {', '.join(above)}" if above else f"no method is above {first.method}"
         lines.append(f"- {100 * fraction:.3g} %: {found}; {len(above)} of {len(others)}.")
     if rows and all(len(row.found) == 1 for row in rows):
         lines.append("- One split and one seed: an illustration, not a benchmark.")
     return [*lines, ""] if lines else []
+
+
+def _in_splits(row: Row, first: Row) -> str:
+    """In how many of the splits that both have the row is above the first, where there are several."""
+    reference = {found.cell.split: found.dice for found in first.found}
+    gains = [found.dice - reference[found.cell.split] for found in row.found if found.cell.split in reference]
+    return f", in {sum(gain > 0 for gain in gains)} of {len(gains)} splits" if len(gains) > 1 else ""
 
 
 def _line(row: Row) -> dict[str, Any]:

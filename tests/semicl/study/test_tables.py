@@ -77,6 +77,11 @@ def test_the_verdict_follows_the_numbers(dice: dict[str, list[float]], verdict: 
     assert "One split and one seed: an illustration" in text
 
 
+def test_the_verdict_counts_the_splits() -> None:
+    text = _text(_rows(random=[0.5, 0.6, 0.7], ours=[0.8, 0.5, 0.8]), ("random", "ours"), 3)
+    assert "- 5 %: above random: ours (+0.100, in 2 of 3 splits); 1 of 1." in text
+
+
 def test_several_splits_are_no_illustration() -> None:
     assert "illustration" not in _text(_rows(random=[0.5, 0.6], ours=[0.5, 0.6]), ("random", "ours"), 2)
 
