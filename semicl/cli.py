@@ -116,6 +116,8 @@ COMMANDS = {
     "embed": Command("picture of pixel features by class, before and after", {"options": EmbedOptions}, {}),
     "demo": Command("the quick tour, a few minutes on a CPU", _RUN.flat, _RUN.sections),
 }
+OVERRULED = {"label_fraction": "label_fractions", "finetune.schedule.learning_rate": "learning_rates"}
+"""Options of a single experiment, and those of a study that take their place."""
 DEMO = "demo"
 
 
@@ -181,6 +183,7 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
         version=_version(),
         formatter_class=HelpText,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
@@ -194,7 +197,19 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
             chosen[section] = made(part, values[section], f"{section}.")
     except OptionError as error:
         raise _of_config(error, words, configs) from None
+    _require_heard(words, chosen)
     return parsed.command, list(configs), chosen
+
+
+def _require_heard(words: list[str], chosen: dict[str, Any]) -> None:
+    """Raise where an option is typed that a study overrules, which would else be lost without a word."""
+    for option, other in OVERRULED.items():
+        values = getattr(chosen.get("study"), other, None)
+        if values is not None and is_typed(option, words):
+            raise SemiclError(
+                f"--{option} has no effect beside {other} {json.dumps(values)}, which the study tries all; give "
+                f"--{other} instead"
+            )
 
 
 def _version() -> str:
@@ -212,6 +227,7 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
         epilog=_OF_STAGES if command.sections else None,
         formatter_class=HelpText,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--config",

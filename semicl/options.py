@@ -1,5 +1,6 @@
 """Typed options of every command; each field is an option of the command line and a key of a config."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -478,12 +479,9 @@ class StudyOptions:
             len(self.methods) > 0, "methods", self.methods, "one or more, as in the config hippocampus-small-study"
         )
         if self.only is not None:
-            _require(
-                len(self.only) > 0 and set(self.only) <= set(self.methods),
-                "only",
-                list(self.only),
-                f"one or more of {', '.join(self.methods)}",
-            )
+            unknown = [name for name in self.only if name not in self.methods]
+            known = ", ".join(f'"{name}"' for name in self.methods)
+            _require(len(self.only) > 0 and not unknown, "only", json.dumps(unknown), f"one or more of {known}")
         _require(len(self.splits) > 0, "splits", list(self.splits), "one or more numbers of splits")
         if self.label_fractions is not None:
             _require(

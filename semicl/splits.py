@@ -80,7 +80,7 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
     """
     by_name = {case.name: case for case in cases}
     if not path.is_file():
-        raise SemiclError(f"{path}: no such split; run `semicl prepare`, or give a smaller --split")
+        raise SemiclError(f"{path}: no such split; give the number of another one, or run `semicl prepare`")
     try:
         content = json.loads(path.read_text())
         names = {part: [name for group in content[part].values() for name in group] for part in PARTS}

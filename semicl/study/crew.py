@@ -14,7 +14,7 @@ from semicl.options import ExperimentOptions, PrepareOptions, SourceOptions, Stu
 from semicl.sections import section
 from semicl.study.board import Board
 from semicl.study.capacity import default_jobs
-from semicl.study.plan import Cell, Job, distinct, plan
+from semicl.study.plan import Cell, Job, distinct, plan, stages_of_methods
 from semicl.study.runner import Progress, run_jobs
 
 NAMED = 3
@@ -95,6 +95,7 @@ def assemble(
         SemiclError: an option cannot be used.
     """
     require_accelerator(experiment.machine)
+    stages_of_methods(study, stages)  # before hours of preparing, what is wrong with them
     with section("prepare", prepare):
         prepared = prepared_before(source, prepare) or make_ready(source, prepare)
     cells = plan(prepared, experiment, study, stages)

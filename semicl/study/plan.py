@@ -15,11 +15,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from semicl.config_check import check
 from semicl.errors import SemiclError
 from semicl.files import write_json
 from semicl.hashing import short_hash
 from semicl.nested import laid_over
-from semicl.option_errors import as_typed
+from semicl.option_tree import kinds
 from semicl.option_values import made
 from semicl.options import (
     PRETRAINING,
@@ -151,7 +152,7 @@ def plan(
         )
     fractions = study.label_fractions or (experiment.label_fraction,)
     rates = study.learning_rates
-    told = {name: _stages_of(name, method, stages) for name, method in study.taken.items()}
+    told = stages_of_methods(study, stages)
     places = {
         split: _Place(prepared.folder, experiment, study.output, split, _data(prepared, split))
         for split in study.splits
@@ -170,6 +171,22 @@ def by_row(cells: Sequence[Cell]) -> dict[tuple[str, float], list[Cell]]:
     for cell in cells:
         rows.setdefault((cell.method, cell.label_fraction), []).append(cell)
     return rows
+
+
+def stages_of_methods(study: StudyOptions, stages: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of the stages of each method that a study takes.
+
+    Raises:
+        SemiclError: a method changes an option that does not exist, or to a value that it does not take, or one that
+            the study decides for all methods.
+    """
+    for name, method in study.taken.items():
+        if study.learning_rates is not None and "learning_rate" in method.finetune.get("schedule", {}):
+            raise SemiclError(
+                f"--methods.{name}.finetune.schedule.learning_rate has no effect beside --learning_rates, which every "
+                "method tries; leave one of them out"
+            )
+    return {name: _stages_of(name, method, stages) for name, method in study.taken.items()}
 
 
 def distinct(jobs: Sequence[Job]) -> list[Job]:
@@ -243,14 +260,13 @@ def _changed(method: str, section: str, options: Any, changes: Mapping[str, Any]
     """The options of a stage with a method's changes, checked as if they had been given so."""
     if not changes:
         return options
+    place = f"methods.{method}.{section}."
+    check(changes, kinds(type(options)), "--", place)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(type(options), section)
     content = json.loads(json.dumps(asdict(options)))
-    try:
-        parsed = parser.parse_object({section: laid_over(content, changes)})
-        return made(type(options), parser.instantiate(parsed, instantiate_groups=False)[section])
-    except Exception as error:  # jsonargparse tells mistakes by several types
-        raise SemiclError(f"methods.{method}.{section}: {as_typed(str(error))}") from error
+    parsed = parser.parse_object({section: laid_over(content, changes)})
+    return made(type(options), parser.instantiate(parsed, instantiate_groups=False)[section], place)
 
 
 def _by_rates(options: SegmentationOptions, rates: tuple[float, ...] | None) -> list[SegmentationOptions]:

@@ -118,7 +118,7 @@ def test_a_description_with_two_images_of_one_name_is_refused(tmp_path: Path) ->
 
 
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SemiclError, match=r"nowhere: no such folder; give --data"):
+    with pytest.raises(SemiclError, match=r"nowhere: no such folder; give --data a folder of cases$"):
         find_cases(tmp_path / "nowhere", subject_rule)
     with pytest.raises(SemiclError, match=r"holds no cases; give a folder with dataset\.json"):
         find_cases(tmp_path, subject_rule)

@@ -142,6 +142,17 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["finetune", "--loss.scope", "x"], 2, "error: --loss.scope: expected one of 'batch', 'image', got x"),
         (["finetune", "--label_fractions", "0.1"], 2, "--label_fractions 0.1; did you mean --label_fraction?"),
         (["finetune", "--epochs", "3"], 2, "did you mean --schedule.epochs?"),
+        (["run", "--start", "[random]"], 2, "--start [random]; did you mean --starts?"),
+        (
+            ["table", "--config", "hippocampus-small-study", "--label_fraction", "0.2"],
+            1,
+            "--label_fraction has no effect beside label_fractions [0.05, 0.1, 0.2], which the study tries all; give",
+        ),
+        (
+            ["search", "--config", "paper-study", "--finetune.schedule.learning_rate", "1e-3"],
+            1,
+            "--finetune.schedule.learning_rate has no effect beside learning_rates [1e-05, 0.0001, 0.0005]",
+        ),
         (["finetune", ""], 2, "error: unrecognized arguments:"),
         (["prepare", "--spacing", "[1, 2]"], 2, "error: --spacing: expected a list of 3 elements, got [1, 2]"),
         (["evaluate"], 2, "error: the following arguments are required: --checkpoint"),
@@ -150,7 +161,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (
             ["table", "--methods", "{a: {}, b: {}}", "--only", "[a, c]"],
             1,
-            "--only takes one or more of a, b, got ['a', 'c']",
+            '--only takes one or more of "a", "b", got ["c"]',
         ),
         (["table"], 1, "--methods takes one or more, as in the config hippocampus-small-study, got {}"),
         (["table", "--methods", "{a: {stage: []}}"], 2, "--methods.a.stage is unknown; methods.a takes finetune,"),

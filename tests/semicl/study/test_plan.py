@@ -168,11 +168,12 @@ def test_a_method_changes_what_it_names_and_nothing_else(planned: Callable[..., 
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        ("finetune", {"mixap": 1}, "does not accept option 'mixap'"),
-        ("finetune", {"loss": {"strid": 2}}, "loss.strid"),
-        ("finetune", {"mixup": "much"}, "--finetune.mixup: expected a number, got much"),
-        ("pretrain_local", {"loss": {"stride": 0}}, "--loss.stride takes a number of 1 or more, got 0"),
-        ("pretrain_global", {"schedule": {"epochs": "many"}}, "schedule.epochs"),
+        ("finetune", {"mixap": 1}, ".mixap is unknown; methods.mine.finetune takes augmentation, "),
+        ("finetune", {"loss": {"strid": 2}}, ".loss.strid is unknown; methods.mine.finetune.loss takes block_size, "),
+        ("finetune", {"mixup": "much"}, ".mixup: expected a number, got much"),
+        ("pretrain_local", {"loss": {"stride": 0}}, ".loss.stride takes a number of 1 or more, got 0"),
+        ("pretrain_global", {"schedule": {"epochs": "many"}}, ".schedule.epochs: expected an integer, got many"),
+        ("pretrain_global", {"schedule": None}, ".schedule takes a mapping of options (epochs, "),
     ],
 )
 def test_a_mistaken_change_is_named_with_its_method(
@@ -181,8 +182,14 @@ def test_a_mistaken_change_is_named_with_its_method(
     methods = {"mine": MethodOptions(BOTH, **{section: changes})}
     with pytest.raises(SemiclError) as caught:
         planned(methods)
-    assert f"methods.mine.{section}: " in str(caught.value)
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"--methods.mine.{section}{message}")
+
+
+def test_a_learning_rate_of_a_methods_own_is_not_lost_beside_those_of_all(planned: Callable[..., list[Cell]]) -> None:
+    own = {"mine": MethodOptions(finetune={"schedule": {"learning_rate": 1e-3}})}
+    assert planned(own)[0].tunings[0].learning_rate == 1e-3
+    with pytest.raises(SemiclError, match=r"--methods\.mine\.finetune\.schedule\.learning_rate has no effect beside"):
+        planned(own, rates=(1e-4, 1e-5))
 
 
 def test_every_method_tries_every_learning_rate_and_validation_picks(
