@@ -59,9 +59,7 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
             twice, or a label without an image.
     """
     if not folder.is_dir():
-        raise SemiclError(
-            f"{folder}: no such folder; give --data a folder of cases"
-        )
+        raise SemiclError(f"{folder}: no such folder; give --data a folder of cases")
     if (folder / "dataset.json").is_file():
         return _decathlon(folder, subject_of)
     if (folder / "images").is_dir():

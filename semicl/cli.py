@@ -203,9 +203,10 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
 
 def _require_heard(words: list[str], chosen: dict[str, Any]) -> None:
     """Raise where an option is typed that a study overrules, which would else be lost without a word."""
+    typed = {word.partition("=")[0] for word in words}
     for option, other in OVERRULED.items():
         values = getattr(chosen.get("study"), other, None)
-        if values is not None and is_typed(option, words):
+        if values is not None and f"--{option}" in typed:
             raise SemiclError(
                 f"--{option} has no effect beside {other} {json.dumps(values)}, which the study tries all; give "
                 f"--{other} instead"

@@ -32,7 +32,7 @@ def as_typed(message: str, known: Sequence[str] = ()) -> str:
         known: places of all options there are, as "loss.stride", among which a mistyped one may be meant.
     """
     if message.startswith(_UNKNOWN):
-        options = [word for word in message.removeprefix(_UNKNOWN).split() if word.startswith("--")]
+        options = [word for word in message.removeprefix(_UNKNOWN).split() if word.startswith("-")]
         return message + (_suggestion(options[0], known) if options else "")
     if message.startswith(_MISSING):
         keys = message.removeprefix(_MISSING).split(", ")

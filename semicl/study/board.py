@@ -23,10 +23,11 @@ class Board:
     def __init__(self, cells: Sequence[Cell], progress: Progress) -> None:
         self._cells = cells
         self._progress = progress
-        self._live = Live(get_renderable=lambda: cells_table(cells, progress), refresh_per_second=1)
+        self._live = self._new_live()
         self._told = {job.folder for job in self._jobs() if job.finished}
 
     def __enter__(self) -> "Board":
+        self._live = self._new_live()  # one that was stopped would not start as it was
         if self._live.console.is_terminal:
             self._live.start()
         return self
@@ -35,6 +36,9 @@ class Board:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._live.stop()
+
+    def _new_live(self) -> Live:
+        return Live(get_renderable=lambda: cells_table(self._cells, self._progress), refresh_per_second=1)
 
     def look(self) -> None:
         """Tell what ended since the last look."""

@@ -117,7 +117,8 @@ def _caption(name: str, experiment: ExperimentOptions, splits: Sequence[int], ce
 def _at_most(cells: Sequence[Cell]) -> str:
     """How many validation volumes were used, where that was limited."""
     limits = {job.config["validation_volumes"] for cell in cells for job in cell.tunings}
-    return "" if limits == {None} else f", at most {' or '.join(map(str, sorted(limits - {None})))} volumes each"
+    told = [*map(str, sorted(limits - {None})), *(["all"] if None in limits else [])]
+    return "" if limits == {None} else f", at most {' or '.join(told)} volumes each"
 
 
 def _made(cells: Sequence[Cell]) -> dict[str, set[str]]:
@@ -129,10 +130,10 @@ def _made(cells: Sequence[Cell]) -> dict[str, set[str]]:
 def _best(candidates: Sequence[Candidate]) -> list[str]:
     """The best method on each label fraction, among those that came furthest: means over other splits are no match."""
     lines = []
-    splits = max((len(candidate.cells) for candidate in candidates), default=0)
-    whole = [candidate for candidate in candidates if len(candidate.cells) == splits]
-    for fraction in dict.fromkeys(candidate.label_fraction for candidate in whole):
-        rows = [candidate for candidate in whole if candidate.label_fraction == fraction]
+    for fraction in dict.fromkeys(candidate.label_fraction for candidate in candidates):
+        column = [candidate for candidate in candidates if candidate.label_fraction == fraction]
+        furthest = max((candidate.by_split for candidate in column), key=len)
+        rows = [candidate for candidate in column if candidate.by_split.keys() == furthest.keys()]
         best = max(rows, key=lambda candidate: candidate.dice["mean"])
         lines.append(f"- {100 * fraction:.3g} %: best is {best.method} ({best.dice['mean']:.3f}).")
     return [*lines, ""]

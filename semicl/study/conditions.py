@@ -16,13 +16,14 @@ def conditions(experiment: ExperimentOptions, cells: Sequence[Cell], made: Mappi
         made: all machines, dates and commits that occur.
     """
     where = [f"{line.capitalize()}: {'; '.join(sorted(made[line]))}." for line in MADE if made[line]]
+    unlabelled = any("label_fraction" not in job.config for cell in cells for job in cell.pretraining)
     seen = ["TRANSDUCTIVE: pre-training saw the images, not the labels, of the test volumes."]
     return " ".join(
         [
             f"Network {'-'.join(map(str, experiment.network.levels))}, precision {experiment.machine.precision}, "
             f"epochs {_epochs(cells)}, learning rate of fine-tuning {_rates(cells)}, seed {experiment.seed}.",
             *where,
-            *(seen if experiment.transductive else []),
+            *(seen if experiment.transductive and unlabelled else []),
         ]
     )
 

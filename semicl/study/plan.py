@@ -180,13 +180,14 @@ def stages_of_methods(study: StudyOptions, stages: Mapping[str, Any]) -> dict[st
         SemiclError: a method changes an option that does not exist, or to a value that it does not take, or one that
             the study decides for all methods.
     """
+    chosen = {name: _stages_of(name, method, stages) for name, method in study.taken.items()}
     for name, method in study.taken.items():
         if study.learning_rates is not None and "learning_rate" in method.finetune.get("schedule", {}):
             raise SemiclError(
                 f"--methods.{name}.finetune.schedule.learning_rate has no effect beside --learning_rates, which every "
                 "method tries; leave one of them out"
             )
-    return {name: _stages_of(name, method, stages) for name, method in study.taken.items()}
+    return chosen
 
 
 def distinct(jobs: Sequence[Job]) -> list[Job]:

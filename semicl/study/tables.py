@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semicl.evaluation import MEASURES
 from semicl.figures import fractions_figure, write_figure
 from semicl.files import replacing, write_json
@@ -101,11 +103,8 @@ def _verdicts(rows: Sequence[Row], fractions: Sequence[float]) -> list[str]:
         if len(column) < 2:
             continue
         first, others = column[0], column[1:]
-        above = [
-            f"{row.method} ({row.dice['mean'] - first.dice['mean']:+.3f}{_in_splits(row, first)})"
-            for row in others
-            if row.dice["mean"] > first.dice["mean"]
-        ]
+        gains = {row.method: _gains(row, first) for row in others}
+        above = [f"{method} ({_told(found)})" for method, found in gains.items() if found and np.mean(found) > 0]
         found = f"above {first.method}: {', '.join(above)}" if above else f"no method is above {first.method}"
         lines.append(f"- {100 * fraction:.3g} %: {found}; {len(above)} of {len(others)}.")
     if rows and all(len(row.found) == 1 for row in rows):
@@ -113,11 +112,16 @@ def _verdicts(rows: Sequence[Row], fractions: Sequence[float]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _in_splits(row: Row, first: Row) -> str:
-    """In how many of the splits that both have the row is above the first, where there are several."""
+def _gains(row: Row, first: Row) -> list[float]:
+    """What the row is above the first one, in each of the splits that both have."""
     reference = {found.cell.split: found.dice for found in first.found}
-    gains = [found.dice - reference[found.cell.split] for found in row.found if found.cell.split in reference]
-    return f", in {sum(gain > 0 for gain in gains)} of {len(gains)} splits" if len(gains) > 1 else ""
+    return [found.dice - reference[found.cell.split] for found in row.found if found.cell.split in reference]
+
+
+def _told(gains: Sequence[float]) -> str:
+    """The mean gain, and in how many of the splits there is one, where there are several."""
+    splits = f", in {sum(gain > 0 for gain in gains)} of {len(gains)} splits" if len(gains) > 1 else ""
+    return f"{np.mean(gains):+.3f}{splits}"
 
 
 def _line(row: Row) -> dict[str, Any]:

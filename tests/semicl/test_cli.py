@@ -51,6 +51,11 @@ def test_the_shipped_studies_compare_all_methods_under_one_fine_tuning_schedule(
     assert called["pretrain_local"].loss == LocalLossOptions()
 
 
+def test_a_group_that_leaves_the_overruled_option_alone_is_taken(called: dict[str, Any]) -> None:
+    assert run_command("table", "--config", "paper-study", "--finetune.schedule", "{epochs: 3}") == 0
+    assert called["finetune"].schedule.epochs == 3
+
+
 def test_the_papers_configs(called: dict[str, Any]) -> None:
     assert run_command("run", "--config", "mmwhs") == 0
     assert called["experiment"].network.levels == (64, 128, 256, 512, 1024)

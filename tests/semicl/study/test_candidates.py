@@ -37,9 +37,26 @@ def test_a_row_a_method_and_a_column_a_split(tmp_path: Path) -> None:
 
 
 def test_test_images_that_pre_training_saw_are_told(tmp_path: Path) -> None:
-    cells = [_cell(tmp_path, "random", 0, 0.5)]
-    assert "TRANSDUCTIVE" not in markdown("heads", EXPERIMENT, cells, trained(cells))
-    assert "TRANSDUCTIVE: pre-training saw" in markdown("heads", replace(EXPERIMENT, transductive=True), cells, [])
+    random = _cell(tmp_path, "random", 0, 0.5)
+    schedule = {"schedule": {"epochs": 7, "learning_rate": 1e-3}}
+    (without, labelled) = (
+        replace(random, pretraining=(Job("pretrain", tmp_path / "none", schedule | more, (), None, "1" * 8),))
+        for more in ({}, {"label_fraction": 0.05})
+    )
+    transductive = replace(EXPERIMENT, transductive=True)
+    for experiment, cell, told in (
+        (EXPERIMENT, without, False),
+        (transductive, without, True),
+        (transductive, labelled, False),
+        (transductive, random, False),
+    ):
+        assert ("TRANSDUCTIVE: pre-training saw" in markdown("heads", experiment, [cell], [])) == told
+
+
+def test_the_best_is_the_best_over_the_same_splits(tmp_path: Path) -> None:
+    dice = {"a": (0.6, 0.7), "b": (0.9, None), "c": (0.6, 0.8)}
+    cells = [_cell(tmp_path, name, split, value) for name, found in dice.items() for split, value in enumerate(found)]
+    assert "- 5 %: best is c (0.700)." in markdown("heads", EXPERIMENT, cells, trained(cells))
 
 
 def test_a_search_where_all_failed_is_written(tmp_path: Path) -> None:

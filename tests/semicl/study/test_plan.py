@@ -190,6 +190,8 @@ def test_a_learning_rate_of_a_methods_own_is_not_lost_beside_those_of_all(planne
     assert planned(own)[0].tunings[0].learning_rate == 1e-3
     with pytest.raises(SemiclError, match=r"--methods\.mine\.finetune\.schedule\.learning_rate has no effect beside"):
         planned(own, rates=(1e-4, 1e-5))
+    with pytest.raises(SemiclError, match=r"schedule takes a mapping of options"):
+        planned({"mine": MethodOptions(finetune={"schedule": None})}, rates=(1e-4, 1e-5))
 
 
 def test_every_method_tries_every_learning_rate_and_validation_picks(

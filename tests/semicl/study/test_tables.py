@@ -82,6 +82,11 @@ def test_the_verdict_counts_the_splits() -> None:
     assert "- 5 %: above random: ours (+0.100, in 2 of 3 splits); 1 of 1." in text
 
 
+def test_the_gain_is_over_the_splits_that_both_have() -> None:
+    rows = _rows(random=[0.5, 0.9], ours=[0.6])
+    assert "- 5 %: above random: ours (+0.100); 1 of 1." in _text(rows, ("random", "ours"), 2)
+
+
 def test_several_splits_are_no_illustration() -> None:
     assert "illustration" not in _text(_rows(random=[0.5, 0.6], ours=[0.5, 0.6]), ("random", "ours"), 2)
 
