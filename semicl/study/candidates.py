@@ -10,7 +10,7 @@ from semicl.options import ExperimentOptions
 from semicl.stage_folder import StageFolder
 from semicl.study.conditions import conditions
 from semicl.study.plan import Cell, by_row, validation_dice
-from semicl.study.results import MADE, spread, stage_record, tried_rates
+from semicl.study.results import MADE, spread, stage_record, study_record, tried_rates
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,12 @@ def write_search(
     """
     with replacing(folder / "search.md") as partial:
         partial.write_text(markdown(name, experiment, cells, candidates))
-    content = {
-        "data": name,
-        "levels": experiment.network.levels,
-        "seed": experiment.seed,
-        "cells": [_described(candidate) for candidate in candidates],
-        "failed": dict(failed),
-    }
-    write_json(folder / "search.json", content)
+    described = [_described(candidate) for candidate in candidates]
+    write_json(folder / "search.json", study_record(name, experiment, described, failed))
 
 
 def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], candidates: Sequence[Candidate]) -> str:
-    """The table to read: a row a method and label fraction, a column a split, and all that it depends on."""
+    """The table to read: a row a method and label fraction, a column a split, and what all have in common."""
     splits = sorted({cell.split for cell in cells})
     lines = [
         "| validation Dice | labels | " + " | ".join(f"split {split}" for split in splits) + " | mean |",
@@ -106,7 +100,7 @@ def _values(candidate: Candidate | None, splits: Sequence[int]) -> list[str]:
 
 
 def _caption(name: str, experiment: ExperimentOptions, splits: Sequence[int], cells: Sequence[Cell]) -> str:
-    """What the numbers are and all that they depend on, in a paragraph."""
+    """What the numbers are and what all of them have in common, in a paragraph."""
     return (
         f"{name}: the best Dice of the validation volumes in the course of fine-tuning, mean over volumes and classes, "
         f"of split {', '.join(map(str, splits))}{_at_most(cells)}. {conditions(experiment, cells, _made(cells))} No "

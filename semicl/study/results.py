@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from semicl.evaluation import MEASURES, Evaluation, read_evaluation
+from semicl.options import ExperimentOptions
 from semicl.stage_folder import StageFolder
 from semicl.study.plan import BEST, Cell, Job, by_row, validation_dice
 
@@ -96,6 +97,14 @@ def collect(cells: Sequence[Cell]) -> list[Row]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Mean and standard deviation; not rounded, since tables round what they show."""
     return {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
+
+
+def study_record(
+    name: str, experiment: ExperimentOptions, rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]
+) -> dict[str, Any]:
+    """A study as JSON: what its cells share, its rows, and the titles of the cells that failed, with the reasons."""
+    shared = {"data": name, "levels": experiment.network.levels, "seed": experiment.seed}
+    return {**shared, "cells": list(rows), "failed": dict(failed)}
 
 
 def tried_rates(cell: Cell) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
 from semicl.study.conditions import conditions
 from semicl.study.plan import Cell
-from semicl.study.results import MADE, MEMORY, SECONDS, Found, Row, spread, stage_record, tried_rates
+from semicl.study.results import MADE, MEMORY, SECONDS, Found, Row, spread, stage_record, study_record, tried_rates
 
 
 def write_tables(
@@ -41,14 +41,8 @@ def write_tables(
         writer = csv.DictWriter(file, list(lines[0]) if lines else ["method"])
         writer.writeheader()
         writer.writerows(lines)
-    content = {
-        "data": name,
-        "levels": experiment.network.levels,
-        "seed": experiment.seed,
-        "cells": [_described(row) for row in rows],
-        "failed": dict(failed),
-    }
-    write_json(folder / "table.json", content)
+    described = [_described(row) for row in rows]
+    write_json(folder / "table.json", study_record(name, experiment, described, failed))
     series = {
         method: [(row.label_fraction, row.dice["mean"], row.dice["deviation"]) for row in rows if row.method == method]
         for method in dict.fromkeys(row.method for row in rows)
