@@ -22,6 +22,7 @@ from .checks import (
     scale_of,
     steps_of_axes,
 )
+from .counting import can_count
 from .forks import serial_in_children
 from .partition import Partition, largest_group
 
@@ -94,13 +95,16 @@ def _limits(dtype: torch.dtype) -> tuple[int, int]:
 
 def _contrast(
     features: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     block_size: tuple[int, ...] | None,
     options: _Options,
     backend: str,
 ) -> Tensor:
-    """The loss of docs/loss.md on a map (B, V, C, *space) with labels (B, V, *space)."""
+    """The loss of docs/loss.md on a map (B, V, C, *space) with labels (B, V, *space), or None where every place is a
+    class of its own."""
     scale, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
+    every_place = labels is None
+    labels = _places(features) if labels is None else labels
     largest = largest_group(labels.shape, block_size, per_image)
     found, ops = BACKENDS[backend], torch.ops.semicl
     parts = Partition(
@@ -112,6 +116,8 @@ def _contrast(
             _label_among(labels, background),
             _label_among(labels, ignore_index),
             reduction,
+            every_place,
+            can_count(labels.device, backend),
         )
     )
     runs = (parts.run_low, parts.run_high)
@@ -228,7 +234,7 @@ def local_contrastive_loss(
         labels = None if labels is None else labels[(slice(None), slice(None), *taken)]
     check_point_count("features", features.numel() // features.shape[2])
     if labels is None:
-        labels, options = _places(features), options._replace(background=None, ignore_index=None)
+        options = options._replace(background=None, ignore_index=None)
     return _contrast(features, labels, blocks, options, name)
 
 
@@ -237,7 +243,7 @@ def _contrast_vectors(features: Tensor, labels: Tensor | None, scale: float, bac
     check_point_count("features", features.shape[0] * features.shape[1])
     name = choose_backend(backend, features.device, features.dtype, features.shape[2])
     maps = features[..., None, None]
-    ids = _places(maps) if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
+    ids = None if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
     return _contrast(maps, ids, None, _Options(scale, False, False, None, None, True, "anchor"), name)
 
 

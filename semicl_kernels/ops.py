@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import counting
 from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend
 from .checks import (
     check_bool,
@@ -34,7 +35,7 @@ ANY_DEVICE = "CompositeExplicitAutograd"
 GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_low, Tensor skip_high, SymInt largest, bool mutual"
 LIBRARY.define(
     "partition(Tensor labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
-    "int? ignore_index, str reduction) "
+    "int? ignore_index, str reduction, bool every_place, bool counted) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 LIBRARY.define(
@@ -69,9 +70,16 @@ def _partition(
     background: int | None,
     ignore_index: int | None,
     reduction: str,
+    every_place: bool,
+    counted: bool,
 ) -> tuple[Tensor, ...]:
+    """By sorting, or, where ``counted``, by the kernels of ``counting``, which need not read labels that tell
+    ``every_place`` apart."""
     blocks = None if block_size is None else tuple(block_size)
-    return tuple(partition(labels, blocks, per_image, other_classes_only, background, ignore_index, reduction))
+    options = (labels, blocks, per_image, other_classes_only, background, ignore_index, reduction)
+    if counted and labels.numel() > 0:
+        return tuple(counting.partition(*options, every_place))
+    return tuple(partition(*options))
 
 
 def _partition_fake(labels: Tensor, block_size: list[int] | None, per_image: bool, *options: Any) -> tuple[Tensor, ...]:

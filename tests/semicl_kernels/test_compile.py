@@ -175,7 +175,7 @@ def test_opcheck_of_the_partition() -> None:
     ):
         torch.library.opcheck(
             torch.ops.semicl.partition,
-            (CASE.labels(), block_size, per_image, other_classes_only, 0, -100, reduction),
+            (CASE.labels(), block_size, per_image, other_classes_only, 0, -100, reduction, False, False),
         )
 
 

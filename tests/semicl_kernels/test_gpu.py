@@ -16,9 +16,9 @@ from .on_device import ON_GPU, device_of
 
 BACKENDS = available_backends()
 MIB = 2**20
-MOST_LAUNCHES = (
-    250  # whatever the number of blocks, 1 or 144: sorts and scans of the partition, gather, passes, scatter
-)
+# Whatever the number of blocks, 1 or 144: partition, gather, passes, scatter. The CUDA backend has the primitive alone
+# in kernels, and torch's own around it.
+MOST_LAUNCHES = {"triton": 24, "cuda": 150}
 
 pytestmark = pytest.mark.gpu
 
@@ -108,7 +108,7 @@ def test_launches_do_not_grow_with_the_blocks(gpu_backend: str, block_size: int)
         call()
         torch.cuda.synchronize()
     launches = [e.name for e in seen.events() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
-    assert 0 < len(launches) <= MOST_LAUNCHES, launches
+    assert 0 < len(launches) <= MOST_LAUNCHES[gpu_backend], launches
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

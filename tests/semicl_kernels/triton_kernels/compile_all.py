@@ -18,6 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from semicl_kernels import counting
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups, Problem
 from semicl_kernels.triton_kernels import tiles
@@ -104,6 +105,15 @@ def play_loss(channels: int, dtype: torch.dtype) -> None:
     backend.backward(lse, rows, lse, groups(True), 10.0, 10.0)
 
 
+def play_partition() -> None:
+    """The calls of a partition: by pairs, by tables, and of every place; of one group and of several."""
+    few, many = torch.zeros(1, 2, 8, 8, dtype=torch.uint8), torch.zeros(1, 2, 20, 20, dtype=torch.int64)
+    for labels, block_size in ((few, None), (few, (3, 5)), (many, None), (many, (18, 18))):
+        for every_place in (False, True):
+            counting.partition(labels, block_size, False, False, 0, None, "block", every_place)
+            counting.partition(labels, block_size, True, True, None, 255, "anchor", every_place)
+
+
 def play_pairs(channels: int, dtype: torch.dtype, mutual: bool, bound: float | None) -> None:
     """The passes over pairs alone, the kernels whose tiles the table holds."""
     planes = backend.plane_count(dtype)
@@ -119,6 +129,7 @@ def main(architecture: str, name: str) -> None:
     compiled = Compiled(architecture)
     JITFunction.run = lambda *args, **kwargs: compiled(*args, **kwargs)
     backend.chip = lambda device: backend.Chip(architecture, 2)
+    play_partition()
     for dtype, precision in KINDS[name]:
         torch.set_float32_matmul_precision(precision)
         play_loss(UNEVEN_CHANNELS, dtype)

@@ -1,0 +1,249 @@
+"""The partition on a GPU: by counting in a few launches what ``partition`` sorts for in a hundred and forty.
+
+Its results are those of :func:`semicl_kernels.partition.partition`, row for row, but for the order of the points left
+out. How the counting goes is told in ``triton_kernels/counting.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backends import triton
+from .backends.base import AVAILABLE
+from .partition import SORTED_INTEGERS, Partition, block_edges, group_count, largest_group
+
+CHUNK = 1024  # points of a group that one program counts or places
+BINS = 64  # of triton_kernels.counting
+# A group of so few points is counted by pairs: cheaper than its tables, which would take more memory than its rows.
+FEW_POINTS = 256
+TILE, STEP = 64, 32  # points that are compared at once: of one's own, and of the others
+CHUNKS_AT_ONCE = 16
+CHUNK_WARPS = 8  # of a program with a chunk
+
+
+def can_count(device: torch.device, backend: str) -> bool:
+    """Whether to count for labels on the device: wherever Triton runs, for any backend; in its interpreter, which is
+    slow, for its own."""
+    if triton.state() != AVAILABLE or triton.refuses(device, torch.float32, 1) is not None:
+        return False
+    return backend == triton.BACKEND.name or not triton.interpreted()
+
+
+class Boxes(NamedTuple):
+    """How a map is cut into groups, as the kernels are told: three axes of space, and the label maps of a group."""
+
+    sizes: tuple[int, ...]
+    edges: tuple[int, ...]
+    blocks: tuple[int, ...]
+    views: int
+    maps: int  # that share a group: views, of one image or of all
+
+    @classmethod
+    def of(cls, shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool) -> Boxes:
+        batch, views, *space = shape
+        edges = [min(edge, size) for edge, size in zip(block_edges(shape, block_size), space, strict=True)]
+        missing = (1,) * (3 - len(space))
+        blocks = [-(-size // edge) for size, edge in zip(space, edges, strict=True)]
+        maps = views if per_image else batch * views
+        return cls((*missing, *space), (*missing, *edges), (*missing, *blocks), views, maps)
+
+    def single_places(self) -> int:
+        """The number of blocks, in one image, of a single place."""
+        return math.prod(
+            blocks if edge == 1 else int(size % edge == 1)
+            for size, edge, blocks in zip(self.sizes, self.edges, self.blocks, strict=True)
+        )
+
+
+def partition(
+    labels: Tensor,
+    block_size: tuple[int, ...] | None,
+    per_image: bool,
+    other_classes_only: bool,
+    background: int | None,
+    ignore_index: int | None,
+    reduction: str,
+    every_place: bool,
+) -> Partition:
+    """Partition the points as :func:`semicl_kernels.partition.partition` does; there is at least one.
+
+    ``every_place``: the labels tell every place of every image apart and are the same in all views; they are not read.
+    """
+    boxes = Boxes.of(labels.shape, block_size, per_image)
+    groups, largest = (
+        group_count(labels.shape, block_size, per_image),
+        largest_group(labels.shape, block_size, per_image),
+    )
+    parts = empty(labels.numel(), groups, labels.device)
+    with triton.on(labels.device):
+        if every_place:
+            _place_views(parts, boxes, groups, largest, other_classes_only, reduction)
+        else:
+            count = _Count(labels, boxes, groups, largest, other_classes_only, background, ignore_index)
+            count.fill(parts, reduction)
+    return parts
+
+
+def empty(points: int, groups: int, device: torch.device) -> Partition:
+    def integers(size: int) -> Tensor:
+        return torch.empty(size, dtype=torch.int32, device=device)
+
+    return Partition(
+        point_of_row=torch.empty(points, dtype=torch.int64, device=device),
+        row_of_point=integers(points),
+        offsets=integers(groups + 1),
+        anchors=integers(groups),
+        skip_low=integers(points),
+        skip_high=integers(points),
+        run_low=integers(points),
+        run_high=integers(points),
+        weights=torch.empty(points, dtype=torch.float64, device=device),
+    )
+
+
+def _place_views(
+    parts: Partition, boxes: Boxes, groups: int, largest: int, other_classes_only: bool, reduction: str
+) -> None:
+    from .triton_kernels import counting
+
+    points, images = len(parts.point_of_row), groups // math.prod(boxes.blocks)
+    lonely = images * boxes.single_places() if boxes.maps == boxes.views and other_classes_only else 0
+    anchored = boxes.views > 1
+    chunks = -(-largest // CHUNK)
+    counting.place_views[(groups * chunks,)](
+        *boxes,
+        *parts,
+        groups,
+        chunks,
+        groups - lonely if anchored else 0,
+        points - lonely * boxes.views if anchored else 0,
+        OTHER_CLASSES_ONLY=other_classes_only,
+        REDUCTION=reduction,
+        CHUNK=CHUNK,
+        num_warps=CHUNK_WARPS,
+        **triton.OPTIONS,
+    )
+
+
+class _Count:
+    """The launches for labels, and what they share."""
+
+    def __init__(
+        self,
+        labels: Tensor,
+        boxes: Boxes,
+        groups: int,
+        largest: int,
+        other_classes_only: bool,
+        background: int | None,
+        ignore_index: int | None,
+    ) -> None:
+        if labels.dtype == torch.bool:
+            labels = labels.view(torch.uint8)
+        self.labels = labels if labels.dtype in SORTED_INTEGERS else labels.long()
+        batch, views, *space = self.labels.stride()
+        self.strides = (batch, views, *(0,) * (3 - len(space)), *space)
+        self.boxes, self.group_total = boxes, groups
+        self.chunks, self.tiles = -(-largest // CHUNK), -(-largest // TILE)
+        self.few = largest <= FEW_POINTS
+        self.ignored = {"ignored": ignore_index or 0, "IGNORES": ignore_index is not None}
+        self.background = {"background": background or 0, "BACKGROUND": background is not None}
+        self.only = {"OTHER_CLASSES_ONLY": other_classes_only}
+        points = labels.numel()
+        # The chunks' counts, and the groups' totals and lows.
+        tables = 0 if self.few else groups * BINS
+        self.counts, self.totals, self.lows = self._integers(tables * self.chunks, tables, tables)
+        self.alike, self.ranks, self.firsts = self._integers(points, points, points)
+        self.live, self.wide, self.sums = self._integers(groups, groups, 2)
+
+    def _integers(self, *sizes: int) -> tuple[Tensor, ...]:
+        return torch.empty(sum(sizes), dtype=torch.int32, device=self.labels.device).split(sizes)
+
+    def fill(self, parts: Partition, reduction: str) -> None:
+        from .triton_kernels import counting
+
+        sizes, edges, blocks, views, maps = self.boxes
+        where: tuple[Any, ...] = (self.labels, self.strides, sizes, edges, blocks, views, maps)
+        each_chunk, each_tile = (self.group_total * self.chunks,), (self.group_total * self.tiles,)
+        if not self.few:
+            counting.count_classes[each_chunk](
+                *where, self.counts, self.chunks, CHUNK=CHUNK, num_warps=CHUNK_WARPS, **self.ignored, **triton.OPTIONS
+            )
+            counting.sum_chunks[(self.group_total,)](
+                sizes,
+                edges,
+                blocks,
+                maps,
+                self.counts,
+                self.totals,
+                self.lows,
+                self.live,
+                parts.anchors,
+                self.wide,
+                self.chunks,
+                CHUNK=CHUNK,
+                AT_ONCE=CHUNKS_AT_ONCE,
+                **self.background,
+                **self.only,
+                **triton.OPTIONS,
+            )
+        pairs = {"ALL": self.few, "TILE": TILE, "STEP": STEP, **triton.OPTIONS}
+        counting.count_alike[each_tile](*where, self.alike, self.live, self.wide, self.tiles, **self.ignored, **pairs)
+        counting.rank_points[each_tile](
+            *where,
+            self.alike,
+            self.ranks,
+            self.firsts,
+            self.live,
+            parts.anchors,
+            self.wide,
+            self.tiles,
+            **self.background,
+            **self.ignored,
+            **self.only,
+            **pairs,
+        )
+        counting.sum_groups[(1,)](
+            self.live,
+            parts.anchors,
+            parts.offsets,
+            self.sums,
+            self.group_total,
+            AT_ONCE=triton.GROUPS_AT_ONCE,
+            **triton.OPTIONS,
+        )
+        counting.place_points[each_chunk](
+            *where,
+            self.counts,
+            self.totals,
+            self.lows,
+            self.alike,
+            self.ranks,
+            self.firsts,
+            self.live,
+            self.wide,
+            parts.offsets,
+            parts.anchors,
+            self.sums,
+            parts.point_of_row,
+            parts.row_of_point,
+            parts.skip_low,
+            parts.skip_high,
+            parts.run_low,
+            parts.run_high,
+            parts.weights,
+            self.group_total,
+            self.chunks,
+            REDUCTION=reduction,
+            ALL=self.few,
+            CHUNK=CHUNK,
+            num_warps=CHUNK_WARPS,
+            **self.background,
+            **self.ignored,
+            **self.only,
+            **triton.OPTIONS,
+        )
