@@ -144,7 +144,12 @@ def add_products(
         w = own * mine + other_factor * theirs
     if MASKED:
         w = tl.where(keep, w, 0.0)
-    return product(split(w, rows.dtype.element_ty, PLANES), streamed, sums, PLANES)
+    w = split(w, rows.dtype.element_ty, PLANES)
+    if PLANES == 1:
+        return product(w, streamed, sums, PLANES)
+    else:
+        # Tensor cores cut their sums toward zero, which shows in those of many rows: each tile's are added here.
+        return sums + product(w, streamed, None, PLANES)
 
 
 @triton.jit

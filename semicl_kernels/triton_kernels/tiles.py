@@ -39,15 +39,15 @@ Table = dict[tuple[str, int], dict[int, Tile]]  # (pass, planes) -> most channel
 
 # Hopper: 228 KiB of shared memory, 65536 registers, WGMMA from 64 rows a warp group. Programs of one warp group: two or
 # three of them share a multiprocessor, so that one's exponentials run beside another's products. Of the sizes that
-# compile without local memory these are the largest; none has been timed yet.
+# Triton 3.6 and 3.9 compile without local memory these are the largest; none has been timed yet.
 HOPPER: Table = {
-    ("sums", 1): {128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=64)},
-    ("sums", 2): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=32)},
-    ("sums", 3): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 8, 2, width=32)},
+    ("sums", 1): {128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 8, 2), 512: Tile(64, 64, 4, 2, width=64)},
+    ("sums", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, width=64), 512: Tile(64, 64, 4, 2, width=32)},
+    ("sums", 3): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2, width=64), 512: Tile(64, 64, 8, 2, width=32)},
     # 64 rows of 256 channels would take 128 registers a thread for the gradient alone.
     ("gradient", 1): {128: Tile(64, 64, 4, 3), 512: Tile(64, 64, 4, 2, width=64, out=128)},
-    ("gradient", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
-    ("gradient", 3): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
+    ("gradient", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
+    ("gradient", 3): {64: Tile(64, 32, 4, 2), 128: Tile(64, 16, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
 }
 # Ampere and Ada: sizes that fit the 99 KiB of the smaller chips.
 AMPERE: Table = {

@@ -298,6 +298,37 @@ inline void load_transposed(uint32_t (&out)[4], uint32_t row) {
 
 // ---- elements -------------------------------------------------------------------------------------------------------
 
+// Tensor cores as they were found to sum (Fasi et al., PeerJ Computer Science 2021): products and the addend are aligned
+// to the largest exponent, cut toward zero kExtraBits below float32's 24 bits and summed; the sum is cut toward zero too.
+constexpr int kExtraBits = 2;
+
+inline float truncated_sum(float addend, const float* row, const float* column, int depth) {
+    double terms[17];
+    double most = std::fabs(static_cast<double>(addend));
+    terms[depth] = addend;
+    bool finite = std::isfinite(addend);
+    for (int k = 0; k < depth; ++k) {
+        terms[k] = static_cast<double>(row[k]) * column[k];
+        finite = finite && std::isfinite(terms[k]);
+        most = std::fmax(most, std::fabs(terms[k]));
+    }
+    if (!finite) {
+        float sum = addend;
+        for (int k = 0; k < depth; ++k) sum += row[k] * column[k];
+        return sum;
+    }
+    if (most == 0) return addend;
+    int exponent;
+    std::frexp(most, &exponent);
+    const double unit = std::ldexp(1.0, exponent - 24 - kExtraBits);
+    double sum = 0;
+    for (int k = 0; k <= depth; ++k) sum += std::trunc(terms[k] / unit) * unit;
+    if (sum == 0) return 0;
+    std::frexp(sum, &exponent);
+    const double last = std::ldexp(1.0, exponent - 24);
+    return static_cast<float>(std::trunc(sum / last) * last);
+}
+
 struct Operands {
     float* d;
     const uint32_t* a;
@@ -329,9 +360,8 @@ void multiply_warp(const void* kind, float (&d)[4], const uint32_t (&a)[4], uint
             for (int e = 0; e < 4; ++e) {
                 const float* row = left[lane / 4 + e / 2 * 8];
                 const float* column = right[lane % 4 * 2 + e % 2];
-                float sum = 0;
-                for (int k = 0; k < 16; ++k) sum += row[k] * column[k];
-                static_cast<Operands*>(lanes[static_cast<size_t>(lane)])->d[e] += sum;
+                float& d = static_cast<Operands*>(lanes[static_cast<size_t>(lane)])->d[e];
+                d = truncated_sum(d, row, column, 16);
             }
     });
 }
@@ -430,7 +460,7 @@ inline void copy_box(uint32_t to, const TensorMap& map, int channel, int row, ui
     });
 }
 inline void copy_line(uint32_t to, const TensorMap& map, int first, uint32_t barrier) {
-    if (to % 16) state().scheduler.fail("a box must begin at a multiple of 16 bytes");
+    if (to % 128) state().scheduler.fail("a box must begin at a multiple of 128 bytes");
     bulk_copy(barrier, [=] {
         for (int i = 0; i < map.box_columns; ++i) {
             unsigned char* out = state().unaligned(to + i * map.element_bytes, map.element_bytes);
@@ -496,9 +526,7 @@ void perform(const std::vector<Product>& lanes, bool fragments) {
         for (int i = 0; i < N / 2; ++i) {
             const float* row = left[thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8];
             const float* column = right[i / 4 * 8 + thread % 4 * 2 + i % 2];
-            float sum = own.add ? own.d[i] : 0;
-            for (int k = 0; k < 16; ++k) sum += row[k] * column[k];
-            own.d[i] = sum;
+            own.d[i] = truncated_sum(own.add ? own.d[i] : 0, row, column, 16);
         }
     }
 }
