@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .backends import triton
+from .backends import launching
 from .backends.base import AVAILABLE
 from .partition import SORTED_INTEGERS, Partition, block_edges, group_count, largest_group
 
@@ -28,9 +28,9 @@ CHUNK_WARPS = 8  # of a program with a chunk
 def can_count(device: torch.device, backend: str) -> bool:
     """Whether to count for labels on the device: wherever Triton runs, for any backend; in its interpreter, which is
     slow, for its own."""
-    if triton.state() != AVAILABLE or triton.refuses(device, torch.float32, 1) is not None:
+    if launching.state() != AVAILABLE or not launching.runs_on(device):
         return False
-    return backend == triton.BACKEND.name or not triton.interpreted()
+    return backend == "triton" or not launching.interpreted()
 
 
 class Boxes(NamedTuple):
@@ -79,7 +79,7 @@ def partition(
         largest_group(labels.shape, block_size, per_image),
     )
     parts = empty(labels.numel(), groups, labels.device)
-    with triton.on(labels.device):
+    with launching.on(labels.device):
         if every_place:
             _place_views(parts, boxes, groups, largest, other_classes_only, reduction)
         else:
@@ -125,7 +125,7 @@ def _place_views(
         REDUCTION=reduction,
         CHUNK=CHUNK,
         num_warps=CHUNK_WARPS,
-        **triton.OPTIONS,
+        **launching.OPTIONS,
     )
 
 
@@ -171,7 +171,13 @@ class _Count:
         each_chunk, each_tile = (self.group_total * self.chunks,), (self.group_total * self.tiles,)
         if not self.few:
             counting.count_classes[each_chunk](
-                *where, self.counts, self.chunks, CHUNK=CHUNK, num_warps=CHUNK_WARPS, **self.ignored, **triton.OPTIONS
+                *where,
+                self.counts,
+                self.chunks,
+                CHUNK=CHUNK,
+                num_warps=CHUNK_WARPS,
+                **self.ignored,
+                **launching.OPTIONS,
             )
             counting.sum_chunks[(self.group_total,)](
                 sizes,
@@ -189,9 +195,9 @@ class _Count:
                 AT_ONCE=CHUNKS_AT_ONCE,
                 **self.background,
                 **self.only,
-                **triton.OPTIONS,
+                **launching.OPTIONS,
             )
-        pairs = {"ALL": self.few, "TILE": TILE, "STEP": STEP, **triton.OPTIONS}
+        pairs = {"ALL": self.few, "TILE": TILE, "STEP": STEP, **launching.OPTIONS}
         counting.count_alike[each_tile](*where, self.alike, self.live, self.wide, self.tiles, **self.ignored, **pairs)
         counting.rank_points[each_tile](
             *where,
@@ -213,8 +219,8 @@ class _Count:
             parts.offsets,
             self.sums,
             self.group_total,
-            AT_ONCE=triton.GROUPS_AT_ONCE,
-            **triton.OPTIONS,
+            AT_ONCE=launching.GROUPS_AT_ONCE,
+            **launching.OPTIONS,
         )
         counting.place_points[each_chunk](
             *where,
@@ -245,5 +251,5 @@ class _Count:
             **self.background,
             **self.ignored,
             **self.only,
-            **triton.OPTIONS,
+            **launching.OPTIONS,
         )

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups
+from semicl_kernels.backends.fused import peak_of
+from semicl_kernels.backends.launching import chip, padded
 from semicl_kernels.triton_kernels import tiles
 from semicl_kernels.triton_kernels.tiles import LEAST_STREAMED, Tile
 
@@ -45,7 +47,7 @@ class Problem:
 
     @property
     def padded(self) -> int:
-        return backend.padded(self.rows.shape[2])
+        return padded(self.rows.shape[2])
 
 
 def make(points: int, channels: int, dtype: torch.dtype, device: Device) -> Problem:
@@ -54,7 +56,7 @@ def make(points: int, channels: int, dtype: torch.dtype, device: Device) -> Prob
     own = torch.arange(points, dtype=torch.int32, device=device.place)
     offsets = torch.tensor([0, points], dtype=torch.int32, device=device.place)
     groups = Groups(offsets, offsets[1:].clone(), own, own + 1, points, True)
-    return Problem(backend.split(rows.to(device.place, dtype)), groups, backend.chip(device.place).architecture)
+    return Problem(backend.split(rows.to(device.place, dtype)), groups, chip(device.place).architecture)
 
 
 def candidates(architecture: str, name: str, planes: int, channels: int) -> list[Tile]:
@@ -93,12 +95,12 @@ def call_of(problem: Problem, name: str) -> Callable[[], Tensor]:
         return pairs.logsumexp
     lse = pairs.logsumexp()
     grad = torch.ones_like(lse)
-    peak = pairs.peak(grad)
-    factors, shifts = pairs.factors(grad, lse, peak)
+    peak = peak_of(grad, problem.rows.dtype)
+    factors = pairs.factors(grad, lse, peak)
     out = pairs.empty(pairs.count, pairs.channels)
 
     def gradient() -> Tensor:
-        pairs.gradient(factors, shifts, peak, out)
+        pairs.gradient(factors, peak, out)
         return out
 
     return gradient

@@ -1,4 +1,4 @@
-// From a call of the host to launches: counting first, then the pass over pairs, with the passes over rows around it.
+// From a call of the host to a launch.
 #include "backend.h"
 
 #include <algorithm>
@@ -60,15 +60,8 @@ void by_route(const Problem& problem, int multiprocessors, const ByWarps& by_war
 
 Stream stream_of(const Device& device) { return static_cast<Stream>(device.stream); }
 
-void count(const Device& device, const Problem& problem) {
-    const CountArgument argument{problem.groups,
-                                 problem.span,
-                                 forms_triangle(problem),
-                                 rows_argument(problem).tile_rows,
-                                 problem.work,
-                                 problem.work + problem.groups.count};
-    launch<CountArgument>(count_work, 1, kPassThreads, kCountSharedBytes, stream_of(device), argument);
-}
+// The number of blocks of a pass over rows.
+int row_blocks(const Device& device) { return kRowBlocks * multiprocessors(device.number); }
 
 }  // namespace
 
@@ -96,10 +89,19 @@ void pack(const Device& device, RowFormat format, const void* rows, int64_t coun
     });
 }
 
-void logsumexp(const Device& device, const Problem& problem, float* slots, float* lse) {
+void count_items(const Device& device, const Problem& problem) {
     const DeviceGuard guard(device.number);
-    const int processors = multiprocessors(device.number), blocks = kRowBlocks * processors;
-    count(device, problem);
+    const CountArgument argument{problem.groups,
+                                 problem.span,
+                                 forms_triangle(problem),
+                                 rows_argument(problem).tile_rows,
+                                 problem.work,
+                                 problem.work + problem.groups.count};
+    launch<CountArgument>(count_work, 1, kPassThreads, kCountSharedBytes, stream_of(device), argument);
+}
+
+void sum_pairs(const Device& device, const Problem& problem, float* slots) {
+    const DeviceGuard guard(device.number);
     const SumsArgument sums{static_cast<const uint16_t*>(problem.rows),
                             problem.count,
                             problem.groups,
@@ -109,47 +111,55 @@ void logsumexp(const Device& device, const Problem& problem, float* slots, float
                             exponent_of(problem),
                             slots};
     by_route(
-        problem, processors,
+        problem, multiprocessors(device.number),
         [&](auto kernels, int count) {
             kernels.warp_sums(sums, problem.channels, problem.known, count, stream_of(device));
         },
         [&](auto kernels, int count) { kernels.group_sums(sums, problem.channels, count, stream_of(device)); });
+}
+
+void join_sums(const Device& device, const Problem& problem, const float* slots, float* lse) {
+    const DeviceGuard guard(device.number);
     RowsArgument rows = rows_argument(problem);
     rows.slots = slots;
     rows.lse = lse;
     with_maximum(problem.known, [&](auto maximum) {
-        launch<RowsArgument>(join_slots<decltype(maximum)>, blocks, kPassThreads, 0, stream_of(device), rows);
+        launch<RowsArgument>(join_slots<decltype(maximum)>, row_blocks(device), kPassThreads, 0, stream_of(device),
+                             rows);
     });
 }
 
-void logsumexp_gradient(const Device& device, const Problem& problem, const float* lse, const float* grad,
-                        const float* peak, float* factors, void* gradient, int gradient_channels) {
+void pair_factors(const Device& device, const Problem& problem, const float* lse, const float* grad, const float* peak,
+                  float* factors) {
     const DeviceGuard guard(device.number);
-    const int processors = multiprocessors(device.number), blocks = kRowBlocks * processors;
-    float* const shifts = factors + problem.count;
-    count(device, problem);
     RowsArgument rows = rows_argument(problem);
     rows.lse = const_cast<float*>(lse);
     rows.grad = grad;
     rows.peak = peak;
     rows.factors = factors;
-    rows.shifts = shifts;
+    rows.shifts = factors + problem.count;
     with_maximum(problem.known, [&](auto maximum) {
-        launch<RowsArgument>(row_factors<decltype(maximum)>, blocks, kPassThreads, 0, stream_of(device), rows);
+        launch<RowsArgument>(row_factors<decltype(maximum)>, row_blocks(device), kPassThreads, 0, stream_of(device),
+                             rows);
     });
+}
+
+void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
+                  float* gradient, int gradient_channels) {
+    const DeviceGuard guard(device.number);
     const GradientArgument weights{static_cast<const uint16_t*>(problem.rows),
                                    problem.count,
                                    problem.groups,
-                                   rows.tile_ends,
+                                   problem.work + problem.groups.count,
                                    exponent_of(problem),
                                    factors,
-                                   shifts,
+                                   factors + problem.count,
                                    peak,
                                    problem.scale,
                                    gradient,
                                    gradient_channels};
     by_route(
-        problem, processors,
+        problem, multiprocessors(device.number),
         [&](auto kernels, int count) {
             kernels.warp_gradient(weights, problem.channels, problem.known, count, stream_of(device));
         },

@@ -38,20 +38,31 @@ struct Problem {
     int span;    // rows of a panel, a multiple of sums_rows
     bool known;  // whether `bound` is known and small enough (maxima.h)
     float scale, bound;
-    int* work;  // (2, G), scratch
+    int* work;  // (2, G), of count_items
 };
 
 // packed (planes, M, padded) <- rows (M, channels)
 void pack(const Device& device, RowFormat format, const void* rows, int64_t count, int channels, int padded,
           void* packed);
 
-// lse[i] <- log sum over D(i) of exp(scale x_i . x_j) for the anchors. `slots` is (panels of the largest group, M),
-// zeros.
-void logsumexp(const Device& device, const Problem& problem, float* slots, float* lse);
+// The passes, a launch each. Those of one problem share its work, which is counted first.
 
-// gradient (M, channels) <- d(sum_i grad[i] lse[i]) / d rows in the groups that have an anchor. `factors` is (2, M),
-// scratch; `peak` is the largest |grad|, or null where the range of the format needs no care.
-void logsumexp_gradient(const Device& device, const Problem& problem, const float* lse, const float* grad,
-                        const float* peak, float* factors, void* gradient, int gradient_channels);
+// work <- how many panel pairs and row tiles there are, up to and with each group in its order.
+void count_items(const Device& device, const Problem& problem);
+
+// slots (panels of the largest group, M) <- each anchor's sums over the panels of its group; zeros before.
+void sum_pairs(const Device& device, const Problem& problem, float* slots);
+
+// lse[i] <- log sum over D(i) of exp(scale x_i . x_j) for the anchors, from their slots.
+void join_sums(const Device& device, const Problem& problem, const float* slots, float* lse);
+
+// factors (2, M) <- what row_gradient takes for d(sum_i grad[i] lse[i]), for the rows of groups with an anchor. `peak`
+// is the largest |grad|, or null where the range of the format needs no care.
+void pair_factors(const Device& device, const Problem& problem, const float* lse, const float* grad, const float* peak,
+                  float* factors);
+
+// gradient (M, gradient_channels) <- the gradient by the rows of groups with an anchor, from their factors.
+void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
+                  float* gradient, int gradient_channels);
 
 }  // namespace semicl::cuda

@@ -71,17 +71,28 @@ PYBIND11_MODULE(_cuda, module) {
                  at<void>(packed));
         },
         Release());
-    module.def("logsumexp",
-               on_pairs<Address, Address>([](const Device& device, const Problem& problem, Address slots, Address lse) {
-                   logsumexp(device, problem, at<float>(slots), at<float>(lse));
+    module.def("count_items", on_pairs<>(count_items), Release());
+    module.def("sum_pairs", on_pairs<Address>([](const Device& device, const Problem& problem, Address slots) {
+                   sum_pairs(device, problem, at<float>(slots));
                }),
                Release());
-    module.def("logsumexp_gradient",
-               on_pairs<Address, Address, Address, Address, Address, int>(
-                   [](const Device& device, const Problem& problem, Address lse, Address grad, Address peak,
-                      Address factors, Address gradient, int gradient_channels) {
-                       logsumexp_gradient(device, problem, at<float>(lse), at<float>(grad), at<float>(peak),
-                                          at<float>(factors), at<void>(gradient), gradient_channels);
-                   }),
+    module.def("join_sums",
+               on_pairs<Address, Address>([](const Device& device, const Problem& problem, Address slots, Address lse) {
+                   join_sums(device, problem, at<float>(slots), at<float>(lse));
+               }),
+               Release());
+    module.def("pair_factors",
+               on_pairs<Address, Address, Address, Address>([](const Device& device, const Problem& problem, Address lse,
+                                                               Address grad, Address peak, Address factors) {
+                   pair_factors(device, problem, at<float>(lse), at<float>(grad), at<float>(peak), at<float>(factors));
+               }),
+               Release());
+    module.def("row_gradient",
+               on_pairs<Address, Address, Address, int>([](const Device& device, const Problem& problem,
+                                                           Address factors, Address peak, Address gradient,
+                                                           int gradient_channels) {
+                   row_gradient(device, problem, at<float>(factors), at<float>(peak), at<float>(gradient),
+                                gradient_channels);
+               }),
                Release());
 }

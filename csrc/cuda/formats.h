@@ -44,17 +44,6 @@ struct PlainRows {
     SEMICL_DEVICE float get(int64_t row, int channel) const {
         return FORMAT::Element::low(values[row * channels + channel]);
     }
-    // Writes the channels `channel` (even) and the next, those of them that there are.
-    SEMICL_DEVICE void set_pair(int64_t row, int channel, float low, float high) const {
-        uint16_t* at = values + row * channels + channel;
-        const uint32_t word = FORMAT::Element::pack(low, high);
-        if (channels % 2 == 0 && channel < channels) {
-            *reinterpret_cast<uint32_t*>(at) = word;
-            return;
-        }
-        if (channel < channels) at[0] = static_cast<uint16_t>(word);
-        if (channel + 1 < channels) at[1] = static_cast<uint16_t>(word >> 16);
-    }
 };
 
 template <>
@@ -64,11 +53,6 @@ struct PlainRows<Float32Rows> {
 
     static SEMICL_DEVICE PlainRows at(void* values, int channels) { return {static_cast<float*>(values), channels}; }
     SEMICL_DEVICE float get(int64_t row, int channel) const { return values[row * channels + channel]; }
-    SEMICL_DEVICE void set_pair(int64_t row, int channel, float low, float high) const {
-        float* at = values + row * channels + channel;
-        if (channel < channels) at[0] = low;
-        if (channel + 1 < channels) at[1] = high;
-    }
 };
 
 }  // namespace semicl::cuda

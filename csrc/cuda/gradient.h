@@ -75,7 +75,7 @@ warp_gradient(SEMICL_CONSTANT GradientArgument a) {
             multiply_weights<FORMAT, Streamed>(sums, values, streamed);
         }
         machine::wait_copies<0>();  // of an owned tile that nothing passed, too
-        write_gradient<FORMAT, CHANNELS>(sums, a, own);
+        write_gradient<CHANNELS>(sums, a, own);
     }
 }
 

@@ -160,7 +160,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
         }
         owned_ring.let_go(owned_ring.buffer());
         owned_ring.advance();
-        write_gradient<FORMAT, kChannels>(sums, a, own);
+        write_gradient<kChannels>(sums, a, own);
     });
 }
 

@@ -199,12 +199,16 @@ SEMICL_DEVICE void take_registers() {
 
 // ---- the host's side ------------------------------------------------------------------------------------------------
 
+// What a block gets without asking.
+constexpr int kUsualSharedBytes = 48 << 10;
+
 // Launches a kernel that takes one argument, on the stream and nowhere else, without waiting.
 template <class Argument>
 void launch(void (*kernel)(Argument), int blocks, int threads, int shared_bytes, Stream stream,
             const Argument& argument) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-          "cudaFuncSetAttribute");
+    if (shared_bytes > kUsualSharedBytes)
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+              "cudaFuncSetAttribute");
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(blocks));
     config.blockDim = dim3(static_cast<unsigned>(threads));

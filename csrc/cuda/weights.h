@@ -25,7 +25,7 @@ struct GradientArgument {
     const float *factors, *shifts;  // (M,), of row_factors
     const float* peak;              // the largest |g|, which the factors were divided by, or null
     float scale;
-    void* gradient;  // (M, gradient_channels) in the dtype of the rows
+    float* gradient;  // (M, gradient_channels)
     int gradient_channels;
 };
 
@@ -94,10 +94,16 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a
     }
 }
 
+// Writes the channels `channel` (even) and the next of a row's gradient, those of them that there are.
+SEMICL_DEVICE void write_pair(const GradientArgument& a, int row, int channel, float low, float high) {
+    float* const at = a.gradient + static_cast<int64_t>(row) * a.gradient_channels + channel;
+    if (channel < a.gradient_channels) at[0] = low;
+    if (channel + 1 < a.gradient_channels) at[1] = high;
+}
+
 // Writes a thread's part of the sums of weights times rows as the gradient of its two rows.
-template <class FORMAT, int CHANNELS>
+template <int CHANNELS>
 SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, const OwnRows& own) {
-    const auto out = PlainRows<FORMAT>::at(a.gradient, a.gradient_channels);
     const float scale = a.scale * weights_divisor(a.peak);
     const int lane = fresh_lane();
 #pragma unroll
@@ -106,7 +112,7 @@ SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const Gradi
 #pragma unroll
         for (int r = 0; r < 2; ++r)
             if (own.inside(r))
-                out.set_pair(own.row(r), channel, scale * sums[piece * 4 + r * 2], scale * sums[piece * 4 + r * 2 + 1]);
+                write_pair(a, own.row(r), channel, scale * sums[piece * 4 + r * 2], scale * sums[piece * 4 + r * 2 + 1]);
     }
 }
 

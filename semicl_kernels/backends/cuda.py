@@ -8,14 +8,17 @@ captured in a CUDA graph. The compiled code is checked statically and by an emul
 
 from __future__ import annotations
 
-from functools import cache
+import math
+from functools import cache, cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups
+from .fused import GpuFused, count_tiles, peak_of
 from .levels import level
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
@@ -26,6 +29,7 @@ ALIGNMENT = 16  # bytes, of what asynchronous copies read
 MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/work.h, kMostRows
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
+LOG2_E = math.log2(math.e)
 # More panels give more blocks work, each panel costs 4 bytes a row.
 PANELS = 32
 
@@ -115,11 +119,11 @@ def tile_sizes(route: int, row_format: int, channels: int) -> TileSizes:
     return TileSizes(sums_rows, gradient_rows, tuple(shared_bytes))
 
 
-def choose_route(device: torch.device, dtype: torch.dtype, triangle: bool) -> int:
+def choose_route(device: torch.device, row_format: int, triangle: bool) -> int:
     """How tiles are multiplied: by warp groups on sm_90a, where the build has that and 16-bit rows form a triangle (a
     known maximum and mutual skips); else by warps."""
     hopper = chip(device).capability == (9, 0) and "90a" in compiled.architectures()
-    return WARP_GROUPS if hopper and triangle and dtype != torch.float32 else WARPS
+    return WARP_GROUPS if hopper and triangle and row_format != FORMATS[torch.float32] else WARPS
 
 
 def launch_site(device: torch.device) -> tuple[int, int]:
@@ -133,14 +137,14 @@ def padded(channels: int) -> int:
 
 
 def pack(rows: Tensor) -> Tensor:
-    """Return the rows as the kernels take them, the same memory where they already are so."""
+    """Return the rows as the kernels take them, (planes, M, channels): the same memory where they already are so."""
     rows = rows.contiguous()
     count, channels = rows.shape
-    width = padded(channels)
-    if rows.dtype != torch.float32 and width == channels and rows.data_ptr() % ALIGNMENT == 0:
-        return rows
-    planes, dtype = (PLANES, torch.bfloat16) if rows.dtype == torch.float32 else (1, rows.dtype)
-    packed = torch.empty((planes * count, width), dtype=dtype, device=rows.device)
+    width, planes = padded(channels), planes_of(rows.dtype)
+    if planes == 1 and width == channels and rows.data_ptr() % ALIGNMENT == 0:
+        return rows[None]
+    dtype = torch.bfloat16 if planes > 1 else rows.dtype
+    packed = torch.empty((planes, count, width), dtype=dtype, device=rows.device)
     compiled.pack(
         *launch_site(rows.device), FORMATS[rows.dtype], rows.data_ptr(), count, channels, width, packed.data_ptr()
     )
@@ -154,77 +158,102 @@ def most_work_first(groups: Groups) -> Tensor:
 
 
 class Pairs:
-    """The passes over the pairs of packed rows: what their launches share, and the tensors whose addresses they get."""
+    """The passes over the pairs of packed rows: what their launches share, the tensors whose addresses they get, and
+    one method for each. See fused.Pairs; row tiles are counted for :meth:`tile_ends` alone.
 
-    def __init__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
-        if len(rows) > MOST_ROWS:
-            raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {len(rows)}: use backend='tiled'")
-        self.rows, self.packed, self.groups = rows, pack(rows), groups
+    ``packed`` is (planes, M, channels), of :func:`pack`.
+    """
+
+    tile_rows = 64  # of a tile of the passes over rows that are not ours
+
+    def __init__(self, packed: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
+        planes, count, channels = packed.shape
+        if count > MOST_ROWS:
+            raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {count}: use backend='tiled'")
+        self.packed, self.groups, self.count = packed, groups, count
         self.order = most_work_first(groups)
         self.work = groups.offsets.new_empty((2, len(groups.anchors)))
         # Since the bound holds for a row's product with itself, no product of two rows is below minus the bound.
-        known = bound is not None and scale > 0 and abs(bound) <= SAFE_BOUND
-        row_format, channels = FORMATS[rows.dtype], self.packed.shape[1]
-        route = choose_route(rows.device, rows.dtype, known and groups.mutual)
+        self.bounded = bound is not None and scale > 0 and abs(bound) <= SAFE_BOUND
+        self.shift = bound * LOG2_E if self.bounded and bound is not None else 0.0
+        row_format = FORMATS[torch.float32 if planes > 1 else packed.dtype]
+        route = choose_route(packed.device, row_format, self.bounded and groups.mutual)
         side = tile_sizes(route, row_format, channels).sums_rows
-        span = side * max(1, -(-groups.largest // (side * PANELS)))
-        self.panels = max(1, -(-groups.largest // span))
+        self.span = side * max(1, -(-groups.largest // (side * PANELS)))
+        self.panels = max(1, -(-groups.largest // self.span))
         self.arguments = (
-            *launch_site(rows.device),
+            *launch_site(packed.device),
             route,
             row_format,
-            self.packed.data_ptr(),
-            len(rows),
+            packed.data_ptr(),
+            count,
             channels,
             [tensor.data_ptr() for tensor in (*groups.tensors, self.order)],
             len(groups.anchors),
             groups.mutual,
-            span,
-            known,
+            self.span,
+            self.bounded,
             scale,
-            bound if known else 0.0,
+            bound if self.bounded else 0.0,
             self.work.data_ptr(),
         )
+        compiled.count_items(*self.arguments)
+
+    @cached_property
+    def tile_ends(self) -> Tensor:
+        """The row tiles of the groups in their own order, where ours are in the order of their work."""
+        return count_tiles(self.groups, self.tile_rows)
 
     def empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.rows.device)
+        return torch.empty(shape, dtype=torch.float32, device=self.packed.device)
 
-    def logsumexp(self, lse: Tensor) -> None:
-        slots = self.empty(self.panels, len(self.rows)).zero_()
-        compiled.logsumexp(*self.arguments, slots.data_ptr(), lse.data_ptr())
+    def slot_sums(self) -> Tensor:
+        slots = self.empty(self.panels, self.count).zero_()
+        compiled.sum_pairs(*self.arguments, slots.data_ptr())
+        return slots
 
-    def gradient(self, grad: Tensor, lse: Tensor, out: Tensor) -> None:
-        (grad, unit), lse = level(grad.float(), self.groups), lse.contiguous()
-        peak = None
-        if out.dtype == torch.float16:
-            # Too little range for weights of pairs, which the peak scales, and for gradients in another unit.
-            grad, unit = grad * unit, torch.ones_like(unit)
-            peak = grad.abs().amax()
-        factors = self.empty(2, len(self.rows))
-        compiled.logsumexp_gradient(
-            *self.arguments,
-            lse.data_ptr(),
-            grad.data_ptr(),
-            0 if peak is None else peak.data_ptr(),
-            factors.data_ptr(),
-            out.data_ptr(),
-            out.shape[1],
-        )
-        out.mul_(unit[:, None])
+    def logsumexp(self) -> Tensor:
+        """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
+        slots, lse = self.slot_sums(), self.empty(self.count).zero_()
+        compiled.join_sums(*self.arguments, slots.data_ptr(), lse.data_ptr())
+        return lse
+
+    def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> Tensor:
+        """Return what :meth:`gradient` takes, (2, M), from the gradient by the log-sum-exps."""
+        grad, lse, factors = grad.contiguous(), lse.contiguous(), self.empty(2, self.count)
+        compiled.pair_factors(*self.arguments, lse.data_ptr(), grad.data_ptr(), address_of(peak), factors.data_ptr())
+        return factors
+
+    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
+        """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
+        compiled.row_gradient(*self.arguments, factors.data_ptr(), address_of(peak), out.data_ptr(), out.shape[1])
+
+
+def address_of(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    lse = torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
-    if rows.numel() > 0 and len(groups.anchors) > 0:
-        Pairs(rows, groups, scale, bound).logsumexp(lse)
-    return lse
+    if rows.numel() == 0 or len(groups.anchors) == 0:
+        return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
+    return Pairs(pack(rows), groups, scale, bound).logsumexp()
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    out = torch.zeros_like(rows, memory_format=torch.contiguous_format)
-    if rows.numel() > 0 and len(groups.anchors) > 0:
-        Pairs(rows, groups, scale, bound).gradient(grad, lse, out)
-    return out
+    out = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+    if rows.numel() == 0 or len(groups.anchors) == 0:
+        return out.to(rows.dtype)
+    pairs = Pairs(pack(rows), groups, scale, bound)
+    grad, unit = level(grad.float(), groups)
+    peak = peak_of(grad, rows.dtype)
+    pairs.gradient(pairs.factors(grad, lse, peak), peak, out)
+    return out.mul_(unit[:, None]).to(rows.dtype)
 
 
-BACKEND = Backend("cuda", state, refuses, forward, backward)
+def planes_of(dtype: torch.dtype) -> int:
+    return PLANES if dtype == torch.float32 else 1
+
+
+# All around the pairs is Triton's: where that is not, the primitive alone is ours.
+FUSED = GpuFused(Pairs, planes_of, padded) if find_spec("triton") else None
+BACKEND = Backend("cuda", state, refuses, forward, backward, FUSED)

@@ -8,59 +8,25 @@ persistent programs.
 from __future__ import annotations
 
 import math
-import os
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, Problem
+from .base import Backend, Groups
+from .fused import GpuFused, peak_of
+from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .levels import level
 
 MOST_CHANNELS = 512  # of triton_kernels.tiles
-LEAST_CHANNELS = 16
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
 # More panels give more programs work, each panel costs 4 bytes a row.
 PANELS = 32
-PROGRAMS_PER_MULTIPROCESSOR = 2
-GROUPS_AT_ONCE = 1024
-RUN_TILE = 64  # rows whose runs are summed in one product
-HEADS_AT_ONCE = 32
-CHANNELS_AT_ONCE = 64  # of the passes over rows alone
-TILE_ELEMENTS = 4096  # of a tile that is moved
-# Products and sums may be fused; said explicitly, as Triton's default changes.
-OPTIONS = {"enable_fp_fusion": True}
-
-
-def interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@torch.compiler.assume_constant_result
-def state() -> str:
-    return find_state()
-
-
-@cache
-def find_state() -> str:
-    if find_spec("triton") is None:
-        return "triton is not installed: it comes with torch for GPUs, else run `pip install triton`"
-    if interpreted():
-        return AVAILABLE
-    if not torch.cuda.is_available():
-        return "torch sees no GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
-    if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
-        return "the GPU is older than sm_80 (Ampere): use backend='tiled'"
-    return AVAILABLE
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
-    if device.type != ("cpu" if interpreted() else "cuda"):
+    if not runs_on(device):
         return f"tensors on {device}; it takes tensors on a GPU"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"{dtype}; it takes float32, bfloat16 and float16 (backend='tiled' takes float64)"
@@ -69,41 +35,12 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | No
     return None
 
 
-class Chip(NamedTuple):
-    """What a device is to the tile table, and how many programs fill it."""
-
-    architecture: str
-    programs: int
-
-
-@cache
-def chip(device: torch.device) -> Chip:
-    if device.type == "cpu":
-        return Chip("interpreter", 3)
-    properties = torch.cuda.get_device_properties(device)
-    programs = PROGRAMS_PER_MULTIPROCESSOR * properties.multi_processor_count
-    if torch.version.hip is not None:
-        return Chip("gfx942", programs)
-    major = properties.major
-    return Chip("sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80", programs)
-
-
 def plane_count(dtype: torch.dtype) -> int:
     """How many planes of 16 bits carry rows of this dtype; ``torch.get_float32_matmul_precision()`` asks for 24 bits
     ("highest"), or is content with fewer."""
     if dtype != torch.float32:
         return 1
     return 3 if torch.get_float32_matmul_precision() == "highest" else 2
-
-
-def padded(channels: int) -> int:
-    """The power of two that a tile's channels are padded to, at least what a tensor core multiplies."""
-    return max(LEAST_CHANNELS, 1 << (channels - 1).bit_length())
-
-
-def on(device: torch.device) -> AbstractContextManager[Any]:
-    """Makes the device of the tensors the one that kernels are launched on."""
-    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
 
 
 def split(rows: Tensor) -> Tensor:
@@ -122,7 +59,7 @@ def split(rows: Tensor) -> Tensor:
 class Pairs:
     """The passes over the pairs of packed rows: what their launches share, and one method for each.
 
-    ``rows`` is (planes, M, C), contiguous.
+    ``rows`` is (planes, M, C), contiguous. See fused.Pairs.
     """
 
     def __init__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
@@ -144,6 +81,7 @@ class Pairs:
         self.gradient_tile = tiles.tile(self.chip.architecture, "gradient", self.planes, self.padded)
         if not self.triangle:
             self.gradient_tile = self.gradient_tile.halved()
+        self.tile_rows = self.gradient_tile.owned
         side = self.sums_tile.owned
         self.span = side * max(1, -(-groups.largest // (side * PANELS)))
         self.slots = max(1, -(-groups.largest // self.span))
@@ -157,7 +95,7 @@ class Pairs:
             self.group_total,
             self.span,
             TRIANGLE=self.triangle,
-            ROWS=self.gradient_tile.owned,
+            ROWS=self.tile_rows,
             CHUNK=GROUPS_AT_ONCE,
             **OPTIONS,
         )
@@ -205,39 +143,34 @@ class Pairs:
             self.span,
             self.shift,
             BOUNDED=self.bounded,
-            ROWS=self.gradient_tile.owned,
+            ROWS=self.tile_rows,
             **OPTIONS,
         )
         return lse
 
-    def peak(self, weights: Tensor) -> Tensor | None:
-        """The largest weight, by which float16 weights of pairs are scaled; other dtypes have range enough."""
-        return weights.abs().amax() if self.rows.dtype == torch.float16 else None
-
-    def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`gradient` takes, (M,) each, from the gradient by the log-sum-exps."""
+    def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> Tensor:
+        """Return what :meth:`gradient` takes, (2, M), from the gradient by the log-sum-exps."""
         from ..triton_kernels import gradient
 
-        factors, shifts = self.empty(2, self.count)
+        factors = self.empty(2, self.count)
         gradient.pair_factors[self.grid](
             grad.float().contiguous(),
             lse.contiguous(),
             self.groups.offsets,
             self.groups.anchors,
             self.tile_ends,
-            factors,
-            shifts,
+            *factors,
             self.group_total,
             self.shift,
             peak,
             BOUNDED=self.bounded,
-            ROWS=self.gradient_tile.owned,
+            ROWS=self.tile_rows,
             **OPTIONS,
         )
-        return factors, shifts
+        return factors
 
-    def gradient(self, factors: Tensor, shifts: Tensor, peak: Tensor | None, out: Tensor) -> None:
-        """Write the gradient by the rows of groups with an anchor to ``out`` (M, C)."""
+    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
+        """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
         from ..triton_kernels import gradient
 
         tile = self.gradient_tile
@@ -246,8 +179,7 @@ class Pairs:
             self.count,
             *self.groups.tensors,
             self.tile_ends,
-            factors,
-            shifts,
+            *factors,
             out,
             self.group_total,
             self.scale,
@@ -281,195 +213,13 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     with on(rows.device):
         pairs = Pairs(split(rows), groups, scale, bound)
         grad, unit = level(grad, groups)
-        peak = pairs.peak(grad)
-        pairs.gradient(*pairs.factors(grad, lse, peak), peak, out)
+        peak = peak_of(grad, rows.dtype)
+        pairs.gradient(pairs.factors(grad, lse, peak), peak, out)
     return out.mul_(unit[:, None]).to(rows.dtype)
 
 
-class Weighed(NamedTuple):
-    """The weighted loss, and what its gradient needs of the passes that led to it."""
-
-    loss: Tensor  # float32, a scalar
-    pairs: Pairs
-    inverse_lengths: Tensor  # (M,)
-    sums: Tensor  # (M, C), of run_sums
-    factors: Tensor  # (M,), with shifts and peak what Pairs.gradient takes
-    shifts: Tensor  # (M,)
-    peak: Tensor | None
+def row_channels(channels: int) -> int:
+    return channels
 
 
-def sizes_of_rows(pairs: Pairs) -> dict[str, Any]:
-    """The constants of the passes over rows alone."""
-    width = min(CHANNELS_AT_ONCE, pairs.padded)
-    return {"WIDTH": width, "ROWS": pairs.gradient_tile.owned, **pairs.sizes, **OPTIONS}
-
-
-def weigh(problem: Problem, weights: Tensor) -> Weighed:
-    """Gather the rows of a map and sum their weighted losses."""
-    from ..triton_kernels import runs
-
-    groups, runs_of_rows, scale = problem.groups, (problem.run_low, problem.run_high), problem.scale
-    rows, inverse_lengths = gather(problem.features, problem.row_of_point, problem.normalize)
-    pairs = Pairs(rows, groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
-    sums = run_sums(pairs, weights, *runs_of_rows)
-    slots, peak = pairs.slot_sums(), pairs.peak(weights)
-    factors, shifts = pairs.empty(2, pairs.count)
-    losses = pairs.empty(pairs.chip.programs, dtype=torch.float64)
-    runs.anchor_losses[pairs.grid](
-        rows,
-        slots,
-        sums,
-        weights,
-        *runs_of_rows,
-        groups.offsets,
-        groups.anchors,
-        pairs.tile_ends,
-        factors,
-        shifts,
-        losses,
-        pairs.count,
-        pairs.group_total,
-        pairs.span,
-        scale,
-        pairs.shift,
-        peak,
-        BOUNDED=pairs.bounded,
-        **sizes_of_rows(pairs),
-    )
-    return Weighed(losses.sum().float(), pairs, inverse_lengths, sums, factors, shifts, peak)
-
-
-class TritonFused:
-    """The whole contrast in kernels: gather, log-sum-exp with its gradient, positives, normalisation, scatter."""
-
-    def row_channels(self, channels: int) -> int:
-        return channels
-
-    def loss(self, problem: Problem, weights: Tensor) -> Tensor:
-        device = problem.features.device
-        if len(problem.row_of_point) == 0:
-            return torch.zeros((), dtype=torch.float32, device=device)
-        with on(device):
-            return weigh(problem, weights).loss
-
-    def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
-        from ..triton_kernels import runs
-
-        features, groups = problem.features, problem.groups
-        count, channels = len(problem.row_of_point), features.shape[2]
-        gradient = torch.empty((count, channels), dtype=torch.float32, device=features.device)
-        if count == 0:
-            return torch.zeros((), dtype=torch.float32, device=features.device), gradient
-        with on(features.device):
-            weighed = weigh(problem, weights)
-            pairs = weighed.pairs
-            pairs.gradient(weighed.factors, weighed.shifts, weighed.peak, gradient)
-            runs.finish_gradient[pairs.grid](
-                gradient,
-                pairs.rows,
-                weighed.sums,
-                weights,
-                problem.run_low,
-                problem.run_high,
-                weighed.inverse_lengths,
-                groups.offsets,
-                groups.anchors,
-                pairs.tile_ends,
-                count,
-                pairs.group_total,
-                problem.scale,
-                NORMALIZE=problem.normalize,
-                **sizes_of_rows(pairs),
-            )
-            return weighed.loss, gradient
-
-    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
-        from ..triton_kernels import maps
-
-        count, channels = row_gradient.shape
-        if count == 0:
-            return
-        points = points_at_once(channels)
-        with on(out.device):
-            maps.scatter_rows[(-(-count // points),)](
-                row_gradient,
-                factor.float(),
-                row_of_point,
-                out,
-                *maps.Layout.of(out),
-                count,
-                C=channels,
-                CP=padded(channels),
-                POINTS=points,
-                **OPTIONS,
-            )
-
-
-def points_at_once(channels: int) -> int:
-    return max(16, TILE_ELEMENTS // padded(channels))
-
-
-def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
-    """Return the rows (planes, M, C) of a map and (M,) what they were multiplied by."""
-    from ..triton_kernels import maps
-
-    count, channels, planes = len(row_of_point), features.shape[2], plane_count(features.dtype)
-    dtype = torch.bfloat16 if planes > 1 else features.dtype
-    rows = torch.empty((planes, count, channels), dtype=dtype, device=features.device)
-    inverse_lengths = torch.empty(count, dtype=torch.float32, device=features.device)
-    points = points_at_once(channels)
-    maps.gather_rows[(-(-count // points),)](
-        features,
-        *maps.Layout.of(features),
-        row_of_point,
-        rows,
-        inverse_lengths,
-        count,
-        NORMALIZE=normalize,
-        C=channels,
-        CP=padded(channels),
-        POINTS=points,
-        PLANES=planes,
-        **OPTIONS,
-    )
-    return rows, inverse_lengths
-
-
-def run_sums(pairs: Pairs, weights: Tensor, run_low: Tensor, run_high: Tensor) -> Tensor:
-    """Return (M, C): the sums of the runs of rows with a weight, at the first row of each."""
-    from ..triton_kernels import runs
-
-    tiles, width = -(-pairs.count // RUN_TILE), min(CHANNELS_AT_ONCE, pairs.padded)
-    grid = (tiles, pairs.padded // width)
-    sums, heads = pairs.empty(pairs.count, pairs.channels), pairs.empty(tiles, pairs.channels)
-    runs.sum_runs_in_tiles[grid](
-        pairs.rows,
-        weights,
-        run_low,
-        run_high,
-        sums,
-        heads,
-        pairs.count,
-        C=pairs.channels,
-        WIDTH=width,
-        ROWS=RUN_TILE,
-        PLANES=pairs.planes,
-        **OPTIONS,
-    )
-    runs.join_runs[grid](
-        weights,
-        run_low,
-        run_high,
-        sums,
-        heads,
-        pairs.count,
-        C=pairs.channels,
-        WIDTH=width,
-        ROWS=RUN_TILE,
-        AT_ONCE=HEADS_AT_ONCE,
-        **OPTIONS,
-    )
-    return sums
-
-
-BACKEND = Backend("triton", state, refuses, forward, backward, TritonFused())
+BACKEND = Backend("triton", state, refuses, forward, backward, GpuFused(Pairs, plane_count, row_channels))

@@ -64,11 +64,12 @@ def gather_rows(
     strides,
     channel_stride,
     row_of_point,  # (M,) int32
-    rows,  # (PLANES, M, C), written
+    rows,  # (PLANES, M, ROW), written; zeros past the C channels
     inverse_lengths,  # (M,) float32, written
     M,
     NORMALIZE: tl.constexpr,
     C: tl.constexpr,
+    ROW: tl.constexpr,
     CP: tl.constexpr,
     POINTS: tl.constexpr,
     PLANES: tl.constexpr,
@@ -85,8 +86,9 @@ def gather_rows(
         inverse = 1.0 / tl.where(length < 1e-12, 1e-12, length)
         tl.store(inverse_lengths + row, inverse, mask=row >= 0)
         value = value * inverse[:, None]
-    to = row.to(tl.int64)[:, None] * C + c[None, :]
-    plane = tl.cast(M, tl.int64) * C
+    to = row.to(tl.int64)[:, None] * ROW + c[None, :]
+    mask = (row >= 0)[:, None] & (c < ROW)[None, :]
+    plane = tl.cast(M, tl.int64) * ROW
     parts = split(value, rows.dtype.element_ty, PLANES)
     tl.store(rows + to, parts[0], mask=mask)
     if PLANES >= 2:
@@ -97,7 +99,7 @@ def gather_rows(
 
 @triton.jit
 def scatter_rows(
-    gradient,  # (M, C) float32
+    gradient,  # (M, ROW) float32
     factor,  # () float32
     row_of_point,  # (M,) int32
     out,
@@ -106,6 +108,7 @@ def scatter_rows(
     channel_stride,
     M,
     C: tl.constexpr,
+    ROW: tl.constexpr,
     CP: tl.constexpr,
     POINTS: tl.constexpr,
 ):
@@ -114,7 +117,7 @@ def scatter_rows(
     row = tl.load(row_of_point + points, mask=points < M, other=-1)
     c = tl.arange(0, CP)
     inside = (points < M)[:, None] & (c < C)[None, :]
-    pointers = gradient + row.to(tl.int64)[:, None] * C + c[None, :]
+    pointers = gradient + row.to(tl.int64)[:, None] * ROW + c[None, :]
     value = tl.load(pointers, mask=(row >= 0)[:, None] & inside, other=0.0) * tl.load(factor)
     value = tl.where((row >= 0)[:, None], value, 0.0)
     at = point_offsets(points, sizes, strides)[:, None] + c.to(tl.int64)[None, :] * channel_stride

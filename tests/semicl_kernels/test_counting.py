@@ -133,5 +133,5 @@ def test_who_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counting.can_count(device, "triton")
     assert counting.can_count(device, "tiled") == (device.type == "cuda")
     assert not counting.can_count(torch.device("meta"), "triton")
-    monkeypatch.setattr(counting.triton, "state", lambda: "not there")
+    monkeypatch.setattr(counting.launching, "state", lambda: "not there")
     assert not counting.can_count(device, "triton")

@@ -6,12 +6,12 @@ import torch
 from benchmarks.gpu import tune
 from benchmarks.gpu.interpreter import Interpreter
 from semicl_kernels.backends import available_backends
-from semicl_kernels.backends import triton as backend
+from semicl_kernels.backends.launching import interpreted
 from semicl_kernels.triton_kernels import tiles
 from semicl_kernels.triton_kernels.tiles import Tile
 
 pytestmark = pytest.mark.skipif(
-    available_backends()["triton"] != "available" or not backend.interpreted(),
+    available_backends()["triton"] != "available" or not interpreted(),
     reason="needs Triton's interpreter: TRITON_INTERPRET=1 and pip install triton",
 )
 OWN, FAST, WRONG = Tile(32, 32, 4, 1), Tile(32, 16, 4, 1), Tile(16, 16, 4, 1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semicl_kernels import grouped_logsumexp
-from semicl_kernels.backends import AVAILABLE, BACKENDS, cuda
+from semicl_kernels.backends import AVAILABLE, BACKENDS, Fused, cuda, launching
 
 from .. import emulator, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
@@ -33,6 +33,11 @@ def machine() -> emulator.Emulator:
     return emulator.Emulator()
 
 
+def fused() -> Fused | None:
+    """The whole contrast, where Triton's interpreter runs the kernels around the emulated ones."""
+    return cuda.FUSED if launching.state() == AVAILABLE and launching.interpreted() else None
+
+
 @pytest.fixture(scope="module", params=["late", "early"])
 def emulated(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
     """The backend "cuda" on tensors of the host, asynchronous work done as late as it may, or at once."""
@@ -44,7 +49,7 @@ def emulated(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(cuda, "compiled", machine())
         patch.setattr(cuda, "launch_site", lambda device: (0, 0))
         patch.setattr(on_device, "ON_GPU", ())  # it computes on tensors of the host
-        on_host = cuda.Backend("cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward)
+        on_host = cuda.Backend("cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward, fused())
         patch.setitem(BACKENDS, "cuda", on_host)
         yield patch
     cuda.tile_sizes.cache_clear()
@@ -97,6 +102,20 @@ def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.
     monkeypatch.setattr(cuda, "PANELS", panels)
     packed = itself_skipped(unit_rows(700, 16, seed=panels))._replace(anchors=int32([anchors]))
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
+
+
+@pytest.mark.usefixtures("route")
+def test_float32_gradients_of_many_rows() -> None:
+    """Tensor cores cut their sums toward zero: through a whole group in one sum that would show."""
+    packed = itself_skipped(unit_rows(900, 32, seed=0))
+    packed = packed.with_rows(packed.rows.float().double())
+    _, truth = lse_and_gradient(packed, torch.float64, "reference")
+    errors = [
+        float((lse_and_gradient(packed, torch.float32, name)[1] - truth).norm() / truth.norm())
+        for name in ("cuda", "reference")
+    ]
+    print(errors)
+    assert errors[0] <= 2 * errors[1]
 
 
 def class_runs(sizes: list[int], anchors: int) -> Packed:

@@ -12,8 +12,10 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -23,6 +25,7 @@ FORMATS = ("BFloat16Rows", "Float16Rows", "Float32Rows")
 FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC")
 MACROS = ("-DSEMICL_EMULATED", "-DSEMICL_HAS_GROUPS=1")
 
+PASSES = ("count_items", "sum_pairs", "join_sums", "pair_factors", "row_gradient")
 MISSING = "no C++ compiler: install g++ (`apt-get install g++`), or set CXX"
 
 
@@ -41,10 +44,12 @@ def build() -> Path:
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     units = [("library.cpp", "BFloat16Rows"), *(("kernels.cpp", name) for name in FORMATS)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda unit: compile_unit(*unit, library.parent), units))
-    run("-shared", "-Wl,--no-undefined", *objects, "-o", str(library.with_suffix(".tmp")))
-    library.with_suffix(".tmp").rename(library)
+    # Apart from what another process may be building at the same time.
+    with TemporaryDirectory(dir=library.parent) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda unit: compile_unit(*unit, Path(folder)), units))
+        made = Path(folder, library.name)
+        run("-shared", "-Wl,--no-undefined", *objects, "-o", str(made))
+        made.rename(library)
     return library
 
 
@@ -93,7 +98,7 @@ class Emulator:
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(str(build()))
-        for name in ("pack_rows_of", "forward", "backward", "visit_sums", "visit_gradient"):
+        for name in ("pack_rows_of", *(f"{name}_of" for name in PASSES), "visit_sums", "visit_gradient"):
             getattr(self.library, name).restype = ctypes.c_char_p
 
     def be_early(self, early: bool) -> None:
@@ -152,19 +157,29 @@ class Emulator:
             bound,
         )
 
-    def logsumexp(self, *arguments: object) -> None:
-        *problem, slots, lse = arguments
-        self.check(self.library.forward(ctypes.byref(self.problem(*problem)), address(slots), address(lse)))
+    def count_items(self, *problem: object) -> None:
+        self.run_pass("count_items", problem)
 
-    def logsumexp_gradient(self, *arguments: object) -> None:
-        *problem, lse, grad, peak, factors, gradient, channels = arguments
-        self.check(
-            self.library.backward(
-                ctypes.byref(self.problem(*problem)),
-                *(address(one) for one in (lse, grad, peak, factors, gradient)),
-                channels,
-            )
-        )
+    def sum_pairs(self, *arguments: object) -> None:
+        *problem, slots = arguments
+        self.run_pass("sum_pairs", problem, slots)
+
+    def join_sums(self, *arguments: object) -> None:
+        *problem, slots, lse = arguments
+        self.run_pass("join_sums", problem, slots, lse)
+
+    def pair_factors(self, *arguments: object) -> None:
+        *problem, lse, grad, peak, factors = arguments
+        self.run_pass("pair_factors", problem, lse, grad, peak, factors)
+
+    def row_gradient(self, *arguments: object) -> None:
+        *problem, factors, peak, gradient, channels = arguments
+        self.run_pass("row_gradient", problem, factors, peak, gradient, channels)
+
+    def run_pass(self, name: str, problem: Iterable[object], *rest: int) -> None:
+        """Call a pass of backend.h with the addresses, and the number of channels where it is the fourth."""
+        values = [*(address(one) for one in rest[:3]), *rest[3:]] if name == "row_gradient" else map(address, rest)
+        self.check(getattr(self.library, f"{name}_of")(ctypes.byref(self.problem(*problem)), *values))
 
     def visits(self, problem: Problem, owned: int, streamed: int, triangle: bool | None, counts: int) -> int:
         """Write how often the loops of the forward pass (of the backward pass where ``triangle`` is None) come by each

@@ -57,14 +57,26 @@ static Problem problem_of(const EmulatedProblem& p) {
             p.work};
 }
 
-const char* forward(const EmulatedProblem* p, float* slots, float* lse) {
-    return guarded([&] { logsumexp({}, problem_of(*p), slots, lse); });
+const char* count_items_of(const EmulatedProblem* p) {
+    return guarded([&] { count_items({}, problem_of(*p)); });
 }
 
-const char* backward(const EmulatedProblem* p, const float* lse, const float* grad, const float* peak, float* factors,
-                     void* gradient, int gradient_channels) {
-    return guarded(
-        [&] { logsumexp_gradient({}, problem_of(*p), lse, grad, peak, factors, gradient, gradient_channels); });
+const char* sum_pairs_of(const EmulatedProblem* p, float* slots) {
+    return guarded([&] { sum_pairs({}, problem_of(*p), slots); });
+}
+
+const char* join_sums_of(const EmulatedProblem* p, const float* slots, float* lse) {
+    return guarded([&] { join_sums({}, problem_of(*p), slots, lse); });
+}
+
+const char* pair_factors_of(const EmulatedProblem* p, const float* lse, const float* grad, const float* peak,
+                            float* factors) {
+    return guarded([&] { pair_factors({}, problem_of(*p), lse, grad, peak, factors); });
+}
+
+const char* row_gradient_of(const EmulatedProblem* p, const float* factors, const float* peak, float* gradient,
+                            int gradient_channels) {
+    return guarded([&] { row_gradient({}, problem_of(*p), factors, peak, gradient, gradient_channels); });
 }
 
 // ---- schedules: the loops of the kernels, with a mark where they multiply ------------------------------------------

@@ -19,8 +19,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from semicl_kernels import counting
+from semicl_kernels.backends import fused, launching
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups, Problem
+from semicl_kernels.backends.fused import peak_of
 from semicl_kernels.triton_kernels import tiles
 
 from . import disassembly
@@ -96,10 +98,10 @@ def play_loss(channels: int, dtype: torch.dtype) -> None:
     features = torch.zeros(1, 1, channels, 8, 8, dtype=dtype)
     own = torch.arange(ROWS, dtype=torch.int32)
     weights = torch.ones(ROWS, dtype=torch.float64)
-    fused = backend.BACKEND.fused
-    assert fused is not None
-    _, gradient = fused.contrast(Problem(features, own, groups(True), own, own + 1, 10.0, True), weights)
-    fused.scatter(gradient, torch.ones(()), own, features)
+    whole = backend.BACKEND.fused
+    assert whole is not None
+    _, gradient = whole.contrast(Problem(features, own, groups(True), own, own + 1, 10.0, True), weights)
+    whole.scatter(gradient, torch.ones(()), own, features)
     rows = torch.zeros(ROWS, channels, dtype=dtype)
     lse = backend.forward(rows, groups(True), 10.0, 10.0)
     backend.backward(lse, rows, lse, groups(True), 10.0, 10.0)
@@ -120,15 +122,15 @@ def play_pairs(channels: int, dtype: torch.dtype, mutual: bool, bound: float | N
     rows = torch.zeros(planes, ROWS, channels, dtype=torch.bfloat16 if planes > 1 else dtype)
     pairs = backend.Pairs(rows, groups(mutual), 10.0, bound)
     pairs.slot_sums()
-    numbers = torch.zeros(ROWS)
-    pairs.gradient(numbers, numbers, pairs.peak(numbers), torch.zeros(ROWS, channels))
+    factors = torch.zeros(2, ROWS)
+    pairs.gradient(factors, peak_of(factors, dtype), torch.zeros(ROWS, channels))
 
 
 def main(architecture: str, name: str) -> None:
     triton.runtime.driver.set_active(Driver(TARGETS[architecture]))
     compiled = Compiled(architecture)
     JITFunction.run = lambda *args, **kwargs: compiled(*args, **kwargs)
-    backend.chip = lambda device: backend.Chip(architecture, 2)
+    backend.chip = fused.chip = lambda device: launching.Chip(architecture, 2)
     play_partition()
     for dtype, precision in KINDS[name]:
         torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,277 @@
+"""The whole contrast on a GPU: Triton kernels for all that is done by rows, around any backend's passes over pairs.
+
+From a map to the loss and its gradient by the rows: gather and normalise, sum the class runs, the pairs' exponentials,
+then losses and factors of the anchors in one pass, the pairs' gradient, and one pass for the positives and the
+normalisation. A dozen launches, whatever the number of groups; nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .base import LONGEST_SQUARE, Groups, Problem
+from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded
+
+RUN_TILE = 64  # rows whose runs are summed in one product
+HEADS_AT_ONCE = 32
+CHANNELS_AT_ONCE = 64  # of the passes over rows alone; half of them where a row has several planes
+
+
+class Pairs(Protocol):
+    """A backend's passes over the pairs of packed rows (planes, M, C), and what the passes over rows share with them.
+
+    Exponents are in base 2. Where ``bounded``, sums are of 2^(exponent - shift), else a slot is the logarithm of its
+    sum: see triton_kernels/logsumexp.py and gradient.py.
+    """
+
+    @property
+    def span(self) -> int:
+        """Rows of a panel."""
+
+    @property
+    def bounded(self) -> bool: ...
+
+    @property
+    def shift(self) -> float: ...
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of a row tile."""
+
+    @property
+    def tile_ends(self) -> Tensor:
+        """(G,) int32: the row tiles of all groups up to and with each."""
+
+    def slot_sums(self) -> Tensor:
+        """Return (slots, M): each anchor's sums over the panels of its group."""
+
+    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
+        """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32.
+
+        ``factors`` is (2, M): the rows' factors and, where not ``bounded``, shifts; ``peak`` what they are relative to.
+        """
+
+
+def peak_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The largest weight, float32, by which float16 weights of pairs are scaled; other dtypes have range enough."""
+    return weights.abs().amax().float() if dtype == torch.float16 else None
+
+
+class Weighed(NamedTuple):
+    """The weighted loss, and what its gradient needs of the passes that led to it."""
+
+    loss: Tensor  # float32, a scalar
+    rows: Tensor  # (planes, M, C)
+    pairs: Pairs
+    inverse_lengths: Tensor  # (M,)
+    sums: Tensor  # (M, C), of run_sums
+    factors: Tensor  # (2, M), with peak what Pairs.gradient takes
+    peak: Tensor | None
+
+
+@dataclass(frozen=True)
+class GpuFused:
+    """``Fused`` of base.py by a backend's passes over pairs.
+
+    ``pairs`` makes them from rows, groups, scale and bound; ``planes`` says how many planes carry a dtype, and
+    ``row_channels`` how many channels a row has for so many of the features.
+    """
+
+    pairs: Callable[[Tensor, Groups, float, float | None], Pairs]
+    planes: Callable[[torch.dtype], int]
+    row_channels: Callable[[int], int]
+
+    def loss(self, problem: Problem, weights: Tensor) -> Tensor:
+        device = problem.features.device
+        if len(problem.row_of_point) == 0:
+            return torch.zeros((), dtype=torch.float32, device=device)
+        with on(device):
+            return self._weigh(problem, weights).loss
+
+    def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
+        features, count = problem.features, len(problem.row_of_point)
+        channels = self.row_channels(features.shape[2])
+        gradient = torch.empty((count, channels), dtype=torch.float32, device=features.device)
+        if count == 0:
+            return torch.zeros((), dtype=torch.float32, device=features.device), gradient
+        with on(features.device):
+            weighed = self._weigh(problem, weights)
+            weighed.pairs.gradient(weighed.factors, weighed.peak, gradient)
+            finish_gradient(gradient, weighed, problem, weights)
+            return weighed.loss, gradient
+
+    def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
+        from ..triton_kernels import maps
+
+        count, channels = len(row_gradient), out.shape[2]
+        if count == 0:
+            return
+        points = points_at_once(channels)
+        with on(out.device):
+            maps.scatter_rows[(-(-count // points),)](
+                row_gradient,
+                factor.float(),
+                row_of_point,
+                out,
+                *maps.Layout.of(out),
+                count,
+                C=channels,
+                ROW=row_gradient.shape[1],
+                CP=padded(channels),
+                POINTS=points,
+                **OPTIONS,
+            )
+
+    def _weigh(self, problem: Problem, weights: Tensor) -> Weighed:
+        """Gather the rows of a map and sum their weighted losses."""
+        features, scale = problem.features, problem.scale
+        rows, inverse_lengths = gather(problem, self.planes(features.dtype), self.row_channels(features.shape[2]))
+        pairs = self.pairs(rows, problem.groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
+        sums = run_sums(rows, problem, weights)
+        peak = peak_of(weights, rows.dtype)
+        loss, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
+        return Weighed(loss, rows, pairs, inverse_lengths, sums, factors, peak)
+
+
+def count_tiles(groups: Groups, rows: int) -> Tensor:
+    """Return (G,) int32: the tiles of ``rows`` rows of all groups with an anchor, up to and with each."""
+    from ..triton_kernels import work
+
+    total = len(groups.anchors)
+    pair_ends, tile_ends = groups.offsets.new_empty((2, total))
+    work.count_work[(1,)](
+        groups.offsets,
+        groups.anchors,
+        pair_ends,
+        tile_ends,
+        total,
+        max(1, groups.largest),
+        TRIANGLE=False,
+        ROWS=rows,
+        CHUNK=GROUPS_AT_ONCE,
+        **OPTIONS,
+    )
+    return tile_ends
+
+
+def points_at_once(channels: int) -> int:
+    return max(16, TILE_ELEMENTS // padded(channels))
+
+
+def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Return the rows (planes, M, channels) of a map, zero past its own channels, and (M,) what they were multiplied
+    by."""
+    from ..triton_kernels import maps
+
+    features, count = problem.features, len(problem.row_of_point)
+    dtype = torch.bfloat16 if planes > 1 else features.dtype
+    rows = torch.empty((planes, count, channels), dtype=dtype, device=features.device)
+    inverse_lengths = torch.empty(count, dtype=torch.float32, device=features.device)
+    points = points_at_once(channels)
+    maps.gather_rows[(-(-count // points),)](
+        features,
+        *maps.Layout.of(features),
+        problem.row_of_point,
+        rows,
+        inverse_lengths,
+        count,
+        NORMALIZE=problem.normalize,
+        C=features.shape[2],
+        ROW=channels,
+        CP=padded(channels),
+        POINTS=points,
+        PLANES=planes,
+        **OPTIONS,
+    )
+    return rows, inverse_lengths
+
+
+def sizes_of(rows: Tensor) -> dict[str, Any]:
+    """The constants of the passes over rows alone."""
+    planes, _, channels = rows.shape
+    at_once = CHANNELS_AT_ONCE if planes == 1 else CHANNELS_AT_ONCE // 2
+    return {
+        "C": channels,
+        "CP": padded(channels),
+        "WIDTH": min(at_once, padded(channels)),
+        "PLANES": planes,
+        **OPTIONS,
+    }
+
+
+def run_sums(rows: Tensor, problem: Problem, weights: Tensor) -> Tensor:
+    """Return (M, C): the sums of the runs of rows with a weight, at the first row of each."""
+    from ..triton_kernels import runs
+
+    _, count, channels = rows.shape
+    sizes = sizes_of(rows)
+    tiles, parts = -(-count // RUN_TILE), sizes.pop("CP") // sizes["WIDTH"]
+    sums, heads = (torch.empty((size, channels), dtype=torch.float32, device=rows.device) for size in (count, tiles))
+    common = (weights, problem.run_low, problem.run_high, sums, heads, count)
+    runs.sum_runs_in_tiles[(tiles, parts)](rows, *common, ROWS=RUN_TILE, **sizes)
+    sizes.pop("PLANES")
+    runs.join_runs[(tiles, parts)](*common, ROWS=RUN_TILE, AT_ONCE=HEADS_AT_ONCE, **sizes)
+    return sums
+
+
+def anchor_losses(
+    rows: Tensor, pairs: Pairs, sums: Tensor, problem: Problem, weights: Tensor, peak: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the weighted loss, and the factors (2, M) of its gradient by the log-sum-exps."""
+    from ..triton_kernels import runs
+
+    count, programs = rows.shape[1], chip(rows.device).programs
+    factors = torch.empty((2, count), dtype=torch.float32, device=rows.device)
+    losses = torch.empty(programs, dtype=torch.float64, device=rows.device)
+    runs.anchor_losses[(programs,)](
+        rows,
+        pairs.slot_sums(),
+        sums,
+        weights,
+        problem.run_low,
+        problem.run_high,
+        problem.groups.offsets,
+        problem.groups.anchors,
+        pairs.tile_ends,
+        *factors,
+        losses,
+        count,
+        len(problem.groups.anchors),
+        pairs.span,
+        problem.scale,
+        pairs.shift,
+        peak,
+        BOUNDED=pairs.bounded,
+        ROWS=pairs.tile_rows,
+        **sizes_of(rows),
+    )
+    return losses.sum().float(), factors
+
+
+def finish_gradient(gradient: Tensor, weighed: Weighed, problem: Problem, weights: Tensor) -> None:
+    """Make of the gradient of the log-sum-exps by the rows that of the loss by the vectors they were made from."""
+    from ..triton_kernels import runs
+
+    runs.finish_gradient[(chip(gradient.device).programs,)](
+        gradient,
+        weighed.rows,
+        weighed.sums,
+        weights,
+        problem.run_low,
+        problem.run_high,
+        weighed.inverse_lengths,
+        problem.groups.offsets,
+        problem.groups.anchors,
+        weighed.pairs.tile_ends,
+        len(gradient),
+        len(problem.groups.anchors),
+        problem.scale,
+        NORMALIZE=problem.normalize,
+        ROWS=weighed.pairs.tile_rows,
+        **sizes_of(weighed.rows),
+    )
