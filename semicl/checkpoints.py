@@ -167,7 +167,7 @@ def _cause(error: BaseException) -> str:
     What a file of another kind leads to in the unpickler means nothing, and torch's advice, to load it without
     weights_only, would run what is in it.
     """
-    told = isinstance(error, OSError | RuntimeError) and "weights_only" not in str(error)
+    told = isinstance(error, (OSError, RuntimeError)) and "weights_only" not in str(error)
     return f" ({_reason(error)})" if told else ""
 
 

@@ -81,7 +81,7 @@ def is_integer(value: object) -> bool:
 def check_steps(name: str, steps: int | Sequence[int]) -> None:
     """Check an integer of 1 or more, or several, one an axis."""
     values: object = (steps,) if is_integer(steps) else steps
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes) or not all(map(is_integer, values)):
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes)) or not all(map(is_integer, values)):
         raise TypeError(f"{name} must be an integer or a sequence of integers, one an axis; got {steps!r}")
     if any(value < 1 for value in values):
         raise ValueError(f"{name} must be 1 or more; got {steps!r}")

@@ -104,7 +104,8 @@ def _contrast(
     class of its own."""
     scale, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
     every_place = labels is None
-    labels = _places(features) if labels is None else labels
+    if labels is None:
+        labels, background, ignore_index = _places(features), None, None
     largest = largest_group(labels.shape, block_size, per_image)
     found, ops = BACKENDS[backend], torch.ops.semicl
     parts = Partition(
@@ -233,8 +234,6 @@ def local_contrastive_loss(
         features = features[(slice(None), slice(None), slice(None), *taken)]
         labels = None if labels is None else labels[(slice(None), slice(None), *taken)]
     check_point_count("features", features.numel() // features.shape[2])
-    if labels is None:
-        options = options._replace(background=None, ignore_index=None)
     return _contrast(features, labels, blocks, options, name)
 
 

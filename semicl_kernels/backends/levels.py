@@ -15,6 +15,7 @@ from torch import Tensor
 from .base import Groups
 
 EXPONENTS = (-126, 127)  # of float32's powers of two
+FLOAT_BIAS, FLOAT_FRACTION_BITS = 127, 23
 
 
 class Levelled(NamedTuple):
@@ -34,5 +35,7 @@ def level(grad: Tensor, groups: Groups) -> Levelled:
     weight = torch.where((place >= 0) & (place < groups.anchors[group]), grad, 0)
     largest = weight.new_zeros(count).scatter_reduce(0, group, weight.abs(), "amax")
     exponent = torch.frexp(largest).exponent.clamp(*EXPONENTS)
-    unit = torch.where(largest.isfinite(), torch.ldexp(torch.ones_like(largest), exponent), 1)[group]
+    # The power of two by its bits: torch 2.9 makes ldexp's in the default dtype.
+    power = ((exponent + FLOAT_BIAS) << FLOAT_FRACTION_BITS).view(torch.float32)
+    unit = torch.where(largest.isfinite(), power, 1)[group]
     return Levelled(weight / unit, unit)

@@ -17,6 +17,6 @@ def test_report_names_versions_and_the_state_of_every_backend() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "semicl_kernels"], capture_output=True, text=True, check=True, env=environment
     )
-    assert torch.__version__ in done.stdout
+    assert torch.__version__.split("+")[0] in done.stdout
     for name in available_backends():
         assert name in done.stdout
