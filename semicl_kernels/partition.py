@@ -69,11 +69,16 @@ def group_of_point(
     if captured(device):
         # A CUDA graph keeps what it makes itself, and would go on reading what the cache has let go.
         return _group_of_point(shape, block_size, per_image, device)
-    return _remembered(shape, block_size, per_image, device)
+    return _remembered(shape, block_size, per_image, device, stream_of(device))
+
+
+def stream_of(device: torch.device) -> int:
+    """The stream that work on the device is put on; another one would not wait for what this one makes."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def _group_of_point(
-    shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device
+    shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device, stream: int = 0
 ) -> Tensor:
     block = torch.zeros((), dtype=torch.int64, device=device)
     space = shape[2:]

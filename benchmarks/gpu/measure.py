@@ -195,8 +195,11 @@ def host_microseconds(shape: Shape, banned: Banned, device: Device, note: Note) 
         if reason_against(name, task, device, banned) is not None:
             continue
         note(name)
-        call = Run(PROVIDERS[name].prepare(problem, device), problem)
-        medians[name] = 1e6 * statistics.median(host_seconds(call, device))
+        try:
+            call = Run(PROVIDERS[name].prepare(problem, device), problem)
+            medians[name] = 1e6 * statistics.median(host_seconds(call, device))
+        except Exception as error:
+            print(f"host_us, {name}: {one_line(error)}")
     return medians
 
 

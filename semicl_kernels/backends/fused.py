@@ -19,7 +19,7 @@ from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded
 
 RUN_TILE = 64  # rows whose runs are summed in one product
 HEADS_AT_ONCE = 32
-CHANNELS_AT_ONCE = 64  # of the passes over rows alone; half of them where a row has several planes
+CHANNELS_AT_ONCE = 64  # of the passes over rows alone
 
 
 class Pairs(Protocol):
@@ -194,14 +194,18 @@ def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor
 def sizes_of(rows: Tensor) -> dict[str, Any]:
     """The constants of the passes over rows alone."""
     planes, _, channels = rows.shape
-    at_once = CHANNELS_AT_ONCE if planes == 1 else CHANNELS_AT_ONCE // 2
     return {
         "C": channels,
         "CP": padded(channels),
-        "WIDTH": min(at_once, padded(channels)),
+        "WIDTH": min(CHANNELS_AT_ONCE, padded(channels)),
         "PLANES": planes,
         **OPTIONS,
     }
+
+
+def warps_of(rows: Tensor) -> int:
+    """The warps of a program that takes a tile of rows: more where a row has several planes to be held."""
+    return 4 if len(rows) == 1 else 8
 
 
 def run_sums(rows: Tensor, problem: Problem, weights: Tensor) -> Tensor:
@@ -248,6 +252,7 @@ def anchor_losses(
         peak,
         BOUNDED=pairs.bounded,
         ROWS=pairs.tile_rows,
+        num_warps=warps_of(rows),
         **sizes_of(rows),
     )
     return losses.sum().float(), factors
@@ -273,5 +278,6 @@ def finish_gradient(gradient: Tensor, weighed: Weighed, problem: Problem, weight
         problem.scale,
         NORMALIZE=problem.normalize,
         ROWS=weighed.pairs.tile_rows,
+        num_warps=warps_of(weighed.rows),
         **sizes_of(weighed.rows),
     )

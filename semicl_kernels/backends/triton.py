@@ -21,6 +21,7 @@ MOST_CHANNELS = 512  # of triton_kernels.tiles
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
+ALIGNMENT = 16  # bytes
 # More panels give more programs work, each panel costs 4 bytes a row.
 PANELS = 32
 
@@ -47,12 +48,13 @@ def split(rows: Tensor) -> Tensor:
     """Return (planes, M, C) of rows (M, C): the planes whose sum they are."""
     from ..triton_kernels import maps
 
-    planes = plane_count(rows.dtype)
+    planes, rows = plane_count(rows.dtype), rows.contiguous()
     if planes == 1:
-        return rows.contiguous()[None]
+        # Copied sixteen bytes at a time, which a view may not begin at.
+        return (rows if rows.data_ptr() % ALIGNMENT == 0 else rows.clone())[None]
     out = torch.empty((planes, *rows.shape), dtype=torch.bfloat16, device=rows.device)
     grid = (-(-rows.numel() // TILE_ELEMENTS),)
-    maps.split_rows[grid](rows.contiguous(), out, rows.numel(), PLANES=planes, BLOCK=TILE_ELEMENTS, **OPTIONS)
+    maps.split_rows[grid](rows, out, rows.numel(), PLANES=planes, BLOCK=TILE_ELEMENTS, **OPTIONS)
     return out
 
 
@@ -118,12 +120,12 @@ class Pairs:
             "STAGES": tile.stages,
             "num_warps": tile.warps,
             **self.sizes,
-            **OPTIONS,
         }
         if self.bounded:
-            logsumexp.sum_pairs[self.grid](*common, *numbers, self.shift, TRIANGLE=self.triangle, **sizes)
+            logsumexp.sum_pairs[self.grid](*common, *numbers, self.shift, TRIANGLE=self.triangle, **sizes, **OPTIONS)
         else:
-            logsumexp.log_sum_pairs[self.grid](*common, *numbers, **sizes)
+            # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
+            logsumexp.log_sum_pairs[self.grid](*common, *numbers, **sizes, enable_fp_fusion=False)
         return slots
 
     def logsumexp(self) -> Tensor:

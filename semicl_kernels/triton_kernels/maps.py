@@ -65,7 +65,7 @@ def gather_rows(
     channel_stride,
     row_of_point,  # (M,) int32
     rows,  # (PLANES, M, ROW), written; zeros past the C channels
-    inverse_lengths,  # (M,) float32, written
+    inverse_lengths,  # (M,) float32, written; 0 for rows too short to have a direction
     M,
     NORMALIZE: tl.constexpr,
     C: tl.constexpr,
@@ -83,8 +83,10 @@ def gather_rows(
     value = tl.load(features + at, mask=mask, other=0.0).to(tl.float32)
     if NORMALIZE:
         length = tl.sqrt(tl.sum(value * value, 1))
-        inverse = 1.0 / tl.where(length < 1e-12, 1e-12, length)
-        tl.store(inverse_lengths + row, inverse, mask=row >= 0)
+        short = length < 1e-12
+        inverse = 1.0 / tl.where(short, 1e-12, length)
+        # A row so short has no direction: its gradient is zero.
+        tl.store(inverse_lengths + row, tl.where(short, 0.0, inverse), mask=row >= 0)
         value = value * inverse[:, None]
     to = row.to(tl.int64)[:, None] * ROW + c[None, :]
     mask = (row >= 0)[:, None] & (c < ROW)[None, :]
@@ -132,4 +134,4 @@ def split_rows(rows, planes, size, PLANES: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(planes + i, parts[0], mask=i < size)
     tl.store(planes + size + i, parts[1], mask=i < size)
     if PLANES == 3:
-        tl.store(planes + 2 * size + i, parts[2], mask=i < size)
+        tl.store(planes + size + size + i, parts[2], mask=i < size)  # 2 * size may not fit an int32

@@ -203,8 +203,6 @@ def finish_gradient(
                 mask = inside[:, None] & (c < C)[None, :]
                 value = tl.load(gradient + ids.to(tl.int64)[:, None] * C + c[None, :], mask=mask, other=0.0)
                 along += tl.sum(x * (value - pull[:, None] * others), 1)
-            # A row so short has no direction: its gradient is zero.
-            inverse = tl.where(inverse >= 1e12, 0.0, inverse)
         for channel in range(0, CP, WIDTH):
             x, others = load_others(rows, sums, run_low, M, first, end, ids, anchor, channel, C, WIDTH, ROWS, PLANES)
             c = channel + tl.arange(0, WIDTH)

@@ -139,6 +139,7 @@ def main(architecture: str, name: str) -> None:
         planes = backend.plane_count(dtype)
         for channels in sorted({*tables["sums", planes], *tables["gradient", planes]}):
             play_pairs(channels, dtype, True, 10.0)
+            play_pairs(channels, dtype, True, None)
             play_pairs(channels, dtype, False, None)
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install trito
 
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient")
+WARP_GROUP = 128  # threads
 PARTITION = (
     "count_classes", "sum_chunks", "count_alike", "rank_points", "sum_groups", "place_points", "place_views",
 )  # fmt: skip
@@ -59,6 +60,7 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
     assert any(name.startswith("HGMMA") for name in opcodes), kernel
     constants = kernel["constants"]
     if kernel["kernel"] == "row_gradient" and constants["BOUNDED"]:
-        # Each of the two loops, without and with masks, holds one exponential for every similarity of a thread.
-        similarities = constants["ROWS"] * constants["STREAMED"] // (32 * kernel["warps"])
+        # Each of the two loops, without and with masks, holds one exponential for every similarity of a thread; a warp
+        # group needs the weights of all, also where a second one has the other half of the gradient's channels.
+        similarities = constants["ROWS"] * constants["STREAMED"] // WARP_GROUP
         assert opcodes["MUFU.EX2"] == 2 * similarities, kernel
