@@ -1,9 +1,10 @@
 """The CUDA backend: checks and allocates, then hands raw addresses and a stream to ``csrc/cuda`` (see backend.h there).
 
 Rows are packed for the tensor cores: 16 bits a number, three planes of bfloat16 for float32, channels padded with
-zeros to 32, 64, 128 or 256. How much work there is is found on the device; nothing waits for it, and a call can be
-captured in a CUDA graph. The compiled code is checked statically and by an emulated machine, but no GPU has run it yet:
-"auto" never picks it.
+zeros to 32, 64, 128 or 256. What is done by rows alone, Triton's kernels do around the passes over pairs (fused.py);
+where Triton is not, the primitive alone is compiled. How much work there is is found on the device; nothing waits for
+it, and a call can be captured in a CUDA graph. The compiled code is checked statically and by an emulated machine, but
+no GPU has run it yet: "auto" never picks it.
 """
 
 from __future__ import annotations
