@@ -14,7 +14,7 @@ from .backends import Groups
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
-MOST_POINTS = 2**31 - 1  # rows are counted in int32
+MOST_POINTS = 2**31 - 1 - 4096  # rows are counted in int32, by tiles and chunks that may reach past the last
 LARGEST_SCALE = 1e37  # of similarities: float32 also holds small multiples of it
 
 

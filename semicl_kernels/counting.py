@@ -20,17 +20,26 @@ CHUNK = 1024  # points of a group that one program counts or places
 BINS = 64  # of triton_kernels.counting
 # A group of so few points is counted by pairs: cheaper than its tables, which would take more memory than its rows.
 FEW_POINTS = 256
+MOST_COUNTED = 1 << 16
 TILE, STEP = 64, 32  # points that are compared at once: of one's own, and of the others
 CHUNKS_AT_ONCE = 16
 CHUNK_WARPS = 8  # of a program with a chunk
 
 
 def can_count(device: torch.device, backend: str) -> bool:
-    """Whether to count for labels on the device: wherever Triton runs, for any backend; in its interpreter, which is
-    slow, for its own."""
+    """Whether to count for labels on the device: for the backends that launch Triton's kernels anyway."""
     if launching.state() != AVAILABLE or not launching.runs_on(device):
         return False
-    return backend == "triton" or not launching.interpreted()
+    return backend == "triton" or (backend == "cuda" and not launching.interpreted())
+
+
+def is_worth_it(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, every_place: bool) -> bool:
+    """Whether the groups of labels of this shape are small enough to be counted.
+
+    Labels past the window would be counted by pairs, in a time that grows as the square of a group; what the launches
+    of a sort take is nothing beside the loss of so large a group.
+    """
+    return every_place or largest_group(shape, block_size, per_image) <= MOST_COUNTED
 
 
 class Boxes(NamedTuple):

@@ -1,6 +1,6 @@
 """The registered boundary: every operation with its shapes, its gradient and its way to a backend.
 
-``partition`` sorts the points; ``grouped_logsumexp`` is the primitive of docs/loss.md and ``run_sums`` what the
+``partition`` puts the points in order; ``grouped_logsumexp`` is the primitive of docs/loss.md and ``run_sums`` what the
 positives need beside it. For backends that have it there is the whole contrast in one operation: ``contrast`` is the
 reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no gradient is wanted, and
 ``contrast_map`` the map of losses of reduction "none". These trust their groups, which come from ``partition`` alone.
@@ -73,11 +73,11 @@ def _partition(
     every_place: bool,
     counted: bool,
 ) -> tuple[Tensor, ...]:
-    """By sorting, or, where ``counted``, by the kernels of ``counting``, which need not read labels that tell
-    ``every_place`` apart."""
+    """By sorting, or, where ``counted`` and worth it, by the kernels of ``counting``, which need not read labels that
+    tell ``every_place`` apart."""
     blocks = None if block_size is None else tuple(block_size)
     options = (labels, blocks, per_image, other_classes_only, background, ignore_index, reduction)
-    if counted and labels.numel() > 0:
+    if counted and labels.numel() > 0 and counting.is_worth_it(labels.shape, blocks, per_image, every_place):
         return tuple(counting.partition(*options, every_place))
     return tuple(partition(*options))
 

@@ -90,6 +90,7 @@ def _group_of_point(
     return grid.expand(shape).reshape(-1)
 
 
+# By the stream too, which the function does not use: another one would have to wait for what this one makes.
 _remembered = lru_cache(maxsize=4)(_group_of_point)
 
 

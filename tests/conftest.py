@@ -21,7 +21,8 @@ BEGIN = time.monotonic()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """On a GPU torch has more to warn of, such as its prototypes: that is shown, and fails no test."""
+    """On a GPU torch has more to warn of, such as its prototypes, in the name of whoever calls it: there warnings are
+    shown and fail no test."""
     if torch.cuda.is_available():
         config.addinivalue_line("filterwarnings", "default")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups
 from semicl_kernels.backends.fused import peak_of
-from semicl_kernels.backends.launching import chip, padded
+from semicl_kernels.backends.launching import chip, interpreted, padded
 from semicl_kernels.triton_kernels import tiles
 from semicl_kernels.triton_kernels.tiles import LEAST_STREAMED, Tile
 
@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--dtype", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
     asked = parser.parse_args()
-    if backend.interpreted() or not torch.cuda.is_available():
+    if interpreted() or not torch.cuda.is_available():
         print("torch sees no GPU, or the interpreter is on: there is nothing to time", file=sys.stderr)
         return 2
     device = open_device(False)

@@ -21,9 +21,7 @@ auto with_format(RowFormat format, const Use& use) {
     throw std::invalid_argument("there is no such format of rows");
 }
 
-Exponent exponent_of(const Problem& problem) {
-    return {problem.scale * kLog2E, problem.known ? problem.bound * kLog2E : 0};
-}
+Exponent exponent_of(const Problem& problem) { return {problem.rate, problem.shift}; }
 
 // Each similarity of two anchors is computed once for both.
 bool forms_triangle(const Problem& problem) { return problem.known && problem.groups.mutual; }
@@ -83,7 +81,7 @@ void pack(const Device& device, RowFormat format, const void* rows, int64_t coun
     const DeviceGuard guard(device.number);
     const int64_t wanted = (count * (padded / 2) + kPassThreads - 1) / kPassThreads;
     const int blocks = static_cast<int>(std::min<int64_t>(wanted, int64_t{16} * multiprocessors(device.number)));
-    const PackArgument argument{const_cast<void*>(rows), count, channels, padded, static_cast<uint16_t*>(packed)};
+    const PackArgument argument{rows, count, channels, padded, static_cast<uint16_t*>(packed)};
     with_format(format, [&](auto one) {
         launch<PackArgument>(pack_rows<decltype(one)>, blocks, kPassThreads, 0, stream_of(device), argument);
     });

@@ -36,8 +36,8 @@ struct Problem {
     int count, channels;
     Groups groups;
     int span;    // rows of a panel, a multiple of sums_rows
-    bool known;  // whether `bound` is known and small enough (maxima.h)
-    float scale, bound;
+    bool known;  // whether a bound of the exponents is known and small enough (maxima.h)
+    float scale, rate, shift;  // exponents are rate x_i . x_j in base 2, and shift is their bound, 0 where not known
     int* work;  // (2, G), of count_items
 };
 

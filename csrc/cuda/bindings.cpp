@@ -34,7 +34,7 @@ template <class... Rest, class Use>
 auto on_pairs(const Use& use) {
     return [use](int device, Address stream, int route, int format, Address rows, int count, int channels,
                  const std::array<Address, 5>& groups, int group_count, bool mutual, int span, bool known, float scale,
-                 float bound, Address work, Rest... rest) {
+                 float rate, float shift, Address work, Rest... rest) {
         const Problem problem{static_cast<Route>(route),
                               static_cast<RowFormat>(format),
                               at<void>(rows),
@@ -45,7 +45,8 @@ auto on_pairs(const Use& use) {
                               span,
                               known,
                               scale,
-                              bound,
+                              rate,
+                              shift,
                               at<int>(work)};
         use(Device{device, at<void>(stream)}, problem, rest...);
     };
@@ -82,8 +83,9 @@ PYBIND11_MODULE(_cuda, module) {
                }),
                Release());
     module.def("pair_factors",
-               on_pairs<Address, Address, Address, Address>([](const Device& device, const Problem& problem, Address lse,
-                                                               Address grad, Address peak, Address factors) {
+               on_pairs<Address, Address, Address, Address>([](const Device& device, const Problem& problem,
+                                                               Address lse, Address grad, Address peak,
+                                                               Address factors) {
                    pair_factors(device, problem, at<float>(lse), at<float>(grad), at<float>(peak), at<float>(factors));
                }),
                Release());

@@ -37,10 +37,12 @@ using Float32Rows = Format<machine::BFloat16, 3>;
 // A matrix in the dtype of a format's rows as torch holds them, `channels` apart.
 template <class FORMAT>
 struct PlainRows {
-    uint16_t* values;
+    const uint16_t* values;
     int channels;
 
-    static SEMICL_DEVICE PlainRows at(void* values, int channels) { return {static_cast<uint16_t*>(values), channels}; }
+    static SEMICL_DEVICE PlainRows at(const void* values, int channels) {
+        return {static_cast<const uint16_t*>(values), channels};
+    }
     SEMICL_DEVICE float get(int64_t row, int channel) const {
         return FORMAT::Element::low(values[row * channels + channel]);
     }
@@ -48,10 +50,12 @@ struct PlainRows {
 
 template <>
 struct PlainRows<Float32Rows> {
-    float* values;
+    const float* values;
     int channels;
 
-    static SEMICL_DEVICE PlainRows at(void* values, int channels) { return {static_cast<float*>(values), channels}; }
+    static SEMICL_DEVICE PlainRows at(const void* values, int channels) {
+        return {static_cast<const float*>(values), channels};
+    }
     SEMICL_DEVICE float get(int64_t row, int channel) const { return values[row * channels + channel]; }
 };
 

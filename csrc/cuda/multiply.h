@@ -25,8 +25,8 @@ SEMICL_DEVICE void copy_rows(uint32_t tile, const uint16_t* rows, int count, int
 }
 
 // Tensor cores cut their float32 sums toward zero. Where a number has three planes that would show: the small products,
-// whose sums lose little, are summed before the large one, and sums over many rows tile by tile, each added here, rounded
-// to nearest.
+// whose sums lose little, are summed before the large one, and sums over many rows tile by tile, each added here and
+// rounded to nearest.
 enum class Part { all, small, large };
 
 template <class FORMAT>
@@ -38,8 +38,8 @@ SEMICL_HOST_DEVICE constexpr bool counts(int plane, int other) {
     return FORMAT::counts(plane, other) && (PART == Part::all || large == (PART == Part::large));
 }
 
-// sums += the products of PART of left and right, 16 x 16 of each, in planes; `load(right, plane)` brings a plane of the
-// right one.
+// sums += the products of PART of left and right, 16 x 16 of each, in planes; `load(right, plane)` brings a plane of
+// the right one.
 template <class FORMAT, Part PART, class Load>
 SEMICL_DEVICE void multiply_planes(float (&sums)[8], const uint32_t (&left)[FORMAT::kPlanes][4], const Load& load) {
 #pragma unroll

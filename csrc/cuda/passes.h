@@ -14,7 +14,7 @@ constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 // ---- packing --------------------------------------------------------------------------------------------------------
 
 struct PackArgument {
-    void* rows;  // (M, channels) in the format's dtype, as torch holds them
+    const void* rows;  // (M, channels) in the format's dtype, as torch holds them
     int64_t count;
     int channels, padded;
     uint16_t* packed;  // (planes, M, padded), written

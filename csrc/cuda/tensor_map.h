@@ -26,9 +26,9 @@ inline TensorMap encoded_map(CUtensorMapDataType type, int dimensions, const voi
     const cuuint32_t steps[2] = {1, 1};
     TensorMap map;
     static const auto encode = tensor_map_encoder();
-    check(encode(&map, type, static_cast<cuuint32_t>(dimensions), const_cast<void*>(values), sizes,
-                               strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-                               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+    check(encode(&map, type, static_cast<cuuint32_t>(dimensions), const_cast<void*>(values), sizes, strides, box, steps,
+                 CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
           "cuTensorMapEncodeTiled");
     return map;
 }

@@ -29,7 +29,8 @@ struct GradientArgument {
     int gradient_channels;
 };
 
-// What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504.
+// What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The factors of
+// the whole contrast come from Triton's kernels: HEADROOM of triton_kernels/gradient.py is the same number.
 constexpr float kHeadroom = 8192;
 
 SEMICL_DEVICE float weights_divisor(const float* peak) { return peak ? *peak / kHeadroom : 1.0f; }
@@ -112,7 +113,8 @@ SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const Gradi
 #pragma unroll
         for (int r = 0; r < 2; ++r)
             if (own.inside(r))
-                write_pair(a, own.row(r), channel, scale * sums[piece * 4 + r * 2], scale * sums[piece * 4 + r * 2 + 1]);
+                write_pair(a, own.row(r), channel, scale * sums[piece * 4 + r * 2],
+                           scale * sums[piece * 4 + r * 2 + 1]);
     }
 }
 

@@ -9,7 +9,6 @@ no GPU has run it yet: "auto" never picks it.
 
 from __future__ import annotations
 
-import math
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,20 +18,14 @@ import torch
 from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups
-from .fused import GpuFused, count_tiles, peak_of
+from .fused import ALIGNMENT, GpuFused, count_tiles, exponents, peak_of, span_of
 from .levels import level
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
 WARPS, WARP_GROUPS = 0, 1  # Route, likewise
 PADDED_CHANNELS = (32, 64, 128, 256)
 PLANES = 3  # of bfloat16, for float32
-ALIGNMENT = 16  # bytes, of what asynchronous copies read
 MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/work.h, kMostRows
-# With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
-SAFE_BOUND = 32.0
-LOG2_E = math.log2(math.e)
-# More panels give more blocks work, each panel costs 4 bytes a row.
-PANELS = 32
 
 compiled: Any
 try:
@@ -174,13 +167,10 @@ class Pairs:
         self.packed, self.groups, self.count = packed, groups, count
         self.order = most_work_first(groups)
         self.work = groups.offsets.new_empty((2, len(groups.anchors)))
-        # Since the bound holds for a row's product with itself, no product of two rows is below minus the bound.
-        self.bounded = bound is not None and scale > 0 and abs(bound) <= SAFE_BOUND
-        self.shift = bound * LOG2_E if self.bounded and bound is not None else 0.0
+        rate, self.bounded, self.shift = exponents(scale, bound)
         row_format = FORMATS[torch.float32 if planes > 1 else packed.dtype]
         route = choose_route(packed.device, row_format, self.bounded and groups.mutual)
-        side = tile_sizes(route, row_format, channels).sums_rows
-        self.span = side * max(1, -(-groups.largest // (side * PANELS)))
+        self.span = span_of(groups.largest, tile_sizes(route, row_format, channels).sums_rows)
         self.panels = max(1, -(-groups.largest // self.span))
         self.arguments = (
             *launch_site(packed.device),
@@ -195,7 +185,8 @@ class Pairs:
             self.span,
             self.bounded,
             scale,
-            bound if self.bounded else 0.0,
+            rate,
+            self.shift,
             self.work.data_ptr(),
         )
         compiled.count_items(*self.arguments)

@@ -2,11 +2,12 @@
 
 From a map to the loss and its gradient by the rows: gather and normalise, sum the class runs, the pairs' exponentials,
 then losses and factors of the anchors in one pass, the pairs' gradient, and one pass for the positives and the
-normalisation. A dozen launches, whatever the number of groups; nothing waits for the device.
+normalisation. A dozen launches or two, whatever the number of groups; nothing waits for the device.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +18,12 @@ from torch import Tensor
 from .base import LONGEST_SQUARE, Groups, Problem
 from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded
 
+# With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
+SAFE_BOUND = 32.0
+LOG2_E = math.log2(math.e)
+# More panels give more programs work, each panel costs 4 bytes a row.
+PANELS = 32
+ALIGNMENT = 16  # bytes, of what asynchronous copies read
 RUN_TILE = 64  # rows whose runs are summed in one product
 HEADS_AT_ONCE = 32
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone
@@ -55,6 +62,27 @@ class Pairs(Protocol):
 
         ``factors`` is (2, M): the rows' factors and, where not ``bounded``, shifts; ``peak`` what they are relative to.
         """
+
+
+class Exponents(NamedTuple):
+    """How a pair's exponent in base 2 is made of the product of its rows, ``rate x_i . x_j``, and whether none exceeds
+    ``shift``, to which all are then relative."""
+
+    rate: float
+    bounded: bool
+    shift: float
+
+
+def exponents(scale: float, bound: float | None) -> Exponents:
+    # Since the bound holds for a row's product with itself, no product of two rows is below minus the bound.
+    if bound is None or scale <= 0 or abs(bound) > SAFE_BOUND:
+        return Exponents(scale * LOG2_E, False, 0.0)
+    return Exponents(scale * LOG2_E, True, bound * LOG2_E)
+
+
+def span_of(largest: int, side: int) -> int:
+    """The rows of a panel of groups of ``largest`` rows, a multiple of a tile's."""
+    return side * max(1, -(-largest // (side * PANELS)))
 
 
 def peak_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -7,23 +7,15 @@ persistent programs.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from .base import Backend, Groups
-from .fused import GpuFused, peak_of
+from .fused import ALIGNMENT, GpuFused, exponents, peak_of, span_of
 from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .levels import level
 
 MOST_CHANNELS = 512  # of triton_kernels.tiles
-# With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
-SAFE_BOUND = 32.0
-LOG2_E = math.log2(math.e)
-ALIGNMENT = 16  # bytes
-# More panels give more programs work, each panel costs 4 bytes a row.
-PANELS = 32
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
@@ -73,10 +65,7 @@ class Pairs:
         self.chip = chip(rows.device)
         self.grid = (self.chip.programs,)
         self.padded = padded(self.channels)
-        self.rate = scale * LOG2_E
-        # Since the bound holds for a row's product with itself, no product of two rows is below minus the bound.
-        self.bounded = bound is not None and scale > 0 and abs(bound) <= SAFE_BOUND
-        self.shift = bound * LOG2_E if self.bounded and bound is not None else 0.0
+        self.rate, self.bounded, self.shift = exponents(scale, bound)
         # Whether each similarity of two anchors is computed once for both.
         self.triangle = self.bounded and groups.mutual
         self.sums_tile = tiles.tile(self.chip.architecture, "sums", self.planes, self.padded)
@@ -84,8 +73,7 @@ class Pairs:
         if not self.triangle:
             self.gradient_tile = self.gradient_tile.halved()
         self.tile_rows = self.gradient_tile.owned
-        side = self.sums_tile.owned
-        self.span = side * max(1, -(-groups.largest // (side * PANELS)))
+        self.span = span_of(groups.largest, self.sums_tile.owned)
         self.slots = max(1, -(-groups.largest // self.span))
         self.sizes = {"C": self.channels, "CP": self.padded, "PLANES": self.planes}
         self.pair_ends, self.tile_ends = groups.offsets.new_empty((2, self.group_total))

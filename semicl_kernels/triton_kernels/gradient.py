@@ -21,7 +21,8 @@ from .planes import deep_similarities, load_rows, product, rounded, split, trans
 from .strips import clear_tile, masked_tile, peel, skip_hull
 from .work import find_item
 
-# What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504.
+# What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
+# backend divides by it too: kHeadroom of csrc/cuda/weights.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
 
 

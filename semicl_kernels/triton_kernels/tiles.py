@@ -38,8 +38,9 @@ class Tile:
 Table = dict[tuple[str, int], dict[int, Tile]]  # (pass, planes) -> most channels, padded -> tile
 
 # Hopper: 228 KiB of shared memory, 65536 registers, WGMMA from 64 rows a warp group. Programs of one warp group: two or
-# three of them share a multiprocessor, so that one's exponentials run beside another's products. Of the sizes that
-# Triton 3.6 and 3.9 compile without local memory these are the largest; none has been timed yet.
+# three of them share a multiprocessor, so that one's exponentials run beside another's products; of two where one has
+# not the registers. Of the sizes that Triton 3.6 and 3.9 compile without local memory these are the largest; none has
+# been timed yet.
 HOPPER: Table = {
     ("sums", 1): {128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 8, 2), 512: Tile(64, 64, 4, 2, width=64)},
     ("sums", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, width=64), 512: Tile(64, 64, 4, 2, width=32)},

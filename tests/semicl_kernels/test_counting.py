@@ -82,7 +82,7 @@ def test_by_tables_and_by_pairs(options: dict[str, Any], values: tuple[int, ...]
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_groups_of_few_points(options: dict[str, Any]) -> None:
-    """Two of the three points of a class are in one block at most: classes without a positive too."""
+    """Blocks with more labels than some have points: classes without a positive too."""
     check(drawn(1, 2, 6, 7, values=(0, 1, 2, 3, IGNORE, 70)), **{"block_size": (3, 4)} | options)
 
 
@@ -128,10 +128,18 @@ def test_labels_at_the_ends_of_their_dtype() -> None:
 
 
 def test_who_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's backend always; others on a GPU, and not where each launch would take the interpreter milliseconds."""
+    """The backends that launch Triton's kernels; others stay what they are, plain PyTorch."""
     device = device_of("triton")
     assert counting.can_count(device, "triton")
-    assert counting.can_count(device, "tiled") == (device.type == "cuda")
+    assert counting.can_count(device, "cuda") == (device.type == "cuda")
+    assert not counting.can_count(device, "tiled")
     assert not counting.can_count(torch.device("meta"), "triton")
     monkeypatch.setattr(counting.launching, "state", lambda: "not there")
     assert not counting.can_count(device, "triton")
+
+
+def test_large_groups_are_sorted_but_for_those_that_need_no_counting() -> None:
+    shape = torch.Size((1, 2, 512, 512))
+    assert not counting.is_worth_it(shape, None, False, False)
+    assert counting.is_worth_it(shape, (128, 128), False, False)
+    assert counting.is_worth_it(shape, None, False, True)

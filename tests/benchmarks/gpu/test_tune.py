@@ -60,3 +60,9 @@ def test_a_tile_that_is_wrong_or_does_not_run_is_out(monkeypatch):
 def test_entries_are_written_as_in_the_table():
     assert tune.entry(Tile(64, 32, 4, 2, width=32, out=64)) == "Tile(64, 32, 4, 2, width=32, out=64)"
     assert tune.entry(OWN) == "Tile(32, 32, 4, 1)"
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tune"])
+    assert tune.main() == 2
+    assert "nothing to time" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semicl_kernels import grouped_logsumexp
-from semicl_kernels.backends import AVAILABLE, BACKENDS, Fused, cuda, launching
+from semicl_kernels.backends import AVAILABLE, BACKENDS, Fused, cuda, fused, launching
 
 from .. import emulator, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
@@ -33,7 +33,7 @@ def machine() -> emulator.Emulator:
     return emulator.Emulator()
 
 
-def fused() -> Fused | None:
+def whole_contrast() -> Fused | None:
     """The whole contrast, where Triton's interpreter runs the kernels around the emulated ones."""
     return cuda.FUSED if launching.state() == AVAILABLE and launching.interpreted() else None
 
@@ -49,7 +49,9 @@ def emulated(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(cuda, "compiled", machine())
         patch.setattr(cuda, "launch_site", lambda device: (0, 0))
         patch.setattr(on_device, "ON_GPU", ())  # it computes on tensors of the host
-        on_host = cuda.Backend("cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward, fused())
+        on_host = cuda.Backend(
+            "cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward, whole_contrast()
+        )
         patch.setitem(BACKENDS, "cuda", on_host)
         yield patch
     cuda.tile_sizes.cache_clear()
@@ -99,7 +101,7 @@ def test_counts_of_rows(count: int) -> None:
 @pytest.mark.parametrize("anchors", [1, 100, 500, 700])
 def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums that earlier tiles of a panel gave to later ones; columns that are no anchors."""
-    monkeypatch.setattr(cuda, "PANELS", panels)
+    monkeypatch.setattr(fused, "PANELS", panels)
     packed = itself_skipped(unit_rows(700, 16, seed=panels))._replace(anchors=int32([anchors]))
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
@@ -114,8 +116,7 @@ def test_float32_gradients_of_many_rows() -> None:
         float((lse_and_gradient(packed, torch.float32, name)[1] - truth).norm() / truth.norm())
         for name in ("cuda", "reference")
     ]
-    print(errors)
-    assert errors[0] <= 2 * errors[1]
+    assert errors[0] <= 2 * errors[1], errors
 
 
 def class_runs(sizes: list[int], anchors: int) -> Packed:

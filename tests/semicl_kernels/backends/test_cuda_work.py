@@ -32,7 +32,7 @@ def visits(
     tensors = [*groups, order]
     problem = machine.problem(
         0, 0, 0, 0, 0, count, 32, [tensor.data_ptr() for tensor in tensors], len(order), bool(triangle),
-        panels * sides[0], True, 1.0, 1.0, 0,
+        panels * sides[0], True, 1.0, 1.0, 1.0, 0,
     )  # fmt: skip
     counts = torch.zeros(count, count, dtype=torch.int32)
     machine.visits(problem, *sides, triangle, counts.data_ptr())

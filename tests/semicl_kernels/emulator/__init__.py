@@ -85,7 +85,8 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("route", "row_format", "count", "channels")),
         *((name, ctypes.c_int) for name in ("group_count", "span", "mutual", "known")),
         ("scale", ctypes.c_float),
-        ("bound", ctypes.c_float),
+        ("rate", ctypes.c_float),
+        ("shift", ctypes.c_float),
     )
 
 
@@ -138,7 +139,8 @@ class Emulator:
         span: int,
         known: bool,
         scale: float,
-        bound: float,
+        rate: float,
+        shift: float,
         work: int,
     ) -> Problem:
         return Problem(
@@ -154,7 +156,8 @@ class Emulator:
             mutual,
             known,
             scale,
-            bound,
+            rate,
+            shift,
         )
 
     def count_items(self, *problem: object) -> None:
@@ -174,12 +177,12 @@ class Emulator:
 
     def row_gradient(self, *arguments: object) -> None:
         *problem, factors, peak, gradient, channels = arguments
-        self.run_pass("row_gradient", problem, factors, peak, gradient, channels)
+        self.run_pass("row_gradient", problem, factors, peak, gradient, numbers=[channels])
 
-    def run_pass(self, name: str, problem: Iterable[object], *rest: int) -> None:
-        """Call a pass of backend.h with the addresses, and the number of channels where it is the fourth."""
-        values = [*(address(one) for one in rest[:3]), *rest[3:]] if name == "row_gradient" else map(address, rest)
-        self.check(getattr(self.library, f"{name}_of")(ctypes.byref(self.problem(*problem)), *values))
+    def run_pass(self, name: str, problem: Iterable[object], *addresses: int, numbers: Iterable[int] = ()) -> None:
+        """Call a pass of backend.h with addresses, then plain numbers."""
+        call = getattr(self.library, f"{name}_of")
+        self.check(call(ctypes.byref(self.problem(*problem)), *map(address, addresses), *numbers))
 
     def visits(self, problem: Problem, owned: int, streamed: int, triangle: bool | None, counts: int) -> int:
         """Write how often the loops of the forward pass (of the backward pass where ``triangle`` is None) come by each

@@ -298,8 +298,9 @@ inline void load_transposed(uint32_t (&out)[4], uint32_t row) {
 
 // ---- elements -------------------------------------------------------------------------------------------------------
 
-// Tensor cores as they were found to sum (Fasi et al., PeerJ Computer Science 2021): products and the addend are aligned
-// to the largest exponent, cut toward zero kExtraBits below float32's 24 bits and summed; the sum is cut toward zero too.
+// Tensor cores as they were found to sum (Fasi et al., PeerJ Computer Science 2021): products and the addend are
+// aligned to the largest exponent, cut toward zero kExtraBits below float32's 24 bits and summed; the sum is cut toward
+// zero too.
 constexpr int kExtraBits = 2;
 
 inline float truncated_sum(float addend, const float* row, const float* column, int depth) {

@@ -28,7 +28,7 @@ struct EmulatedProblem {
     const int* groups[5];
     int* work;
     int route, format, count, channels, group_count, span, mutual, known;
-    float scale, bound;
+    float scale, rate, shift;
 };
 
 void set_early(int early) { emulator::order = early ? emulator::Order::early : emulator::Order::late; }
@@ -53,7 +53,8 @@ static Problem problem_of(const EmulatedProblem& p) {
             p.span,
             p.known != 0,
             p.scale,
-            p.bound,
+            p.rate,
+            p.shift,
             p.work};
 }
 
