@@ -20,13 +20,6 @@ torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
 BEGIN = time.monotonic()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """On a GPU torch has more to warn of, such as its prototypes, in the name of whoever calls it: there warnings are
-    shown and fail no test."""
-    if torch.cuda.is_available():
-        config.addinivalue_line("filterwarnings", "default")
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where SEMICL_TEST_SECONDS says how long the tests may take, those that come later are skipped."""
     seconds = float(os.environ.get("SEMICL_TEST_SECONDS", "inf"))
