@@ -20,7 +20,7 @@ CHUNK = 1024  # points of a group that one program counts or places
 BINS = 64  # of triton_kernels.counting
 # A group of so few points is counted by pairs: cheaper than its tables, which would take more memory than its rows.
 FEW_POINTS = 256
-MOST_COUNTED = 1 << 16
+MOST_COUNTED = 1 << 16  # points of a group: with labels past the window it is counted by pairs
 TILE, STEP = 64, 32  # points that are compared at once: of one's own, and of the others
 CHUNKS_AT_ONCE = 16
 CHUNK_WARPS = 8  # of a program with a chunk
@@ -83,10 +83,8 @@ def partition(
     ``every_place``: the labels tell every place of every image apart and are the same in all views; they are not read.
     """
     boxes = Boxes.of(labels.shape, block_size, per_image)
-    groups, largest = (
-        group_count(labels.shape, block_size, per_image),
-        largest_group(labels.shape, block_size, per_image),
-    )
+    groups = group_count(labels.shape, block_size, per_image)
+    largest = largest_group(labels.shape, block_size, per_image)
     parts = empty(labels.numel(), groups, labels.device)
     with launching.on(labels.device):
         if every_place:
