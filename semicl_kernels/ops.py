@@ -29,6 +29,9 @@ from .checks import (
 from .forks import serial_in_children
 from .partition import group_count, partition
 
+Differentiate = Callable[..., tuple[Tensor | None, ...]]
+Save = Callable[[Any, tuple[Any, ...], Any], None]
+
 LIBRARY = torch.library.Library("semicl", "DEF")
 ANY_DEVICE = "CompositeExplicitAutograd"
 
@@ -322,6 +325,38 @@ def _refuse_second_order(ctx: Any, *grads: Any) -> Any:
     )
 
 
+def _with_gradient(name: str, differentiate: Differentiate, save: Save | None) -> Callable[..., Any]:
+    """Return the operation as autograd sees it, of the two functions that ``torch.library.register_autograd`` takes.
+
+    What that makes of them goes through the operation's schema on every call, at a cost that grows with the square of
+    the number of arguments: of a call on a GPU it was the longest single step.
+    """
+    operation = getattr(torch.ops.semicl, name).default
+
+    def below(keys: Any, arguments: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
+
+    def forward(ctx: Any, keys: Any, *arguments: Any) -> Any:
+        output = below(keys, arguments)
+        if save is not None:
+            save(ctx, arguments, output)
+        return output
+
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return None, *differentiate(ctx, *grads)
+
+    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function = type(f"Differentiable_{name}", (torch.autograd.Function,), functions)
+
+    def differentiable(keys: Any, *arguments: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
+            return function.apply(keys, *arguments)
+        return below(keys, arguments)
+
+    return differentiable
+
+
 def _register() -> None:
     operations: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         "partition": (_partition, _partition_fake),
@@ -347,7 +382,7 @@ def _register() -> None:
         "contrast_map_backward": (_refuse_second_order, None),
     }
     for name, (differentiate, save) in gradients.items():
-        torch.library.register_autograd(f"semicl::{name}", differentiate, setup_context=save, lib=LIBRARY)
+        LIBRARY.impl(name, _with_gradient(name, differentiate, save), "Autograd", with_keyset=True)
 
 
 _register()
