@@ -1,7 +1,8 @@
 """The partition on a GPU: by counting in a few launches what ``partition`` sorts for in a hundred and forty.
 
 Its results are those of :func:`semicl_kernels.partition.partition`, row for row, but for the order of the points left
-out. How the counting goes is told in ``triton_kernels/counting.py``.
+out. How the counting goes is told in ``triton_kernels/counting.py``; the launches are worked out once for all labels
+that look alike (``backends/repeating.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from .backends import launching
 from .backends.base import AVAILABLE
+from .backends.repeating import empty, launch, repeat
 from .partition import SORTED_INTEGERS, Partition, block_edges, group_count, largest_group
 
 CHUNK = 1024  # points of a group that one program counts or places
@@ -82,25 +84,35 @@ def partition(
 
     ``every_place``: the labels tell every place of every image apart and are the same in all views; they are not read.
     """
-    boxes = Boxes.of(labels.shape, block_size, per_image)
-    groups = group_count(labels.shape, block_size, per_image)
-    largest = largest_group(labels.shape, block_size, per_image)
-    parts = empty(labels.numel(), groups, labels.device)
-    with launching.on(labels.device):
+    if labels.dtype == torch.bool:
+        labels = labels.view(torch.uint8)
+    elif labels.dtype not in SORTED_INTEGERS:
+        labels = labels.long()
+
+    def parts() -> Partition:
+        boxes = Boxes.of(labels.shape, block_size, per_image)
+        groups = group_count(labels.shape, block_size, per_image)
+        largest = largest_group(labels.shape, block_size, per_image)
+        made = empty_partition(labels.numel(), groups, labels.device)
         if every_place:
-            _place_views(parts, boxes, groups, largest, other_classes_only, reduction)
+            _place_views(made, boxes, groups, largest, other_classes_only, reduction)
         else:
             count = _Count(labels, boxes, groups, largest, other_classes_only, background, ignore_index)
-            count.fill(parts, reduction)
-    return parts
+            count.fill(made, reduction)
+        return made
+
+    options = (block_size, per_image, other_classes_only, background, ignore_index, reduction, every_place)
+    key = ("partition", labels.shape, labels.stride(), labels.dtype, labels.device, *options)
+    with launching.on(labels.device):
+        return Partition(*repeat(key, (labels,), labels.device, parts))
 
 
-def empty(points: int, groups: int, device: torch.device) -> Partition:
+def empty_partition(points: int, groups: int, device: torch.device) -> Partition:
     def integers(size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.int32, device=device)
+        return empty((size,), torch.int32, device)
 
     return Partition(
-        point_of_row=torch.empty(points, dtype=torch.int64, device=device),
+        point_of_row=empty((points,), torch.int64, device),
         row_of_point=integers(points),
         offsets=integers(groups + 1),
         anchors=integers(groups),
@@ -108,7 +120,7 @@ def empty(points: int, groups: int, device: torch.device) -> Partition:
         skip_high=integers(points),
         run_low=integers(points),
         run_high=integers(points),
-        weights=torch.empty(points, dtype=torch.float64, device=device),
+        weights=empty((points,), torch.float64, device),
     )
 
 
@@ -121,7 +133,9 @@ def _place_views(
     lonely = images * boxes.single_places() if boxes.maps == boxes.views and other_classes_only else 0
     anchored = boxes.views > 1
     chunks = -(-largest // CHUNK)
-    counting.place_views[(groups * chunks,)](
+    launch(
+        counting.place_views,
+        (groups * chunks,),
         *boxes,
         *parts,
         groups,
@@ -149,9 +163,7 @@ class _Count:
         background: int | None,
         ignore_index: int | None,
     ) -> None:
-        if labels.dtype == torch.bool:
-            labels = labels.view(torch.uint8)
-        self.labels = labels if labels.dtype in SORTED_INTEGERS else labels.long()
+        self.labels = labels
         batch, views, *space = self.labels.stride()
         self.strides = (batch, views, *(0,) * (3 - len(space)), *space)
         self.boxes, self.group_total = boxes, groups
@@ -168,7 +180,7 @@ class _Count:
         self.live, self.wide, self.sums = self._integers(groups, groups, 2)
 
     def _integers(self, *sizes: int) -> tuple[Tensor, ...]:
-        return torch.empty(sum(sizes), dtype=torch.int32, device=self.labels.device).split(sizes)
+        return empty((sum(sizes),), torch.int32, self.labels.device).split(sizes)
 
     def fill(self, parts: Partition, reduction: str) -> None:
         from .triton_kernels import counting
@@ -177,7 +189,9 @@ class _Count:
         where: tuple[Any, ...] = (self.labels, self.strides, sizes, edges, blocks, views, maps)
         each_chunk, each_tile = (self.group_total * self.chunks,), (self.group_total * self.tiles,)
         if not self.few:
-            counting.count_classes[each_chunk](
+            launch(
+                counting.count_classes,
+                each_chunk,
                 *where,
                 self.counts,
                 self.chunks,
@@ -186,7 +200,9 @@ class _Count:
                 **self.ignored,
                 **launching.OPTIONS,
             )
-            counting.sum_chunks[(self.group_total,)](
+            launch(
+                counting.sum_chunks,
+                (self.group_total,),
                 sizes,
                 edges,
                 blocks,
@@ -205,8 +221,20 @@ class _Count:
                 **launching.OPTIONS,
             )
         pairs = {"ALL": self.few, "TILE": TILE, "STEP": STEP, **launching.OPTIONS}
-        counting.count_alike[each_tile](*where, self.alike, self.live, self.wide, self.tiles, **self.ignored, **pairs)
-        counting.rank_points[each_tile](
+        launch(
+            counting.count_alike,
+            each_tile,
+            *where,
+            self.alike,
+            self.live,
+            self.wide,
+            self.tiles,
+            **self.ignored,
+            **pairs,
+        )
+        launch(
+            counting.rank_points,
+            each_tile,
             *where,
             self.alike,
             self.ranks,
@@ -220,7 +248,9 @@ class _Count:
             **self.only,
             **pairs,
         )
-        counting.sum_groups[(1,)](
+        launch(
+            counting.sum_groups,
+            (1,),
             self.live,
             parts.anchors,
             parts.offsets,
@@ -229,7 +259,9 @@ class _Count:
             AT_ONCE=launching.GROUPS_AT_ONCE,
             **launching.OPTIONS,
         )
-        counting.place_points[each_chunk](
+        launch(
+            counting.place_points,
+            each_chunk,
             *where,
             self.counts,
             self.totals,

@@ -347,7 +347,7 @@ def _with_gradient(name: str, differentiate: Differentiate, save: Save | None) -
         return None, *differentiate(ctx, *grads)
 
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function = type(f"Differentiable_{name}", (torch.autograd.Function,), functions)
+    function: Any = type(f"Differentiable_{name}", (torch.autograd.Function,), functions)
 
     def differentiable(keys: Any, *arguments: Any) -> Any:
         if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups
-from .fused import ALIGNMENT, GpuFused, count_tiles, exponents, peak_of, span_of
+from .fused import GpuFused, count_tiles, exponents, peak_of, span_of
+from .launching import ALIGNMENT
 from .levels import level
+from .repeating import CurrentStream, apply, call, empty, zeros
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
 WARPS, WARP_GROUPS = 0, 1  # Route, likewise
@@ -120,10 +122,9 @@ def choose_route(device: torch.device, row_format: int, triangle: bool) -> int:
     return WARP_GROUPS if hopper and triangle and row_format != FORMATS[torch.float32] else WARPS
 
 
-def launch_site(device: torch.device) -> tuple[int, int]:
-    """The device's number and the address of its current stream."""
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return index, torch.cuda.current_stream(device).cuda_stream
+def launch_site(device: torch.device) -> tuple[int, CurrentStream]:
+    """The device's number and its current stream."""
+    return torch.cuda.current_device() if device.index is None else device.index, CurrentStream(device)
 
 
 def padded(channels: int) -> int:
@@ -138,16 +139,14 @@ def pack(rows: Tensor) -> Tensor:
     if planes == 1 and width == channels and rows.data_ptr() % ALIGNMENT == 0:
         return rows[None]
     dtype = torch.bfloat16 if planes > 1 else rows.dtype
-    packed = torch.empty((planes, count, width), dtype=dtype, device=rows.device)
-    compiled.pack(
-        *launch_site(rows.device), FORMATS[rows.dtype], rows.data_ptr(), count, channels, width, packed.data_ptr()
-    )
+    packed = empty((planes, count, width), dtype, rows.device)
+    call(compiled.pack, *launch_site(rows.device), FORMATS[rows.dtype], rows, count, channels, width, packed)
     return packed
 
 
-def most_work_first(groups: Groups) -> Tensor:
+def most_work_first(offsets: Tensor, anchors: Tensor) -> Tensor:
     """Return (G,) int32: the groups in the order in which their work is handed out."""
-    work = groups.offsets.diff().float() * groups.anchors
+    work = offsets.diff().float() * anchors
     return torch.argsort(work, descending=True, stable=True).int()
 
 
@@ -165,8 +164,8 @@ class Pairs:
         if count > MOST_ROWS:
             raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {count}: use backend='tiled'")
         self.packed, self.groups, self.count = packed, groups, count
-        self.order = most_work_first(groups)
-        self.work = groups.offsets.new_empty((2, len(groups.anchors)))
+        total = len(groups.anchors)
+        order = apply(most_work_first, self.empty(total, dtype=torch.int32), groups.offsets, groups.anchors)
         rate, self.bounded, self.shift = exponents(scale, bound)
         row_format = FORMATS[torch.float32 if planes > 1 else packed.dtype]
         route = choose_route(packed.device, row_format, self.bounded and groups.mutual)
@@ -176,53 +175,49 @@ class Pairs:
             *launch_site(packed.device),
             route,
             row_format,
-            packed.data_ptr(),
+            packed,
             count,
             channels,
-            [tensor.data_ptr() for tensor in (*groups.tensors, self.order)],
-            len(groups.anchors),
+            [*groups.tensors, order],
+            total,
             groups.mutual,
             self.span,
             self.bounded,
             scale,
             rate,
             self.shift,
-            self.work.data_ptr(),
+            self.empty(2, total, dtype=torch.int32),
         )
-        compiled.count_items(*self.arguments)
+        call(compiled.count_items, *self.arguments)
 
     @cached_property
     def tile_ends(self) -> Tensor:
         """The row tiles of the groups in their own order, where ours are in the order of their work."""
         return count_tiles(self.groups, self.tile_rows)
 
-    def empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.packed.device)
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return empty(shape, dtype, self.packed.device)
 
     def slot_sums(self) -> Tensor:
-        slots = self.empty(self.panels, self.count).zero_()
-        compiled.sum_pairs(*self.arguments, slots.data_ptr())
+        slots = zeros((self.panels, self.count), torch.float32, self.packed.device)
+        call(compiled.sum_pairs, *self.arguments, slots)
         return slots
 
     def logsumexp(self) -> Tensor:
         """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
-        slots, lse = self.slot_sums(), self.empty(self.count).zero_()
-        compiled.join_sums(*self.arguments, slots.data_ptr(), lse.data_ptr())
+        slots, lse = self.slot_sums(), zeros((self.count,), torch.float32, self.packed.device)
+        call(compiled.join_sums, *self.arguments, slots, lse)
         return lse
 
     def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> Tensor:
         """Return what :meth:`gradient` takes, (2, M), from the gradient by the log-sum-exps."""
         grad, lse, factors = grad.contiguous(), lse.contiguous(), self.empty(2, self.count)
-        compiled.pair_factors(*self.arguments, lse.data_ptr(), grad.data_ptr(), address_of(peak), factors.data_ptr())
+        call(compiled.pair_factors, *self.arguments, lse, grad, peak, factors)
         return factors
 
     def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
-        compiled.row_gradient(*self.arguments, factors.data_ptr(), address_of(peak), out.data_ptr(), out.shape[1])
-
-
-def address_of(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+        call(compiled.row_gradient, *self.arguments, factors, peak, out, out.shape[1])
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:

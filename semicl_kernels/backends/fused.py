@@ -2,7 +2,8 @@
 
 From a map to the loss and its gradient by the rows: gather and normalise, sum the class runs, the pairs' exponentials,
 then losses and factors of the anchors in one pass, the pairs' gradient, and one pass for the positives and the
-normalisation. A dozen launches or two, whatever the number of groups; nothing waits for the device.
+normalisation. A dozen launches or two, whatever the number of groups, worked out once for all calls that look alike
+(repeating.py); nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from .base import LONGEST_SQUARE, Groups, Problem
 from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded
+from .repeating import empty, launch, repeat
 
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
 # More panels give more programs work, each panel costs 4 bytes a row.
 PANELS = 32
-ALIGNMENT = 16  # bytes, of what asynchronous copies read
 RUN_TILE = 64  # rows whose runs are summed in one product
 HEADS_AT_ONCE = 32
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone
@@ -86,20 +87,20 @@ def span_of(largest: int, side: int) -> int:
 
 
 def peak_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """The largest weight, float32, by which float16 weights of pairs are scaled; other dtypes have range enough."""
+    """The largest weight, float32, by which weights of pairs of float16 rows are scaled; other dtypes have range
+    enough."""
     return weights.abs().amax().float() if dtype == torch.float16 else None
 
 
 class Weighed(NamedTuple):
-    """The weighted loss, and what its gradient needs of the passes that led to it."""
+    """The weighted loss in parts, and what its gradient needs of the passes that led to it."""
 
-    loss: Tensor  # float32, a scalar
+    losses: Tensor  # (programs,) float64
     rows: Tensor  # (planes, M, C)
     pairs: Pairs
     inverse_lengths: Tensor  # (M,)
     sums: Tensor  # (M, C), of run_sums
-    factors: Tensor  # (2, M), with peak what Pairs.gradient takes
-    peak: Tensor | None
+    factors: Tensor  # (2, M), of Pairs.gradient
 
 
 @dataclass(frozen=True)
@@ -118,20 +119,30 @@ class GpuFused:
         device = problem.features.device
         if len(problem.row_of_point) == 0:
             return torch.zeros((), dtype=torch.float32, device=device)
-        with on(device):
-            return self._weigh(problem, weights).loss
+        peak = peak_of(weights, problem.features.dtype)
+
+        def loss() -> tuple[Tensor]:
+            return (self._weigh(problem, weights, peak).losses,)
+
+        return self._repeated(loss, problem, weights, peak)[0].sum().float()
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         features, count = problem.features, len(problem.row_of_point)
-        channels = self.row_channels(features.shape[2])
-        gradient = torch.empty((count, channels), dtype=torch.float32, device=features.device)
+        shape = (count, self.row_channels(features.shape[2]))
         if count == 0:
-            return torch.zeros((), dtype=torch.float32, device=features.device), gradient
-        with on(features.device):
-            weighed = self._weigh(problem, weights)
-            weighed.pairs.gradient(weighed.factors, weighed.peak, gradient)
+            nothing = torch.zeros(shape, dtype=torch.float32, device=features.device)
+            return nothing.sum(), nothing
+        peak = peak_of(weights, features.dtype)
+
+        def contrast() -> tuple[Tensor, Tensor]:
+            weighed = self._weigh(problem, weights, peak)
+            gradient = empty(shape, torch.float32, features.device)
+            weighed.pairs.gradient(weighed.factors, peak, gradient)
             finish_gradient(gradient, weighed, problem, weights)
-            return weighed.loss, gradient
+            return weighed.losses, gradient
+
+        losses, gradient = self._repeated(contrast, problem, weights, peak)
+        return losses.sum().float(), gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         from ..triton_kernels import maps
@@ -139,11 +150,14 @@ class GpuFused:
         count, channels = len(row_gradient), out.shape[2]
         if count == 0:
             return
-        points = points_at_once(channels)
-        with on(out.device):
-            maps.scatter_rows[(-(-count // points),)](
+        factor, points = factor.float(), points_at_once(channels)
+
+        def scatter() -> tuple[()]:
+            launch(
+                maps.scatter_rows,
+                (-(-count // points),),
                 row_gradient,
-                factor.float(),
+                factor,
                 row_of_point,
                 out,
                 *maps.Layout.of(out),
@@ -154,16 +168,42 @@ class GpuFused:
                 POINTS=points,
                 **OPTIONS,
             )
+            return ()
 
-    def _weigh(self, problem: Problem, weights: Tensor) -> Weighed:
-        """Gather the rows of a map and sum their weighted losses."""
+        key = ("scatter", row_gradient.shape, out.shape, out.stride(), out.dtype, out.device)
+        with on(out.device):
+            repeat(key, (row_gradient, factor, row_of_point, out), out.device, scatter)
+
+    def _repeated(
+        self, function: Callable[[], tuple[Tensor, ...]], problem: Problem, weights: Tensor, peak: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        features, groups = problem.features, problem.groups
+        key = (
+            self,
+            function.__name__,
+            features.shape,
+            features.stride(),
+            features.dtype,
+            features.device,
+            self.planes(features.dtype),
+            groups.anchors.shape,
+            groups.largest,
+            groups.mutual,
+            problem.scale,
+            problem.normalize,
+        )
+        inputs = (features, problem.row_of_point, *groups.tensors, problem.run_low, problem.run_high, weights, peak)
+        with on(features.device):
+            return repeat(key, inputs, features.device, function)
+
+    def _weigh(self, problem: Problem, weights: Tensor, peak: Tensor | None) -> Weighed:
+        """Gather the rows of a map and weigh their losses."""
         features, scale = problem.features, problem.scale
         rows, inverse_lengths = gather(problem, self.planes(features.dtype), self.row_channels(features.shape[2]))
         pairs = self.pairs(rows, problem.groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
         sums = run_sums(rows, problem, weights)
-        peak = peak_of(weights, rows.dtype)
-        loss, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
-        return Weighed(loss, rows, pairs, inverse_lengths, sums, factors, peak)
+        losses, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
+        return Weighed(losses, rows, pairs, inverse_lengths, sums, factors)
 
 
 def count_tiles(groups: Groups, rows: int) -> Tensor:
@@ -171,8 +211,10 @@ def count_tiles(groups: Groups, rows: int) -> Tensor:
     from ..triton_kernels import work
 
     total = len(groups.anchors)
-    pair_ends, tile_ends = groups.offsets.new_empty((2, total))
-    work.count_work[(1,)](
+    pair_ends, tile_ends = empty((2, total), torch.int32, groups.offsets.device)
+    launch(
+        work.count_work,
+        (1,),
         groups.offsets,
         groups.anchors,
         pair_ends,
@@ -198,10 +240,12 @@ def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor
 
     features, count = problem.features, len(problem.row_of_point)
     dtype = torch.bfloat16 if planes > 1 else features.dtype
-    rows = torch.empty((planes, count, channels), dtype=dtype, device=features.device)
-    inverse_lengths = torch.empty(count, dtype=torch.float32, device=features.device)
+    rows = empty((planes, count, channels), dtype, features.device)
+    inverse_lengths = empty((count,), torch.float32, features.device)
     points = points_at_once(channels)
-    maps.gather_rows[(-(-count // points),)](
+    launch(
+        maps.gather_rows,
+        (-(-count // points),),
         features,
         *maps.Layout.of(features),
         problem.row_of_point,
@@ -243,24 +287,26 @@ def run_sums(rows: Tensor, problem: Problem, weights: Tensor) -> Tensor:
     _, count, channels = rows.shape
     sizes = sizes_of(rows)
     tiles, parts = -(-count // RUN_TILE), sizes.pop("CP") // sizes["WIDTH"]
-    sums, heads = (torch.empty((size, channels), dtype=torch.float32, device=rows.device) for size in (count, tiles))
+    sums, heads = (empty((size, channels), torch.float32, rows.device) for size in (count, tiles))
     common = (weights, problem.run_low, problem.run_high, sums, heads, count)
-    runs.sum_runs_in_tiles[(tiles, parts)](rows, *common, ROWS=RUN_TILE, **sizes)
+    launch(runs.sum_runs_in_tiles, (tiles, parts), rows, *common, ROWS=RUN_TILE, **sizes)
     sizes.pop("PLANES")
-    runs.join_runs[(tiles, parts)](*common, ROWS=RUN_TILE, AT_ONCE=HEADS_AT_ONCE, **sizes)
+    launch(runs.join_runs, (tiles, parts), *common, ROWS=RUN_TILE, AT_ONCE=HEADS_AT_ONCE, **sizes)
     return sums
 
 
 def anchor_losses(
     rows: Tensor, pairs: Pairs, sums: Tensor, problem: Problem, weights: Tensor, peak: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the weighted loss, and the factors (2, M) of its gradient by the log-sum-exps."""
+    """Return the parts of the weighted loss, and the factors (2, M) of its gradient by the log-sum-exps."""
     from ..triton_kernels import runs
 
     count, programs = rows.shape[1], chip(rows.device).programs
-    factors = torch.empty((2, count), dtype=torch.float32, device=rows.device)
-    losses = torch.empty(programs, dtype=torch.float64, device=rows.device)
-    runs.anchor_losses[(programs,)](
+    factors = empty((2, count), torch.float32, rows.device)
+    losses = empty((programs,), torch.float64, rows.device)
+    launch(
+        runs.anchor_losses,
+        (programs,),
         rows,
         pairs.slot_sums(),
         sums,
@@ -283,14 +329,16 @@ def anchor_losses(
         num_warps=warps_of(rows),
         **sizes_of(rows),
     )
-    return losses.sum().float(), factors
+    return losses, factors
 
 
 def finish_gradient(gradient: Tensor, weighed: Weighed, problem: Problem, weights: Tensor) -> None:
     """Make of the gradient of the log-sum-exps by the rows that of the loss by the vectors they were made from."""
     from ..triton_kernels import runs
 
-    runs.finish_gradient[(chip(gradient.device).programs,)](
+    launch(
+        runs.finish_gradient,
+        (chip(gradient.device).programs,),
         gradient,
         weighed.rows,
         weighed.sums,

@@ -15,6 +15,7 @@ import torch
 
 from .base import AVAILABLE
 
+ALIGNMENT = 16  # bytes: what Triton asks of addresses, and asynchronous copies read from
 LEAST_CHANNELS = 16
 PROGRAMS_PER_MULTIPROCESSOR = 2
 GROUPS_AT_ONCE = 1024
@@ -76,4 +77,6 @@ def padded(channels: int) -> int:
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
     """Makes the device of the tensors the one that kernels are launched on."""
-    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+    if device.type == "cpu" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .base import Backend, Groups
-from .fused import ALIGNMENT, GpuFused, exponents, peak_of, span_of
-from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
+from .fused import GpuFused, exponents, peak_of, span_of
+from .launching import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .levels import level
+from .repeating import empty, launch, zeros
 
 MOST_CHANNELS = 512  # of triton_kernels.tiles
 
@@ -46,7 +47,7 @@ def split(rows: Tensor) -> Tensor:
         return (rows if rows.data_ptr() % ALIGNMENT == 0 else rows.clone())[None]
     out = torch.empty((planes, *rows.shape), dtype=torch.bfloat16, device=rows.device)
     grid = (-(-rows.numel() // TILE_ELEMENTS),)
-    maps.split_rows[grid](rows, out, rows.numel(), PLANES=planes, BLOCK=TILE_ELEMENTS, **OPTIONS)
+    launch(maps.split_rows, grid, rows, out, rows.numel(), PLANES=planes, BLOCK=TILE_ELEMENTS, **OPTIONS)
     return out
 
 
@@ -76,8 +77,10 @@ class Pairs:
         self.span = span_of(groups.largest, self.sums_tile.owned)
         self.slots = max(1, -(-groups.largest // self.span))
         self.sizes = {"C": self.channels, "CP": self.padded, "PLANES": self.planes}
-        self.pair_ends, self.tile_ends = groups.offsets.new_empty((2, self.group_total))
-        work.count_work[(1,)](
+        self.pair_ends, self.tile_ends = self.empty(2, self.group_total, dtype=torch.int32)
+        launch(
+            work.count_work,
+            (1,),
             groups.offsets,
             groups.anchors,
             self.pair_ends,
@@ -91,14 +94,14 @@ class Pairs:
         )
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.rows.device)
+        return empty(shape, dtype, self.rows.device)
 
     def slot_sums(self) -> Tensor:
         """Return (slots, M): each anchor's sums over the panels of its group."""
         from ..triton_kernels import logsumexp
 
         tile = self.sums_tile
-        slots = self.empty(self.slots, self.count).zero_()
+        slots = zeros((self.slots, self.count), torch.float32, self.rows.device)
         common = (self.rows, *self.groups.tensors, self.pair_ends, slots)
         numbers = (self.count, self.group_total, self.span, self.rate)
         sizes = {
@@ -110,10 +113,19 @@ class Pairs:
             **self.sizes,
         }
         if self.bounded:
-            logsumexp.sum_pairs[self.grid](*common, *numbers, self.shift, TRIANGLE=self.triangle, **sizes, **OPTIONS)
+            launch(
+                logsumexp.sum_pairs,
+                self.grid,
+                *common,
+                *numbers,
+                self.shift,
+                TRIANGLE=self.triangle,
+                **sizes,
+                **OPTIONS,
+            )
         else:
             # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
-            logsumexp.log_sum_pairs[self.grid](*common, *numbers, **sizes, enable_fp_fusion=False)
+            launch(logsumexp.log_sum_pairs, self.grid, *common, *numbers, **sizes, enable_fp_fusion=False)
         return slots
 
     def logsumexp(self) -> Tensor:
@@ -121,8 +133,10 @@ class Pairs:
         from ..triton_kernels import logsumexp
 
         slots = self.slot_sums()
-        lse = self.empty(self.count).zero_()
-        logsumexp.store_logsumexp[self.grid](
+        lse = zeros((self.count,), torch.float32, self.rows.device)
+        launch(
+            logsumexp.store_logsumexp,
+            self.grid,
             slots,
             self.groups.offsets,
             self.groups.anchors,
@@ -143,7 +157,9 @@ class Pairs:
         from ..triton_kernels import gradient
 
         factors = self.empty(2, self.count)
-        gradient.pair_factors[self.grid](
+        launch(
+            gradient.pair_factors,
+            self.grid,
             grad.float().contiguous(),
             lse.contiguous(),
             self.groups.offsets,
@@ -164,7 +180,9 @@ class Pairs:
         from ..triton_kernels import gradient
 
         tile = self.gradient_tile
-        gradient.row_gradient[self.grid](
+        launch(
+            gradient.row_gradient,
+            self.grid,
             self.rows,
             self.count,
             *self.groups.tensors,

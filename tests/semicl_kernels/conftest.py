@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from semicl_kernels import available_backends
+from semicl_kernels.backends import repeating
 
 from .interpreter import is_interpreted
 from .on_device import ON_GPU
@@ -44,6 +45,12 @@ def fast_backend(request: pytest.FixtureRequest) -> str:
 def compiled_backend(request: pytest.FixtureRequest) -> str:
     """The backend that has threads of its own."""
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def nothing_recorded() -> None:
+    """Tests change what calls launch: tiles, panels, chunks, the compiled code itself."""
+    repeating.forget()
 
 
 @pytest.fixture
