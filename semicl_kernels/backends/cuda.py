@@ -39,8 +39,13 @@ except ImportError as error:
 REBUILD = "pip install -v --force-reinstall --no-deps ."
 
 
-@cache
+@torch.compiler.assume_constant_result
 def state() -> str:
+    return find_state()
+
+
+@cache
+def find_state() -> str:
     if compiled is None:
         return (
             f"the compiled extension is not there ({import_error}): install the CUDA toolkit (nvcc 12.4 or later) and "
@@ -78,8 +83,7 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | No
             f"{channels} channels; it takes {PADDED_CHANNELS[-1]} at most (backend='tiled' takes any number, "
             "backend='triton' up to 512)"
         )
-    needed = max(tile_sizes(WARPS, FORMATS[dtype], padded(channels)).shared_bytes)
-    there = chip(device).shared_bytes
+    needed, there = shared_bytes(device, FORMATS[dtype], padded(channels))
     if needed > there:
         return (
             f"{dtype} with {channels} channels, which needs {needed} bytes of shared memory; this GPU has {there}: "
@@ -113,6 +117,12 @@ class TileSizes(NamedTuple):
 def tile_sizes(route: int, row_format: int, channels: int) -> TileSizes:
     sums_rows, gradient_rows, *shared_bytes = compiled.tile_sizes(route, row_format, channels)
     return TileSizes(sums_rows, gradient_rows, tuple(shared_bytes))
+
+
+@torch.compiler.assume_constant_result
+def shared_bytes(device: torch.device, row_format: int, channels: int) -> tuple[int, int]:
+    """The bytes of shared memory that rows of so many channels need, and those that there are."""
+    return max(tile_sizes(WARPS, row_format, channels).shared_bytes), chip(device).shared_bytes
 
 
 def choose_route(device: torch.device, row_format: int, triangle: bool) -> int:

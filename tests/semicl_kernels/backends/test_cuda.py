@@ -203,6 +203,20 @@ def test_refusals_of_a_gpu_with_little_shared_memory(
     assert refusal is None if said is None else re.search(said, str(refusal))
 
 
+def test_what_is_asked_of_it_is_constant_in_a_compiled_graph(emulated: pytest.MonkeyPatch) -> None:
+    """Dynamo warns of a cached function that it traces, and would stop at the compiled code."""
+
+    def asked(x: Tensor) -> Tensor:
+        refusal = cuda.refuses(torch.device("cuda", 0), torch.bfloat16, 3 * x.shape[0])
+        return x if refusal is None else x + len(cuda.state())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "chip", lambda device: cuda.Chip((8, 6), 99 * 1024))
+        traced = torch.compile(asked, fullgraph=True, dynamic=True, backend="eager")
+        assert torch.equal(traced(torch.zeros(5)), torch.zeros(5))
+        assert torch.equal(traced(torch.zeros(100)), torch.full((100,), float(len(cuda.state()))))
+
+
 @pytest.mark.parametrize(
     ("architectures", "runs", "does_not"),
     [
