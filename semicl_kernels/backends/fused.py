@@ -93,9 +93,9 @@ def peak_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 class Weighed(NamedTuple):
-    """The weighted loss in parts, and what its gradient needs of the passes that led to it."""
+    """The weighted loss, and what its gradient needs of the passes that led to it."""
 
-    losses: Tensor  # (programs,) float64
+    loss: Tensor  # float32, a scalar
     rows: Tensor  # (planes, M, C)
     pairs: Pairs
     inverse_lengths: Tensor  # (M,)
@@ -122,9 +122,9 @@ class GpuFused:
         peak = peak_of(weights, problem.features.dtype)
 
         def loss() -> tuple[Tensor]:
-            return (self._weigh(problem, weights, peak).losses,)
+            return (self._weigh(problem, weights, peak).loss,)
 
-        return self._repeated(loss, problem, weights, peak)[0].sum().float()
+        return self._repeated(loss, problem, weights, peak)[0]
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         features, count = problem.features, len(problem.row_of_point)
@@ -139,10 +139,10 @@ class GpuFused:
             gradient = empty(shape, torch.float32, features.device)
             weighed.pairs.gradient(weighed.factors, peak, gradient)
             finish_gradient(gradient, weighed, problem, weights)
-            return weighed.losses, gradient
+            return weighed.loss, gradient
 
-        losses, gradient = self._repeated(contrast, problem, weights, peak)
-        return losses.sum().float(), gradient
+        loss, gradient = self._repeated(contrast, problem, weights, peak)
+        return loss, gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         from ..triton_kernels import maps
@@ -202,8 +202,8 @@ class GpuFused:
         rows, inverse_lengths = gather(problem, self.planes(features.dtype), self.row_channels(features.shape[2]))
         pairs = self.pairs(rows, problem.groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
         sums = run_sums(rows, problem, weights)
-        losses, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
-        return Weighed(losses, rows, pairs, inverse_lengths, sums, factors)
+        loss, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
+        return Weighed(loss, rows, pairs, inverse_lengths, sums, factors)
 
 
 def count_tiles(groups: Groups, rows: int) -> Tensor:
@@ -298,12 +298,12 @@ def run_sums(rows: Tensor, problem: Problem, weights: Tensor) -> Tensor:
 def anchor_losses(
     rows: Tensor, pairs: Pairs, sums: Tensor, problem: Problem, weights: Tensor, peak: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the parts of the weighted loss, and the factors (2, M) of its gradient by the log-sum-exps."""
+    """Return the weighted loss, and the factors (2, M) of its gradient by the log-sum-exps."""
     from ..triton_kernels import runs
 
     count, programs = rows.shape[1], chip(rows.device).programs
     factors = empty((2, count), torch.float32, rows.device)
-    losses = empty((programs,), torch.float64, rows.device)
+    losses, loss = empty((programs,), torch.float64, rows.device), empty((), torch.float32, rows.device)
     launch(
         runs.anchor_losses,
         (programs,),
@@ -329,7 +329,8 @@ def anchor_losses(
         num_warps=warps_of(rows),
         **sizes_of(rows),
     )
-    return losses, factors
+    launch(runs.sum_losses, (1,), losses, loss, programs, COUNT=1 << (programs - 1).bit_length(), **OPTIONS)
+    return loss, factors
 
 
 def finish_gradient(gradient: Tensor, weighed: Weighed, problem: Problem, weights: Tensor) -> None:

@@ -156,6 +156,13 @@ def anchor_losses(
 
 
 @triton.jit
+def sum_losses(losses, loss, count, COUNT: tl.constexpr):
+    """Write the sum of ``losses`` (count,) float64 to ``loss``, float32; one program."""
+    ids = tl.arange(0, COUNT)
+    tl.store(loss, tl.sum(tl.load(losses + ids, mask=ids < count, other=0.0)).to(tl.float32))
+
+
+@triton.jit
 def finish_gradient(
     gradient,  # (M, C) float32: by the rows, of the log-sum-exps; changed in place
     rows,  # (PLANES, M, C)
