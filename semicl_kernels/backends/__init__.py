@@ -5,6 +5,8 @@ A new backend is one file beside these with a ``BACKEND``, and one line here.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from . import cpu, cuda, reference, tiled, triton
@@ -52,11 +54,7 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels
     """
     check_backend_name(name)
     if name == "auto":
-        return next(
-            backend.name
-            for backend in BACKENDS.values()
-            if backend.state() == AVAILABLE and backend.refuses(device, dtype, channels) is None
-        )
+        return _fastest(device, dtype, channels)
     backend = BACKENDS[name]
     state = backend.state()
     if state != AVAILABLE:
@@ -65,3 +63,16 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels
     if refusal is not None:
         raise ValueError(f"backend {name!r} got {refusal}")
     return name
+
+
+def _fastest(device: torch.device, dtype: torch.dtype, channels: int) -> str:
+    """Return the first backend that is available and takes these; warn of faster ones that would if they were."""
+    for backend in BACKENDS.values():
+        if backend.refuses(device, dtype, channels) is not None:
+            continue
+        state = backend.state()
+        if state == AVAILABLE:
+            return backend.name
+        if not torch.compiler.is_compiling():
+            warnings.warn(f"backend 'auto' does without {backend.name!r}, the fastest here: {state}", stacklevel=4)
+    raise AssertionError("backend 'reference' takes everything")

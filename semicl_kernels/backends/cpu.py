@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -16,26 +15,18 @@ import torch
 from torch import Tensor
 
 from ..forks import thread_count
+from . import extensions
 from .base import AVAILABLE, Backend, Groups, Problem
 from .levels import level
 
 CHANNEL_MULTIPLE = 16
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/cpu/features.h, Dtype
 
-compiled: ModuleType | None
-try:
-    compiled = import_module("semicl_kernels._C")
-except ImportError as error:
-    compiled, import_error = None, str(error)
+compiled, missing = extensions.find("_C", "a C++17 compiler")
 
 
 def state() -> str:
-    if compiled is not None:
-        return AVAILABLE
-    return (
-        f"the compiled extension is not there ({import_error}): install a C++17 compiler and run "
-        "`pip install -v --force-reinstall --no-deps .` in the source folder of semicl"
-    )
+    return AVAILABLE if compiled is not None else missing
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:

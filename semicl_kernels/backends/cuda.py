@@ -10,13 +10,13 @@ no GPU has run it yet: "auto" never picks it.
 from __future__ import annotations
 
 from functools import cache, cached_property
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from . import extensions
 from .base import AVAILABLE, Backend, Groups
 from .fused import GpuFused, count_tiles, exponents, peak_of, span_of
 from .launching import ALIGNMENT
@@ -29,14 +29,7 @@ PADDED_CHANNELS = (32, 64, 128, 256)
 PLANES = 3  # of bfloat16, for float32
 MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/work.h, kMostRows
 
-compiled: Any
-try:
-    compiled = import_module("semicl_kernels._cuda")
-except ImportError as error:
-    compiled, import_error = None, str(error)
-
-
-REBUILD = "pip install -v --force-reinstall --no-deps ."
+compiled, missing = extensions.find("_cuda", "the CUDA toolkit (nvcc 12.4 or later)", "SEMICL_CUDA=1 ")
 
 
 @torch.compiler.assume_constant_result
@@ -47,18 +40,15 @@ def state() -> str:
 @cache
 def find_state() -> str:
     if compiled is None:
-        return (
-            f"the compiled extension is not there ({import_error}): install the CUDA toolkit (nvcc 12.4 or later) and "
-            f"run `SEMICL_CUDA=1 {REBUILD}` in the source folder of semicl"
-        )
+        return missing
     if not torch.cuda.is_available() or torch.version.hip is not None:
         return "torch sees no NVIDIA GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
     major, minor = torch.cuda.get_device_capability()
     if not runs_on((major, minor)):
         return (
             f"it was built for {', '.join(compiled.architectures())} and the GPU is sm_{major}{minor}: from sm_80 on, "
-            f"run `SEMICL_CUDA=1 SEMICL_CUDA_ARCHS={major}{minor} {REBUILD}` in the source folder of semicl; use "
-            "backend='tiled' below"
+            f"run `SEMICL_CUDA=1 SEMICL_CUDA_ARCHS={major}{minor} {extensions.REBUILD}` in the source folder of "
+            "semicl; use backend='tiled' below"
         )
     return AVAILABLE
 
