@@ -135,7 +135,7 @@ def check_features(features: Tensor) -> None:
     if features.dim() not in (5, 6):
         raise ValueError(
             "features must be of shape (B, V, C, height, width) or (B, V, C, depth, height, width); "
-            f"got {tuple(features.shape)}"
+            f"got {tuple(features.shape)}: pass features[:, None] of one view, torch.stack([view1, view2], 1) of two"
         )
     if features.shape[2] < 1:
         raise ValueError(f"features must have at least one channel; got {tuple(features.shape)} (B, V, C, *space)")
@@ -146,12 +146,24 @@ def check_point_count(name: str, points: int) -> None:
         raise ValueError(f"{name} must have {MOST_POINTS} points at most; got {points}: take a stride or fewer images")
 
 
+def check_view_count(views: int) -> None:
+    """Refuse the one view of features (., V, ...) without labels, which the loss would be 0 of whatever they are."""
+    if views == 1:
+        raise ValueError(
+            "features must have two views or more along axis 1 where labels is None; got 1: a point's positives are "
+            "then its place in the other views. Pass torch.stack([view1, view2], dim=1), or labels"
+        )
+
+
 def check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, layout: str) -> None:
     """Check labels of the ``shape``; ``layout`` says what it is of the features."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}")
     if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be of an integer dtype; got {labels.dtype} (class maps must not be interpolated)")
+        raise TypeError(
+            f"labels must be of an integer dtype; got {labels.dtype}: pass labels.long(), and never "
+            "interpolate class maps"
+        )
     if labels.dtype == torch.uint64:
         raise TypeError(
             "labels must be of an integer dtype that int64 can hold; got torch.uint64, so pass labels.long()"
@@ -160,7 +172,10 @@ def check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, l
     if tuple(labels.shape) != shape:
         raise ValueError(f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}")
     if labels.device != device:
-        raise ValueError(f"labels must be on the device of the features, {device}; got {labels.device}")
+        raise ValueError(
+            f"labels must be on the device of the features, {device}; got {labels.device}: pass "
+            f"labels.to({str(device)!r})"
+        )
 
 
 def check_rows(rows: Tensor) -> None:

@@ -17,6 +17,7 @@ from .checks import (
     check_labels,
     check_point_count,
     check_steps,
+    check_view_count,
     check_word,
     integer_or_none,
     scale_of,
@@ -194,7 +195,7 @@ def local_contrastive_loss(
         features: (B, V, C, height, width) or (B, V, C, depth, height, width): B images, V views, C channels; float32,
             float16, bfloat16 or, with backend "tiled" or "reference", float64; any strides.
         labels: (B, V, *space), any integer dtype. None is the self-supervised form: a point's positives are the same
-            place in the other views (with one view there is none, and the loss is 0), and every point is an anchor.
+            place in the other views, of which there must be one, and every point is an anchor.
         temperature: what the similarities are divided by.
         stride: take every stride-th point of each axis; an integer, or one for each axis.
         block_size: the size of the blocks that the (strided) map is cut into; blocks at the edge may be smaller. An
@@ -225,7 +226,9 @@ def local_contrastive_loss(
     batch, views, _, *space = features.shape
     steps = steps_of_axes("stride", stride, len(space))
     blocks = None if block_size is None else steps_of_axes("block_size", block_size, len(space))
-    if labels is not None:
+    if labels is None:
+        check_view_count(views)
+    else:
         check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
     name = choose_backend(backend, features.device, features.dtype, features.shape[2])
 
@@ -284,7 +287,7 @@ def supervised_contrastive_loss(
 
     Args:
         features: (N, V, C): N samples in V views; normalised inside.
-        labels: (N,), any integer dtype; None makes every sample its own class (SimCLR).
+        labels: (N,), any integer dtype; None makes every sample its own class (SimCLR), of two views or more.
         temperature: what the similarities are divided by.
         backend: "auto" or a name of :func:`available_backends`.
 
@@ -301,7 +304,9 @@ def supervised_contrastive_loss(
     scale = scale_of(temperature)
     if features.dim() != 3 or features.shape[2] < 1:
         raise ValueError(f"features must be of shape (N, V, C) with C >= 1; got {tuple(features.shape)}")
-    if labels is not None:
+    if labels is None:
+        check_view_count(features.shape[1])
+    else:
         check_labels(labels, (features.shape[0],), features.device, "(N,)")
     return _contrast_vectors(features, labels, scale, backend)
 

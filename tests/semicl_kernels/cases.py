@@ -103,6 +103,7 @@ def cases(draw: st.DrawFn, largest_side: int, most_channels: int) -> Case:
     per_axis = st.one_of(st.integers(1, 4), st.tuples(*[st.integers(1, 4)] * axes))
     space = draw(st.tuples(*[side] * axes))
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, most_channels)), *space)
+    unlabelled = (None,) if shape[1] > 1 else ()
     options = {
         "temperature": draw(st.sampled_from((0.1, 0.5, 1.0, 0.07))),
         "stride": draw(st.one_of(st.just(1), per_axis)),
@@ -116,7 +117,7 @@ def cases(draw: st.DrawFn, largest_side: int, most_channels: int) -> Case:
     }
     return Case(
         shape=shape,
-        label_kind=draw(st.sampled_from((None, "random", *LABEL_KINDS))),
+        label_kind=draw(st.sampled_from((*unlabelled, "random", *LABEL_KINDS))),
         layout=draw(st.sampled_from(LAYOUTS)),
         duplicated=draw(st.booleans()),
         seed=draw(st.integers(0, 2**16)),

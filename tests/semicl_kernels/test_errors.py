@@ -101,6 +101,8 @@ BAD_VECTORS = [
     (lambda: nt_xent_loss(VECTORS[:, 0], VECTORS[:, 1], temperature=0), ValueError, "temperature", "0"),
     (lambda: nt_xent_loss(VECTORS[:, 0], VECTORS[:, 1], backend="x"), ValueError, "backend", "x"),
     (lambda: supervised_contrastive_loss(VECTORS[:, 0]), ValueError, "features", r"\(6, "),
+    (lambda: supervised_contrastive_loss(VECTORS[:, :1]), ValueError, "features", "views.*got 1"),
+    (lambda: local_contrastive_loss(FEATURES[:, :1]), ValueError, "features", "views.*got 1"),
     (lambda: supervised_contrastive_loss(FEATURES), ValueError, "features", r"\(2, 2, 4, 6, 6\)"),
     (lambda: supervised_contrastive_loss(VECTORS[:, :, :0]), ValueError, "features", r"\(6, 2, 0\)"),
     (lambda: supervised_contrastive_loss(VECTORS.long()), TypeError, "features", "int64"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -313,8 +314,10 @@ def test_gradients_from_above_of_any_size(backend: str, temperature: float, one:
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
-@pytest.mark.parametrize("shape", [(1, 2, 3), (7, 1, 4), (5, 2, 3), (3, 4, 2)])
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "labelled"),
+    [*itertools.product([(1, 2, 3), (5, 2, 3), (3, 4, 2)], [True, False]), ((7, 1, 4), True)],
+)
 def test_supervised_contrastive_is_its_definition(shape: tuple[int, ...], labelled: bool, temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
