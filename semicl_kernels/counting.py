@@ -102,9 +102,7 @@ def partition(
         return made
 
     options = (block_size, per_image, other_classes_only, background, ignore_index, reduction, every_place)
-    key = ("partition", labels.shape, labels.stride(), labels.dtype, labels.device, *options)
-    with launching.on(labels.device):
-        return Partition(*repeat(key, (labels,), labels.device, parts))
+    return Partition(*repeat("partition", options, (labels,), parts))
 
 
 def empty_partition(points: int, groups: int, device: torch.device) -> Partition:

@@ -9,7 +9,7 @@ A loss's gradient is an operation whose own derivative raises: gradients are of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from .forks import serial_in_children
 from .partition import group_count, partition
 
 Differentiate = Callable[..., tuple[Tensor | None, ...]]
-Save = Callable[[Any, tuple[Any, ...], Any], None]
+Save = Callable[[Any, Any, Any], None]
 
 LIBRARY = torch.library.Library("semicl", "DEF")
 ANY_DEVICE = "CompositeExplicitAutograd"
@@ -333,25 +333,28 @@ def _with_gradient(name: str, differentiate: Differentiate, save: Save | None) -
     """
     operation = getattr(torch.ops.semicl, name).default
 
-    def below(keys: Any, arguments: tuple[Any, ...]) -> Any:
+    def below(keys: Any, arguments: Sequence[Any]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
 
-    def forward(ctx: Any, keys: Any, *arguments: Any) -> Any:
+    def forward(ctx: Any, *arguments_and_keys: Any) -> Any:
+        *arguments, keys = (
+            arguments_and_keys  # last, so that ctx.needs_input_grad tells of the arguments in their order
+        )
         output = below(keys, arguments)
         if save is not None:
             save(ctx, arguments, output)
         return output
 
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return None, *differentiate(ctx, *grads)
+        return *differentiate(ctx, *grads), None
 
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function: Any = type(f"Differentiable_{name}", (torch.autograd.Function,), functions)
 
     def differentiable(keys: Any, *arguments: Any) -> Any:
         if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
-            return function.apply(keys, *arguments)
+            return function.apply(*arguments, keys)
         return below(keys, arguments)
 
     return differentiable

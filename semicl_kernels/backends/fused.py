@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .base import LONGEST_SQUARE, Groups, Problem
-from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded
+from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, padded
 from .repeating import empty, launch, repeat
 
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
@@ -119,12 +119,12 @@ class GpuFused:
         device = problem.features.device
         if len(problem.row_of_point) == 0:
             return torch.zeros((), dtype=torch.float32, device=device)
-        peak = peak_of(weights, problem.features.dtype)
+        peak, planes = peak_of(weights, problem.features.dtype), self.planes(problem.features.dtype)
 
         def loss() -> tuple[Tensor]:
-            return (self._weigh(problem, weights, peak).loss,)
+            return (self._weigh(problem, weights, peak, planes).loss,)
 
-        return self._repeated(loss, problem, weights, peak)[0]
+        return self._repeated("loss", problem, weights, peak, planes, loss)[0]
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         features, count = problem.features, len(problem.row_of_point)
@@ -132,16 +132,16 @@ class GpuFused:
         if count == 0:
             nothing = torch.zeros(shape, dtype=torch.float32, device=features.device)
             return nothing.sum(), nothing
-        peak = peak_of(weights, features.dtype)
+        peak, planes = peak_of(weights, features.dtype), self.planes(features.dtype)
 
         def contrast() -> tuple[Tensor, Tensor]:
-            weighed = self._weigh(problem, weights, peak)
+            weighed = self._weigh(problem, weights, peak, planes)
             gradient = empty(shape, torch.float32, features.device)
             weighed.pairs.gradient(weighed.factors, peak, gradient)
             finish_gradient(gradient, weighed, problem, weights)
             return weighed.loss, gradient
 
-        loss, gradient = self._repeated(contrast, problem, weights, peak)
+        loss, gradient = self._repeated("contrast", problem, weights, peak, planes, contrast)
         return loss, gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
@@ -170,36 +170,25 @@ class GpuFused:
             )
             return ()
 
-        key = ("scatter", row_gradient.shape, out.shape, out.stride(), out.dtype, out.device)
-        with on(out.device):
-            repeat(key, (row_gradient, factor, row_of_point, out), out.device, scatter)
+        repeat("scatter", None, (row_gradient, factor, row_of_point, out), scatter)
 
     def _repeated(
-        self, function: Callable[[], tuple[Tensor, ...]], problem: Problem, weights: Tensor, peak: Tensor | None
+        self,
+        name: str,
+        problem: Problem,
+        weights: Tensor,
+        peak: Tensor | None,
+        planes: int,
+        function: Callable[[], tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
-        features, groups = problem.features, problem.groups
-        key = (
-            self,
-            function.__name__,
-            features.shape,
-            features.stride(),
-            features.dtype,
-            features.device,
-            self.planes(features.dtype),
-            groups.anchors.shape,
-            groups.largest,
-            groups.mutual,
-            problem.scale,
-            problem.normalize,
-        )
-        inputs = (features, problem.row_of_point, *groups.tensors, problem.run_low, problem.run_high, weights, peak)
-        with on(features.device):
-            return repeat(key, inputs, features.device, function)
+        features, row_of_point, groups, run_low, run_high, scale, normalize = problem
+        inputs = (features, row_of_point, *groups.tensors, run_low, run_high, weights, peak)
+        return repeat(name, (self, planes, groups.largest, groups.mutual, scale, normalize), inputs, function)
 
-    def _weigh(self, problem: Problem, weights: Tensor, peak: Tensor | None) -> Weighed:
+    def _weigh(self, problem: Problem, weights: Tensor, peak: Tensor | None, planes: int) -> Weighed:
         """Gather the rows of a map and weigh their losses."""
         features, scale = problem.features, problem.scale
-        rows, inverse_lengths = gather(problem, self.planes(features.dtype), self.row_channels(features.shape[2]))
+        rows, inverse_lengths = gather(problem, planes, self.row_channels(features.shape[2]))
         pairs = self.pairs(rows, problem.groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
         sums = run_sums(rows, problem, weights)
         loss, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
