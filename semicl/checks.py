@@ -34,6 +34,21 @@ class Problem:
         return f"{self.file}: {self.what}; {self.way_out}"
 
 
+@dataclass(frozen=True)
+class CheckedCase:
+    """A case whose files were read.
+
+    Args:
+        case: the case.
+        problems: what is wrong with its files, whatever the classes are.
+        values: the whole values in its label file; none where it has no label or that is not readable.
+    """
+
+    case: Case
+    problems: tuple[Problem, ...]
+    values: frozenset[int]
+
+
 def read_nifti(path: Path) -> tuple[np.ndarray, SpatialImage]:
     """The array of a NIfTI file and its image, whose header and affine tell the geometry.
 
@@ -64,43 +79,46 @@ def read_nifti(path: Path) -> tuple[np.ndarray, SpatialImage]:
     return array, volume
 
 
-def label_values(case: Case) -> set[int]:
-    """The whole values in a case's label file; what is not readable or not whole is left out: `problems` names it."""
-    if case.label is None:
-        return set()
-    try:
-        return {int(value) for value in whole_values(read_nifti(case.label)[0])[0]}
-    except SemiclError:
-        return set()
-
-
-def problems(case: Case, classes: Mapping[str, int]) -> Iterator[Problem]:
-    """Everything that is wrong with the files of a case; `classes` holds the values its label may have."""
-    image = label = None
-    for path in filter(None, (case.image, case.label)):
-        try:
-            if path == case.image:
-                image = read_nifti(path)
-            else:
-                label = read_nifti(path)
-        except SemiclError as error:
-            what, way_out = str(error).removeprefix(f"{path}: ").rsplit("; ", 1)
-            yield Problem(path, what, way_out)
+def check_files(case: Case) -> CheckedCase:
+    """Read the files of a case; what is wrong with them is told without knowing the classes."""
+    found: list[Problem] = []
+    image, label = (_read_or_note(path, found) for path in (case.image, case.label))
     if label is None or case.label is None:
-        return
+        return CheckedCase(case, tuple(found), frozenset())
     whole, broken = whole_values(label[0])
-    unknown = [*broken, *np.setdiff1d(whole, list(classes.values()))]
-    if unknown:
-        known = ", ".join(str(value) for value in classes.values())
-        what = f"label {unknown[0]:.10g} is unknown, known are {known}"
-        yield Problem(case.label, what, "mend the file or the classes")
-    if image is None:
-        return
-    if label[0].shape != image[0].shape:
+    if broken.size > 0:
+        found.append(Problem(case.label, f"label {broken[0]:.10g} is not a whole number", "mend the file"))
+    if image is not None and label[0].shape != image[0].shape:
         what = f"shape {label[0].shape} differs from its image's {image[0].shape}"
-        yield Problem(case.label, what, "export the label on the image's grid")
-    elif not np.allclose(label[1].affine, image[1].affine, atol=SAME_PLACE_MM):
-        yield Problem(case.label, "affine differs from its image's", "export the label on the image's grid")
+        found.append(Problem(case.label, what, "export the label on the image's grid"))
+    elif image is not None and not np.allclose(label[1].affine, image[1].affine, atol=SAME_PLACE_MM):
+        found.append(Problem(case.label, "affine differs from its image's", "export the label on the image's grid"))
+    return CheckedCase(case, tuple(found), frozenset(map(int, whole)))
+
+
+def problems(checked: CheckedCase, classes: Mapping[str, int]) -> Iterator[Problem]:
+    """Everything that is wrong with a case whose label may have the values of `classes`.
+
+    Values are not judged where something else is wrong: a damaged file may hold any.
+    """
+    yield from checked.problems
+    unknown = sorted(checked.values - set(classes.values()))
+    if unknown and checked.case.label is not None and not checked.problems:
+        known = ", ".join(str(value) for value in classes.values())
+        what = f"label {unknown[0]} is unknown, known are {known}"
+        yield Problem(checked.case.label, what, "mend the file or the classes")
+
+
+def _read_or_note(path: Path | None, found: list[Problem]) -> tuple[np.ndarray, SpatialImage] | None:
+    """What a file holds; None without one, or where it is not readable, which is then among the problems found."""
+    if path is None:
+        return None
+    try:
+        return read_nifti(path)
+    except SemiclError as error:
+        what, way_out = str(error).removeprefix(f"{path}: ").rsplit("; ", 1)
+        found.append(Problem(path, what, way_out))
+        return None
 
 
 def _kind(array: np.ndarray) -> str:

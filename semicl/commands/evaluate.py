@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from semicl.cases import Case, find_cases
 from semicl.checkpoints import load_segmentation
-from semicl.checks import problems
+from semicl.checks import check_files, problems
 from semicl.console import WIDTH, conclude, say, show
 from semicl.errors import SemiclError
 from semicl.evaluation import Evaluation, evaluate_cases
@@ -63,5 +63,5 @@ def _warn_of_training_cases(cases: Sequence[Case], card: ModelCard, where: str) 
 
 def _require_sound(cases: Sequence[Case], card: ModelCard) -> None:
     for case in cases:
-        for problem in problems(case, card.classes):
+        for problem in problems(check_files(case), card.classes):
             raise SemiclError(str(problem))

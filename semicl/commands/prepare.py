@@ -1,6 +1,7 @@
 """`semicl prepare`: find cases, check every file, split by subject, and cache what the network will see."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from semicl.cases import Case, CaseFolder, find_cases
-from semicl.checks import Problem, label_values, problems
+from semicl.checks import CheckedCase, check_files, problems
 from semicl.console import WIDTH, conclude, say, show
 from semicl.download import download
 from semicl.errors import SemiclError
@@ -37,9 +38,12 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
         _data_folder(source, options).resolve(),  # so that the files are found from other working directories too
         partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern),
     )
-    classes = _classes(found, options)
+    checked = [check_files(case) for case in tqdm(found.cases, desc="check files", unit="case", ncols=WIDTH)]
+    held = _values_held(checked)
+    classes = _classes(found, options, held)
     _require_manageable(found.name, classes)
-    cases = _sound_cases(found.cases, classes, options.leave_out_damaged)
+    cases = _sound_cases(checked, classes, options.leave_out_damaged)
+    _require_held(options.classes or {}, held)
     if len(classes) == 1:
         raise SemiclError(f"{found.name}: no label file holds a class; add label files to labels/, named as the images")
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
@@ -107,7 +111,12 @@ def _data_folder(source: SourceOptions, options: PrepareOptions) -> Path:
     return folder
 
 
-def _classes(found: CaseFolder, options: PrepareOptions) -> dict[str, int]:
+def _values_held(checked: Sequence[CheckedCase]) -> set[int]:
+    """The values in the label files of the cases that have nothing wrong."""
+    return set().union(*(case.values for case in checked if not case.problems))
+
+
+def _classes(found: CaseFolder, options: PrepareOptions, held: set[int]) -> dict[str, int]:
     """Names and values of the classes, the background first."""
     if found.classes is not None:
         if options.classes is not None:
@@ -115,9 +124,17 @@ def _classes(found: CaseFolder, options: PrepareOptions) -> dict[str, int]:
         return found.classes
     if options.classes is not None:
         return {"background": 0} | options.classes
-    reading = tqdm(found.cases, desc="label values", unit="case", ncols=WIDTH)
-    values = sorted(set().union(*(label_values(case) for case in reading)) - {0})
-    return {"background": 0} | {f"class {value}": value for value in values}
+    return {"background": 0} | {f"class {value}": value for value in sorted(held - {0})}
+
+
+def _require_held(named: Mapping[str, int], held: set[int]) -> None:
+    """Raise where a class is named that no label file holds, which would count as found in every case."""
+    absent = {name: value for name, value in named.items() if value not in held}
+    if absent:
+        raise SemiclError(
+            f"--classes takes values that label files hold, got {json.dumps(absent)}, which no undamaged one holds; "
+            "mend the values or leave these classes out"
+        )
 
 
 def _require_manageable(name: str, classes: dict[str, int]) -> None:
@@ -132,18 +149,17 @@ def _require_manageable(name: str, classes: dict[str, int]) -> None:
         raise SemiclError(f"{name}: label value {value}, at most {LARGEST_VALUE} can be read; give smaller values")
 
 
-def _sound_cases(cases: Sequence[Case], classes: dict[str, int], leave_out_damaged: bool) -> tuple[Case, ...]:
+def _sound_cases(checked: Sequence[CheckedCase], classes: dict[str, int], leave_out_damaged: bool) -> tuple[Case, ...]:
     """The cases without a problem.
 
     Raises:
         SemiclError: a case has one and is not to be left out.
     """
-    wrong: dict[str, list[Problem]] = {}
-    for case in tqdm(cases, desc="check files", unit="case", ncols=WIDTH):
-        for problem in problems(case, classes):
-            wrong.setdefault(case.name, []).append(problem)
+    found_in = {each.case.name: list(problems(each, classes)) for each in checked}
+    wrong = {name: found for name, found in found_in.items() if found}
+    cases = tuple(each.case for each in checked if each.case.name not in wrong)
     if not wrong:
-        return tuple(cases)
+        return cases
     table = Table("case", "file", "what is wrong", "way out", title="Problems", title_justify="left")
     for name, found in wrong.items():
         for problem in found:
@@ -156,7 +172,7 @@ def _sound_cases(cases: Sequence[Case], classes: dict[str, int], leave_out_damag
             f"{first}" + (f" (and {others} more, see the table)" if others else "") + "; or --leave_out_damaged"
         )
     say(f"Left out: {', '.join(wrong)}.")
-    return tuple(case for case in cases if case.name not in wrong)
+    return cases
 
 
 def _conclude(prepared: Prepared, split: Split) -> None:

@@ -1,6 +1,6 @@
 """Damage is named before training, with the way out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semicl.cases import Case, find_cases
-from semicl.checks import label_values, problems
+from semicl.checks import Problem, check_files, problems
 from semicl.subjects import subject_rule
 from tests.semicl.conftest import cut_off, write_case
 
@@ -18,16 +18,20 @@ IMAGE = np.linspace(0, 1, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
 LABEL = (IMAGE > 0.5).astype(np.uint8)
 
 
+def _problems(case: Case, classes: Mapping[str, int] = CLASSES) -> list[Problem]:
+    return list(problems(check_files(case), classes))
+
+
 def test_sound_cases_have_no_problem(phantom: Path) -> None:
     folder = find_cases(phantom, subject_rule)
     assert folder.classes is not None
-    assert [list(problems(case, folder.classes)) for case in folder.cases] == [[]] * len(folder.cases)
+    assert [_problems(case, folder.classes) for case in folder.cases] == [[]] * len(folder.cases)
 
 
 def test_a_real_case_has_no_problem(hippocampus: Path) -> None:
     folder = find_cases(hippocampus, subject_rule)
     assert folder.classes is not None
-    assert list(problems(folder.cases[0], folder.classes)) == []
+    assert _problems(folder.cases[0], folder.classes) == []
 
 
 def _moved(case: Case) -> None:
@@ -45,7 +49,7 @@ def _moved(case: Case) -> None:
         (lambda case: write_case(case.image.parent, IMAGE, LABEL[:3]), "label", "(3, 5, 6) differs from its image's"),
         (lambda case: write_case(case.image.parent, IMAGE[0], LABEL), "image", "2 dimensions"),
         (lambda case: write_case(case.image.parent, IMAGE, 7 * LABEL), "label", "label 7 is unknown, known are 0, 1"),
-        (lambda case: write_case(case.image.parent, IMAGE, 0.5 * LABEL), "label", "label 0.5 is unknown"),
+        (lambda case: write_case(case.image.parent, IMAGE, 0.5 * LABEL), "label", "label 0.5 is not a whole number"),
         (lambda case: write_case(case.image.parent, np.log(IMAGE - 0.5), LABEL), "image", "NaN"),
         (_moved, "label", "affine differs"),
     ],
@@ -53,9 +57,9 @@ def _moved(case: Case) -> None:
 @pytest.mark.filterwarnings("ignore:invalid value encountered in log", "ignore:divide by zero")
 def test_damage_is_named(tmp_path: Path, damage: Callable[[Case], object], file: str, message: str) -> None:
     case = write_case(tmp_path, IMAGE, LABEL)
-    assert list(problems(case, CLASSES)) == []
+    assert _problems(case) == []
     damage(case)
-    (problem,) = problems(case, CLASSES)
+    (problem,) = _problems(case)
     assert problem.file == getattr(case, file)
     assert message in problem.what
     assert problem.way_out
@@ -64,7 +68,7 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Case], object], file:
 def test_a_suffix_that_nibabel_cannot_read_is_named(tmp_path: Path) -> None:
     case = write_case(tmp_path, IMAGE, LABEL)
     case = replace(case, image=case.image.rename(tmp_path / "image.Nii.gz"))
-    (problem,) = problems(case, CLASSES)
+    (problem,) = _problems(case)
     assert "mixes capitals and small letters" in problem.what
 
 
@@ -72,14 +76,14 @@ def test_both_files_of_a_case_are_judged(tmp_path: Path) -> None:
     case = write_case(tmp_path, IMAGE, LABEL)
     cut_off(case.image)
     cut_off(tmp_path / "label.nii.gz")
-    assert [problem.file for problem in problems(case, CLASSES)] == [case.image, case.label]
+    assert [problem.file for problem in _problems(case)] == [case.image, case.label]
 
 
 def test_a_case_without_a_label_is_sound(tmp_path: Path) -> None:
     case = replace(write_case(tmp_path, IMAGE, LABEL), label=None)
-    assert list(problems(case, CLASSES)) == []
-    assert label_values(case) == set()
+    assert _problems(case) == []
+    assert check_files(case).values == set()
 
 
 def test_label_values(tmp_path: Path) -> None:
-    assert label_values(write_case(tmp_path, IMAGE, 205 * LABEL.astype(np.int16))) == {0, 205}
+    assert check_files(write_case(tmp_path, IMAGE, 205 * LABEL.astype(np.int16))).values == {0, 205}

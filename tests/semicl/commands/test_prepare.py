@@ -85,6 +85,34 @@ def test_a_plain_folders_classes_can_be_named(plain: Path, tmp_path: Path, capsy
     assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words)
 
 
+def test_a_class_that_no_label_file_holds_is_refused(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE, "--classes", '{"a": 1, "b": 4, "c": 7}']
+    line = error_of(capsys, *words)
+    assert '--classes takes values that label files hold, got {"c": 7}, which no undamaged one holds' in line
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (np.linspace(-3.2, 2, np.prod(SHAPE)).reshape(SHAPE), "label -3.2 is not a whole number"),
+        (_label(7)[:, :, :3], "shape (12, 14, 3) differs"),
+    ],
+    ids=["not whole", "other shape"],
+)
+def test_classes_are_not_taken_from_damaged_files(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], label: np.ndarray, message: str
+) -> None:
+    write_nifti(plain / "images" / "scan7.nii.gz", _volume(7))
+    write_nifti(plain / "labels" / "scan7.nii.gz", label)
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    assert message in error_of(capsys, *words)
+    assert run_command(*words, "--leave_out_damaged") == 0
+    assert read_prepared(tmp_path / "p").classes == {"background": 0, "class 1": 1, "class 4": 4}
+
+
 def _store_with_slope(path: Path, slope: float) -> None:
     """Store a label file's values as integers times a slope, which NIfTI holds as float32."""
     label = np.asarray(nibabel.load(path).dataobj)
@@ -113,7 +141,7 @@ def test_a_label_that_is_not_whole_is_shown_with_all_digits(
     for path in (plain / "labels").iterdir():
         write_nifti(path, value * (_label(1) > 0))
     line = error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE)
-    assert f"scan0.nii.gz: label {shown} is unknown, known are 0" in line
+    assert f"scan0.nii.gz: label {shown} is not a whole number" in line
     assert not (tmp_path / "p").exists()
 
 
