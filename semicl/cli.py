@@ -18,6 +18,7 @@ from semicl.config_check import check
 from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
+from semicl.interruption import end_others, interruptible
 from semicl.option_errors import as_typed
 from semicl.option_tree import kinds, places
 from semicl.option_values import made
@@ -123,7 +124,12 @@ DEMO = "demo"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    with interruptible():
+        return _answered(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _answered(words: list[str]) -> int:
+    """Run the command of these words; what goes wrong is told in a line."""
     try:
         _run(*_parse(words))
     except ArgumentError as error:
@@ -135,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:
+        end_others()
         return _fail("interrupted; call it again to go on, a single stage with --resume", 130)
     return 0
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from semicl.checkpoints import AtomicCheckpointIO
 from semicl.console import say
 from semicl.cost import Cost
+from semicl.interruption import OTHERS, hear
 from semicl.options import MachineOptions
 from semicl.pictures import ValidationPictures
 from semicl.pieces import ImagePieces, LabelledPieces, Volumes
@@ -39,6 +40,17 @@ class Measured(SimpleProfiler):
     def seconds(self, action: str) -> float:
         """Time spent in all actions whose name holds this word."""
         return sum(sum(times) for name, times in self.recorded_durations.items() if action in name)
+
+
+class Interruption(Callback):
+    """Puts the handlers of `semicl.interruption` back.
+
+    Lightning's own of SIGTERM waits for the other processes inside the handler, which can block them all.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        OTHERS.extend(getattr(trainer.strategy.launcher, "procs", ()))
+        hear()
 
 
 def train(
@@ -127,7 +139,7 @@ def _trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[Cost(), *callbacks, ProgressFile(folder.progress), last],
+        callbacks=[Interruption(), Cost(), *callbacks, ProgressFile(folder.progress), last],
         plugins=[AtomicCheckpointIO()],
         **options,
     )

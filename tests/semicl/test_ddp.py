@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,17 +19,31 @@ TWO = ("--machine.devices", "2", "--machine.accelerator", "cpu")
 STILL = ("--augmentation", '{"rotation": 0, "shift": 0, "scale": [1, 1], "elastic": 0, "intensity": 0, "noise": 0}')
 
 
-def _run(*words: object) -> str:
-    done = subprocess.run(
+def _started(*words: object) -> subprocess.Popen[str]:
+    """A command in processes of its own."""
+    return subprocess.Popen(
         [sys.executable, "-m", "semicl", *map(str, words)],
         cwd=REPOSITORY,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+
+def _run(*words: object) -> str:
+    process = _started(*words)
+    written, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return written
+
+
+def _wait_for(path: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.is_file():
+        assert time.monotonic() < end, f"{path} is not there"
+        time.sleep(0.05)
 
 
 def test_two_processes_contrast_with_each_others_slices(prepared: Prepared, tmp_path: Path) -> None:
@@ -41,6 +58,37 @@ def test_two_processes_contrast_with_each_others_slices(prepared: Prepared, tmp_
     # A bias before instance norm has no effect: its gradient is rounding, which Adam makes steps of.
     for name, value in ((name, value) for name, value in one.items() if not name.endswith("conv.bias")):
         torch.testing.assert_close(two[name], value, atol=2e-4, rtol=1e-3)
+
+
+def _one(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+
+
+def _all(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+def _all_by_the_keyboard(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupt", [_one, _all, _all_by_the_keyboard])
+def test_two_processes_are_interrupted_as_one_and_go_on(
+    prepared: Prepared, tmp_path: Path, interrupt: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    output = tmp_path / "stage"
+    words = ["pretrain-global", *TINY, *one_schedule(4, 4), *TWO, "--prepared", prepared.folder, "--output", output]
+    process = _started(*words)
+    _wait_for(output / "last.ckpt")
+    interrupt(process)
+    _, errors = process.communicate(timeout=60)  # to the end of both, which hold its ends
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.count("interrupted") == 1
+    assert errors.endswith("error: interrupted; call it again to go on, a single stage with --resume\n")
+    assert f"{output}: goes on where it was interrupted." in _run(*words, "--resume")
+    assert (output / "summary.json").is_file()
 
 
 @pytest.mark.slow
