@@ -6,7 +6,6 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +35,7 @@ from semicl.options import (
     StageOptions,
     StudyOptions,
 )
+from semicl.own_version import own_version
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
         prog="semicl",
         usage="semicl COMMAND [--OPTION VALUE ...]",
         description="Label-efficient medical image segmentation.",
-        version=_version(),
+        version=own_version(),
         formatter_class=HelpText,
         exit_on_error=False,
         allow_abbrev=False,
@@ -218,13 +218,6 @@ def _require_heard(words: list[str], chosen: dict[str, Any]) -> None:
                 f"--{option} has no effect beside {other} {json.dumps(values)}, which the study tries all; give "
                 f"--{other} instead"
             )
-
-
-def _version() -> str:
-    try:
-        return version("semicl")
-    except PackageNotFoundError:
-        return "from source, not installed"
 
 
 def _command_parser(name: str, command: Command) -> ArgumentParser:

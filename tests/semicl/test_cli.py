@@ -302,18 +302,29 @@ def test_help_shows_defaults_as_they_are_typed(capsys: pytest.CaptureFixture[str
     assert "(default: runs/demo)" in _help(capsys, "demo")
 
 
-@pytest.mark.parametrize("missing", ["jsonargparse", "monai"])
-def test_a_missing_library_is_named_with_the_command_that_installs_it(missing: str) -> None:
+def _without(missing: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line where a library is missing."""
     program = (
-        f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = ['semicl', 'demo', '--data', 'phantom'];"
+        f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = {['semicl', *words]!r};"
         "runpy.run_module('semicl', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    return subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize("missing", ["jsonargparse", "monai"])
+def test_a_missing_library_is_named_with_the_command_that_installs_it(missing: str) -> None:
+    done = _without(missing, "demo", "--data", "phantom")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert missing in line
-    assert "pip install 'semicl[train]'" in line
+    assert line.endswith("pip install '.[train]' in the source folder of semicl")
+
+
+def test_the_version_needs_no_other_library() -> None:
+    done = _without("jsonargparse", "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"semicl {version('semicl')}\n"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
