@@ -2,8 +2,11 @@
 
 import json
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from semicl.config import read_config
@@ -36,7 +39,17 @@ def following(command: str, configs: Sequence[str] = (), **chosen: Any) -> str |
     if command not in _FOLLOWING:
         return None
     contents = {name: read_config(name) for name in configs}
-    return shlex.join(["semicl", *map(str, _FOLLOWING[command](configs=contents, **chosen))])
+    return shlex.join([*_as_called(), *map(str, _FOLLOWING[command](configs=contents, **chosen))])
+
+
+def _as_called() -> list[str]:
+    """How this program is called: by its name where the shell finds it, else by way of Python."""
+    if shutil.which("semicl") is not None:
+        return ["semicl"]
+    interpreter = Path(sys.orig_argv[0])
+    if interpreter.is_relative_to(Path.cwd()):
+        interpreter = interpreter.relative_to(Path.cwd())
+    return [str(interpreter), "-m", "semicl"]
 
 
 def _after_prepare(configs: Mapping[str, Any], source: SourceOptions, **_: Any) -> list[object]:

@@ -1,5 +1,6 @@
 """Folders of cases to read: a small phantom, written once, and the real cases where they are at hand."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -151,3 +152,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _semicl_is_found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The shell finds `semicl`, wherever these tests run, so that commands tell the next one by this name."""
+    program = tmp_path_factory.mktemp("bin") / "semicl"
+    program.touch(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+        yield

@@ -1,6 +1,7 @@
 """What a command names as the next one can be pasted into a shell."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,3 +78,23 @@ def test_an_experiment_goes_on_with_its_last_start() -> None:
 def test_nothing_follows_a_picture_or_a_table() -> None:
     assert following("embed") is None
     assert following("table") is None
+
+
+@pytest.mark.parametrize(
+    ("called", "told"),
+    [
+        (".venv/bin/python", ".venv/bin/python -m semicl predict "),
+        ("python3", "python3 -m semicl predict "),
+        ("{here}/my venv/bin/python", "'my venv/bin/python' -m semicl predict "),
+        ("/elsewhere/bin/python", "/elsewhere/bin/python -m semicl predict "),
+    ],
+)
+def test_where_the_shell_does_not_find_semicl_python_is_called_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "orig_argv", [called.format(here=tmp_path), "-m", "semicl", "evaluate"])
+    line = following("evaluate", options=EvaluateOptions(Path("model.ckpt")))
+    assert line is not None
+    assert line.startswith(told)
