@@ -72,17 +72,23 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
     prepared = read_prepared(source.prepared)
     now = told(source, options)
     for name, value in now.items():
-        if prepared.options.get(name) != value:
+        before = prepared.options.get(name)
+        if before != value and not (name == "data" and _place(before) == value):  # older versions kept it as typed
             raise SemiclError(
-                f"{source.prepared}: was prepared with {name} {prepared.options.get(name)}, now {value}; give another "
-                "--prepared, or run `semicl prepare` to replace it"
+                f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or run "
+                "`semicl prepare` to replace it"
             )
     return prepared
 
 
 def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
     """The options that decide what is prepared, as text."""
-    return {name: str(value) for name, value in ({"data": source.data} | asdict(options)).items()}
+    return {name: str(value) for name, value in ({"data": _place(source.data)} | asdict(options)).items()}
+
+
+def _place(data: str | None) -> str | None:
+    """Where the data are, however that was typed; the phantom is nowhere."""
+    return data if data is None or data == PHANTOM else str(Path(data).resolve())
 
 
 def _require_no_edited_split(folder: Path, repeats: int) -> None:

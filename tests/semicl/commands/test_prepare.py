@@ -8,6 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from semicl.commands.prepare import prepare, prepared_before
+from semicl.errors import SemiclError
+from semicl.options import PrepareOptions, SourceOptions
 from semicl.prepared import read_prepared
 from tests.semicl.conftest import cut_off, error_of, run_command, write_colours, write_nifti
 
@@ -180,6 +183,24 @@ def test_files_are_found_from_other_working_directories(
     files = [file for case in read_prepared(tmp_path / "moved").cases for file in (case.image, case.label) if file]
     assert len(files) == 12
     assert all(file.is_file() for file in files)
+
+
+@pytest.mark.parametrize("kept", ["as now", "as typed"])
+def test_the_same_folder_may_be_typed_in_another_way(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    monkeypatch.chdir(plain.parent)
+    options = PrepareOptions(patch_size=(16, 16))
+    prepare(SourceOptions(plain.name, tmp_path / "p"), options)
+    if kept == "as typed":
+        path = tmp_path / "p" / "prepared.json"
+        content = json.loads(path.read_text())
+        content["options"]["data"] = plain.name
+        path.write_text(json.dumps(content))
+    assert prepared_before(SourceOptions(str(plain), tmp_path / "p"), options) is not None
+    assert prepared_before(SourceOptions(f"./{plain.name}/", tmp_path / "p"), options) is not None
+    with pytest.raises(SemiclError, match=r"was prepared with data .*plain, now .*images; give another --prepared"):
+        prepared_before(SourceOptions(f"{plain.name}/images", tmp_path / "p"), options)
 
 
 def test_a_seed_below_zero_is_refused(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
