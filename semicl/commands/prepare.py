@@ -1,6 +1,7 @@
 """`semicl prepare`: find cases, check every file, split by subject, and cache what the network will see."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -34,18 +35,18 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
             edited; nothing has then been written but, where they were asked for, the phantom's volumes or the download.
     """
     _require_no_edited_split(source.prepared, options.repeats)
+    folder = _data_folder(source, options).resolve()  # so that the files are found from other working directories too
     found = find_cases(
-        _data_folder(source, options).resolve(),  # so that the files are found from other working directories too
+        folder,
         partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern),
     )
     checked = [check_files(case) for case in tqdm(found.cases, desc="check files", unit="case", ncols=WIDTH)]
     held = _values_held(checked)
     classes = _classes(found, options, held)
     _require_manageable(found.name, classes)
-    cases = _sound_cases(checked, classes, options.leave_out_damaged)
+    cases = _sound_cases(checked, classes, options.leave_out_damaged, folder)
     _require_held(options.classes or {}, held)
-    if len(classes) == 1:
-        raise SemiclError(f"{found.name}: no label file holds a class; add label files to labels/, named as the images")
+    _require_classes(found.name, classes, held)
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
     grid = Grid(options.patch_size, options.spacing)
     prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options))
@@ -143,6 +144,14 @@ def _require_held(named: Mapping[str, int], held: set[int]) -> None:
         )
 
 
+def _require_classes(name: str, classes: Mapping[str, int], held: set[int]) -> None:
+    """Raise where there is nothing but background."""
+    if len(classes) == 1 and held:
+        raise SemiclError(f"{name}: the label files hold only background (0); give label files with other values too")
+    if len(classes) == 1:
+        raise SemiclError(f"{name}: there is no undamaged label file; add label files to labels/, named as the images")
+
+
 def _require_manageable(name: str, classes: dict[str, int]) -> None:
     """Raise where classes are more, or values larger, than a label can hold on its way to the network."""
     if len(classes) > MOST_CLASSES:
@@ -155,8 +164,10 @@ def _require_manageable(name: str, classes: dict[str, int]) -> None:
         raise SemiclError(f"{name}: label value {value}, at most {LARGEST_VALUE} can be read; give smaller values")
 
 
-def _sound_cases(checked: Sequence[CheckedCase], classes: dict[str, int], leave_out_damaged: bool) -> tuple[Case, ...]:
-    """The cases without a problem.
+def _sound_cases(
+    checked: Sequence[CheckedCase], classes: dict[str, int], leave_out_damaged: bool, folder: Path
+) -> tuple[Case, ...]:
+    """The cases of a folder that are without a problem.
 
     Raises:
         SemiclError: a case has one and is not to be left out.
@@ -169,7 +180,7 @@ def _sound_cases(checked: Sequence[CheckedCase], classes: dict[str, int], leave_
     table = Table("case", "file", "what is wrong", "way out", title="Problems", title_justify="left")
     for name, found in wrong.items():
         for problem in found:
-            table.add_row(name, problem.file.name, problem.what, problem.way_out)
+            table.add_row(name, os.path.relpath(problem.file, folder), problem.what, problem.way_out)
     show(table)
     if not leave_out_damaged:
         first = next(iter(wrong.values()))[0]

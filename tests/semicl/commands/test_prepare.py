@@ -148,11 +148,14 @@ def test_a_label_that_is_not_whole_is_shown_with_all_digits(
     assert not (tmp_path / "p").exists()
 
 
-def test_no_class_is_one_line(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_but_background_is_one_line(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
     for path in (plain / "labels").iterdir():
         write_nifti(path, _label())
-    line = error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE)
-    assert "no label file holds a class" in line
+    assert "plain: the label files hold only background (0); give label files with" in error_of(capsys, *words)
+    for path in (plain / "labels").iterdir():
+        path.unlink()
+    assert "plain: there is no undamaged label file; add label files to labels/" in error_of(capsys, *words)
     assert not (tmp_path / "p").exists()
 
 
@@ -298,6 +301,17 @@ def test_every_problem_is_in_the_table_and_damaged_cases_can_be_left_out(
     names = {case.name for case in read_prepared(tmp_path / "p").cases}
     assert len(names) == 18
     assert not names & {"phantom_001", "phantom_003"}
+
+
+def test_the_table_of_problems_tells_images_from_labels(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("images", "labels"):
+        cut_off(plain / kind / "scan0.nii.gz")
+    assert run_command("prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE) == 1
+    table = capsys.readouterr().out
+    assert "images/scan0.nii.gz" in table
+    assert "labels/scan0.nii.gz" in table
 
 
 def test_no_data_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
