@@ -263,6 +263,8 @@ def _configs(command: Command, words: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _of_config(error: OptionError, words: list[str], configs: dict[str, dict[str, Any]]) -> SemiclError:
-    """The error, with the config that the option's value is from, unless that is from the command line or a default."""
-    givers = [config for config, taken in configs.items() if gives(taken, error.option)]
-    return error if is_typed(error.option, words) or not givers else error.of_config(givers[-1])
+    """The error, with the config that a value of its options is from, unless the command line gives one of them."""
+    if any(is_typed(option, words) for option in error.options):
+        return error
+    givers = [config for config, taken in configs.items() if any(gives(taken, option) for option in error.options)]
+    return error.of_config(givers[-1]) if givers else error

@@ -19,16 +19,19 @@ class OptionError(SemiclError):
         option: its name, from the dataclass that refused it.
         takes: what it takes instead.
         got: its value.
+        beside: name of another option whose value is why, where there is one.
     """
 
-    def __init__(self, option: str, takes: str, got: object) -> None:
-        super().__init__(f"--{option} takes {takes}, got {got}")
-        self.option = option
+    def __init__(self, option: str, takes: str, got: object, beside: str | None = None) -> None:
+        way_out = "" if beside is None else f"; give another --{option} or --{beside}"
+        super().__init__(f"--{option} takes {takes}, got {got}{way_out}")
+        self.options = [option] if beside is None else [option, beside]
         self._told = (takes, got)
 
     def inside(self, section: str) -> "OptionError":
         """The same, named by its place in the tree of options."""
-        return OptionError(f"{section}{self.option}", *self._told)
+        option, *beside = (f"{section}{option}" for option in self.options)
+        return OptionError(option, *self._told, *beside)
 
     def of_config(self, config: str) -> SemiclError:
         """The same, told as a mistake in this config."""

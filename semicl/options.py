@@ -8,9 +8,9 @@ from typing import Any, Literal
 from semicl.errors import OptionError
 
 
-def _require(condition: bool, option: str, got: object, takes: str) -> None:
+def _require(condition: bool, option: str, got: object, takes: str, beside: str | None = None) -> None:
     if not condition:
-        raise OptionError(option, takes, got)
+        raise OptionError(option, takes, got, beside)
 
 
 def _require_positive(options: object, *names: str) -> None:
@@ -381,6 +381,7 @@ class SegmentationOptions:
             "validate_every",
             self.validate_every,
             f"at most the number of epochs ({self.schedule.epochs}), or no checkpoint would be picked",
+            beside="schedule.epochs",
         )
         _require(self.loss.supervised, "loss.supervised", False, "true in this stage: its slices have labels")
         if self.validation_volumes is not None:

@@ -238,6 +238,23 @@ def test_a_value_that_the_command_line_gives_is_no_mistake_of_the_config(
     assert line.startswith("error: --finetune.loss.stride takes ")
 
 
+@pytest.mark.parametrize(
+    ("command", "section", "option"),
+    [("finetune", "", "--schedule.epochs"), ("run", "finetune.", "--finetune.schedule.epochs")],
+)
+def test_a_value_that_clashes_with_the_command_line_is_no_mistake_of_the_config(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, section: str, option: str
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("finetune: {validate_every: 10}")
+    line = error_of(capsys, command, "--config", config, option, "4")
+    assert line.startswith(f"error: --{section}validate_every takes at most the number of epochs (4)")
+    assert line.endswith(f", got 10; give another --{section}validate_every or {option}")
+    config.write_text("finetune: {schedule: {epochs: 4}, validate_every: 10}")
+    line = error_of(capsys, command, "--config", config)
+    assert line.startswith(f"error: --config {config}: {section}validate_every takes at most")
+
+
 @pytest.mark.parametrize("text", ["sead: 3", "pretrain_local: {los: {stride: 2}}", "loss: {strid: 2}"])
 def test_unknown_keys_of_a_config_are_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
