@@ -18,6 +18,7 @@ from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
 from semicl.interruption import end_others, interruptible
+from semicl.names_alike import did_you_mean, names_alike
 from semicl.option_errors import as_typed
 from semicl.option_tree import kinds, places
 from semicl.option_values import made
@@ -129,7 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answered(words: list[str]) -> int:
-    """Run the command of these words; what goes wrong is told in a line."""
+    """Run the command of these words; what goes wrong is told in a line. Without a word, show the help."""
+    if not words:
+        _parser().print_help(sys.stderr)
+        return 2
     try:
         _run(*_parse(words))
     except ArgumentError as error:
@@ -171,6 +175,7 @@ def _run(name: str, configs: Sequence[str], chosen: dict[str, Any]) -> None:
 
 def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
     """The command's name, the names of its configs and its function's arguments."""
+    _require_command(words[0])
     name = next((word for word in words if not word.startswith("-")), None)
     configs: dict[str, dict[str, Any]] = {}
     if name in COMMANDS:
@@ -183,6 +188,22 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
             json.dumps(configs[word], default=str) if before == "--config" else word
             for before, word in pairwise(["", *words])
         ]
+    parser = _parser()
+    parsed = parser.parse_args(words)
+    command = COMMANDS[parsed.command]
+    try:
+        values = parser.instantiate(parsed, instantiate_groups=False)[parsed.command]
+        chosen: dict[str, Any] = {argument: made(part, values) for argument, part in command.flat.items()}
+        for section, part in command.sections.items():
+            chosen[section] = made(part, values[section], f"{section}.")
+    except OptionError as error:
+        raise _of_config(error, words, configs) from None
+    _require_heard(words, chosen)
+    return parsed.command, list(configs), chosen
+
+
+def _parser() -> ArgumentParser:
+    """Of all commands."""
     parser = ArgumentParser(
         prog="semicl",
         usage="semicl COMMAND [--OPTION VALUE ...]",
@@ -195,17 +216,16 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
         commands.add_subcommand(each, _command_parser(each, command), help=command.help)
-    parsed = parser.parse_args(words)
-    command = COMMANDS[parsed.command]
-    try:
-        values = parser.instantiate(parsed, instantiate_groups=False)[parsed.command]
-        chosen: dict[str, Any] = {argument: made(part, values) for argument, part in command.flat.items()}
-        for section, part in command.sections.items():
-            chosen[section] = made(part, values[section], f"{section}.")
-    except OptionError as error:
-        raise _of_config(error, words, configs) from None
-    _require_heard(words, chosen)
-    return parsed.command, list(configs), chosen
+    return parser
+
+
+def _require_command(word: str) -> None:
+    """Raise where the first word is no command, and asks for nothing that is there without one."""
+    if word not in (*COMMANDS, "-h", "--help", "--version"):
+        raise UsageError(
+            f"{word or 'an empty word'}: no such command; give one of {', '.join(COMMANDS)}"
+            f"{did_you_mean(names_alike(word, list(COMMANDS)))}"
+        )
 
 
 def _require_heard(words: list[str], chosen: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from jsonargparse import get_loader
 
 from semicl.errors import SemiclError, UsageError
+from semicl.names_alike import did_you_mean, names_alike
 
 _SHIPPED = files("semicl") / "configs"
 
@@ -31,7 +32,10 @@ def read_config(name: str) -> dict[str, Any]:
     shipped = name in shipped_configs()
     source = _SHIPPED / f"{name}.yaml" if shipped else Path(name)
     if not source.is_file():
-        raise SemiclError(f"--config {name}: no such file; give a YAML file or one of {', '.join(shipped_configs())}")
+        raise SemiclError(
+            f"--config {name}: no such file; give a YAML file or one of {', '.join(shipped_configs())}"
+            f"{did_you_mean(names_alike(name, shipped_configs()))}"
+        )
     try:
         content = get_loader("yaml")(source.read_text())
     except Exception as error:  # whatever the loader raises

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from semicl.names_alike import ALIKE, did_you_mean
+
 _UNKNOWN = "unrecognized arguments: "
 _MISSING = "the following arguments are required: "
 _INNERMOST_KEY = re.compile(r'.*Parser key "([\w.]+)":\s*(.*)', re.DOTALL)
@@ -18,10 +20,6 @@ _KINDS = {
     "<class 'tuple'>": "a list",
     "<class 'dict'>": "a mapping",
 }
-
-
-ALIKE = 0.75
-"""How alike names are that may have been meant, from 0 to 1 of difflib."""
 
 
 def as_typed(message: str, known: Sequence[str] = ()) -> str:
@@ -65,4 +63,4 @@ def _suggestion(word: str, known: Sequence[str]) -> str:
     meant = get_close_matches(wanted, known, 1, ALIKE)
     if not meant:
         meant = [place for part in get_close_matches(wanted, by_last_part, 1, ALIKE) for place in by_last_part[part]]
-    return f"; did you mean {' or '.join(f'--{place}' for place in meant)}?" if meant else ""
+    return did_you_mean(f"--{place}" for place in meant)

@@ -181,19 +181,30 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["table", "--methods", "{a: {pretrain_local: {channels: 4}}}"], 1, "one of the method's stages"),
         (["table", "--methods", "{a: {stages: [pretrain_local, pretrain_global]}}"], 1, "in this order"),
         (["run", "--config", "hippocampus-small-study"], 2, "unknown key 'label_fractions'"),
-        (["finetun"], 2, "finetun"),
-        ([], 2, "command"),
+        (["finetun"], 2, "finetun: no such command; give one of prepare, pretrain-global, "),
+        (["finetun"], 2, ", demo; did you mean finetune?"),
+        (["pretrain"], 2, "; did you mean pretrain-global or pretrain-local?"),
+        (["--seed", "3"], 2, "error: --seed: no such command; give one of prepare, "),
+        ([""], 2, "error: an empty word: no such command; give one of prepare, "),
         (
             ["finetune", "--config", "nowhere.yaml"],
             1,
             "nowhere.yaml: no such file; give a YAML file or one of",
         ),
+        (["run", "--config", "hipocampus-small"], 1, ", phantom; did you mean hippocampus-small?"),
     ],
 )
 def test_mistaken_options_are_one_line(
     capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     assert message in error_of(capsys, *words, code=code)
+
+
+def test_no_word_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command() == 2
+    text = capsys.readouterr().err
+    assert text.startswith("usage: semicl COMMAND")
+    assert all(f"    {command} " in text for command in COMMANDS)
 
 
 @pytest.mark.parametrize("words", [["prepare", "--classes", "{a: 1, b: x}"], ["prepare", "--spacing", "[1, x, 1]"]])
