@@ -251,7 +251,7 @@ class GlobalContrastOptions:
 
     Args:
         schedule: how long and how fast.
-        augmentation: of both views.
+        augmentation: what changes each view.
         temperature: of NT-Xent.
         channels: of the projected vectors.
     """
@@ -308,7 +308,8 @@ class LocalContrastOptions:
 
     Args:
         schedule: how long and how fast.
-        augmentation: of both views. The self-supervised form uses its intensities alone: a point must stay in place.
+        augmentation: what changes each view; in the self-supervised form its intensities alone, since a point must
+            stay in place.
         loss: the contrast.
         channels: of the projected points.
         layers: of the projection; 1 makes it linear.
@@ -350,9 +351,9 @@ class SegmentationOptions:
 
     Args:
         schedule: how long and how fast.
-        augmentation: of the training slices.
+        augmentation: what changes the training slices.
         local_weight: what the supervised local contrastive term is multiplied by; 0 leaves it out.
-        loss: that term.
+        loss: the supervised local contrastive term.
         channels: of the projected points of that term.
         layers: of their projection.
         mixup: alpha of Mixup's Beta(alpha, alpha); 0 mixes nothing.

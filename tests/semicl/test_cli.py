@@ -322,6 +322,13 @@ def test_help_calls_required_what_is_and_nothing_else(
     assert text.count("(required)") == len(required)
 
 
+def test_headings_of_help_say_what_they_are_of(capsys: pytest.CaptureFixture[str]) -> None:
+    local, tuning = (_help(capsys, command) for command in ("pretrain-local", "finetune"))
+    assert " what changes each view; in the self-supervised form its intensities alone, since a point must " in local
+    assert " what changes the training slices: --augmentation.rotation" in tuning
+    assert " the supervised local contrastive term: --loss.supervised" in tuning
+
+
 def test_help_shows_defaults_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
     text = _help(capsys, "finetune")
     assert "--schedule.epochs INTEGER how often each slice or patch is seen. (default: 120)" in text
