@@ -13,6 +13,8 @@ _EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value:|\s+- |\s+Given value
 _GOT = re.compile(r"(?:Got|Given) value: (.*?)(?=\s+- Expected an? |\s*$)", re.DOTALL)  # a union has several reasons
 _NO_MAPPING = re.compile(r"Unable to load config ['\"](.*?)['\"]", re.DOTALL)
 _CHOICES = re.compile(r"typing\.Literal\[(.+)\]")
+_BETWEEN = re.compile(r"[,\s]+")
+_ITEMS = re.compile(r"[\w.+-]+([,\s]+[\w.+-]+)*")
 _KINDS = {
     "<class 'int'>": "an integer",
     "<class 'float'>": "a number",
@@ -45,11 +47,14 @@ def as_typed(message: str, known: Sequence[str] = ()) -> str:
     expected, got = _EXPECTED.search(reason), _GOT.search(reason)
     if not expected or not got:
         return f"--{option}: {reason}"
-    return f"--{option}: expected {_kind(expected[1])}, got {'null' if got[1] == 'None' else got[1]}"
+    return f"--{option}: expected {_kind(expected[1], got[1])}, got {'null' if got[1] == 'None' else got[1]}"
 
 
-def _kind(expected: str) -> str:
-    """A Python type in words."""
+def _kind(expected: str, got: str) -> str:
+    """A Python type in words; a list with an example made of what was given instead."""
+    if expected == "<class 'tuple'>" and _ITEMS.fullmatch(got) and got != "None":
+        items = _BETWEEN.split(got)
+        return f"a list in brackets, as '[{','.join(items if len(items) > 1 else 2 * items)}]'"
     choices = _CHOICES.fullmatch(expected)
     return f"one of {choices[1]}" if choices else _KINDS.get(expected, f"a {expected.replace('tuple with', 'list of')}")
 

@@ -159,6 +159,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
             "--finetune.schedule.learning_rate has no effect beside learning_rates [1e-05, 0.0001, 0.0005]",
         ),
         (["finetune", ""], 2, "error: unrecognized arguments:"),
+        (["run", "--network.widths", "64"], 2, "--network.widths: expected a list in brackets, as '[64,64]', got 64"),
         (["prepare", "--spacing", "[1, 2]"], 2, "error: --spacing: expected a list of 3 elements, got [1, 2]"),
         (["evaluate"], 2, "error: the following arguments are required: --checkpoint"),
         (["predict"], 2, "error: the following arguments are required: --checkpoint, --input"),
