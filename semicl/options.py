@@ -18,6 +18,10 @@ def _require_positive(options: object, *names: str) -> None:
         _require(getattr(options, name) > 0, name, getattr(options, name), "a positive number")
 
 
+def _require_one_device(machine: "MachineOptions") -> None:
+    _require(machine.devices == 1, "machine.devices", machine.devices, "1 in this command, whose volumes go one by one")
+
+
 def _require_seed(seed: int) -> None:
     _require(0 <= seed < 2**32, "seed", seed, "a number from 0 to 4294967295")  # scikit-learn takes no larger one
 
@@ -529,6 +533,9 @@ class EvaluateOptions:
     output: Path = Path("runs/evaluation")
     machine: MachineOptions = field(default_factory=MachineOptions)
 
+    def __post_init__(self) -> None:
+        _require_one_device(self.machine)
+
 
 @dataclass(frozen=True)
 class PredictOptions:
@@ -538,13 +545,18 @@ class PredictOptions:
         checkpoint: a model.ckpt of `semicl finetune`.
         input: a NIfTI file, or a folder of them.
         output: folder for the label files, each named as its image.
+        overwrite: replace label files that the output folder holds already.
         machine: what it runs on.
     """
 
     checkpoint: Path
     input: Path
     output: Path = Path("predictions")
+    overwrite: bool = False
     machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def __post_init__(self) -> None:
+        _require_one_device(self.machine)
 
 
 @dataclass(frozen=True)
@@ -574,6 +586,7 @@ class EmbedOptions:
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
+        _require_one_device(self.machine)
         _require_seed(self.seed)
         _require(self.points >= 2, "points", self.points, "a number of 2 or more")
         _require_positive(self, "volumes")

@@ -1,5 +1,6 @@
 """`semicl predict`: NIfTI in, NIfTI out, in the case's own geometry."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,19 +18,33 @@ def predict(options: PredictOptions) -> None:
     """Write a label file for each image, of its shape, affine and orientation.
 
     Raises:
-        SemiclError: the checkpoint or an image cannot be used. All images are checked before the first is predicted.
+        SemiclError: the checkpoint or an image cannot be used, or a label file is there already and not to be
+            replaced. All images are checked before the first is predicted.
     """
     network, card = load_segmentation(options.checkpoint)
     images = _images(options.input)
     if any(options.output.resolve() == image.parent.resolve() for image in images):
         raise SemiclError(f"{options.output}: holds the images, which would be replaced; give another --output")
+    labels = {image: options.output / label_name(image) for image in images}
+    if not options.overwrite:
+        _require_new(labels.values())
     for image in images:
         read_nifti(image)
     network = to_device(network, options.machine)
-    for image in tqdm(images, desc="predict", unit="image", ncols=WIDTH):
-        write_labels(options.output / label_name(image), predict_file(network, card, image), card, read_nifti(image)[1])
+    for image, label in tqdm(labels.items(), desc="predict", unit="image", ncols=WIDTH):
+        write_labels(label, predict_file(network, card, image), card, read_nifti(image)[1])
     rows = {"images": len(images), "classes": ", ".join(card.classes), "labels": options.output}
     conclude("Predicted", rows)
+
+
+def _require_new(files: Iterable[Path]) -> None:
+    """Raise where a file is there already."""
+    there = [file for file in files if file.exists()]
+    if there:
+        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise SemiclError(
+            f"{there[0]}{others}: is there already; give another --output, or --overwrite to replace what is there"
+        )
 
 
 def _images(source: Path) -> list[Path]:

@@ -163,6 +163,9 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["prepare", "--spacing", "[1, 2]"], 2, "error: --spacing: expected a list of 3 elements, got [1, 2]"),
         (["evaluate"], 2, "error: the following arguments are required: --checkpoint"),
         (["predict"], 2, "error: the following arguments are required: --checkpoint, --input"),
+        (["predict", "--checkpoint", "c", "--input", "i", "--machine.devices", "2"], 1, "--machine.devices takes 1 in"),
+        (["evaluate", "--checkpoint", "c", "--machine.devices", "2"], 1, "--machine.devices takes 1 in this command"),
+        (["embed", "--checkpoint", "c", "--machine.devices", "2"], 1, "--machine.devices takes 1 in this command"),
         (["finetune", "--tcsm.decay", "1"], 1, "--tcsm.decay takes a number in [0, 1), got 1.0"),
         (
             ["table", "--methods", "{a: {}, b: {}}", "--only", "[a, c]"],

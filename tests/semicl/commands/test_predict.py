@@ -76,6 +76,21 @@ def test_images_are_never_replaced(
     assert "holds the images, which would be replaced" in error_of(capsys, *words)
 
 
+def test_label_files_are_replaced_only_when_that_is_asked_for(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o"]
+    for name in ("large", "tiny"):
+        write_nifti(tmp_path / "o" / f"{name}.nii.gz", np.ones((2, 2, 2)))
+    before = (tmp_path / "o" / "large.nii.gz").read_bytes()
+    line = error_of(capsys, *words)
+    assert f"{tmp_path / 'o' / 'large.nii.gz'} (and 1 more): is there already; give another --output, or" in line
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["large.nii.gz", "tiny.nii.gz"]
+    assert (tmp_path / "o" / "large.nii.gz").read_bytes() == before
+    assert run_command(*words, "--overwrite") == 0
+    assert nibabel.load(tmp_path / "o" / "large.nii.gz").shape == GEOMETRIES["large"][0]
+
+
 @pytest.mark.parametrize("values", [(0, -1, 1), (0, 1, 70000), (0, 200, 40000)])
 def test_every_value_of_the_training_labels_is_written(tmp_path: Path, values: tuple[int, ...]) -> None:
     place = np.indices((16, 16, 2))[1] // 6
@@ -92,7 +107,7 @@ def test_every_value_of_the_training_labels_is_written(tmp_path: Path, values: t
         trained["state_dict"]["network.classifier.bias"][number] += 1000  # it will see this class everywhere
         torch.save(trained, tmp_path / "sure.ckpt")
         words = ["predict", "--checkpoint", tmp_path / "sure.ckpt", "--input", image, "--output", tmp_path / "o"]
-        assert run_command(*words) == 0
+        assert run_command(*words, "--overwrite") == 0
         assert np.unique(nibabel.load(tmp_path / "o" / "0.nii.gz").dataobj).tolist() == [value]
 
 
