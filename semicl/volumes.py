@@ -15,10 +15,11 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.array import SpatialPad
-from monai.transforms.intensity.array import ScaleIntensityRangePercentiles
+from monai.transforms.intensity.array import ScaleIntensityRange
 from monai.transforms.io.array import LoadImage
 from monai.transforms.spatial.array import Orientation, Resize, Spacing
 from monai.transforms.utils import convert_applied_interp_mode
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
 from semicl.checks import UNREADABLE
@@ -72,13 +73,10 @@ class GriddedImage:
 def read_image(path: Path, grid: Grid) -> GriddedImage:
     """An image on the grid; its label file is not opened.
 
-    Intensities are scaled per volume, from its 0.5th to its 99.5th percentile, because scanners agree on no unit.
-
     Raises:
         SemiclError: the file is not readable.
     """
-    scale = ScaleIntensityRangePercentiles(lower=0.5, upper=99.5, b_min=0.0, b_max=1.0, clip=True)
-    volume: Any = scale(_load(path))
+    volume = _scaled(_load(path))
     steps = _steps(volume, grid, resize_mode="area", spacing_mode="bilinear")
     placed = steps(volume)
     return GriddedImage(_depth_first(placed), steps, placed)
@@ -114,6 +112,20 @@ def _load(path: Path) -> MetaTensor:
         return LoadImage(reader="NibabelReader", ensure_channel_first=True)(path.as_posix())
     except (RuntimeError, *UNREADABLE) as error:  # MONAI's RuntimeError holds the tracebacks of every reader it tried
         raise SemiclError(f"{path}: not readable as NIfTI; copy or download the file again") from error
+
+
+def _scaled(volume: MetaTensor) -> Any:
+    """A volume's intensities in [0, 1], on its own scale, because scanners agree on no unit.
+
+    From the 0.5th to the 99.5th percentile; where these are one value, as in a volume that is empty but for a thin
+    vessel, from the smallest to the largest. A volume of one value becomes 0.
+    """
+    for share in (0.5, 0):
+        low: Any = percentile(volume.as_tensor(), share)
+        high: Any = percentile(volume.as_tensor(), 100 - share)
+        if low < high:
+            return ScaleIntensityRange(low, high, b_min=0.0, b_max=1.0, clip=True)(volume)
+    return torch.zeros_like(volume)
 
 
 def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) -> Compose:

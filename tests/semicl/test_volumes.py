@@ -55,6 +55,18 @@ def test_the_unit_of_the_scanner_does_not_matter(tmp_path: Path, unit: float) ->
     torch.testing.assert_close(found, expected)
 
 
+def test_a_volume_that_is_all_but_empty_is_scaled_to_its_largest_value(tmp_path: Path) -> None:
+    image = np.zeros((32, 32, 4))
+    image[3, 4, 1:3] = 600, 300
+    found = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32))).image
+    assert sorted(found.unique().tolist()) == [0, 0.5, 1]
+
+
+def test_a_volume_of_one_value_is_empty_and_no_warning(tmp_path: Path) -> None:
+    file = write_nifti(tmp_path / "a.nii.gz", np.full((32, 32, 4), 7.0))
+    assert read_image(file, Grid((32, 32))).image.unique().tolist() == [0]
+
+
 @pytest.mark.parametrize("patch_size", [(32, 32), (16, 32, 32)])
 def test_padding_moves_image_and_label_alike(tmp_path: Path, patch_size: tuple[int, ...]) -> None:
     box = _box((21, 30, 5))
