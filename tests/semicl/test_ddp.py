@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,11 @@ def test_two_processes_are_interrupted_as_one_and_go_on(
     process = _started(*words)
     _wait_for(output / "last.ckpt")
     interrupt(process)
-    _, errors = process.communicate(timeout=60)  # to the end of both, which hold its ends
+    try:
+        _, errors = process.communicate(timeout=60)  # till both have ended, which write to the same pipes
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert errors.count("interrupted") == 1
