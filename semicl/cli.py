@@ -17,7 +17,7 @@ from semicl.config_check import check
 from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
-from semicl.interruption import end_others, interruptible
+from semicl.interruption import end_children, interruptible
 from semicl.names_alike import did_you_mean, names_alike
 from semicl.option_errors import as_typed
 from semicl.option_tree import kinds, places
@@ -145,8 +145,8 @@ def _answered(words: list[str]) -> int:
     except OSError as error:
         return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:
-        end_others()
-        return _fail("interrupted; call it again to go on, a single stage with --resume", 130)
+        end_children()
+        return _fail("interrupted; call it again to go on, a single stage with --resume, predict with --overwrite", 130)
     return 0
 
 

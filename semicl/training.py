@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from semicl.checkpoints import AtomicCheckpointIO
 from semicl.console import say
 from semicl.cost import Cost
-from semicl.interruption import OTHERS, hear
+from semicl.interruption import adopt, take_signals
 from semicl.options import MachineOptions
 from semicl.pictures import ValidationPictures
 from semicl.pieces import ImagePieces, LabelledPieces, Volumes
@@ -49,8 +49,8 @@ class Interruption(Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        OTHERS.extend(getattr(trainer.strategy.launcher, "procs", ()))
-        hear()
+        adopt(getattr(trainer.strategy.launcher, "procs", ()))
+        take_signals()
 
 
 def train(
