@@ -45,11 +45,11 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
     classes = _classes(found, options, held)
     _require_manageable(found.name, classes)
     cases = _sound_cases(checked, classes, options.leave_out_damaged, folder)
-    _require_held(options.classes or {}, held)
     _require_classes(found.name, classes, held)
+    _require_held(options.classes or {}, [each for each in checked if each.case in cases])
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
     grid = Grid(options.patch_size, options.spacing)
-    prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options))
+    prepared = Prepared(source.prepared, found.name, classes, grid, cases, _told_as_before(source, options))
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
     remove_partial(source.prepared / "cache")
     for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
@@ -74,7 +74,7 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
     now = told(source, options)
     for name, value in now.items():
         before = prepared.options.get(name)
-        if before != value and not (name == "data" and _place(before) == value):  # older versions kept it as typed
+        if before != value and not (name == "data" and _place(before) == _place(value)):
             raise SemiclError(
                 f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or run "
                 "`semicl prepare` to replace it"
@@ -84,12 +84,22 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
 
 def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
     """The options that decide what is prepared, as text."""
-    return {name: str(value) for name, value in ({"data": _place(source.data)} | asdict(options)).items()}
+    return {name: str(value) for name, value in ({"data": source.data} | asdict(options)).items()}
 
 
-def _place(data: str | None) -> str | None:
-    """Where the data are, however that was typed; the phantom is nowhere."""
-    return data if data is None or data == PHANTOM else str(Path(data).resolve())
+def _place(data: str | None) -> Path | None:
+    """Where the data are, however that was typed."""
+    return None if data is None else Path(data).resolve()
+
+
+def _told_as_before(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
+    """The same, with the folder of the data as it was typed when it was prepared before: stages compare the text."""
+    now = told(source, options)
+    try:
+        before = read_prepared(source.prepared).options.get("data")
+    except SemiclError:  # no folder, or one that is to be made whole
+        return now
+    return now | {"data": before} if _place(before) == _place(now["data"]) else now
 
 
 def _require_no_edited_split(folder: Path, repeats: int) -> None:
@@ -134,8 +144,9 @@ def _classes(found: CaseFolder, options: PrepareOptions, held: set[int]) -> dict
     return {"background": 0} | {f"class {value}": value for value in sorted(held - {0})}
 
 
-def _require_held(named: Mapping[str, int], held: set[int]) -> None:
+def _require_held(named: Mapping[str, int], sound: Sequence[CheckedCase]) -> None:
     """Raise where a class is named that no label file holds, which would count as found in every case."""
+    held = _values_held(sound)
     absent = {name: value for name, value in named.items() if value not in held}
     if absent:
         raise SemiclError(

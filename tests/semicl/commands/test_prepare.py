@@ -116,6 +116,17 @@ def test_classes_are_not_taken_from_damaged_files(
     assert read_prepared(tmp_path / "p").classes == {"background": 0, "class 1": 1, "class 4": 4}
 
 
+def test_a_class_that_only_a_left_out_file_holds_is_refused(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = _label(7)
+    label[0, 0, :2] = 7, 9  # one is wanted, the other unknown
+    write_nifti(plain / "images" / "scan7.nii.gz", _volume(7))
+    write_nifti(plain / "labels" / "scan7.nii.gz", label)
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE, "--leave_out_damaged"]
+    assert 'got {"c": 7}' in error_of(capsys, *words, "--classes", '{"a": 1, "b": 4, "c": 7}')
+
+
 def _store_with_slope(path: Path, slope: float) -> None:
     """Store a label file's values as integers times a slope, which NIfTI holds as float32."""
     label = np.asarray(nibabel.load(path).dataobj)
@@ -188,18 +199,15 @@ def test_files_are_found_from_other_working_directories(
     assert all(file.is_file() for file in files)
 
 
-@pytest.mark.parametrize("kept", ["as now", "as typed"])
 def test_the_same_folder_may_be_typed_in_another_way(
-    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Prepared anew it keeps the first way, which stages that were trained on it compare."""
     monkeypatch.chdir(plain.parent)
     options = PrepareOptions(patch_size=(16, 16))
     prepare(SourceOptions(plain.name, tmp_path / "p"), options)
-    if kept == "as typed":
-        path = tmp_path / "p" / "prepared.json"
-        content = json.loads(path.read_text())
-        content["options"]["data"] = plain.name
-        path.write_text(json.dumps(content))
+    prepare(SourceOptions(str(plain), tmp_path / "p"), options)
+    assert read_prepared(tmp_path / "p").options["data"] == plain.name
     assert prepared_before(SourceOptions(str(plain), tmp_path / "p"), options) is not None
     assert prepared_before(SourceOptions(f"./{plain.name}/", tmp_path / "p"), options) is not None
     with pytest.raises(SemiclError, match=r"was prepared with data .*plain, now .*images; give another --prepared"):
