@@ -54,7 +54,7 @@ def _kind(expected: str, got: str) -> str:
     """A Python type in words; a list with an example made of what was given instead."""
     if expected == "<class 'tuple'>" and _ITEMS.fullmatch(got) and got != "None":
         items = _BETWEEN.split(got)
-        return f"a list in brackets, as '[{','.join(items if len(items) > 1 else 2 * items)}]'"
+        return f"a list in brackets, as '[{','.join(items if len(items) > 1 else [*items, '...'])}]'"
     choices = _CHOICES.fullmatch(expected)
     return f"one of {choices[1]}" if choices else _KINDS.get(expected, f"a {expected.replace('tuple with', 'list of')}")
 

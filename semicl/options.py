@@ -18,10 +18,6 @@ def _require_positive(options: object, *names: str) -> None:
         _require(getattr(options, name) > 0, name, getattr(options, name), "a positive number")
 
 
-def _require_one_device(machine: "MachineOptions") -> None:
-    _require(machine.devices == 1, "machine.devices", machine.devices, "1 in this command, whose volumes go one by one")
-
-
 def _require_seed(seed: int) -> None:
     _require(0 <= seed < 2**32, "seed", seed, "a number from 0 to 4294967295")  # scikit-learn takes no larger one
 
@@ -533,9 +529,6 @@ class EvaluateOptions:
     output: Path = Path("runs/evaluation")
     machine: MachineOptions = field(default_factory=MachineOptions)
 
-    def __post_init__(self) -> None:
-        _require_one_device(self.machine)
-
 
 @dataclass(frozen=True)
 class PredictOptions:
@@ -554,9 +547,6 @@ class PredictOptions:
     output: Path = Path("predictions")
     overwrite: bool = False
     machine: MachineOptions = field(default_factory=MachineOptions)
-
-    def __post_init__(self) -> None:
-        _require_one_device(self.machine)
 
 
 @dataclass(frozen=True)
@@ -586,7 +576,6 @@ class EmbedOptions:
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
-        _require_one_device(self.machine)
         _require_seed(self.seed)
         _require(self.points >= 2, "points", self.points, "a number of 2 or more")
         _require_positive(self, "volumes")

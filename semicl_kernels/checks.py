@@ -146,8 +146,8 @@ def check_point_count(name: str, points: int) -> None:
         raise ValueError(f"{name} must have {MOST_POINTS} points at most; got {points}: take a stride or fewer images")
 
 
-def check_view_count(views: int) -> None:
-    """Refuse the one view of features (., V, ...) without labels, which the loss would be 0 of whatever they are."""
+def check_views_without_labels(views: int) -> None:
+    """Refuse a single view of features (., V, ...) that have no labels: their loss would be 0, whatever they are."""
     if views == 1:
         raise ValueError(
             "features must have two views or more along axis 1 where labels is None; got 1: a point's positives are "

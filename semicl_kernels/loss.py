@@ -17,7 +17,7 @@ from .checks import (
     check_labels,
     check_point_count,
     check_steps,
-    check_view_count,
+    check_views_without_labels,
     check_word,
     integer_or_none,
     scale_of,
@@ -227,7 +227,7 @@ def local_contrastive_loss(
     steps = steps_of_axes("stride", stride, len(space))
     blocks = None if block_size is None else steps_of_axes("block_size", block_size, len(space))
     if labels is None:
-        check_view_count(views)
+        check_views_without_labels(views)
     else:
         check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
     name = choose_backend(backend, features.device, features.dtype, features.shape[2])
@@ -305,7 +305,7 @@ def supervised_contrastive_loss(
     if features.dim() != 3 or features.shape[2] < 1:
         raise ValueError(f"features must be of shape (N, V, C) with C >= 1; got {tuple(features.shape)}")
     if labels is None:
-        check_view_count(features.shape[1])
+        check_views_without_labels(features.shape[1])
     else:
         check_labels(labels, (features.shape[0],), features.device, "(N,)")
     return _contrast_vectors(features, labels, scale, backend)

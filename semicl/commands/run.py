@@ -81,9 +81,10 @@ def _checkpoints(folder: Path) -> Mapping[str, Path | None]:
 
 def _evaluate(experiment: ExperimentOptions, stage: StageOptions, tuned: list[StageFolder]) -> None:
     """Judge the fine-tuned networks of a split on its test volumes, after all training on that split."""
-    machine = replace(experiment.machine, devices=1)
     for folder in tuned:
         if (folder.test / "results.json").is_file():
             say(f"{folder.test}: evaluated already, nothing to do.")
             continue
-        evaluate(EvaluateOptions(folder.model, stage.prepared, stage.split, output=folder.test, machine=machine))
+        evaluate(
+            EvaluateOptions(folder.model, stage.prepared, stage.split, output=folder.test, machine=experiment.machine)
+        )

@@ -29,7 +29,8 @@ PADDED_CHANNELS = (32, 64, 128, 256)
 PLANES = 3  # of bfloat16, for float32
 MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/work.h, kMostRows
 
-compiled, missing = extensions.find("_cuda", "the CUDA toolkit (nvcc 12.4 or later)", "SEMICL_CUDA=1 ")
+TOOLKIT, SETTING = "the CUDA toolkit (nvcc 12.4 or later)", "SEMICL_CUDA=1 "
+compiled, missing = extensions.find("_cuda", TOOLKIT, SETTING)
 
 
 @torch.compiler.assume_constant_result
@@ -46,9 +47,9 @@ def find_state() -> str:
     major, minor = torch.cuda.get_device_capability()
     if not runs_on((major, minor)):
         return (
-            f"it was built for {', '.join(compiled.architectures())} and the GPU is sm_{major}{minor}: from sm_80 on, "
-            f"run `SEMICL_CUDA=1 SEMICL_CUDA_ARCHS={major}{minor} {extensions.REBUILD}` in the source folder of "
-            "semicl; use backend='tiled' below"
+            f"it was built for {', '.join(compiled.architectures())} and the GPU is sm_{major}{minor}: use "
+            f"backend='tiled' below sm_80; from it on, "
+            + extensions.way_out(TOOLKIT, f"{SETTING}SEMICL_CUDA_ARCHS={major}{minor} ")
         )
     return AVAILABLE
 

@@ -24,7 +24,7 @@ def _no_list(got: str) -> str:
             "--name: expected an integer, got a - b",
         ),
         ('Parser key "loss":\nUnable to load config "3"', "--loss: expected a mapping of options, got 3"),
-        (_no_list("64"), "--widths: expected a list in brackets, as '[64,64]', got 64"),
+        (_no_list("64"), "--widths: expected a list in brackets, as '[64,...]', got 64"),
         (_no_list("64,128"), "--widths: expected a list in brackets, as '[64,128]', got 64,128"),
         (_no_list("None"), "--widths: expected a list, got null"),
         (_no_list("{'a': 1}"), "--widths: expected a list, got {'a': 1}"),
