@@ -47,9 +47,8 @@ def find_state() -> str:
     major, minor = torch.cuda.get_device_capability()
     if not runs_on((major, minor)):
         return (
-            f"it was built for {', '.join(compiled.architectures())} and the GPU is sm_{major}{minor}: use "
-            f"backend='tiled' below sm_80; from it on, "
-            + extensions.way_out(TOOLKIT, f"{SETTING}SEMICL_CUDA_ARCHS={major}{minor} ")
+            f"it was built for {', '.join(compiled.architectures())} and the GPU is sm_{major}{minor}: from sm_80 on, "
+            f"{extensions.to_build(f'{SETTING}SEMICL_CUDA_ARCHS={major}{minor} ')}; use backend='tiled' below"
         )
     return AVAILABLE
 

@@ -24,9 +24,18 @@ def find(name: str, needed: str, setting: str = "") -> Extension:
 
 
 def way_out(needed: str, setting: str) -> str:
-    if (SOURCE / "csrc").is_dir():
+    if in_source_folder():
         return (
             f"Python took semicl_kernels from its source folder, {SOURCE}, which `pip install .` leaves as it is: run "
-            f"elsewhere, or install {needed} and run `{setting}pip install -e .` there"
+            f"elsewhere, or install {needed} and {to_build(setting)}"
         )
-    return f"install {needed} and run `{setting}{REBUILD}` in the source folder of semicl"
+    return f"install {needed} and {to_build(setting)}"
+
+
+def to_build(setting: str) -> str:
+    """What builds the extensions of the package that Python took."""
+    return f"run `{setting}{'pip install -e .' if in_source_folder() else REBUILD}` in the source folder of semicl"
+
+
+def in_source_folder() -> bool:
+    return (SOURCE / "csrc").is_dir()
