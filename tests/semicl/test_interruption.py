@@ -47,21 +47,23 @@ def test_a_process_that_another_launcher_started_hears_it(monkeypatch: pytest.Mo
 
 
 def test_a_process_that_the_first_one_started_dies_with_it() -> None:
-    child = "import os, time; from semicl.interruption import interruptible\nwith interruptible():\n    time.sleep(60)"
+    child = (
+        "import os, time; from semicl.interruption import interruptible\n"
+        "with interruptible():\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(60)"
+    )
     first = (
         "import os, subprocess, sys; from semicl.interruption import interruptible\n"
         "with interruptible():\n"
-        f"    child = subprocess.Popen([sys.executable, '-c', {child!r}], env=os.environ | {{'LOCAL_RANK': '1'}})\n"
-        "    print(child.pid, flush=True)\n"
-        "    import time; time.sleep(60)"
+        f"    subprocess.run([sys.executable, '-c', {child!r}], env=os.environ | {{'LOCAL_RANK': '1'}})"
     )
     process = subprocess.Popen([sys.executable, "-c", first], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    number = int(process.stdout.readline())
-    time.sleep(2)  # the child begins to look
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with process.stdout:
+        number = int(process.stdout.readline())
+        process.kill()
+        process.wait()
     end = time.monotonic() + 30
     while _is_running(number):
         assert time.monotonic() < end, "the child outlives the first process"
