@@ -26,11 +26,15 @@ Exponent exponent_of(const Problem& problem) { return {problem.rate, problem.shi
 // Each similarity of two anchors is computed once for both.
 bool forms_triangle(const Problem& problem) { return problem.known && problem.groups.mutual; }
 
+Sides gradient_sides_of(const Problem& problem) {
+    return tile_sizes(problem.route, problem.format, problem.channels).gradient;
+}
+
 RowsArgument rows_argument(const Problem& problem) {
     RowsArgument argument{};
     argument.groups = problem.groups;
-    argument.tile_ends = problem.work + problem.groups.count;
-    argument.tile_rows = tile_sizes(problem.route, problem.format, problem.channels).gradient_rows;
+    argument.tile_ends = problem.items + problem.groups.count;
+    argument.tile_rows = gradient_sides_of(problem).owned;
     argument.count = problem.count;
     argument.span = problem.span;
     argument.shift = exponent_of(problem).shift;
@@ -39,18 +43,20 @@ RowsArgument rows_argument(const Problem& problem) {
 
 template <class Sums, class Gradient>
 TileSizes sizes_of() {
-    return {Sums::Owned::kRows, Gradient::Owned::kRows, Sums::kSharedBytes, Gradient::kSharedBytes};
+    return {{Sums::Owned::kRows, Sums::Streamed::kRows},
+            {Gradient::Owned::kRows, Gradient::Streamed::kRows},
+            Sums::kSharedBytes,
+            Gradient::kSharedBytes};
 }
 
-// Calls `by_warps` or `by_groups` with the launches of the problem's format and a number of blocks that fills the
-// device.
+// Calls `by_warps` or `by_groups` with the launches of the problem's format.
 template <class ByWarps, class ByGroups>
-void by_route(const Problem& problem, int multiprocessors, const ByWarps& by_warps, const ByGroups& by_groups) {
+void by_route(const Problem& problem, const ByWarps& by_warps, const ByGroups& by_groups) {
     with_format(problem.format, [&](auto format) {
         using Chosen = Kernels<decltype(format)>;
-        if (problem.route == Route::warps) return by_warps(Chosen{}, kBlocksPerMultiprocessor * multiprocessors);
+        if (problem.route == Route::warps) return by_warps(Chosen{});
         if constexpr (kByGroups<decltype(format)>)
-            if (forms_triangle(problem)) return by_groups(Chosen{}, multiprocessors);
+            if (forms_triangle(problem)) return by_groups(Chosen{});
         throw std::invalid_argument(
             "warp groups multiply 16-bit rows with a known maximum and mutual skips, in a build for sm_90a");
     });
@@ -76,6 +82,10 @@ TileSizes tile_sizes(Route route, RowFormat format, int channels) {
     });
 }
 
+int workers(int device, Route route) {
+    return (route == Route::warps ? kBlocksPerMultiprocessor : 1) * multiprocessors(device);
+}
+
 void pack(const Device& device, RowFormat format, const void* rows, int64_t count, int channels, int padded,
           void* packed) {
     const DeviceGuard guard(device.number);
@@ -92,9 +102,10 @@ void count_items(const Device& device, const Problem& problem) {
     const CountArgument argument{problem.groups,
                                  problem.span,
                                  forms_triangle(problem),
-                                 rows_argument(problem).tile_rows,
-                                 problem.work,
-                                 problem.work + problem.groups.count};
+                                 gradient_sides_of(problem),
+                                 problem.items,
+                                 problem.items + problem.groups.count,
+                                 problem.steps};
     launch<CountArgument>(count_work, 1, kPassThreads, kCountSharedBytes, stream_of(device), argument);
 }
 
@@ -103,17 +114,16 @@ void sum_pairs(const Device& device, const Problem& problem, float* slots) {
     const SumsArgument sums{static_cast<const uint16_t*>(problem.rows),
                             problem.count,
                             problem.groups,
-                            problem.work,
+                            problem.items,
                             problem.span,
                             forms_triangle(problem),
                             exponent_of(problem),
                             slots};
+    const int blocks = workers(device.number, problem.route);
     by_route(
-        problem, multiprocessors(device.number),
-        [&](auto kernels, int count) {
-            kernels.warp_sums(sums, problem.channels, problem.known, count, stream_of(device));
-        },
-        [&](auto kernels, int count) { kernels.group_sums(sums, problem.channels, count, stream_of(device)); });
+        problem,
+        [&](auto kernels) { kernels.warp_sums(sums, problem.channels, problem.known, blocks, stream_of(device)); },
+        [&](auto kernels) { kernels.group_sums(sums, problem.channels, blocks, stream_of(device)); });
 }
 
 void join_sums(const Device& device, const Problem& problem, const float* slots, float* lse) {
@@ -143,25 +153,30 @@ void pair_factors(const Device& device, const Problem& problem, const float* lse
 }
 
 void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
-                  float* gradient, int gradient_channels) {
+                  float* pieces, float* gradient, int gradient_channels) {
     const DeviceGuard guard(device.number);
     const GradientArgument weights{static_cast<const uint16_t*>(problem.rows),
                                    problem.count,
                                    problem.groups,
-                                   problem.work + problem.groups.count,
+                                   problem.steps,
                                    exponent_of(problem),
                                    factors,
                                    factors + problem.count,
                                    peak,
                                    problem.scale,
+                                   pieces,
                                    gradient,
                                    gradient_channels};
+    const int blocks = workers(device.number, problem.route);
     by_route(
-        problem, multiprocessors(device.number),
-        [&](auto kernels, int count) {
-            kernels.warp_gradient(weights, problem.channels, problem.known, count, stream_of(device));
+        problem,
+        [&](auto kernels) {
+            kernels.warp_gradient(weights, problem.channels, problem.known, blocks, stream_of(device));
         },
-        [&](auto kernels, int count) { kernels.group_gradient(weights, problem.channels, count, stream_of(device)); });
+        [&](auto kernels) { kernels.group_gradient(weights, problem.channels, blocks, stream_of(device)); });
+    const JoinArgument join{problem.groups,   problem.steps, gradient_sides_of(problem), blocks,
+                            problem.channels, pieces,        gradient,                   gradient_channels};
+    launch<JoinArgument>(join_pieces, kJoinBlocks * blocks, kPassThreads, 0, stream_of(device), join);
 }
 
 }  // namespace semicl::cuda

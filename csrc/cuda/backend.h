@@ -22,12 +22,15 @@ struct Device {
 // The bytes of shared memory that a block may have.
 int shared_bytes(int device);
 
-// What of the tiles of a route, format and number of channels the caller must know.
+// The tiles of a route, format and number of channels.
 struct TileSizes {
-    int sums_rows, gradient_rows;    // that stay
+    Sides sums, gradient;
     int sums_bytes, gradient_bytes;  // of shared memory
 };
 TileSizes tile_sizes(Route route, RowFormat format, int channels);
+
+// The blocks of a pass over pairs.
+int workers(int device, Route route);
 
 struct Problem {
     Route route;
@@ -35,19 +38,20 @@ struct Problem {
     const void* rows;  // packed, (planes, M, channels)
     int count, channels;
     Groups groups;
-    int span;    // rows of a panel, a multiple of sums_rows
+    int span;    // rows of a panel, a multiple of those that stay in a tile of the sums
     bool known;  // whether a bound of the exponents is known and small enough (maxima.h)
     float scale, rate, shift;  // exponents are rate x_i . x_j in base 2, and shift is their bound, 0 where not known
-    int* work;  // (2, G), of count_items
+    int* items;      // (2, G), of count_items
+    int64_t* steps;  // (G,), likewise
 };
 
 // packed (planes, M, padded) <- rows (M, channels)
 void pack(const Device& device, RowFormat format, const void* rows, int64_t count, int channels, int padded,
           void* packed);
 
-// The passes, a launch each. Those of one problem share its work, which is counted first.
+// The passes, a launch each but for the last. Those of one problem share its work, which is counted first.
 
-// work <- how many panel pairs and row tiles there are, up to and with each group in its order.
+// items <- how many panel pairs and row tiles there are, up to and with each group in its order; steps <- likewise.
 void count_items(const Device& device, const Problem& problem);
 
 // slots (panels of the largest group, M) <- each anchor's sums over the panels of its group; zeros before.
@@ -61,8 +65,9 @@ void join_sums(const Device& device, const Problem& problem, const float* slots,
 void pair_factors(const Device& device, const Problem& problem, const float* lse, const float* grad, const float* peak,
                   float* factors);
 
-// gradient (M, gradient_channels) <- the gradient by the rows of groups with an anchor, from their factors.
-void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
+// gradient (M, gradient_channels) <- the gradient by the rows of groups with an anchor, from their factors. `pieces` is
+// (2 workers, gradient.owned, channels), of whatever values. Two launches.
+void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak, float* pieces,
                   float* gradient, int gradient_channels);
 
 }  // namespace semicl::cuda

@@ -34,7 +34,7 @@ template <class... Rest, class Use>
 auto on_pairs(const Use& use) {
     return [use](int device, Address stream, int route, int format, Address rows, int count, int channels,
                  const std::array<Address, 5>& groups, int group_count, bool mutual, int span, bool known, float scale,
-                 float rate, float shift, Address work, Rest... rest) {
+                 float rate, float shift, Address items, Address steps, Rest... rest) {
         const Problem problem{static_cast<Route>(route),
                               static_cast<RowFormat>(format),
                               at<void>(rows),
@@ -47,7 +47,8 @@ auto on_pairs(const Use& use) {
                               scale,
                               rate,
                               shift,
-                              at<int>(work)};
+                              at<int>(items),
+                              at<int64_t>(steps)};
         use(Device{device, at<void>(stream)}, problem, rest...);
     };
 }
@@ -62,8 +63,9 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("shared_bytes", &shared_bytes);
     module.def("tile_sizes", [](int route, int format, int channels) {
         const TileSizes sizes = tile_sizes(static_cast<Route>(route), static_cast<RowFormat>(format), channels);
-        return std::array<int, 4>{sizes.sums_rows, sizes.gradient_rows, sizes.sums_bytes, sizes.gradient_bytes};
+        return std::array<int, 4>{sizes.sums.owned, sizes.gradient.owned, sizes.sums_bytes, sizes.gradient_bytes};
     });
+    module.def("workers", [](int device, int route) { return workers(device, static_cast<Route>(route)); });
     module.def(
         "pack",
         [](int device, Address stream, int format, Address rows, int64_t count, int channels, int padded,
@@ -90,11 +92,11 @@ PYBIND11_MODULE(_cuda, module) {
                }),
                Release());
     module.def("row_gradient",
-               on_pairs<Address, Address, Address, int>([](const Device& device, const Problem& problem,
-                                                           Address factors, Address peak, Address gradient,
-                                                           int gradient_channels) {
-                   row_gradient(device, problem, at<float>(factors), at<float>(peak), at<float>(gradient),
-                                gradient_channels);
-               }),
+               on_pairs<Address, Address, Address, Address, int>(
+                   [](const Device& device, const Problem& problem, Address factors, Address peak, Address pieces,
+                      Address gradient, int gradient_channels) {
+                       row_gradient(device, problem, at<float>(factors), at<float>(peak), at<float>(pieces),
+                                    at<float>(gradient), gradient_channels);
+                   }),
                Release());
 }

@@ -1,9 +1,10 @@
 // The backward pass by warps: dX_i = scale sum_j W_ij x_j, owned by rows. For every chip, format and kind of groups.
 //
-// One item is a tile of rows of one group, anchors or not: it stays in shared memory, with the sums of its gradient in
-// registers, while the group's points (only its anchors, where the tile has none) stream past. Each streamed tile
-// serves two products: S = X_owned X_streamed^T, then W X_streamed, W staying in registers (multiply.h). No two blocks
-// write the same row, so there are no atomics and every run gives the same bits. 4 n n C operations for a dense group.
+// A tile of rows of one group, anchors or not, stays in shared memory, with the sums of its gradient in registers, while
+// the group's points (only its anchors, where the tile has none) stream past. Each streamed tile serves two products:
+// S = X_owned X_streamed^T, then W X_streamed, W staying in registers (multiply.h). Blocks share the steps of all tiles
+// out equally (work.h); the pieces of a tile that several of them had are summed afterwards, in their order. 4 n n C
+// operations for a dense group.
 //
 // Copies are two steps deep as in logsumexp.h; the factors of the streamed rows come with them.
 //
@@ -37,10 +38,9 @@ warp_gradient(SEMICL_CONSTANT GradientArgument a) {
     const uint32_t owned_tile = machine::address(shared), stages = owned_tile + Tile::kStagesAt;
     const int own_row = machine::warp() * kWarpRows;
 
-    const int items = a.tile_ends[a.groups.count - 1];
-    for (int number = machine::block(); number < items; number += machine::blocks()) {
-        const Item item = find_item(number, a.tile_ends, a.groups.count);
-        const RowTile tile = find_row_tile(group_at(a.groups, item.rank), item.number, Owned::kRows);
+    int64_t done = 0;
+    for (Piece piece; find_next(piece, done, a, {Owned::kRows, Streamed::kRows});) {
+        const RowTile& tile = piece.tile;
         const Steps steps(tile.column, tile.column_end, Streamed::kRows,
                           a.groups.mutual ? find_skips(a.groups, tile.first, tile.end) : unknown_skips());
         const auto copy_streamed = [&](int column, int stage) {
@@ -75,7 +75,7 @@ warp_gradient(SEMICL_CONSTANT GradientArgument a) {
             multiply_weights<FORMAT, Streamed>(sums, values, streamed);
         }
         machine::wait_copies<0>();  // of an owned tile that nothing passed, too
-        write_gradient<CHANNELS>(sums, a, own);
+        write_gradient<Owned::kRows, CHANNELS>(sums, a, piece.slot, own_row, own);
     }
 }
 

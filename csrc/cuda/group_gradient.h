@@ -1,6 +1,6 @@
 // The backward pass by warp groups: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum on sm_90a.
 //
-// The same items and weights as gradient.h, with tiles of 128 rows that stay, 64 a multiplying group, and 128 rows (64
+// The same pieces and weights as gradient.h, with tiles of 128 rows that stay, 64 a multiplying group, and 128 rows (64
 // at 256 channels) that stream past. One warp loads (ring.h): the owned tile, then the streamed tiles with their
 // factors. A group multiplies S = X_owned X_streamed^T, both in shared memory; makes weights of it in registers; and
 // multiplies those, as the left operand, by the same streamed tile, now with its channels along N: dX += W X_streamed.
@@ -20,9 +20,14 @@
 // 128 take 2048 clocks of tensor cores and 1024 of exponentials, overlapped: 75 to 80 % of the peak; at C = 64 the two
 // are equal and 60 % are likely.
 //
-// Not there yet. Groups of fewer than 128 x 132 rows leave multiprocessors idle: the streamed rows of a tile could be
-// shared out too. A small group's log-sum-exps and gradient could be made in one residency (N about 800 at C = 128):
-// predicted to save a quarter of the products, 6 a n C of 8 a n C operations for a anchors of n points, and a launch.
+// 4: blocks share the steps out equally, whatever the groups (work.h); before, a block had whole tiles. Counted, with 2.5
+// steps for a piece: of 132 blocks the one with the most work has 12 steps instead of 34 for a dense group of 4096 rows,
+// 36 instead of 66 for 8192, 26 instead of 74 for four groups of 8192 with 500 anchors each; at 16384 the same 130.
+//
+// Considered and not built: a small group's log-sum-exps and gradient in one residency. The rows of up to 800 points fit
+// at C = 128, but beside them neither their similarities nor the group's gradient in float32 (as many bytes again, and
+// more), so no product is saved, only a launch and rows read from the cache; and a group would be one block's, where
+// now all blocks share it.
 #pragma once
 #include "ring.h"
 #include "weights.h"
@@ -34,15 +39,15 @@ struct GroupGradientArgument {
     GradientArgument pairs;
 };
 
-// Calls `visit(tile, steps)` for this block's items, in order.
+// Calls `visit(piece, steps)` for this block's pieces, in order.
 template <class TILE, class Visit>
-SEMICL_DEVICE void for_each_row_tile(const GradientArgument& a, const Visit& visit) {
-    const int items = a.tile_ends[a.groups.count - 1];
-    for (int number = machine::block(); number < items; number += machine::blocks()) {
-        const Item item = find_item(number, a.tile_ends, a.groups.count);
-        const RowTile tile = find_row_tile(group_at(a.groups, item.rank), item.number, TILE::Owned::kRows);
-        visit(tile, Steps(tile.column, tile.column_end, TILE::Streamed::kRows,
-                          a.groups.mutual ? find_skips(a.groups, tile.first, tile.end) : unknown_skips()));
+SEMICL_DEVICE void for_each_piece(const GradientArgument& a, const Visit& visit) {
+    const Sides sides{TILE::Owned::kRows, TILE::Streamed::kRows};
+    int64_t done = 0;
+    for (Piece piece; find_next(piece, done, a, sides);) {
+        const RowTile& tile = piece.tile;
+        visit(piece, Steps(tile.column, tile.column_end, TILE::Streamed::kRows,
+                           a.groups.mutual ? find_skips(a.groups, tile.first, tile.end) : unknown_skips()));
     }
 }
 
@@ -50,10 +55,11 @@ SEMICL_DEVICE void for_each_row_tile(const GradientArgument& a, const Visit& vis
 template <class TILE>
 SEMICL_DEVICE void load_gradient_tiles(const GroupGradientArgument& a, uint32_t shared,
                                        Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
-    for_each_row_tile<TILE>(a.pairs, [&](const RowTile& tile, const Steps& steps) {
+    for_each_piece<TILE>(a.pairs, [&](const Piece& piece, const Steps& steps) {
         if (machine::lane() != 0) return;
         const uint32_t filled = owned_ring.begin_load(TILE::Owned::kBytes);
-        load_tile<typename TILE::Owned>(shared + owned_ring.buffer() * TILE::Owned::kBytes, a.map, tile.first, filled);
+        load_tile<typename TILE::Owned>(shared + owned_ring.buffer() * TILE::Owned::kBytes, a.map, piece.tile.first,
+                                        filled);
         owned_ring.advance();
         for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ring.advance()) {
             const uint32_t barrier = ring.begin_load(TILE::Streamed::kBytes + TILE::kFactorBytes);
@@ -65,9 +71,10 @@ SEMICL_DEVICE void load_gradient_tiles(const GroupGradientArgument& a, uint32_t 
     });
 }
 
-// Clears the rows of a tile from `first` on; one warp group, `member` of it, on behalf of its own products.
+// Clears the rows of a tile from `first` on; one warp group, on behalf of its own products.
 template <class LAYOUT>
-SEMICL_DEVICE void clear_rows(unsigned char* tile, int first, int group, int member) {
+SEMICL_DEVICE void clear_rows(unsigned char* tile, int first, int group) {
+    const int member = fresh_thread() % kWarpGroup;
     constexpr int kPieces = LAYOUT::kChannels / 8;
     for (int i = member; i < (LAYOUT::kRows - first) * kPieces; i += kWarpGroup) {
         uint64_t* piece = reinterpret_cast<uint64_t*>(tile + LAYOUT::piece(first + i / kPieces, i % kPieces * 8));
@@ -103,10 +110,9 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
     constexpr int kChannels = Owned::kChannels, kColumns = Streamed::kRows;
     const uint32_t base = machine::address(shared);
     const int own_row = group * kGroupRows + machine::warp() % 4 * kWarpRows;
-    const int member = machine::thread() % kWarpGroup;
 
-    for_each_row_tile<TILE>(a, [&](const RowTile& tile, const Steps& steps) {
-        const OwnRows own = own_rows(a, tile.first + own_row, tile.end, true);
+    for_each_piece<TILE>(a, [&](const Piece& piece, const Steps& steps) {
+        const OwnRows own = own_rows(a, piece.tile.first + own_row, piece.tile.end, true);
         owned_ring.wait_full();
         const uint32_t owned_tile = base + owned_ring.buffer() * Owned::kBytes;
         float sums[kChannels / 2] = {};
@@ -120,7 +126,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
         };
         const auto issue_sums = [&](int column, int buffer) {
             unsigned char* const streamed = shared + TILE::kStagesAt + buffer * Streamed::kBytes;
-            if (steps.end() - column < kColumns) clear_rows<Streamed>(streamed, steps.end() - column, group, member);
+            if (steps.end() - column < kColumns) clear_rows<Streamed>(streamed, steps.end() - column, group);
             issue_weights<FORMAT, Streamed>(sums, weights, machine::address(streamed));
             machine::commit_products();
         };
@@ -160,7 +166,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
         }
         owned_ring.let_go(owned_ring.buffer());
         owned_ring.advance();
-        write_gradient<kChannels>(sums, a, own);
+        write_gradient<Owned::kRows, kChannels>(sums, a, piece.slot, own_row, own);
     });
 }
 

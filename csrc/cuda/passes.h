@@ -45,16 +45,17 @@ struct CountArgument {
     Groups groups;
     int span;
     bool triangle;
-    int tile_rows;
+    Sides sides;                 // of the gradient's tiles
     int *pair_ends, *tile_ends;  // (G,), written: running totals in the order of the groups
+    int64_t* step_ends;          // (G,), likewise of the row tiles' steps
 };
 
 // The running total over the block's threads of their values.
-SEMICL_DEVICE int running_total(int value, int* warp_totals) {
+SEMICL_DEVICE int64_t running_total(int64_t value, int64_t* warp_totals) {
     const int lane = machine::lane(), warp = machine::thread() / kWarp;
 #pragma unroll
     for (int distance = 1; distance < kWarp; distance *= 2) {
-        const int before = machine::shuffle_up(value, distance);
+        const int64_t before = machine::shuffle_up(value, distance);
         if (lane >= distance) value += before;
     }
     machine::sync_block();  // the totals of an earlier call have been read
@@ -64,33 +65,34 @@ SEMICL_DEVICE int running_total(int value, int* warp_totals) {
     return value;
 }
 
-// One block counts the items of every group.
-inline constexpr int kCountSharedBytes = 2 * 4 * (kPassThreads / kWarp) + 2 * 4;
+// One block counts the work of every group.
+constexpr int kCounted = 3, kPassWarps = kPassThreads / kWarp;  // pairs, tiles and steps
+inline constexpr int kCountSharedBytes = 8 * kCounted * (kPassWarps + 1);
 
 SEMICL_KERNEL(kPassThreads, 1)
 count_work(SEMICL_CONSTANT CountArgument a) {
     SEMICL_SHARED(shared);
-    int* const warp_totals = reinterpret_cast<int*>(shared);
-    int* const so_far = warp_totals + 2 * (kPassThreads / kWarp);
-    int pairs = 0, tiles = 0;
+    int64_t* const so_far = reinterpret_cast<int64_t*>(shared);
+    int64_t* const warp_totals = so_far + kCounted;
+    int64_t before[kCounted] = {};
     for (int first = 0; first < a.groups.count; first += kPassThreads) {
         const int rank = first + machine::thread();
         const bool inside = rank < a.groups.count;
         const Group group = inside ? group_at(a.groups, rank) : Group{0, 0, 0};
-        const int pair_end = pairs + running_total(panel_pair_count(group, a.span, a.triangle), warp_totals);
-        const int tile_end =
-            tiles + running_total(row_tile_count(group, a.tile_rows), warp_totals + kPassThreads / kWarp);
+        const GroupSteps steps = group_steps(group, a.sides);
+        int64_t ends[kCounted] = {panel_pair_count(group, a.span, a.triangle), steps.tiles, steps.before(steps.tiles)};
+#pragma unroll
+        for (int i = 0; i < kCounted; ++i)
+            ends[i] = before[i] + running_total(ends[i], warp_totals + i * kPassWarps);
         if (inside) {
-            a.pair_ends[rank] = pair_end;
-            a.tile_ends[rank] = tile_end;
+            a.pair_ends[rank] = static_cast<int>(ends[0]);
+            a.tile_ends[rank] = static_cast<int>(ends[1]);
+            a.step_ends[rank] = ends[2];
         }
-        if (machine::thread() == kPassThreads - 1) {
-            so_far[0] = pair_end;
-            so_far[1] = tile_end;
-        }
+        if (machine::thread() == kPassThreads - 1)
+            for (int i = 0; i < kCounted; ++i) so_far[i] = ends[i];
         machine::sync_block();
-        pairs = so_far[0];
-        tiles = so_far[1];
+        for (int i = 0; i < kCounted; ++i) before[i] = so_far[i];
     }
 }
 
@@ -152,6 +154,37 @@ row_factors(SEMICL_CONSTANT RowsArgument a) {
             a.shifts[row] = gives ? log2_sum : INFINITY;
         }
     });
+}
+
+// ---- gradients in pieces --------------------------------------------------------------------------------------------
+
+struct JoinArgument {
+    Groups groups;
+    const int64_t* step_ends;
+    Sides sides;
+    int workers, channels;
+    const float* pieces;  // (2 workers, sides.owned, channels), of the gradient's passes
+    float* gradient;      // (M, gradient_channels), written: rows of tiles that are in pieces
+    int gradient_channels;
+};
+
+constexpr int kJoinBlocks = 16;  // for each worker: what one block would take many rounds of waiting for memory
+
+// Sums the pieces of the tile that a worker opens and others end.
+SEMICL_KERNEL(kPassThreads, 4)
+join_pieces(SEMICL_CONSTANT JoinArgument a) {
+    const int worker = machine::block() / kJoinBlocks, part = machine::block() % kJoinBlocks;
+    const OpenTile open = find_open_tile(a.groups, a.step_ends, a.sides, worker, a.workers);
+    if (open.last == worker) return;
+    const int64_t size = int64_t{a.sides.owned} * a.channels;
+    const int count = (open.tile.end - open.tile.first) * a.gradient_channels;
+    float* const gradient = a.gradient + static_cast<int64_t>(open.tile.first) * a.gradient_channels;
+    for (int i = part * kPassThreads + machine::thread(); i < count; i += kJoinBlocks * kPassThreads) {
+        const float* piece = a.pieces + i / a.gradient_channels * a.channels + i % a.gradient_channels;
+        float sum = piece[(2 * worker + 1) * size];
+        for (int other = worker + 1; other <= open.last; ++other) sum += piece[2 * other * size];
+        gradient[i] = sum;
+    }
 }
 
 }  // namespace semicl::cuda

@@ -37,7 +37,9 @@ SEMICL_DEVICE void sync_threads(int id, int threads) {
 }
 
 SEMICL_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
-SEMICL_DEVICE int shuffle_up(int value, int distance) { return __shfl_up_sync(0xffffffffu, value, distance); }
+SEMICL_DEVICE int64_t shuffle_up(int64_t value, int distance) {
+    return __shfl_up_sync(0xffffffffu, static_cast<long long>(value), distance);
+}
 SEMICL_DEVICE int warp_min(int value) { return __reduce_min_sync(0xffffffffu, value); }
 SEMICL_DEVICE int warp_max(int value) { return __reduce_max_sync(0xffffffffu, value); }
 

@@ -7,6 +7,7 @@
 #pragma once
 #include "formats.h"
 #include "layout.h"
+#include "work.h"
 
 namespace semicl::cuda {
 
@@ -19,12 +20,9 @@ constexpr int kBlocksPerMultiprocessor = 2;
 // The lane, of which the compiler computes anew what it needs: addresses held through the loop over tiles cost
 // registers.
 SEMICL_DEVICE int fresh_lane() { return static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::lane()))); }
+SEMICL_DEVICE int fresh_thread() { return static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::thread()))); }
 
-// Rows that stay, and rows that stream past them in one step; each of the first pass's warps has 16 streamed rows, each
-// of the second's 16 that stay.
-struct Sides {
-    int owned, streamed;
-};
+// Each of the first pass's warps has 16 streamed rows, each of the second's 16 that stay.
 
 // 64 x 64 keeps 32 sums of exponentials a thread. Three planes of 128 channels leave room for less, of 256 for a
 // quarter.

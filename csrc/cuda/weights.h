@@ -20,11 +20,12 @@ struct GradientArgument {
     const uint16_t* rows;  // (planes, M, CHANNELS)
     int count;             // M
     Groups groups;
-    const int* tile_ends;
+    const int64_t* step_ends;
     Exponent exponent;
     const float *factors, *shifts;  // (M,), of row_factors
     const float* peak;              // the largest |g|, which the factors were divided by, or null
     float scale;
+    float* pieces;    // (2 blocks, rows of a tile, CHANNELS)
     float* gradient;  // (M, gradient_channels)
     int gradient_channels;
 };
@@ -95,26 +96,36 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a
     }
 }
 
-// Writes the channels `channel` (even) and the next of a row's gradient, those of them that there are.
-SEMICL_DEVICE void write_pair(const GradientArgument& a, int row, int channel, float low, float high) {
-    float* const at = a.gradient + static_cast<int64_t>(row) * a.gradient_channels + channel;
-    if (channel < a.gradient_channels) at[0] = low;
-    if (channel + 1 < a.gradient_channels) at[1] = high;
+// Finds this block's next piece: see next_piece. The block's number is one that the compiler does not know to be the
+// same each time: what follows from it would be held in registers that the loops over steps need.
+SEMICL_DEVICE bool find_next(Piece& piece, int64_t& done, const GradientArgument& a, const Sides& sides) {
+    const int worker = static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::block())));
+    return next_piece(piece, done, a.groups, a.step_ends, sides, worker, machine::blocks());
 }
 
-// Writes a thread's part of the sums of weights times rows as the gradient of its two rows.
-template <int CHANNELS>
-SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, const OwnRows& own) {
+// Writes the channels `channel` (even) and the next of a row, those of them that there are.
+SEMICL_DEVICE void write_pair(float* row, int channels, int channel, float low, float high) {
+    if (channel < channels) row[channel] = low;
+    if (channel + 1 < channels) row[channel + 1] = high;
+}
+
+// Writes a thread's part of the sums of weights times rows, as the gradient of its two rows where the piece is a whole
+// tile, else to the piece's slot. Its warp's rows begin at row `own_row` of the tile.
+template <int ROWS, int CHANNELS>
+SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, int slot, int own_row,
+                                  const OwnRows& own) {
     const float scale = a.scale * weights_divisor(a.peak);
-    const int lane = fresh_lane();
+    const int lane = fresh_lane(), channels = slot == kWhole ? a.gradient_channels : CHANNELS;
+    float* const rows = slot == kWhole ? a.gradient + static_cast<int64_t>(own.first) * channels
+                                       : a.pieces + (static_cast<int64_t>(slot) * ROWS + own_row) * channels;
 #pragma unroll
-    for (int piece = 0; piece < CHANNELS / 8; ++piece) {
-        const int channel = fragment_column(lane, piece, 0);
+    for (int i = 0; i < CHANNELS / 8; ++i) {
+        const int channel = fragment_column(lane, i, 0);
 #pragma unroll
         for (int r = 0; r < 2; ++r)
             if (own.inside(r))
-                write_pair(a, own.row(r), channel, scale * sums[piece * 4 + r * 2],
-                           scale * sums[piece * 4 + r * 2 + 1]);
+                write_pair(rows + fragment_row(lane, 2 * r) * channels, channels, channel, scale * sums[i * 4 + r * 2],
+                           scale * sums[i * 4 + r * 2 + 1]);
     }
 }
 

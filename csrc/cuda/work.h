@@ -1,16 +1,25 @@
-// Who does what: the work of ragged groups laid out as one row of items, without a look from the host.
+// Who does what: the work of ragged groups laid out as one row, without a look from the host.
 //
-// A *panel* is a run of `span` rows of one group, a *panel pair* one panel of anchors against one panel of the group's
-// points: the item of the forward pass. A *row tile* is a few rows of one group: the item of the backward pass. Each
-// group has as many as its offsets and anchors say, none where it has no anchor. Groups are taken in a given order
-// (most work first); the running totals of their items are found once on the device, and block b of a persistent grid
-// takes the items b, b + grid, ..., finding the group of each by bisection.
-//
+// *Forward.* A *panel* is a run of `span` rows of one group, and the item is a *panel pair*: one panel of anchors
+// against one panel of the group's points. Each group has as many as its offsets and anchors say, none where it has no
+// anchor. Groups are taken in a given order (most work first); the running totals of their items are found once on the
+// device, and block b of a persistent grid takes the items b, b + grid, ..., finding the group of each by bisection.
 // Where the skipped ranges are mutual, the pairs of panels of anchors form a triangle: panel P of anchors meets the
 // panels P, P + 1, ... and gives both sides their sums. Elsewhere it meets all panels of its group.
 //
+// *Backward.* A *row tile* is a few rows of one group that streamed tiles pass, one a *step*: those of all the group's
+// points where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and few
+// of them are many rows. The steps of all tiles are one long row, cut into equal *stretches*, one a block (a "worker"),
+// as Stream-K cuts the depth of a product (Osama et al., PPoPP 2023, arXiv 2301.03598). What of a tile lies in one
+// stretch is a *piece*. Whole tiles are written as they are; of the others a stretch has two at most, one that it ends
+// and one that it opens, and each goes to a slot of its own, 2 w and 2 w + 1 for worker w, from where join_pieces
+// (passes.h) adds them up in their order: no atomics, and the same bits every time. A tile counts kOpening steps more
+// than it has, for what it takes to load and to write it; they lie before its first.
+//
 // Row numbers fit an int: the caller takes no more than kMostRows rows, so a tile past the last row does not overflow.
 #pragma once
+#include <cstdint>
+
 #include "host_device.h"
 
 namespace semicl::cuda {
@@ -51,12 +60,17 @@ SEMICL_HOST_DEVICE int row_tile_count(const Group& group, int rows) {
     return group.anchors() > 0 ? ceil_div(group.points(), rows) : 0;
 }
 
-struct Item {
-    int rank, number;  // the group's place in the order, and the item's number within the group
+// An item, or a step where items are of many steps.
+template <class Number>
+struct Place {
+    int rank;       // the group's place in the order
+    Number number;  // within the group
 };
+using Item = Place<int>;
 
 // `ends` are the running totals of the groups' items; there are more than `item` of them.
-SEMICL_HOST_DEVICE Item find_item(int item, const int* ends, int groups) {
+template <class Number>
+SEMICL_HOST_DEVICE Place<Number> find_item(Number item, const Number* ends, int groups) {
     int low = 0, high = groups - 1;
     while (low < high) {
         const int middle = low + (high - low) / 2;
@@ -112,6 +126,118 @@ SEMICL_HOST_DEVICE RowTile find_row_tile(const Group& group, int number, int row
     // Points that are no anchors have pairs with anchors alone.
     return {first, end, group.begin, first < group.anchor_end ? group.end : group.anchor_end, group.anchor_end};
 }
+
+// ---- backward: stretches of steps ----------------------------------------------------------------------------------
+
+// Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
+// worker.
+constexpr int kOpening = 4, kLeastStretch = 4;
+
+// The sides of a pass's tiles: rows that stay, and rows of a step.
+struct Sides {
+    int owned, streamed;
+};
+
+SEMICL_HOST_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+SEMICL_HOST_DEVICE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// The steps of a group's row tiles, openings included: tiles that have an anchor come first.
+struct GroupSteps {
+    int64_t with_anchor, without;  // of one tile
+    int tiles_with_anchor, tiles;
+
+    SEMICL_HOST_DEVICE int64_t before(int tile) const {
+        return tile <= tiles_with_anchor ? tile * with_anchor
+                                         : tiles_with_anchor * with_anchor + (tile - tiles_with_anchor) * without;
+    }
+    SEMICL_HOST_DEVICE int tile_of(int64_t step) const {
+        const int64_t past = step - before(tiles_with_anchor);
+        return past < 0 ? static_cast<int>(step / with_anchor) : tiles_with_anchor + static_cast<int>(past / without);
+    }
+};
+
+SEMICL_HOST_DEVICE GroupSteps group_steps(const Group& group, const Sides& sides) {
+    return {ceil_div(group.points(), sides.streamed) + int64_t{kOpening},
+            ceil_div(group.anchors(), sides.streamed) + int64_t{kOpening}, ceil_div(group.anchors(), sides.owned),
+            row_tile_count(group, sides.owned)};
+}
+
+// The steps [at, stop) of a worker, of `total` of all; none for a worker too many.
+struct Stretch {
+    int64_t at, stop;
+};
+
+SEMICL_HOST_DEVICE Stretch find_stretch(int worker, int workers, int64_t total) {
+    const int64_t busy = smaller(int64_t{workers}, (total + kLeastStretch - 1) / kLeastStretch);
+    if (worker >= busy) return {total, total};
+    return {total * worker / busy, total * (worker + 1) / busy};
+}
+
+// A row tile and where its steps lie among those of all, after its opening.
+struct TileSteps {
+    RowTile tile;
+    int64_t first, end;
+};
+
+SEMICL_HOST_DEVICE TileSteps find_tile_steps(int64_t step, const Groups& groups, const int64_t* step_ends,
+                                             const Sides& sides) {
+    const Place<int64_t> place = find_item(step, step_ends, groups.count);
+    const Group group = group_at(groups, place.rank);
+    const GroupSteps steps = group_steps(group, sides);
+    const int number = steps.tile_of(place.number);
+    const int64_t group_begin = step - place.number;
+    return {find_row_tile(group, number, sides.owned), group_begin + steps.before(number) + kOpening,
+            group_begin + steps.before(number + 1)};
+}
+
+constexpr int kWhole = -1;
+
+struct Piece {
+    RowTile tile;  // its columns are the piece's
+    int slot;      // kWhole, or where the piece of a tile goes
+};
+
+// Finds the next piece of a worker's stretch, of which `done` steps (openings too) are past, and counts its own; false
+// where there is none. All else is found anew, so that a kernel holds one number between its pieces.
+SEMICL_HOST_DEVICE bool next_piece(Piece& piece, int64_t& done, const Groups& groups, const int64_t* step_ends,
+                                   const Sides& sides, int worker, int workers) {
+    const Stretch own = find_stretch(worker, workers, step_ends[groups.count - 1]);
+    while (own.at + done < own.stop) {
+        const int64_t at = own.at + done;
+        const TileSteps steps = find_tile_steps(at, groups, step_ends, sides);
+        const int first = static_cast<int>(larger(at - steps.first, int64_t{0}));
+        const int end = static_cast<int>(larger(smaller(own.stop, steps.end) - steps.first, int64_t{0}));
+        done = steps.end - own.at;
+        if (end == 0) continue;  // no more than its opening
+        piece.tile = steps.tile;
+        piece.tile.column += first * sides.streamed;
+        if (own.stop < steps.end) piece.tile.column_end = steps.tile.column + end * sides.streamed;
+        const bool opens = first == 0, ends = own.stop >= steps.end;
+        piece.slot = opens && ends ? kWhole : 2 * worker + opens;
+        return true;
+    }
+    return false;
+}
+
+// The tile that a worker opens and others end, and the worker that does; there is none where `last` is the worker.
+struct OpenTile {
+    RowTile tile;
+    int last;
+};
+
+SEMICL_HOST_DEVICE OpenTile find_open_tile(const Groups& groups, const int64_t* step_ends, const Sides& sides,
+                                           int worker, int workers) {
+    const int64_t total = step_ends[groups.count - 1];
+    const Stretch own = find_stretch(worker, workers, total);
+    if (own.at >= own.stop) return {{}, worker};
+    const TileSteps steps = find_tile_steps(own.stop - 1, groups, step_ends, sides);
+    const bool opens = own.at <= steps.first && steps.first < own.stop;
+    int last = worker;
+    for (int64_t stop = own.stop; opens && stop < steps.end; stop = find_stretch(last, workers, total).stop) ++last;
+    return {steps.tile, last};
+}
+
+// ---- skipped columns -----------------------------------------------------------------------------------------------
 
 struct Range {
     int low, high;

@@ -109,6 +109,12 @@ def tile_sizes(route: int, row_format: int, channels: int) -> TileSizes:
     return TileSizes(sums_rows, gradient_rows, tuple(shared_bytes))
 
 
+@cache
+def workers(device: torch.device, route: int) -> int:
+    """The blocks of a pass over pairs."""
+    return int(compiled.workers(launch_site(device)[0], route))
+
+
 @torch.compiler.assume_constant_result
 def shared_bytes(device: torch.device, row_format: int, channels: int) -> tuple[int, int]:
     """The bytes of shared memory that rows of so many channels need, and those that there are."""
@@ -169,7 +175,9 @@ class Pairs:
         rate, self.bounded, self.shift = exponents(scale, bound)
         row_format = FORMATS[torch.float32 if planes > 1 else packed.dtype]
         route = choose_route(packed.device, row_format, self.bounded and groups.mutual)
-        self.span = span_of(groups.largest, tile_sizes(route, row_format, channels).sums_rows)
+        sizes = tile_sizes(route, row_format, channels)
+        self.span = span_of(groups.largest, sizes.sums_rows)
+        self.pieces = (2 * workers(packed.device, route), sizes.gradient_rows, channels)
         self.panels = max(1, -(-groups.largest // self.span))
         self.arguments = (
             *launch_site(packed.device),
@@ -187,6 +195,7 @@ class Pairs:
             rate,
             self.shift,
             self.empty(2, total, dtype=torch.int32),
+            self.empty(total, dtype=torch.int64),
         )
         call(compiled.count_items, *self.arguments)
 
@@ -217,7 +226,8 @@ class Pairs:
 
     def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
-        call(compiled.row_gradient, *self.arguments, factors, peak, out, out.shape[1])
+        pieces = self.empty(*self.pieces)
+        call(compiled.row_gradient, *self.arguments, factors, peak, pieces, out, out.shape[1])
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:

@@ -23,8 +23,11 @@ from .repeating import empty, launch, repeat
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
-# More panels give more programs work, each panel costs 4 bytes a row.
-PANELS = 32
+# Panels of a group: more give more programs work where few of the rows are anchors; each costs 4 bytes a row, and short
+# ones the time that a tile takes to begin and to end. The pairs of 32 and of 64, 528 and 2080, go evenly into the 132
+# multiprocessors of Hopper.
+PANELS, MORE_PANELS = 32, 64
+LONG_PANEL = 768  # rows that a panel has even when they are more
 RUN_TILE = 64  # rows whose runs are summed in one product
 HEADS_AT_ONCE = 32
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone
@@ -83,7 +86,8 @@ def exponents(scale: float, bound: float | None) -> Exponents:
 
 def span_of(largest: int, side: int) -> int:
     """The rows of a panel of groups of ``largest`` rows, a multiple of a tile's."""
-    return side * max(1, -(-largest // (side * PANELS)))
+    panels = MORE_PANELS if largest >= MORE_PANELS * LONG_PANEL else PANELS
+    return side * max(1, -(-largest // (side * panels)))
 
 
 def peak_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -208,10 +212,13 @@ def count_tiles(groups: Groups, rows: int) -> Tensor:
         groups.anchors,
         pair_ends,
         tile_ends,
+        None,
         total,
         max(1, groups.largest),
         TRIANGLE=False,
         ROWS=rows,
+        STREAMED=rows,
+        PARTS=1,
         CHUNK=GROUPS_AT_ONCE,
         **OPTIONS,
     )

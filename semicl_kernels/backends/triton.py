@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .base import Backend, Groups
-from .fused import GpuFused, exponents, peak_of, span_of
+from .fused import CHANNELS_AT_ONCE, GpuFused, exponents, peak_of, span_of
 from .launching import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .levels import level
 from .repeating import empty, launch, zeros
@@ -77,7 +77,10 @@ class Pairs:
         self.span = span_of(groups.largest, self.sums_tile.owned)
         self.slots = max(1, -(-groups.largest // self.span))
         self.sizes = {"C": self.channels, "CP": self.padded, "PLANES": self.planes}
+        # The gradient's channels are summed in parts where they are many.
+        self.part_channels = self.gradient_tile.out or self.padded
         self.pair_ends, self.tile_ends = self.empty(2, self.group_total, dtype=torch.int32)
+        self.step_ends = self.empty(self.group_total, dtype=torch.int64)
         launch(
             work.count_work,
             (1,),
@@ -85,10 +88,13 @@ class Pairs:
             groups.anchors,
             self.pair_ends,
             self.tile_ends,
+            self.step_ends,
             self.group_total,
             self.span,
             TRIANGLE=self.triangle,
             ROWS=self.tile_rows,
+            STREAMED=self.gradient_tile.streamed,
+            PARTS=self.padded // self.part_channels,
             CHUNK=GROUPS_AT_ONCE,
             **OPTIONS,
         )
@@ -180,14 +186,24 @@ class Pairs:
         from ..triton_kernels import gradient
 
         tile = self.gradient_tile
+        pieces = self.empty(2 * self.chip.programs, tile.owned, self.part_channels)
+        sizes = {
+            "C": self.channels,
+            "CP": self.padded,
+            "OUT": self.part_channels,
+            "ROWS": tile.owned,
+            "STREAMED": tile.streamed,
+            **OPTIONS,
+        }
         launch(
             gradient.row_gradient,
             self.grid,
             self.rows,
             self.count,
             *self.groups.tensors,
-            self.tile_ends,
+            self.step_ends,
             *factors,
+            pieces,
             out,
             self.group_total,
             self.scale,
@@ -195,15 +211,25 @@ class Pairs:
             self.shift,
             peak,
             WIDTH=tile.width or self.padded,
-            OUT=tile.out or self.padded,
-            ROWS=tile.owned,
-            STREAMED=tile.streamed,
             MUTUAL=self.groups.mutual,
             BOUNDED=self.bounded,
+            PLANES=self.planes,
             STAGES=tile.stages,
             num_warps=tile.warps,
-            **self.sizes,
-            **OPTIONS,
+            **sizes,
+        )
+        width = min(CHANNELS_AT_ONCE, self.part_channels)
+        launch(
+            gradient.join_pieces,
+            (*self.grid, self.part_channels // width),
+            self.groups.offsets,
+            self.groups.anchors,
+            self.step_ends,
+            pieces,
+            out,
+            self.group_total,
+            WIDTH=width,
+            **sizes,
         )
 
 

@@ -1,9 +1,9 @@
 """The backward pass: dX_i = scale sum_j W_ij x_j, owned by rows.
 
-W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md). One item is a tile of
-rows of one group, anchors or not: it stays, with the sums of its gradient in registers, while the group's points (only
-its anchors, where the tile has none) stream past. Each streamed tile serves two products: S = X_i X_j^T, then W X_j. No
-two programs write the same row, so there are no atomics and every run gives the same bits.
+W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md). A tile of rows of one group,
+anchors or not, stays, with the sums of its gradient in registers, while the group's points (only its anchors, where the
+tile has none) stream past. Each streamed tile serves two products: S = X_i X_j^T, then W X_j. Programs share the steps
+of all tiles out equally (work.py); the pieces of a tile that several of them had are summed by :func:`join_pieces`.
 
 *Known maximum.* With u_i = g_i 2^(B - lse_i) both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
 *Unknown maximum.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
@@ -17,13 +17,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .planes import deep_similarities, load_rows, product, rounded, split, transposed
+from .planes import deep_similarities, load_rows, product, split, transposed
 from .strips import clear_tile, masked_tile, peel, skip_hull
-from .work import find_item
+from .work import OPENING, find_item, find_tile, stretch
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
 # backend divides by it too: kHeadroom of csrc/cuda/weights.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
+WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a slot for a piece
 
 
 @triton.jit
@@ -162,6 +163,16 @@ def scaled_by(scale, peak):
 
 
 @triton.jit
+def slot_of(first_step, end_step, ends):
+    """Return which of its program's slots a piece goes to, WHOLE for a whole tile, NOTHING where it has no step.
+
+    ``ends`` is whether it is the tile's last.
+    """
+    opens = first_step == 0
+    return tl.where(opens & ends, WHOLE, tl.where(end_step == 0, NOTHING, opens.to(tl.int32)))
+
+
+@triton.jit
 def row_gradient(
     rows,  # (PLANES, M, C)
     M,
@@ -169,10 +180,11 @@ def row_gradient(
     anchors,  # (G,) int32
     skip_low,  # (M,) int32
     skip_high,  # (M,) int32
-    tile_ends,  # (G,) int32, of count_work
+    step_ends,  # (G,) int64, of count_work
     factors,  # (M,) float32, of pair_factors
     shifts,  # (M,) float32, likewise
-    out,  # (M, C), written for the rows of groups with an anchor
+    pieces,  # (2 programs, ROWS, OUT) float32, written: tiles of which others have a piece
+    out,  # (M, C) float32, written: the other rows of groups with an anchor
     G,
     scale,
     rate,
@@ -189,16 +201,26 @@ def row_gradient(
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write the gradient of sum_i grad_i lse_i by the rows."""
-    items = tl.load(tile_ends + G - 1) * (CP // OUT)
-    for part in range(tl.program_id(0), items, tl.num_programs(0)):
-        item, out_channel = part // (CP // OUT), part % (CP // OUT) * OUT
-        g, number = find_item(item, tile_ends, G)
+    """Write the gradient of sum_i grad_i lse_i by the rows, whole tiles to ``out`` and others piece by piece."""
+    at, stop = stretch(tl.program_id(0), tl.load(step_ends + G - 1))
+    left = (stop - at).to(tl.int32)
+    while left > 0:
+        # Found anew for every tile: the loops over steps have no registers to spare.
+        _, stop = stretch(tl.program_id(0), tl.load(step_ends + G - 1))
+        at = stop - left
+        g, number, part, tile_begin, tile_end = find_tile(at, step_ends, offsets, anchors, G, ROWS, STREAMED, CP // OUT)
+        first_step = tl.maximum(at - tile_begin - OPENING, 0).to(tl.int32)
+        end_step = tl.maximum(tl.minimum(stop, tile_end) - tile_begin - OPENING, 0).to(tl.int32)
+        slot = slot_of(first_step, end_step, tile_end <= stop)
+        left -= (tile_end - at).to(tl.int32)
+        out_channel = part * OUT
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
         first_row = begin + number * ROWS
         # Points that are no anchors have pairs with anchors alone.
         last = tl.where(first_row < anchor_end, end, anchor_end)
+        last = tl.minimum(last, begin + end_step * STREAMED)
+        first = tl.minimum(begin + first_step * STREAMED, last)
         ids = first_row + tl.arange(0, ROWS)
         inside = ids < end
         x = 0
@@ -216,24 +238,71 @@ def row_gradient(
             # Any streamed row may skip any of these rows.
             hull_low, hull_high, core_low, core_high = begin, end, end, begin
         clear, clear_jump, jump, masked, hull_tile, core_tile, core, ragged = peel(
-            begin, last, hull_low, hull_high, core_low, core_high, STREAMED
+            first, last, hull_low, hull_high, core_low, core_high, STREAMED
         )
         sums = tl.zeros((ROWS, OUT), dtype=tl.float32)
         for k in tl.range(0, clear, num_stages=STAGES):
-            column = begin + clear_tile(k, clear_jump, jump) * STREAMED
+            column = first + clear_tile(k, clear_jump, jump) * STREAMED
             sums = add_products(
                 sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts, column, last,
                 first_row, end, out_channel, rate, shift,
                 C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, False, PLANES, STAGES,
             )  # fmt: skip
         for k in tl.range(0, masked, num_stages=STAGES):
-            column = begin + masked_tile(k, masked, hull_tile, core_tile, core, ragged) * STREAMED
+            column = first + masked_tile(k, masked, hull_tile, core_tile, core, ragged) * STREAMED
             sums = add_products(
                 sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts, column, last,
                 first_row, end, out_channel, rate, shift,
                 C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, True, PLANES, STAGES,
             )  # fmt: skip
-        c = out_channel + tl.arange(0, OUT)
-        pointers = out + ids.to(tl.int64)[:, None] * C + c[None, :]
-        value = rounded(sums * scaled_by(scale, peak), out.dtype.element_ty)
-        tl.store(pointers, value, mask=inside[:, None] & (c < C)[None, :])
+        sums *= scaled_by(scale, peak)
+        row, c = tl.arange(0, ROWS)[:, None], tl.arange(0, OUT)[None, :]
+        if slot >= 0:
+            tl.store(piece(pieces, 2 * tl.program_id(0) + slot, ROWS, OUT) + row * OUT + c, sums)
+        elif slot == WHOLE:
+            mask = inside[:, None] & (out_channel + c < C)
+            tl.store(out + ids.to(tl.int64)[:, None] * C + out_channel + c, sums, mask=mask)
+
+
+@triton.jit
+def piece(pieces, slot, ROWS: tl.constexpr, OUT: tl.constexpr):
+    """Return the address of a slot."""
+    return pieces + slot.to(tl.int64) * ROWS * OUT
+
+
+@triton.jit
+def join_pieces(
+    offsets,  # (G + 1,) int32
+    anchors,  # (G,) int32
+    step_ends,  # (G,) int64, of count_work
+    pieces,  # (2 programs, ROWS, OUT) float32, of row_gradient
+    out,  # (M, C) float32, written: rows of tiles that are in pieces
+    G,
+    C: tl.constexpr,
+    CP: tl.constexpr,
+    WIDTH: tl.constexpr,  # channels of one program
+    OUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    STREAMED: tl.constexpr,
+):
+    """Sum the pieces of the tile that a worker opens and others end; as many programs as row_gradient had, each for
+    every WIDTH of OUT channels."""
+    worker, channel = tl.program_id(0), tl.program_id(1) * WIDTH
+    total = tl.load(step_ends + G - 1)
+    at, stop = stretch(worker, total)
+    if at < stop:
+        g, number, part, tile_begin, tile_end = find_tile(
+            stop - 1, step_ends, offsets, anchors, G, ROWS, STREAMED, CP // OUT
+        )
+        first_step = tile_begin + OPENING
+        if (at <= first_step) & (first_step < stop) & (stop < tile_end):
+            row, c = tl.arange(0, ROWS)[:, None], channel + tl.arange(0, WIDTH)[None, :]
+            first_row = tl.load(offsets + g) + number * ROWS
+            mask = (first_row + row < tl.load(offsets + g + 1)) & (part * OUT + c < C)
+            sums = tl.load(piece(pieces, 2 * worker + 1, ROWS, OUT) + row * OUT + c, mask=mask)
+            other, end = worker + 1, stop
+            while end < tile_end:
+                sums += tl.load(piece(pieces, 2 * other, ROWS, OUT) + row * OUT + c, mask=mask)
+                _, end = stretch(other, total)
+                other += 1
+            tl.store(out + (first_row + row).to(tl.int64) * C + part * OUT + c, sums, mask=mask)

@@ -70,7 +70,7 @@ class Kernel:
 
 GROUP_KERNELS = ("group_sums", "group_gradient")
 WARP_KERNELS = ("warp_sums", "warp_gradient")
-NAMES = (*GROUP_KERNELS, *WARP_KERNELS, "pack_rows", "count_work", "join_slots", "row_factors")
+NAMES = (*GROUP_KERNELS, *WARP_KERNELS, "pack_rows", "count_work", "join_slots", "row_factors", "join_pieces")
 
 
 @cache

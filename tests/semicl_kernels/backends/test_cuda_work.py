@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from .. import emulator
-from ..groups import Packed, packed_groups
+from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
 
 if emulator.compiler() is None:
     pytest.skip(emulator.MISSING, allow_module_level=True)
@@ -23,19 +23,25 @@ def machine() -> emulator.Emulator:
     return emulator.Emulator()
 
 
-def visits(
-    machine: emulator.Emulator, packed: Packed, sides: tuple[int, int], panels: int, triangle: bool | None
-) -> Tensor:
-    """Return (M, M): how often the kernels' loops come by each pair. Panels are of ``panels`` owned tiles."""
+def problem_of(
+    machine: emulator.Emulator, packed: Packed, span: int = 1, triangle: bool = False
+) -> tuple[emulator.Problem, list[Tensor]]:
+    """Return what the loops over these groups take, and the tensors it points to."""
     groups, count = packed[1:], len(packed.rows)
     order = torch.argsort(groups[0].diff() * groups[1], descending=True).int()
     tensors = [*groups, order]
     problem = machine.problem(
-        0, 0, 0, 0, 0, count, 32, [tensor.data_ptr() for tensor in tensors], len(order), bool(triangle),
-        panels * sides[0], True, 1.0, 1.0, 1.0, 0,
+        0, 0, 0, 0, 0, count, 32, [tensor.data_ptr() for tensor in tensors], len(order), triangle, span, True,
+        1.0, 1.0, 1.0, 0, 0,
     )  # fmt: skip
-    counts = torch.zeros(count, count, dtype=torch.int32)
-    machine.visits(problem, *sides, triangle, counts.data_ptr())
+    return problem, tensors
+
+
+def visits(machine: emulator.Emulator, packed: Packed, sides: tuple[int, int], panels: int, triangle: bool) -> Tensor:
+    """Return (M, M): how often the loops of the sums come by each pair. Panels are of ``panels`` owned tiles."""
+    problem, _tensors = problem_of(machine, packed, panels * sides[0], triangle)
+    counts = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
+    machine.visit_sums(problem, *sides, triangle, counts.data_ptr())
     return counts
 
 
@@ -84,14 +90,31 @@ def test_every_pair_of_the_triangle_is_summed_once_for_both(
 
 @pytest.mark.parametrize("sides", [*SIDES, (128, 64), (32, 16)])
 @settings(max_examples=25)
-@given(packed=packed_groups(SIZES, most_channels=1))
+@given(packed=packed_groups(SIZES, most_channels=1), workers=st.sampled_from((1, 2, 3, 7, 60)))
 def test_gradient_comes_by_every_pair_with_an_anchor_once(
-    machine: emulator.Emulator, sides: tuple[int, int], packed: Packed
+    machine: emulator.Emulator, sides: tuple[int, int], packed: Packed, workers: int
 ) -> None:
-    found = visits(machine, packed, sides, 1, triangle=None)
+    """However many share the work; the emulator sees to it that every row is written once, with all of its pieces."""
+    problem, _tensors = problem_of(machine, packed)
+    found = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
+    machine.visit_gradient(problem, *sides, workers, found.data_ptr())
     assert (found <= 1).all()
     wanted = in_denominators(packed)
     assert (found.bool() | ~(wanted | wanted.T)).all()
+
+
+@pytest.mark.parametrize(("points", "anchors"), [(4096, 4096), (4096, 300), (1024, 1024), (600, 40)])
+def test_gradient_is_shared_out_equally(machine: emulator.Emulator, points: int, anchors: int) -> None:
+    """One group keeps all workers busy, also where few of its rows are anchors."""
+    sides, workers = (128, 128), 132
+    packed = itself_skipped(unit_rows(points, 1, seed=0))._replace(anchors=int32([anchors]))
+    problem, _tensors = problem_of(machine, packed)
+    found = torch.zeros(points, points, dtype=torch.int32)
+    most = machine.visit_gradient(problem, *sides, workers, found.data_ptr())
+    tiles, with_anchor = -(-points // 128), -(-anchors // 128)
+    steps = with_anchor * tiles + (tiles - with_anchor) * with_anchor
+    # Each of them has an opening of four steps and at most two more, where it goes on with the tiles of others.
+    assert most <= -(-(steps + 4 * tiles) // workers) + 3 * 4
 
 
 @pytest.mark.parametrize("channels", [32, 64, 128, 256])

@@ -81,7 +81,8 @@ class Problem(ctypes.Structure):
     _fields_ = (
         ("rows", ctypes.c_void_p),
         ("groups", ctypes.c_void_p * 5),
-        ("work", ctypes.c_void_p),
+        ("items", ctypes.c_void_p),
+        ("steps", ctypes.c_void_p),
         *((name, ctypes.c_int) for name in ("route", "row_format", "count", "channels")),
         *((name, ctypes.c_int) for name in ("group_count", "span", "mutual", "known")),
         ("scale", ctypes.c_float),
@@ -115,6 +116,9 @@ class Emulator:
         self.library.sizes(route, row_format, channels, out)
         return list(out)
 
+    def workers(self, device: int, route: int) -> int:
+        return int(self.library.workers_of(route))
+
     def pack(
         self, device: int, stream: int, row_format: int, rows: int, count: int, channels: int, width: int, packed: int
     ) -> None:
@@ -141,12 +145,14 @@ class Emulator:
         scale: float,
         rate: float,
         shift: float,
-        work: int,
+        items: int,
+        steps: int,
     ) -> Problem:
         return Problem(
             rows,
             (ctypes.c_void_p * 5)(*groups),
-            work,
+            items,
+            steps,
             route,
             row_format,
             count,
@@ -176,24 +182,28 @@ class Emulator:
         self.run_pass("pair_factors", problem, lse, grad, peak, factors)
 
     def row_gradient(self, *arguments: object) -> None:
-        *problem, factors, peak, gradient, channels = arguments
-        self.run_pass("row_gradient", problem, factors, peak, gradient, numbers=[channels])
+        *problem, factors, peak, pieces, gradient, channels = arguments
+        self.run_pass("row_gradient", problem, factors, peak, pieces, gradient, numbers=[channels])
 
     def run_pass(self, name: str, problem: Iterable[object], *addresses: int, numbers: Iterable[int] = ()) -> None:
         """Call a pass of backend.h with addresses, then plain numbers."""
         call = getattr(self.library, f"{name}_of")
         self.check(call(ctypes.byref(self.problem(*problem)), *map(address, addresses), *numbers))
 
-    def visits(self, problem: Problem, owned: int, streamed: int, triangle: bool | None, counts: int) -> int:
-        """Write how often the loops of the forward pass (of the backward pass where ``triangle`` is None) come by each
-        pair of rows to the address ``counts``, and return their number of tiles."""
+    def visit_sums(self, problem: Problem, owned: int, streamed: int, triangle: bool, counts: int) -> int:
+        """Write how often the loops of the forward pass come by each pair of rows to the address ``counts``, and return
+        their number of tiles."""
         tiles = ctypes.c_int(0)
         sides = (ctypes.byref(problem), owned, streamed)
-        if triangle is None:
-            self.check(self.library.visit_gradient(*sides, address(counts), ctypes.byref(tiles)))
-        else:
-            self.check(self.library.visit_sums(*sides, int(triangle), address(counts), ctypes.byref(tiles)))
+        self.check(self.library.visit_sums(*sides, int(triangle), address(counts), ctypes.byref(tiles)))
         return tiles.value
+
+    def visit_gradient(self, problem: Problem, owned: int, streamed: int, workers: int, counts: int) -> int:
+        """Write how often the loops of the backward pass come by each pair, and return the most steps of a worker."""
+        most = ctypes.c_int(0)
+        sides = (ctypes.byref(problem), owned, streamed)
+        self.check(self.library.visit_gradient(*sides, workers, address(counts), ctypes.byref(most)))
+        return most.value
 
     def integers(self, function: str, *arguments: int, count: int) -> list[int]:
         """Return the ``count`` integers that a function of library.cpp writes."""

@@ -212,7 +212,7 @@ inline float shuffle_xor(float value, int mask) {
     static const int kind = 0;
     return exchange(&kind, value, [mask](int lane) { return lane ^ mask; });
 }
-inline int shuffle_up(int value, int distance) {
+inline int64_t shuffle_up(int64_t value, int distance) {
     static const int kind = 0;
     return exchange(&kind, value, [distance](int lane) { return lane < distance ? lane : lane - distance; });
 }

@@ -19,6 +19,15 @@ const char* guarded(const Call& call) {
     }
 }
 
+// The running totals of the groups' items or steps, as count_work has them on the device.
+template <class Number, class Count>
+std::vector<Number> running_totals(const Groups& groups, const Count& count) {
+    std::vector<Number> ends;
+    Number total = 0;
+    for (int rank = 0; rank < groups.count; ++rank) ends.push_back(total += count(group_at(groups, rank)));
+    return ends;
+}
+
 }  // namespace
 
 extern "C" {
@@ -26,7 +35,8 @@ extern "C" {
 struct EmulatedProblem {
     const void* rows;
     const int* groups[5];
-    int* work;
+    int* items;
+    int64_t* steps;
     int route, format, count, channels, group_count, span, mutual, known;
     float scale, rate, shift;
 };
@@ -35,8 +45,10 @@ void set_early(int early) { emulator::order = early ? emulator::Order::early : e
 
 void sizes(int route, int format, int channels, int* out) {
     const TileSizes found = tile_sizes(static_cast<Route>(route), static_cast<RowFormat>(format), channels);
-    out[0] = found.sums_rows, out[1] = found.gradient_rows, out[2] = found.sums_bytes, out[3] = found.gradient_bytes;
+    out[0] = found.sums.owned, out[1] = found.gradient.owned, out[2] = found.sums_bytes, out[3] = found.gradient_bytes;
 }
+
+int workers_of(int route) { return workers(0, static_cast<Route>(route)); }
 
 const char* pack_rows_of(int format, const void* rows, int64_t count, int channels, int padded, void* packed) {
     return guarded([&] { pack({}, static_cast<RowFormat>(format), rows, count, channels, padded, packed); });
@@ -55,7 +67,8 @@ static Problem problem_of(const EmulatedProblem& p) {
             p.scale,
             p.rate,
             p.shift,
-            p.work};
+            p.items,
+            p.steps};
 }
 
 const char* count_items_of(const EmulatedProblem* p) {
@@ -75,23 +88,12 @@ const char* pair_factors_of(const EmulatedProblem* p, const float* lse, const fl
     return guarded([&] { pair_factors({}, problem_of(*p), lse, grad, peak, factors); });
 }
 
-const char* row_gradient_of(const EmulatedProblem* p, const float* factors, const float* peak, float* gradient,
-                            int gradient_channels) {
-    return guarded([&] { row_gradient({}, problem_of(*p), factors, peak, gradient, gradient_channels); });
+const char* row_gradient_of(const EmulatedProblem* p, const float* factors, const float* peak, float* pieces,
+                            float* gradient, int gradient_channels) {
+    return guarded([&] { row_gradient({}, problem_of(*p), factors, peak, pieces, gradient, gradient_channels); });
 }
 
 // ---- schedules: the loops of the kernels, with a mark where they multiply ------------------------------------------
-
-// Sums the items of the groups up, as count_work does on the device; returns their number.
-static int run_totals(const Groups& groups, int span, bool triangle, int rows, int* pair_ends, int* tile_ends) {
-    int pairs = 0, tiles = 0;
-    for (int rank = 0; rank < groups.count; ++rank) {
-        const Group group = group_at(groups, rank);
-        pair_ends[rank] = pairs += panel_pair_count(group, span, triangle);
-        tile_ends[rank] = tiles += row_tile_count(group, rows);
-    }
-    return tiles;
-}
 
 static Skips skips_of(const Groups& groups, int first, int end) {
     Skips skips;
@@ -106,8 +108,8 @@ const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_ro
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
-        std::vector<int> pair_ends(static_cast<size_t>(groups.count)), tile_ends(pair_ends);
-        run_totals(groups, problem.span, triangle, owned_rows, pair_ends.data(), tile_ends.data());
+        const auto pair_ends = running_totals<int>(
+            groups, [&](const Group& group) { return panel_pair_count(group, problem.span, triangle); });
         const auto visit = [&](int anchor, int point) { ++visits[int64_t{anchor} * problem.count + point]; };
         for (int number = 0; number < pair_ends.back(); ++number) {
             const Item item = find_item(number, pair_ends.data(), groups.count);
@@ -135,24 +137,62 @@ const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_ro
     });
 }
 
-// Counts, in visits (M, M), how often each pair (row, column) gets into the row's gradient.
-const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streamed_rows, int* visits, int* tiles) {
+// Counts, in visits (M, M), how often each pair (row, column) gets into the row's gradient, where `workers` share the
+// work; tiles[0] becomes the largest number of steps, with an opening each piece, that one of them has. Each row must be
+// written as a whole or from its pieces, once.
+const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streamed_rows, int workers, int* visits,
+                           int* tiles) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
-        std::vector<int> pair_ends(static_cast<size_t>(groups.count)), tile_ends(pair_ends);
-        const int items = run_totals(groups, problem.span, false, owned_rows, pair_ends.data(), tile_ends.data());
-        for (int number = 0; number < items; ++number) {
-            const Item item = find_item(number, tile_ends.data(), groups.count);
-            const Group group = group_at(groups, item.rank);
-            const RowTile tile = find_row_tile(group, item.number, owned_rows);
-            if (tile.first < group.begin || tile.end > group.end) throw std::logic_error("a tile outside its group");
-            const Steps steps(tile.column, tile.column_end, streamed_rows,
-                              groups.mutual ? skips_of(groups, tile.first, tile.end) : unknown_skips());
-            for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ++tiles[0])
-                for (int i = tile.first; i < tile.end; ++i)
-                    for (int j = column; j < smaller(column + streamed_rows, tile.column_end); ++j)
-                        ++visits[int64_t{i} * problem.count + j];
+        const Sides sides{owned_rows, streamed_rows};
+        const auto step_ends = running_totals<int64_t>(groups, [&](const Group& group) {
+            const GroupSteps steps = group_steps(group, sides);
+            return steps.before(steps.tiles);
+        });
+        std::vector<int> piece_first(static_cast<size_t>(2 * workers), -1);  // the tile of each slot
+        std::vector<int> written(static_cast<size_t>(problem.count));
+        const auto write = [&](const RowTile& tile) {
+            for (int i = tile.first; i < tile.end; ++i) ++written[static_cast<size_t>(i)];
+        };
+        for (int worker = 0; worker < workers; ++worker) {
+            int own_steps = 0;
+            int64_t done = 0;
+            for (Piece piece; next_piece(piece, done, groups, step_ends.data(), sides, worker, workers);) {
+                const RowTile& tile = piece.tile;
+                own_steps += kOpening;
+                if (piece.slot == kWhole)
+                    write(tile);
+                else if (piece_first.at(static_cast<size_t>(piece.slot)) != -1)
+                    throw std::logic_error("two pieces in one slot");
+                else
+                    piece_first[static_cast<size_t>(piece.slot)] = tile.first;
+                const Steps steps(tile.column, tile.column_end, streamed_rows,
+                                  groups.mutual ? skips_of(groups, tile.first, tile.end) : unknown_skips());
+                for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ++own_steps)
+                    for (int i = tile.first; i < tile.end; ++i)
+                        for (int j = column; j < smaller(column + streamed_rows, tile.column_end); ++j)
+                            ++visits[int64_t{i} * problem.count + j];
+            }
+            tiles[0] = larger(tiles[0], own_steps);
+        }
+        for (int worker = 0; worker < workers; ++worker) {
+            const OpenTile open = find_open_tile(groups, step_ends.data(), sides, worker, workers);
+            if (open.last == worker) continue;
+            write(open.tile);
+            for (int other = worker; other <= open.last; ++other) {
+                int& first = piece_first.at(static_cast<size_t>(2 * other + (other == worker)));
+                if (first != open.tile.first) throw std::logic_error("a piece of another tile");
+                first = -1;
+            }
+        }
+        for (int first : piece_first)
+            if (first != -1) throw std::logic_error("a piece that is not joined");
+        for (int rank = 0; rank < groups.count; ++rank) {
+            const Group group = group_at(groups, rank);
+            for (int i = group.begin; i < group.end; ++i)
+                if (written[static_cast<size_t>(i)] != (group.anchors() > 0))
+                    throw std::logic_error("a row is not written once");
         }
     });
 }

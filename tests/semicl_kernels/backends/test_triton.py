@@ -1,0 +1,66 @@
+"""How programs share work out: the same gradient by however many, and the same bits every time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from semicl_kernels import available_backends
+from semicl_kernels.backends import fused, launching, triton
+
+from ..accuracy import assert_gradients_follow_rule
+from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
+from ..on_device import device_of
+from ..test_ops import lse_and_gradient, sizes_of
+
+STATE = available_backends()["triton"]
+pytestmark = [
+    pytest.mark.skipif(STATE != "available", reason=f"backend triton: {STATE}"),
+    *([pytest.mark.gpu] if device_of("triton").type == "cuda" else []),
+]
+SIZES = st.sampled_from((0, 1, 2, 63, 64, 65, 130))
+
+
+def shared_out(packed: Packed, programs: int, mutual: bool = False) -> Tensor:
+    """Return the gradient by so many programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton, "chip", lambda device: launching.chip(device)._replace(programs=programs))
+        return lse_and_gradient(packed, torch.float32, "triton", mutual=mutual)[1]
+
+
+def assert_right(found: Tensor, packed: Packed) -> None:
+    truth, plain = (lse_and_gradient(packed, dtype, "reference")[1] for dtype in (torch.float64, torch.float32))
+    assert_gradients_follow_rule(found, plain, truth, sizes_of(packed, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("programs", "channels", "anchors"),
+    # The interpreter's tiles sum 8 channels as a whole, 100 in two parts.
+    [(1, 8, 200), (2, 8, 70), (5, 8, 1), (5, 8, 200), (40, 8, 200), (5, 100, 70), (40, 100, 200)],
+)
+def test_any_number_of_programs_gives_the_gradient(programs: int, channels: int, anchors: int) -> None:
+    packed = itself_skipped(unit_rows(200, channels, seed=0))._replace(anchors=int32([anchors]))
+    packed = packed.with_rows(packed.rows.float().double())
+    found = shared_out(packed, programs, mutual=True)
+    assert_right(found, packed)
+    assert torch.equal(found, shared_out(packed, programs, mutual=True))
+
+
+@settings(max_examples=6)
+@given(packed=packed_groups(SIZES, most_channels=20), programs=st.sampled_from((1, 3, 17)))
+def test_ragged_groups_are_shared_out_too(packed: Packed, programs: int) -> None:
+    packed = packed.with_rows(packed.rows.float().double())
+    assert_right(shared_out(packed, programs), packed)
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_panels_are_of_whole_tiles_and_bounded(side: int) -> None:
+    for largest in (1, 64, 1000, 20_000, 49_151, 49_152, 300_000):
+        span = fused.span_of(largest, side)
+        panels = -(-largest // span)
+        assert span % side == 0
+        assert panels <= (32 if largest < 49_152 else 64)
+        assert panels == 1 or largest > side
