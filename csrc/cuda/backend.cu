@@ -34,7 +34,6 @@ RowsArgument rows_argument(const Problem& problem) {
     RowsArgument argument{};
     argument.groups = problem.groups;
     argument.tile_ends = problem.items + problem.groups.count;
-    argument.tile_rows = gradient_sides_of(problem).owned;
     argument.count = problem.count;
     argument.span = problem.span;
     argument.shift = exponent_of(problem).shift;
@@ -100,12 +99,13 @@ void pack(const Device& device, RowFormat format, const void* rows, int64_t coun
 void count_items(const Device& device, const Problem& problem) {
     const DeviceGuard guard(device.number);
     const CountArgument argument{problem.groups,
+                                 const_cast<int*>(problem.groups.order),
                                  problem.span,
                                  forms_triangle(problem),
                                  gradient_sides_of(problem),
                                  problem.items,
-                                 problem.items + problem.groups.count,
-                                 problem.steps};
+                                 problem.steps,
+                                 problem.items + problem.groups.count};
     launch<CountArgument>(count_work, 1, kPassThreads, kCountSharedBytes, stream_of(device), argument);
 }
 

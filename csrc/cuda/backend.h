@@ -51,7 +51,8 @@ void pack(const Device& device, RowFormat format, const void* rows, int64_t coun
 
 // The passes, a launch each but for the last. Those of one problem share its work, which is counted first.
 
-// items <- how many panel pairs and row tiles there are, up to and with each group in its order; steps <- likewise.
+// groups.order; items <- how many panel pairs there are, up to and with each group in that order, and how many tiles of
+// the passes over rows, up to and with each group as they come; steps <- of the gradient's tiles, in that order.
 void count_items(const Device& device, const Problem& problem);
 
 // slots (panels of the largest group, M) <- each anchor's sums over the panels of its group; zeros before.

@@ -1,10 +1,10 @@
 // The backward pass by warps: dX_i = scale sum_j W_ij x_j, owned by rows. For every chip, format and kind of groups.
 //
-// A tile of rows of one group, anchors or not, stays in shared memory, with the sums of its gradient in registers, while
-// the group's points (only its anchors, where the tile has none) stream past. Each streamed tile serves two products:
-// S = X_owned X_streamed^T, then W X_streamed, W staying in registers (multiply.h). Blocks share the steps of all tiles
-// out equally (work.h); the pieces of a tile that several of them had are summed afterwards, in their order. 4 n n C
-// operations for a dense group.
+// A tile of rows of one group, anchors or not, stays in shared memory, with the sums of its gradient in registers,
+// while the group's points (only its anchors, where the tile has none) stream past. Each streamed tile serves two
+// products: S = X_owned X_streamed^T, then W X_streamed, W staying in registers (multiply.h). Blocks share the steps of
+// all tiles out equally (work.h); the pieces of a tile that several of them had are summed afterwards, in their order.
+// 4 n n C operations for a dense group.
 //
 // Copies are two steps deep as in logsumexp.h; the factors of the streamed rows come with them.
 //

@@ -15,19 +15,20 @@
 // not be 0.
 //
 // Versions, none timed. 1: gradient.h. 2: by warp groups, two accumulators of S, the product of the next step ahead of
-// the second product; ptxas serialised it, since a product stood under a condition. 3 (this): the order above, one
+// the second product; ptxas serialised it, since a product stood under a condition. 3: the order above, one
 // accumulator, and for what that saves twice the streamed rows. Prediction for an H100: 128 x 128 similarities at C =
 // 128 take 2048 clocks of tensor cores and 1024 of exponentials, overlapped: 75 to 80 % of the peak; at C = 64 the two
 // are equal and 60 % are likely.
 //
-// 4: blocks share the steps out equally, whatever the groups (work.h); before, a block had whole tiles. Counted, with 2.5
-// steps for a piece: of 132 blocks the one with the most work has 12 steps instead of 34 for a dense group of 4096 rows,
-// 36 instead of 66 for 8192, 26 instead of 74 for four groups of 8192 with 500 anchors each; at 16384 the same 130.
+// 4 (this): blocks share the steps out equally, whatever the groups (work.h); before, a block had whole tiles. Counted,
+// with 2.5 steps for a piece: of 132 blocks the one with the most work has 12 steps instead of 34 for a dense group of
+// 4096 rows, 36 instead of 66 for 8192, 26 instead of 74 for four groups of 8192 with 500 anchors each; at 16384 the
+// same 130.
 //
-// Considered and not built: a small group's log-sum-exps and gradient in one residency. The rows of up to 800 points fit
-// at C = 128, but beside them neither their similarities nor the group's gradient in float32 (as many bytes again, and
-// more), so no product is saved, only a launch and rows read from the cache; and a group would be one block's, where
-// now all blocks share it.
+// Considered and not built: a small group's log-sum-exps and gradient in one residency. The rows of up to 800 points
+// fit at C = 128, but beside them neither their similarities nor the group's gradient in float32 (as many bytes again,
+// and more), so no product is saved, only a launch and rows read from the cache; and a group would be one block's,
+// where now all blocks share it.
 #pragma once
 #include "ring.h"
 #include "weights.h"

@@ -9,7 +9,7 @@ no GPU has run it yet: "auto" never picks it.
 
 from __future__ import annotations
 
-from functools import cache, cached_property
+from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from . import extensions
 from .base import AVAILABLE, Backend, Groups
-from .fused import GpuFused, count_tiles, exponents, peak_of, span_of
+from .fused import GpuFused, exponents, peak_of, span_of
 from .launching import ALIGNMENT
 from .levels import level
-from .repeating import CurrentStream, apply, call, empty, zeros
+from .repeating import CurrentStream, call, empty, zeros
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
 WARPS, WARP_GROUPS = 0, 1  # Route, likewise
@@ -150,20 +150,14 @@ def pack(rows: Tensor) -> Tensor:
     return packed
 
 
-def most_work_first(offsets: Tensor, anchors: Tensor) -> Tensor:
-    """Return (G,) int32: the groups in the order in which their work is handed out."""
-    work = offsets.diff().float() * anchors
-    return torch.argsort(work, descending=True, stable=True).int()
-
-
 class Pairs:
     """The passes over the pairs of packed rows: what their launches share, the tensors whose addresses they get, and
-    one method for each. See fused.Pairs; row tiles are counted for :meth:`tile_ends` alone.
+    one method for each. See fused.Pairs.
 
     ``packed`` is (planes, M, channels), of :func:`pack`.
     """
 
-    tile_rows = 64  # of a tile of the passes over rows that are not ours
+    tile_rows = 64  # of the passes over rows, ours (kPassRows in csrc/cuda/passes.h) and others'
 
     def __init__(self, packed: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
         planes, count, channels = packed.shape
@@ -171,7 +165,8 @@ class Pairs:
             raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {count}: use backend='tiled'")
         self.packed, self.groups, self.count = packed, groups, count
         total = len(groups.anchors)
-        order = apply(most_work_first, self.empty(total, dtype=torch.int32), groups.offsets, groups.anchors)
+        self.order, items = self.empty(total, dtype=torch.int32), self.empty(2, total, dtype=torch.int32)
+        self.tile_ends = items[1]
         rate, self.bounded, self.shift = exponents(scale, bound)
         row_format = FORMATS[torch.float32 if planes > 1 else packed.dtype]
         route = choose_route(packed.device, row_format, self.bounded and groups.mutual)
@@ -186,7 +181,7 @@ class Pairs:
             packed,
             count,
             channels,
-            [*groups.tensors, order],
+            [*groups.tensors, self.order],
             total,
             groups.mutual,
             self.span,
@@ -194,15 +189,10 @@ class Pairs:
             scale,
             rate,
             self.shift,
-            self.empty(2, total, dtype=torch.int32),
+            items,
             self.empty(total, dtype=torch.int64),
         )
         call(compiled.count_items, *self.arguments)
-
-    @cached_property
-    def tile_ends(self) -> Tensor:
-        """The row tiles of the groups in their own order, where ours are in the order of their work."""
-        return count_tiles(self.groups, self.tile_rows)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(shape, dtype, self.packed.device)

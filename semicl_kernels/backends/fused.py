@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .base import LONGEST_SQUARE, Groups, Problem
-from .launching import GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, padded
+from .launching import OPTIONS, TILE_ELEMENTS, chip, padded
 from .repeating import empty, launch, repeat
 
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
@@ -197,32 +197,6 @@ class GpuFused:
         sums = run_sums(rows, problem, weights)
         loss, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
         return Weighed(loss, rows, pairs, inverse_lengths, sums, factors)
-
-
-def count_tiles(groups: Groups, rows: int) -> Tensor:
-    """Return (G,) int32: the tiles of ``rows`` rows of all groups with an anchor, up to and with each."""
-    from ..triton_kernels import work
-
-    total = len(groups.anchors)
-    pair_ends, tile_ends = empty((2, total), torch.int32, groups.offsets.device)
-    launch(
-        work.count_work,
-        (1,),
-        groups.offsets,
-        groups.anchors,
-        pair_ends,
-        tile_ends,
-        None,
-        total,
-        max(1, groups.largest),
-        TRIANGLE=False,
-        ROWS=rows,
-        STREAMED=rows,
-        PARTS=1,
-        CHUNK=GROUPS_AT_ONCE,
-        **OPTIONS,
-    )
-    return tile_ends
 
 
 def points_at_once(channels: int) -> int:

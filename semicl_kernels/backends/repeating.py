@@ -7,10 +7,10 @@ launch is noted, and where in whose memory its arguments lie. From then on a cal
 returned, and one piece of memory for all else, and goes through the notes with other addresses. Unlike with a CUDA
 graph, inputs lie wherever they lie and every call has memory of its own.
 
-Such a function gets its memory from :func:`empty` and :func:`zeros`, works by :func:`launch`, :func:`call` and
-:func:`apply`, and does with tensors nothing else but to take contiguous parts of them; outside of :func:`repeat` these
-do what they say and no more. What Triton asks at every launch is asked once: whether global variables changed, and
-whether its debug and instrumentation options did. Its launch hooks are called every time.
+Such a function gets its memory from :func:`empty` and :func:`zeros`, works by :func:`launch` and :func:`call`, and does
+with tensors nothing else but to take contiguous parts of them; outside of :func:`repeat` these do what they say and no
+more. What Triton asks at every launch is asked once: whether global variables changed, and whether its debug and
+instrumentation options did. Its launch hooks are called every time.
 """
 
 from __future__ import annotations
@@ -112,14 +112,6 @@ def _address(argument: Any) -> Any:
     return 0 if argument is None else argument
 
 
-def apply(function: Callable[..., Tensor], out: Tensor, *arguments: Tensor) -> Tensor:
-    """Write to ``out``, which is returned, what a function of torch's operations makes of the arguments."""
-    out.copy_(function(*arguments))
-    if _now.recorder is not None:
-        _now.recorder.launches.append((partial(Apply, function), (out, *arguments)))
-    return out
-
-
 # ---- what is repeated ------------------------------------------------------------------------------------------------
 
 
@@ -160,15 +152,6 @@ def _resolved(argument: Any, addresses: Sequence[int]) -> Any:
     if isinstance(argument, list):
         return [_resolved(one, addresses) for one in argument]
     return 0 if argument is None else argument
-
-
-class Apply:
-    def __init__(self, function: Callable[..., Tensor], tensors: list[Address]) -> None:
-        self.function, self.tensors = function, tensors
-
-    def __call__(self, addresses: Sequence[int], memory: Sequence[Any]) -> None:
-        out, *arguments = [tensor.view(memory) for tensor in self.tensors]
-        out.copy_(self.function(*arguments))
 
 
 class Recording(NamedTuple):

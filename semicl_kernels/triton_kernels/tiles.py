@@ -46,7 +46,11 @@ HOPPER: Table = {
     ("sums", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, width=64), 512: Tile(64, 64, 4, 2, width=32)},
     ("sums", 3): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2, width=64), 512: Tile(64, 64, 8, 2, width=32)},
     # 64 rows of 256 channels would take 128 registers a thread for the gradient alone.
-    ("gradient", 1): {128: Tile(64, 64, 4, 3), 512: Tile(64, 64, 4, 2, width=128, out=128)},
+    ("gradient", 1): {
+        128: Tile(64, 64, 4, 3),
+        256: Tile(64, 64, 4, 2, width=128, out=128),
+        512: Tile(64, 64, 4, 2, width=32, out=128),
+    },
     ("gradient", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
     ("gradient", 3): {64: Tile(64, 32, 4, 2), 128: Tile(64, 16, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
 }

@@ -34,7 +34,7 @@ def count_work(
     anchors,  # (G,) int32
     pair_ends,  # (G,) int32, written: panel pairs of all groups up to this one
     tile_ends,  # (G,) int32, written: row tiles of all groups up to this one
-    step_ends,  # (G,) int64, written: likewise their steps with their openings; or None
+    step_ends,  # (G,) int64, written: likewise their steps, openings included
     G,
     SPAN,
     TRIANGLE: tl.constexpr,
@@ -60,12 +60,10 @@ def count_work(
         tl.store(tile_ends + g, tiles + tl.cumsum(group_tiles, 0), mask=inside)
         pairs += tl.sum(group_pairs)
         tiles += tl.sum(group_tiles)
-        if step_ends is not None:
-            long, short, long_tiles = tile_lengths(n, a, ROWS, STREAMED, PARTS)
-            short_tiles = group_tiles * PARTS - long_tiles
-            group_steps = long * long_tiles + short * short_tiles
-            tl.store(step_ends + g, steps + tl.cumsum(group_steps, 0), mask=inside)
-            steps += tl.sum(group_steps)
+        long, short, long_tiles = tile_lengths(n, a, ROWS, STREAMED, PARTS)
+        group_steps = long * long_tiles + short * (group_tiles * PARTS - long_tiles)
+        tl.store(step_ends + g, steps + tl.cumsum(group_steps, 0), mask=inside)
+        steps += tl.sum(group_steps)
 
 
 @triton.jit

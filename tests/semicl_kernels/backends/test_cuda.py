@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semicl_kernels import grouped_logsumexp
-from semicl_kernels.backends import AVAILABLE, BACKENDS, Fused, cuda, fused, launching
+from semicl_kernels.backends import AVAILABLE, BACKENDS, Fused, Groups, cuda, fused, launching
 
 from .. import emulator, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
@@ -104,6 +104,23 @@ def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.
     monkeypatch.setattr(fused, "PANELS", panels)
     packed = itself_skipped(unit_rows(700, 16, seed=panels))._replace(anchors=int32([anchors]))
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
+
+
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("count", [1, 5, 255, 256, 700])
+def test_groups_with_most_work_come_first(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    sizes = torch.randint(0, 40, (count,), generator=generator) * torch.randint(0, 40, (count,), generator=generator)
+    anchors = (sizes * torch.rand(count, generator=generator)).int()
+    offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).int()
+    own = torch.arange(int(offsets[-1]), dtype=torch.int32)
+    groups = Groups(offsets, anchors, own, own + 1, int(sizes.max()), True)
+    pairs = cuda.Pairs(torch.zeros(1, len(own), 32, dtype=torch.bfloat16), groups, 10.0, 10.1)
+    order = pairs.order.long()
+    assert torch.equal(order.sort().values, torch.arange(count))
+    classes = torch.frexp(sizes.double() * anchors)[1][order]
+    assert (classes.diff() <= 0).all()
+    assert (order.diff()[classes.diff() == 0] > 0).all()
 
 
 @pytest.mark.usefixtures("route")
