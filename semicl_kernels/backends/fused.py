@@ -23,8 +23,8 @@ from .repeating import empty, launch, repeat
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
-# Panels of a group. More give programs work where few of the rows are anchors; each costs 4 bytes a row, and a short one
-# the time that a tile takes to begin and to end. Of all their pairs, 528 of 32 panels and 2080 of 64, Hopper's 132
+# Panels of a group. More give programs work where few of the rows are anchors; each costs 4 bytes a row, and a short
+# one the time that a tile takes to begin and to end. Of all their pairs, 528 of 32 panels and 2080 of 64, Hopper's 132
 # multiprocessors have 4 each, and 16 or 15.
 PANELS, MORE_PANELS = 32, 64
 LONG_PANEL = 768  # rows that a panel has even when they are more
