@@ -8,9 +8,10 @@
 //
 // Copies are two steps deep as in logsumexp.h; the factors of the streamed rows come with them.
 //
-// Version 1, never timed. Prediction for an A100 (2048 FLOP and 16 exponentials a clock and multiprocessor), bfloat16,
-// C = 128, dense: a 64 x 64 tile takes 1024 clocks of tensor cores and 256 of exponentials; two blocks overlapping, 55
-// to 65 % of the peak, as flash-attention's backward has there.
+// Version 1 had whole tiles for each block; 2 (this) pieces of equal length (work.h). Never timed. Prediction for an
+// A100 (2048 FLOP and 16 exponentials a clock and multiprocessor), bfloat16, C = 128, dense: a 64 x 64 tile takes 1024
+// clocks of tensor cores and 256 of exponentials; two blocks overlapping, 55 to 65 % of the peak, as flash-attention's
+// backward has there.
 #pragma once
 #include "multiply.h"
 #include "weights.h"

@@ -21,9 +21,9 @@
 // are equal and 60 % are likely.
 //
 // 4 (this): blocks share the steps out equally, whatever the groups (work.h); before, a block had whole tiles. Counted,
-// with 2.5 steps for a piece: of 132 blocks the one with the most work has 12 steps instead of 34 for a dense group of
-// 4096 rows, 36 instead of 66 for 8192, 26 instead of 74 for four groups of 8192 with 500 anchors each; at 16384 the
-// same 130.
+// with 2.5 steps for a piece: of 132 blocks the one with the most work has 12 steps instead of 34.5 for a dense group
+// of 4096 rows, 35.5 instead of 66.5 for 8192, 26 instead of 74 for four groups of 8192 with 500 anchors each; at 16384
+// the same 130.
 //
 // Considered and not built: a small group's log-sum-exps and gradient in one residency. The rows of up to 800 points
 // fit at C = 128, but beside them neither their similarities nor the group's gradient in float32 (as many bytes again,

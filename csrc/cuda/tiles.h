@@ -22,9 +22,8 @@ constexpr int kBlocksPerMultiprocessor = 2;
 SEMICL_DEVICE int fresh_lane() { return static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::lane()))); }
 SEMICL_DEVICE int fresh_thread() { return static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::thread()))); }
 
-// Each of the first pass's warps has 16 streamed rows, each of the second's 16 that stay.
-
-// 64 x 64 keeps 32 sums of exponentials a thread. Three planes of 128 channels leave room for less, of 256 for a
+// Each of the first pass's warps has 16 streamed rows, each of the second's 16 that stay. 64 x 64 keeps 32 sums of
+// exponentials a thread. Three planes of 128 channels leave room for less, of 256 for a
 // quarter.
 constexpr Sides sums_sides(int planes, int channels) {
     if (planes == 1 || channels <= 64) return {64, 64};

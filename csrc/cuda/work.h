@@ -8,13 +8,14 @@
 // panels P, P + 1, ... and gives both sides their sums. Elsewhere it meets all panels of its group.
 //
 // *Backward.* A *row tile* is a few rows of one group that streamed tiles pass, one a *step*: those of all the group's
-// points where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and few
-// of them are many rows. The steps of all tiles are one long row, cut into equal *stretches*, one a block (a "worker"),
-// as Stream-K cuts the depth of a product (Osama et al., PPoPP 2023, arXiv 2301.03598). What of a tile lies in one
-// stretch is a *piece*. Whole tiles are written as they are; of the others a stretch has two at most, one that it ends
-// and one that it opens, and each goes to a slot of its own, 2 w and 2 w + 1 for worker w, from where join_pieces
-// (passes.h) adds them up in their order: no atomics, and the same bits every time. A tile counts kOpening steps more
-// than it has, for what it takes to load and to write it; they lie before its first.
+// points where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and
+// there may be few of them. The steps of all tiles are one long row, cut into equal *stretches*, one a block (a
+// "worker"), as Stream-K cuts the depth of a product (Osama et al., PPoPP 2023, arXiv 2301.03598). What of a tile lies
+// in one stretch is a *piece*. Whole tiles are written as they are; of the others a stretch has two at most, one that
+// it ends and one that it opens, and each goes to a slot of its own, 2 w and 2 w + 1 for worker w, from where
+// join_pieces (passes.h) adds them up in their order: no atomics, and the same bits every time. A tile counts kOpening
+// steps more than it has, for what it takes to load and to write it; they lie before its first. Steps that are passed
+// over because all rows skip them count as well: with a class left out of its own denominators, shares are less equal.
 //
 // Row numbers fit an int: the caller takes no more than kMostRows rows, so a tile past the last row does not overflow.
 #pragma once
@@ -28,7 +29,14 @@ constexpr int kMostRows = 0x7fffffff - 4096;
 
 SEMICL_HOST_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 SEMICL_HOST_DEVICE int larger(int a, int b) { return a > b ? a : b; }
+SEMICL_HOST_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+SEMICL_HOST_DEVICE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 SEMICL_HOST_DEVICE int ceil_div(int a, int b) { return a / b + (a % b != 0); }
+
+// The sides of a pass's tiles: rows that stay, and rows that stream past them in one step.
+struct Sides {
+    int owned, streamed;
+};
 
 // Packed rows cut into groups [offsets[g], offsets[g + 1]), as semicl_kernels/backends/base.py says.
 struct Groups {
@@ -142,14 +150,6 @@ SEMICL_HOST_DEVICE RowTile find_row_tile(const Group& group, int number, int row
 // Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
 // worker.
 constexpr int kOpening = 4, kLeastStretch = 4;
-
-// The sides of a pass's tiles: rows that stay, and rows of a step.
-struct Sides {
-    int owned, streamed;
-};
-
-SEMICL_HOST_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-SEMICL_HOST_DEVICE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // The steps of a group's row tiles, openings included: tiles that have an anchor come first.
 struct GroupSteps {

@@ -166,13 +166,14 @@ class Pairs:
         self.packed, self.groups, self.count = packed, groups, count
         total = len(groups.anchors)
         self.order, items = self.empty(total, dtype=torch.int32), self.empty(2, total, dtype=torch.int32)
-        self.tile_ends = items[1]
+        self.pair_ends, self.tile_ends = items
+        self.step_ends = self.empty(total, dtype=torch.int64)
         rate, self.bounded, self.shift = exponents(scale, bound)
         row_format = FORMATS[torch.float32 if planes > 1 else packed.dtype]
         route = choose_route(packed.device, row_format, self.bounded and groups.mutual)
         sizes = tile_sizes(route, row_format, channels)
         self.span = span_of(groups.largest, sizes.sums_rows)
-        self.pieces = (2 * workers(packed.device, route), sizes.gradient_rows, channels)
+        self.gradient_rows, self.workers = sizes.gradient_rows, workers(packed.device, route)
         self.panels = max(1, -(-groups.largest // self.span))
         self.arguments = (
             *launch_site(packed.device),
@@ -190,7 +191,7 @@ class Pairs:
             rate,
             self.shift,
             items,
-            self.empty(total, dtype=torch.int64),
+            self.step_ends,
         )
         call(compiled.count_items, *self.arguments)
 
@@ -216,7 +217,7 @@ class Pairs:
 
     def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
-        pieces = self.empty(*self.pieces)
+        pieces = self.empty(2 * self.workers, self.gradient_rows, self.packed.shape[2])
         call(compiled.row_gradient, *self.arguments, factors, peak, pieces, out, out.shape[1])
 
 

@@ -27,7 +27,7 @@ LOG2_E = math.log2(math.e)
 # one the time that a tile takes to begin and to end. Of all their pairs, 528 of 32 panels and 2080 of 64, Hopper's 132
 # multiprocessors have 4 each, and 16 or 15.
 PANELS, MORE_PANELS = 32, 64
-LONG_PANEL = 768  # rows that a panel has even when they are more
+LONG_PANEL = 768  # rows: there are MORE_PANELS where each has so many
 RUN_TILE = 64  # rows whose runs are summed in one product
 HEADS_AT_ONCE = 32
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone

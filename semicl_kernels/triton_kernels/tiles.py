@@ -45,7 +45,8 @@ HOPPER: Table = {
     ("sums", 1): {128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 8, 2), 512: Tile(64, 64, 4, 2, width=64)},
     ("sums", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, width=64), 512: Tile(64, 64, 4, 2, width=32)},
     ("sums", 3): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2, width=64), 512: Tile(64, 64, 8, 2, width=32)},
-    # 64 rows of 256 channels would take 128 registers a thread for the gradient alone.
+    # 64 rows of 256 channels would take 128 registers a thread for the gradient alone. Of longer rows, 64 channels at a
+    # time leave sm_90 a few registers short; and 128 do, of 512.
     ("gradient", 1): {
         128: Tile(64, 64, 4, 3),
         256: Tile(64, 64, 4, 2, width=128, out=128),
@@ -54,6 +55,8 @@ HOPPER: Table = {
     ("gradient", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
     ("gradient", 3): {64: Tile(64, 32, 4, 2), 128: Tile(64, 16, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
 }
+# As much shared memory as Hopper, and registers for 64 channels at a time; until one has been measured.
+BLACKWELL: Table = HOPPER | {("gradient", 1): {128: Tile(64, 64, 4, 3), 512: Tile(64, 64, 4, 2, width=64, out=128)}}
 # Ampere and Ada: sizes that fit the 99 KiB of the smaller chips.
 AMPERE: Table = {
     ("sums", 1): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=64)},
@@ -83,7 +86,7 @@ INTERPRETER: Table = {
 TABLES: dict[str, Table] = {
     "sm_80": AMPERE,
     "sm_90": HOPPER,
-    "sm_100": HOPPER,  # as much shared memory; until one has been measured
+    "sm_100": BLACKWELL,
     "gfx942": CDNA,
     "interpreter": INTERPRETER,
 }

@@ -8,13 +8,14 @@ panels of anchors are a triangle: panel P of anchors meets the panels P, P + 1, 
 Elsewhere it meets all panels of its group.
 
 *Backward.* A *tile* is a few rows of one group that streamed tiles pass, one a *step*: those of all the group's points
-where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and few of them
-are many rows. The steps of all tiles are one long row, cut into equal *stretches*, one a worker (Osama et al.,
+where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and there may be
+few of them. The steps of all tiles are one long row, cut into equal *stretches*, one a worker (Osama et al.,
 "Stream-K", PPoPP 2023, arXiv 2301.03598, cut the depth of a product like that). What of a tile lies in one stretch is a
 *piece*. Whole tiles are written as they are; of the others a stretch has two at most, one that it ends and one that it
 opens, and each goes to a slot of its own, 2 w and 2 w + 1 for worker w, from where ``join_pieces`` adds them up in
 their order: no atomics, and the same bits every time. A tile counts OPENING steps more than it has, for what it takes
-to load and to write it; they lie before its first.
+to load and to write it; they lie before its first. Steps that are passed over because all rows skip them count as well:
+with a class left out of its own denominators, shares are less equal.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from .on_device import ON_GPU, device_of
 
 BACKENDS = available_backends()
 MIB = 2**20
-# Whatever the number of blocks, 1 or 144: partition, gather, passes, scatter; the CUDA backend puts its groups in the
-# order of their work, too.
+# Whatever the number of blocks, 1 or 144: partition, gather, passes, scatter.
 MOST_LAUNCHES = 20
 
 pytestmark = pytest.mark.gpu

@@ -106,9 +106,26 @@ def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
 
+@pytest.fixture
+def many_multiprocessors(emulated: pytest.MonkeyPatch) -> Iterator[None]:
+    machine().have_multiprocessors(37)
+    cuda.workers.cache_clear()
+    yield
+    machine().have_multiprocessors(3)
+    cuda.workers.cache_clear()
+
+
+@pytest.mark.usefixtures("route", "many_multiprocessors")
+@pytest.mark.parametrize(("points", "anchors"), [(900, 1), (1500, 130)])
+def test_tiles_in_many_pieces(points: int, anchors: int) -> None:
+    """Of more workers than tiles, several have a piece of the same."""
+    packed = itself_skipped(unit_rows(points, 32, seed=0))._replace(anchors=int32([anchors]))
+    assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
+
+
 @pytest.mark.usefixtures("route")
 @pytest.mark.parametrize("count", [1, 5, 255, 256, 700])
-def test_groups_with_most_work_come_first(count: int) -> None:
+def test_groups_are_ordered_and_their_work_is_counted(count: int) -> None:
     generator = torch.Generator().manual_seed(count)
     sizes = torch.randint(0, 40, (count,), generator=generator) * torch.randint(0, 40, (count,), generator=generator)
     anchors = (sizes * torch.rand(count, generator=generator)).int()
@@ -117,6 +134,16 @@ def test_groups_with_most_work_come_first(count: int) -> None:
     groups = Groups(offsets, anchors, own, own + 1, int(sizes.max()), True)
     pairs = cuda.Pairs(torch.zeros(1, len(own), 32, dtype=torch.bfloat16), groups, 10.0, 10.1)
     order = pairs.order.long()
+    sizes, anchors = sizes.long(), anchors.long()
+    panels, owned = -(-sizes // pairs.span), -(-anchors // pairs.span)
+    pair_ends = (owned * panels - owned * (owned - 1) // 2)[order].cumsum(0)
+    assert torch.equal(pairs.pair_ends.long(), pair_ends)
+    assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
+    rows, streamed = pairs.gradient_rows, 128 if cuda.chip(own.device).capability == HOPPER else 64
+    with_anchor, tiles = -(-anchors // rows), torch.where(anchors > 0, -(-sizes // rows), 0)
+    long, short = -(-sizes // streamed) + 4, -(-anchors // streamed) + 4  # with their openings
+    steps = with_anchor * long + (tiles - with_anchor) * short
+    assert torch.equal(pairs.step_ends, steps[order].cumsum(0))
     assert torch.equal(order.sort().values, torch.arange(count))
     classes = torch.frexp(sizes.double() * anchors)[1][order]
     assert (classes.diff() <= 0).all()

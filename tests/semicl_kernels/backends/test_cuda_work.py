@@ -103,9 +103,9 @@ def test_gradient_comes_by_every_pair_with_an_anchor_once(
     assert (found.bool() | ~(wanted | wanted.T)).all()
 
 
-@pytest.mark.parametrize(("points", "anchors"), [(4096, 4096), (4096, 300), (1024, 1024), (600, 40)])
+@pytest.mark.parametrize(("points", "anchors"), [(4096, 4096), (4096, 300), (2048, 2048)])
 def test_gradient_is_shared_out_equally(machine: emulator.Emulator, points: int, anchors: int) -> None:
-    """One group keeps all workers busy, also where few of its rows are anchors."""
+    """Of fewer row tiles than workers, also where few have an anchor: whole tiles would be more than the bound."""
     sides, workers = (128, 128), 132
     packed = itself_skipped(unit_rows(points, 1, seed=0))._replace(anchors=int32([anchors]))
     problem, _tensors = problem_of(machine, packed)

@@ -108,6 +108,9 @@ class Emulator:
         self.early = early
         self.library.set_early(int(early))
 
+    def have_multiprocessors(self, count: int) -> None:
+        self.library.set_multiprocessors(count)
+
     def architectures(self) -> list[str]:
         return ["80", "90a", "100"]
 

@@ -20,7 +20,8 @@
 
 namespace emulator {
 
-constexpr int kWarp = 32, kGroup = 128, kMultiprocessors = 3;
+constexpr int kWarp = 32, kGroup = 128;
+inline int multiprocessors = 3;
 
 struct Copy {
     void* to;
@@ -604,7 +605,7 @@ inline TensorMap map_line(const float* values, int count, int box_values) {
     return {reinterpret_cast<const unsigned char*>(values), 4, count, box_values, 1, 1};
 }
 
-inline int multiprocessors(int) { return emulator::kMultiprocessors; }
+inline int multiprocessors(int) { return emulator::multiprocessors; }
 inline int most_shared_bytes(int) { return 227 << 10; }
 
 struct DeviceGuard {

@@ -41,6 +41,8 @@ struct EmulatedProblem {
     float scale, rate, shift;
 };
 
+void set_multiprocessors(int count) { emulator::multiprocessors = count; }
+
 void set_early(int early) { emulator::order = early ? emulator::Order::early : emulator::Order::late; }
 
 void sizes(int route, int format, int channels, int* out) {
@@ -138,10 +140,10 @@ const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_ro
 }
 
 // Counts, in visits (M, M), how often each pair (row, column) gets into the row's gradient, where `workers` share the
-// work; tiles[0] becomes the largest number of steps, with an opening each piece, that one of them has. Each row must be
+// work; most[0] becomes the largest number of steps, with an opening each piece, that one of them has. Each row must be
 // written as a whole or from its pieces, once.
 const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streamed_rows, int workers, int* visits,
-                           int* tiles) {
+                           int* most) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
@@ -174,7 +176,7 @@ const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streame
                         for (int j = column; j < smaller(column + streamed_rows, tile.column_end); ++j)
                             ++visits[int64_t{i} * problem.count + j];
             }
-            tiles[0] = larger(tiles[0], own_steps);
+            most[0] = larger(most[0], own_steps);
         }
         for (int worker = 0; worker < workers; ++worker) {
             const OpenTile open = find_open_tile(groups, step_ends.data(), sides, worker, workers);
