@@ -6,6 +6,9 @@ SEMICL_REQUIRE_CPU=1 turns that into an error, for those who build wheels or tes
 built where nvcc is found: SEMICL_CUDA=0 leaves it out, SEMICL_CUDA=1 makes its absence an error, and
 SEMICL_CUDA_ARCHS="80;90a" chooses the GPUs that it is built for.
 
+CC, CXX, CFLAGS, CXXFLAGS, CPPFLAGS, LDFLAGS and nvcc's NVCC_PREPEND_FLAGS and NVCC_APPEND_FLAGS are heeded, but flags
+that change floating-point arithmetic are undone; where that is not possible, the build stops.
+
 One source of SIMD tiles is compiled once per instruction set (csrc/cpu/tiles_*.cpp), each with its own flags, and the
 dispatcher picks one at run time. It learns by a macro (SEMICL_HAVE_...) which of them the compiler could target.
 CUDA sources are compiled once per format of rows, each object for all architectures; objects are kept in build/cuda by
@@ -18,10 +21,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +38,20 @@ from setuptools.errors import BaseError, CCompilerError, CompileError, PlatformE
 
 CSRC = Path("csrc")
 CUDA = CSRC / "cuda"
+EXACT_MATH = CSRC / "exact_math.h"
 
-# Contraction into fused multiply-adds is allowed; -ffast-math is not: it would break infinities and repeatability.
 COMMON_FLAGS = [
-    "-std=c++17", "-O3", "-g0", "-pthread", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wextra",
+    "-std=c++17", "-O3", "-g0", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra",
 ]  # fmt: skip
+# These come after the flags of the environment. Contraction into fused multiply-adds is allowed; what else changes
+# arithmetic is undone, as far as the compiler knows the flag: it would break infinities and repeatability.
+EXACT_FLAGS = [
+    "-fno-fast-math", "-fno-unsafe-math-optimizations", "-fno-finite-math-only", "-fno-associative-math",
+    "-fno-reciprocal-math", "-fsigned-zeros", "-fno-single-precision-constant", "-ffp-contract=fast",
+]  # fmt: skip
+# Linking with -ffast-math or -Ofast adds code that makes the processor flush denormal numbers to zero.
+EXACT_LINK_FLAGS = ["-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations", "-mno-daz-ftz"]
+FLUSHES = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print(sys.float_info.min / 2 == 0)"
 
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 AVX512_FLAGS = (
@@ -68,10 +82,19 @@ to mend it: install the CUDA toolkit 12.4 or later (nvcc, on the PATH or in CUDA
 ----------------------------------------------------------------------------------------------------
 """
 
+INEXACT = """\
+semicl: {what} changes floating-point arithmetic, by which the loss would be wrong without a word, and cannot be undone.
+to mend it: remove -ffast-math, -Ofast, --use_fast_math and the like from {variables}
+"""
+COMPILER_VARIABLES = "CC, CXX, CFLAGS, CXXFLAGS, CPPFLAGS and LDFLAGS"
+
 OLDEST_NVCC = (12, 4)
-# Ampere and, by compatibility within a family, Ada; Hopper with its own tensor-core instructions; Blackwell.
-CUDA_ARCHITECTURES = ("80", "90a", "100")
-CUDA_FLAGS = ("-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", "-diag-suppress=20012")
+# Of nvcc's environment, before and after its arguments.
+NVCC_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
+CUDA_FLAGS = (
+    "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-fno-fast-math", "-diag-suppress=20012",
+    "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-fmad=true",
+)  # fmt: skip
 # The formats of rows (csrc/cuda/formats.h) that each source is compiled for, one by one; the longest to compile first.
 CUDA_FORMATS = ("Float32Rows", "BFloat16Rows", "Float16Rows")
 CUDA_UNITS = {
@@ -79,7 +102,8 @@ CUDA_UNITS = {
     "warp_sums.cu": CUDA_FORMATS,
     "backend.cu": CUDA_FORMATS[:1],  # any: it launches those of all
 }
-# For Hopper alone, whose instructions they use.
+# Hopper with its own tensor-core instructions, which the units below use. It alone is built for by default; by
+# SEMICL_CUDA_ARCHS all units but those are built for others too: "80" for Ampere and Ada, "100" for Blackwell.
 HOPPER = "90a"
 HOPPER_UNITS = {"group_gradient.cu": CUDA_FORMATS[1:], "group_sums.cu": CUDA_FORMATS[1:]}
 
@@ -115,44 +139,47 @@ class Nvcc:
 
     @staticmethod
     def find() -> Nvcc | None:
-        """The first nvcc of CUDA_HOME, CUDA_PATH, the PATH and the usual place."""
-        homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-        on_path = shutil.which("nvcc")
-        places = [
-            *(home / "bin/nvcc" for home in homes),
-            *([Path(on_path)] if on_path else []),
-            Path("/usr/local/cuda/bin/nvcc"),
-        ]
-        for path in places:
-            if path.exists():
-                said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-                found = re.search(r"release (\d+)\.(\d+)", said)
-                return Nvcc(path, (int(found[1]), int(found[2]))) if found else None
-        return None
+        """nvcc where torch looks for it: in CUDA_HOME or CUDA_PATH if set, else on the PATH or in its usual place."""
+        home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+        on_path = None if home else shutil.which("nvcc")
+        path = Path(on_path or Path(home or "/usr/local/cuda", "bin/nvcc"))
+        if not path.exists():
+            return None
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+        found = re.search(r"release (\d+)\.(\d+)", said)
+        return Nvcc(path, (int(found[1]), int(found[2]))) if found else None
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run it with the flags of its environment before the arguments, which then decide."""
+        own = [flag for name in NVCC_VARIABLES for flag in shlex.split(os.environ.get(name, ""))]
+        environment = {name: value for name, value in os.environ.items() if name not in NVCC_VARIABLES}
+        command = [self.path, *own, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    def steps(self, *arguments: str) -> str:
+        """The commands that it would run."""
+        return self.run("--dryrun", *arguments).stderr
+
+    def check_arithmetic(self) -> None:
+        """Stop where fast mathematics is asked for: what replaces functions by approximations has no flag against."""
+        if "-fast-math" in self.steps(*CUDA_FLAGS, "-c", "x.cu").replace('"', " ").split():
+            variables = " and ".join(NVCC_VARIABLES)
+            raise SystemExit(INEXACT.format(what="--use_fast_math", variables=variables))
 
     def libraries(self) -> Path:
         """The folder of the static CUDA runtime. nvcc may be a link or a script: it is asked where it lives."""
-        said = subprocess.run(
-            [self.path, "--dryrun", "-shared", "x.o"], capture_output=True, text=True, check=True
-        ).stderr
-        home = Path(re.search(r"TOP=(\S+)", said)[1])
+        home = Path(re.search(r"TOP=(\S+)", self.steps("-shared", "x.o"))[1])
         folders = [home / "lib64", home / "lib", *sorted(home.glob("targets/*/lib"))]
         return next((folder for folder in folders if (folder / "libcudart_static.a").exists()), home)
-
-    def architectures(self) -> list[str]:
-        """Those asked for; by default those of ours that this nvcc knows."""
-        asked = re.split(r"[;, ]+", os.environ.get("SEMICL_CUDA_ARCHS", "").strip())
-        if asked != [""]:
-            return asked
-        said = subprocess.run([self.path, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
-        return [name for name in CUDA_ARCHITECTURES if f"compute_{name.rstrip('a')}" in said.split()]
 
 
 class CudaExtension(Extension):
     """The CUDA backend, and the compiler that it is built with."""
 
     def __init__(self, nvcc: Nvcc) -> None:
-        self.nvcc, self.architectures = nvcc, nvcc.architectures()
+        nvcc.check_arithmetic()
+        self.nvcc = nvcc
+        self.architectures = re.findall(r"[^;, ]+", os.environ.get("SEMICL_CUDA_ARCHS", "")) or [HOPPER]
         super().__init__(
             "semicl_kernels._cuda",
             sources=[str(CUDA / "bindings.cpp")],
@@ -160,7 +187,6 @@ class CudaExtension(Extension):
             define_macros=[("SEMICL_CUDA_ARCHS", f'"{",".join(self.architectures)}"')],
             library_dirs=[str(nvcc.libraries())],
             libraries=["cudart_static", "rt", "dl"],
-            extra_compile_args=COMMON_FLAGS,
             extra_link_args=["-pthread", "-Wl,--exclude-libs,ALL"],
             language="c++",
             optional=os.environ.get("SEMICL_CUDA") != "1",
@@ -183,14 +209,15 @@ class CudaExtension(Extension):
         return list(pool.map(lambda job: self._compile_unit(*job), jobs))
 
     def _compile_unit(self, source: str, row_format: str, flags: list[str]) -> str:
-        command = [str(self.nvcc.path), *CUDA_FLAGS, *flags, "-c", str(CUDA / source)]
+        command = [*CUDA_FLAGS, *flags, "-c", str(CUDA / source)]
         made_of = b"".join(path.read_bytes() for path in [CUDA / source, *sorted(CUDA.glob("*.h"))])
-        digest = hashlib.sha256(made_of + repr((command, self.nvcc.version)).encode()).hexdigest()[:16]
+        own = [os.environ.get(name) for name in NVCC_VARIABLES]
+        digest = hashlib.sha256(made_of + repr((command, own, self.nvcc.version)).encode()).hexdigest()[:16]
         out = Path("build/cuda", f"{Path(source).stem}-{row_format}-{digest}.o")
         if not out.exists():
             out.parent.mkdir(parents=True, exist_ok=True)
             unfinished = out.with_suffix(f".{os.getpid()}.o")
-            done = subprocess.run([*command, "-o", unfinished], capture_output=True, text=True, check=False)
+            done = self.nvcc.run(*command, "-o", unfinished)
             if done.returncode != 0:
                 raise CompileError(f"nvcc could not compile {CUDA / source} for {row_format}:\n{done.stderr}")
             unfinished.rename(out)
@@ -202,14 +229,21 @@ class BuildOptionalExtension(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         try:
+            if self.compiler.compiler_type == "msvc":
+                raise PlatformError("the sources need GCC or Clang, not MSVC")
+            flags, check = [*COMMON_FLAGS, *self._known(EXACT_FLAGS)], ["-include", str(EXACT_MATH)]
+            if self._compiles("", flags) and not self._compiles("", [*flags, *check]):
+                raise SystemExit(INEXACT.format(what="a flag of the compiler", variables=COMPILER_VARIABLES))
+            ext.extra_compile_args = [*flags, *check]
+            ext.extra_link_args += self._known(EXACT_LINK_FLAGS)
             # distutils has one set of flags per extension: hand it finished objects and leave it the linking.
             if isinstance(ext, CudaExtension):
                 with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
                     ext.extra_objects = ext.compile_units(pool)
-                return super().build_extension(ext)
-            ext.extra_objects = self._compile(ext)
-            ext.sources = []
-            self.force = True  # without sources to compare with it would keep an older link
+            else:
+                ext.extra_objects = self._compile(ext)
+                ext.sources = []
+            self.force = True  # it compares an older link with the sources left to it alone, and would keep it
             super().build_extension(ext)
         except (CCompilerError, BaseError) as error:
             if not ext.optional:
@@ -217,10 +251,13 @@ class BuildOptionalExtension(build_ext):
             self._remove_stale(ext)
             message = CUDA_NOT_BUILT if isinstance(ext, CudaExtension) else NOT_BUILT
             sys.stderr.write(message.format(reason=error))
+            return
+        load = [sys.executable, "-c", FLUSHES, os.path.abspath(self.get_ext_fullpath(ext.name))]
+        if subprocess.run(load, capture_output=True, text=True, check=False).stdout.strip() == "True":
+            self._remove_stale(ext)
+            raise SystemExit(INEXACT.format(what="the linked code", variables=COMPILER_VARIABLES))
 
     def _compile(self, ext: Extension) -> list[str]:
-        if self.compiler.compiler_type == "msvc":
-            raise PlatformError("the sources need GCC or Clang, not MSVC")
         targets = [isa for isa in INSTRUCTION_SETS if isa.source.exists() and self._can_target(isa)]
         flags = {isa.source: list(isa.flags) for isa in targets}
         macros = [(isa.macro, "1") for isa in targets]
@@ -243,11 +280,18 @@ class BuildOptionalExtension(build_ext):
 
     def _can_target(self, isa: InstructionSet) -> bool:
         """Whether the compiler knows the flags and compiles for x86-64: it tells, whatever machine it runs on."""
+        return self._compiles(f"#if !defined(__x86_64__) || !defined({isa.predefined})\n#error\n#endif\n", isa.flags)
+
+    def _known(self, flags: list[str]) -> list[str]:
+        """The flags that the compiler knows."""
+        return [flag for flag in flags if self._compiles("", [flag])]
+
+    def _compiles(self, text: str, flags: Sequence[str]) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             probe = Path(folder, "probe.cpp")
-            probe.write_text(f"#if !defined(__x86_64__) || !defined({isa.predefined})\n#error\n#endif\n")
+            probe.write_text(text)
             try:
-                self.compiler.compile([str(probe)], output_dir=folder, extra_postargs=list(isa.flags))
+                self.compiler.compile([str(probe)], output_dir=folder, extra_postargs=list(flags))
             except CompileError:
                 return False
             return True
@@ -265,7 +309,6 @@ def cpu_extension() -> Extension:
         "semicl_kernels._C",
         sources=[str(source) for source in sources],
         include_dirs=[str(CSRC), pybind11.get_include()],
-        extra_compile_args=COMMON_FLAGS,
         extra_link_args=["-pthread"],
         language="c++",
         optional=os.environ.get("SEMICL_REQUIRE_CPU") != "1",
@@ -283,9 +326,15 @@ def cuda_extensions() -> list[Extension]:
     if nvcc is not None and nvcc.version >= OLDEST_NVCC:
         return [CudaExtension(nvcc)]
     if wanted == "1":
-        found = "none was found" if nvcc is None else f"{nvcc.path} is {nvcc.version[0]}.{nvcc.version[1]}"
+        home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+        found = f"none was found in {home or 'the PATH and /usr/local/cuda'}"
+        if nvcc is not None:
+            found = f"{nvcc.path} is {nvcc.version[0]}.{nvcc.version[1]}"
         raise SystemExit(CUDA_NOT_BUILT.format(reason=f"SEMICL_CUDA=1 needs nvcc 12.4 or later; {found}"))
     return []
 
 
-setup(ext_modules=[cpu_extension(), *cuda_extensions()], cmdclass={"build_ext": BuildOptionalExtension})
+setup(
+    ext_modules=[cpu_extension(), *cuda_extensions()],
+    cmdclass={"build_ext": BuildOptionalExtension},
+)
