@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -34,11 +35,16 @@ from pathlib import Path
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import BaseError, CCompilerError, CompileError, PlatformError
 
 CSRC = Path("csrc")
 CUDA = CSRC / "cuda"
 EXACT_MATH = CSRC / "exact_math.h"
+
+# An extension carries the digest of its sources, which Python compares: see there.
+EXTENSIONS = runpy.run_path("semicl_kernels/backends/extensions.py")
+sources_digest = EXTENSIONS["sources_digest"]
 
 COMMON_FLAGS = [
     "-std=c++17", "-O3", "-g0", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra",
@@ -184,7 +190,10 @@ class CudaExtension(Extension):
             "semicl_kernels._cuda",
             sources=[str(CUDA / "bindings.cpp")],
             include_dirs=[str(CUDA), pybind11.get_include()],
-            define_macros=[("SEMICL_CUDA_ARCHS", f'"{",".join(self.architectures)}"')],
+            define_macros=[
+                ("SEMICL_CUDA_ARCHS", f'"{",".join(self.architectures)}"'),
+                ("SEMICL_SOURCES", f'"{sources_digest("_cuda")}"'),
+            ],
             library_dirs=[str(nvcc.libraries())],
             libraries=["cudart_static", "rt", "dl"],
             extra_link_args=["-pthread", "-Wl,--exclude-libs,ALL"],
@@ -260,7 +269,7 @@ class BuildOptionalExtension(build_ext):
     def _compile(self, ext: Extension) -> list[str]:
         targets = [isa for isa in INSTRUCTION_SETS if isa.source.exists() and self._can_target(isa)]
         flags = {isa.source: list(isa.flags) for isa in targets}
-        macros = [(isa.macro, "1") for isa in targets]
+        macros = [("SEMICL_SOURCES", f'"{sources_digest("_C")}"'), *((isa.macro, "1") for isa in targets)]
         left_out = {isa.source for isa in INSTRUCTION_SETS} - set(flags)
 
         def compile_one(source: Path) -> str:
@@ -303,6 +312,16 @@ class BuildOptionalExtension(build_ext):
             folder.joinpath(*package, self.get_ext_filename(name)).unlink(missing_ok=True)
 
 
+class BuildPackage(build_py):
+    """Notes the digests of the sources in a package that leaves its source folder."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            note = "".join(f"{name} {sources_digest(name)}\n" for name in EXTENSIONS["SOURCES"])
+            Path(self.build_lib, "semicl_kernels", EXTENSIONS["NOTE"]).write_text(note)
+
+
 def cpu_extension() -> Extension:
     sources = [CSRC / "bindings.cpp", *sorted(CSRC.glob("cpu/*.cpp"))]
     return Extension(
@@ -336,5 +355,5 @@ def cuda_extensions() -> list[Extension]:
 
 setup(
     ext_modules=[cpu_extension(), *cuda_extensions()],
-    cmdclass={"build_ext": BuildOptionalExtension},
+    cmdclass={"build_ext": BuildOptionalExtension, "build_py": BuildPackage},
 )

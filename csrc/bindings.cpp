@@ -83,6 +83,7 @@ PYBIND11_MODULE(_C, module) {
     module.doc() = "Compiled kernels of semicl_kernels; see semicl_kernels.backends.cpu.";
     using Release = py::call_guard<py::gil_scoped_release>;
 
+    module.attr("sources") = SEMICL_SOURCES;
     module.def("instruction_sets", [] {
         std::vector<std::pair<std::string, bool>> sets;
         for (const InstructionSet* set : instruction_sets()) sets.emplace_back(set->name, set->bfloat16 != nullptr);

@@ -66,7 +66,7 @@ FAST = (
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source folder with the true setup.py and one small source; the working directory."""
-    for name in ("setup.py", "csrc/exact_math.h"):
+    for name in ("setup.py", "csrc/exact_math.h", "semicl_kernels/backends/extensions.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "csrc/bindings.cpp").write_text(SOURCE)
@@ -205,3 +205,13 @@ def test_hopper_alone_is_built_for_unless_others_are_asked_for(folder: Path, mon
     assert extension()[0].architectures == ["90a"]
     monkeypatch.setenv("SEMICL_CUDA_ARCHS", "80;90a, 100")
     assert extension()[0].architectures == ["80", "90a", "100"]
+
+
+def test_a_package_that_leaves_its_source_folder_carries_the_digests(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "setup.cfg").write_text("[options]\npackages = semicl_kernels\n")
+    (folder / "semicl_kernels/__init__.py").touch()
+    setup = run_setup(monkeypatch, "build_py", "--build-lib", "built")
+    lines = Path("built/semicl_kernels/sources.txt").read_text().splitlines()
+    assert lines == [f"{name} {setup['sources_digest'](name)}" for name in ("_C", "_cuda")]

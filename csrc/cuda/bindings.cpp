@@ -59,6 +59,7 @@ PYBIND11_MODULE(_cuda, module) {
     module.doc() = "CUDA kernels of semicl_kernels; see semicl_kernels.backends.cuda.";
     using Release = py::call_guard<py::gil_scoped_release>;
 
+    module.attr("sources") = SEMICL_SOURCES;
     module.def("architectures", &architectures);
     module.def("shared_bytes", &shared_bytes);
     module.def("tile_sizes", [](int route, int format, int channels) {

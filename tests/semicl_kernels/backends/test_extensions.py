@@ -1,21 +1,84 @@
-"""What is said where a compiled extension is missing, and that "auto" does not go without one in silence."""
+"""What is said where a compiled extension is missing or of other sources; "auto" does not go without one in silence."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from semicl_kernels import backends, local_contrastive_loss
-from semicl_kernels.backends import BACKENDS, cuda, extensions
+from semicl_kernels.backends import BACKENDS, cpu, cuda, extensions
 
 
-def test_one_that_is_there_has_nothing_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = extensions.find("checks", "nothing")
-    assert (found.module.__name__, found.missing) == ("semicl_kernels.checks", "")
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An extension as if it were compiled from the sources at hand."""
+    module = ModuleType("semicl_kernels._C")
+    module.__file__ = "_C.so"
+    module.sources = extensions.expected_sources("_C")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "semicl_kernels._C", module)
+    return module
+
+
+def test_one_that_is_there_has_nothing_missing(built: ModuleType) -> None:
+    assert extensions.find("_C", "nothing") == (built, "")
+
+
+@pytest.mark.parametrize("sources", ["those of another version", None])
+def test_one_of_other_sources_is_not_taken(
+    built: ModuleType, monkeypatch: pytest.MonkeyPatch, sources: str | None
+) -> None:
+    """It would be given raw addresses in an order that it does not know. None: it is older than the digest."""
+    if sources is None:
+        del built.sources
+    else:
+        built.sources = sources  # type: ignore[attr-defined]
+    module, missing = extensions.find("_C", "a compiler", "SETTING=1 ")
+    assert module is None
+    assert "_C.so was built from other sources" in missing
+    assert "run `SETTING=1 pip install " in missing
+    monkeypatch.setattr(cpu, "compiled", module)
+    monkeypatch.setattr(cpu, "missing", missing)
+    assert backends.available_backends()["cpu"] == missing
+    with pytest.raises(ValueError, match=r"backend 'cpu' is not available: .* was built from other sources"):
+        local_contrastive_loss(torch.randn(1, 2, 8, 4, 4), backend="cpu")
+
+
+@pytest.mark.parametrize("name", ["_C", "_cuda"])
+def test_extensions_of_this_installation_carry_the_digest_of_their_sources(name: str) -> None:
+    try:
+        module = import_module(f"semicl_kernels.{name}")
+    except ImportError:
+        pytest.skip(f"semicl_kernels.{name} is not built")
+    assert module.sources == extensions.expected_sources(name)
+
+
+def test_any_change_of_the_sources_changes_the_digest(tmp_path: Path) -> None:
+    shutil.copytree(extensions.SOURCE / "csrc", tmp_path / "csrc")
+    files = [path for path in sorted(tmp_path.rglob("*.*")) if path.is_file()]
+    seen = {extensions.sources_digest(name, tmp_path) for name in ("_C", "_cuda")}
+    for number, path in enumerate(files):
+        path.write_text(path.read_text() + "\n")
+        seen |= {extensions.sources_digest(name, tmp_path) for name in ("_C", "_cuda")}
+        assert len(seen) == number + 3, path
+    files[0].rename(files[0].with_stem("other"))
+    assert not seen.issuperset({extensions.sources_digest(name, tmp_path) for name in ("_C", "_cuda")})
+
+
+def test_an_installed_package_expects_what_was_noted_as_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extensions, "SOURCE", tmp_path)
+    assert extensions.expected_sources("_C") == "", "no digest is right"
+    (tmp_path / "semicl_kernels").mkdir()
+    (tmp_path / "semicl_kernels" / extensions.NOTE).write_text("_C abc\n_cuda def\n")
+    assert [extensions.expected_sources(name) for name in ("_C", "_cuda")] == ["abc", "def"]
 
 
 def test_an_installed_package_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
