@@ -99,7 +99,6 @@ void pack(const Device& device, RowFormat format, const void* rows, int64_t coun
 void count_items(const Device& device, const Problem& problem) {
     const DeviceGuard guard(device.number);
     const CountArgument argument{problem.groups,
-                                 const_cast<int*>(problem.groups.order),
                                  problem.span,
                                  forms_triangle(problem),
                                  gradient_sides_of(problem),

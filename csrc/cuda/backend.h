@@ -51,8 +51,8 @@ void pack(const Device& device, RowFormat format, const void* rows, int64_t coun
 
 // The passes, a launch each but for the last. Those of one problem share its work, which is counted first.
 
-// groups.order; items <- how many panel pairs there are, up to and with each group in that order, and how many tiles of
-// the passes over rows, up to and with each group as they come; steps <- of the gradient's tiles, in that order.
+// items <- how many panel pairs there are, up to and with each group, and how many tiles of the passes over rows; steps
+// <- likewise how many steps of the gradient's tiles.
 void count_items(const Device& device, const Problem& problem);
 
 // slots (panels of the largest group, M) <- each anchor's sums over the panels of its group; zeros before.

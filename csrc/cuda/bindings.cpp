@@ -33,7 +33,7 @@ std::vector<std::string> architectures() {
 template <class... Rest, class Use>
 auto on_pairs(const Use& use) {
     return [use](int device, Address stream, int route, int format, Address rows, int count, int channels,
-                 const std::array<Address, 5>& groups, int group_count, bool mutual, int span, bool known, float scale,
+                 const std::array<Address, 4>& groups, int group_count, bool mutual, int span, bool known, float scale,
                  float rate, float shift, Address items, Address steps, Rest... rest) {
         const Problem problem{static_cast<Route>(route),
                               static_cast<RowFormat>(format),
@@ -41,7 +41,7 @@ auto on_pairs(const Use& use) {
                               count,
                               channels,
                               {at<int>(groups[0]), at<int>(groups[1]), at<int>(groups[2]), at<int>(groups[3]),
-                               at<int>(groups[4]), group_count, mutual},
+                               group_count, mutual},
                               span,
                               known,
                               scale,

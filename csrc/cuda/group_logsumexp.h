@@ -36,7 +36,7 @@ SEMICL_DEVICE void for_each_owned_tile(const SumsArgument& a, const Visit& visit
     const int items = a.pair_ends[a.groups.count - 1];
     for (int number = machine::block(); number < items; number += machine::blocks()) {
         const Item item = find_item(number, a.pair_ends, a.groups.count);
-        const PanelPair pair = find_panel_pair(group_at(a.groups, item.rank), item.number, a.span, a.triangle);
+        const PanelPair pair = find_panel_pair(find_group(a.groups, item.group), item.number, a.span, a.triangle);
         for (int owned = pair.owned; owned < pair.owned_end; owned += TILE::Owned::kRows) {
             const int owned_end = smaller(owned + TILE::Owned::kRows, pair.owned_end);
             visit(pair, owned, owned_end,

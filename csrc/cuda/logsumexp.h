@@ -32,7 +32,7 @@ warp_sums(SEMICL_CONSTANT SumsArgument a) {
     const int items = a.pair_ends[a.groups.count - 1];
     for (int number = machine::block(); number < items; number += machine::blocks()) {
         const Item item = find_item(number, a.pair_ends, a.groups.count);
-        const PanelPair pair = find_panel_pair(group_at(a.groups, item.rank), item.number, a.span, a.triangle);
+        const PanelPair pair = find_panel_pair(find_group(a.groups, item.group), item.number, a.span, a.triangle);
         for (int owned = pair.owned; owned < pair.owned_end; owned += Owned::kRows) {
             const int owned_end = smaller(owned + Owned::kRows, pair.owned_end);
             const Steps steps(pair.first_streamed(owned, a.triangle), pair.streamed_end, Streamed::kRows,

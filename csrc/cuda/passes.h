@@ -44,45 +44,13 @@ pack_rows(SEMICL_CONSTANT PackArgument a) {
 
 struct CountArgument {
     Groups groups;
-    int* order;  // the groups' own, written
     int span;
     bool triangle;
     Sides sides;         // of the gradient's tiles
-    int* pair_ends;      // (G,), written: running totals in the order of the groups
-    int64_t* step_ends;  // (G,), likewise
-    int* tile_ends;      // (G,), written: running totals of tiles of kPassRows rows, of the groups as they come
+    int* pair_ends;      // (G,), written: running totals of the groups' panel pairs
+    int64_t* step_ends;  // (G,), likewise of the steps of the gradient's tiles
+    int* tile_ends;      // (G,), likewise of tiles of kPassRows rows
 };
-
-// Sorts the groups by class of work; one block, which has kWorkClasses + kPassThreads numbers of shared memory.
-SEMICL_DEVICE void order_groups(const Groups& groups, int* order, int* shared) {
-    int *const next = shared, *const classes = next + kWorkClasses;  // where the next of each class goes
-    const int thread = machine::thread();
-    if (thread < kWorkClasses) next[thread] = 0;
-    machine::sync_block();
-    for (int g = thread; g < groups.count; g += kPassThreads)
-        machine::add_shared(next + work_class(find_group(groups, g)), 1);
-    machine::sync_block();
-    if (thread == 0)
-        for (int i = 0, total = 0; i < kWorkClasses; ++i) {
-            const int count = next[i];
-            next[i] = total;
-            total += count;
-        }
-    for (int first = 0; first < groups.count; first += kPassThreads) {
-        const int g = first + thread;
-        const int own = g < groups.count ? work_class(find_group(groups, g)) : -1;
-        classes[thread] = own;
-        machine::sync_block();
-        if (own >= 0) {
-            int place = next[own];
-            for (int i = 0; i < thread; ++i) place += classes[i] == own;
-            order[place] = g;
-        }
-        machine::sync_block();
-        if (own >= 0) machine::add_shared(next + own, 1);
-        machine::sync_block();
-    }
-}
 
 // The running total over the block's threads of their values.
 SEMICL_DEVICE int64_t running_total(int64_t value, int64_t* warp_totals) {
@@ -99,31 +67,30 @@ SEMICL_DEVICE int64_t running_total(int64_t value, int64_t* warp_totals) {
     return value;
 }
 
-// One block puts the groups in order and counts the work of each.
+// One block counts the work of every group.
 constexpr int kCounted = 3, kPassWarps = kPassThreads / kWarp;  // pairs, steps and tiles
-constexpr int kCountSharedBytes = 8 * kCounted * (kPassWarps + 1) + 4 * (kWorkClasses + kPassThreads);
+constexpr int kCountSharedBytes = 8 * kCounted * (kPassWarps + 1);
 
 SEMICL_KERNEL(kPassThreads, 1)
 count_work(SEMICL_CONSTANT CountArgument a) {
     SEMICL_SHARED(shared);
     int64_t* const so_far = reinterpret_cast<int64_t*>(shared);
     int64_t* const warp_totals = so_far + kCounted;
-    order_groups(a.groups, a.order, reinterpret_cast<int*>(warp_totals + kCounted * kPassWarps));
     int64_t before[kCounted] = {};
     for (int first = 0; first < a.groups.count; first += kPassThreads) {
-        const int rank = first + machine::thread();
-        const bool inside = rank < a.groups.count;
-        const Group group = inside ? group_at(a.groups, rank) : Group{0, 0, 0};
+        const int g = first + machine::thread();
+        const bool inside = g < a.groups.count;
+        const Group group = inside ? find_group(a.groups, g) : Group{0, 0, 0};
         const GroupSteps steps = group_steps(group, a.sides);
         int64_t ends[kCounted] = {panel_pair_count(group, a.span, a.triangle), steps.before(steps.tiles),
-                                  inside ? row_tile_count(find_group(a.groups, rank), kPassRows) : 0};
+                                  row_tile_count(group, kPassRows)};
 #pragma unroll
         for (int i = 0; i < kCounted; ++i)
             ends[i] = before[i] + running_total(ends[i], warp_totals + i * kPassWarps);
         if (inside) {
-            a.pair_ends[rank] = static_cast<int>(ends[0]);
-            a.step_ends[rank] = ends[1];
-            a.tile_ends[rank] = static_cast<int>(ends[2]);
+            a.pair_ends[g] = static_cast<int>(ends[0]);
+            a.step_ends[g] = ends[1];
+            a.tile_ends[g] = static_cast<int>(ends[2]);
         }
         if (machine::thread() == kPassThreads - 1)
             for (int i = 0; i < kCounted; ++i) so_far[i] = ends[i];
@@ -153,7 +120,7 @@ SEMICL_DEVICE void for_each_row(const RowsArgument& a, const Visit& visit) {
     const int items = a.tile_ends[a.groups.count - 1];
     for (int number = machine::block(); number < items; number += machine::blocks()) {
         const Item item = find_item(number, a.tile_ends, a.groups.count);
-        const Group group = find_group(a.groups, item.rank);
+        const Group group = find_group(a.groups, item.group);
         const RowTile tile = find_row_tile(group, item.number, kPassRows);
         for (int row = tile.first + machine::thread(); row < tile.end; row += kPassThreads) visit(row, group);
     }

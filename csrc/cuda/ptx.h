@@ -40,7 +40,6 @@ SEMICL_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(
 SEMICL_DEVICE int64_t shuffle_up(int64_t value, int distance) {
     return __shfl_up_sync(0xffffffffu, static_cast<long long>(value), distance);
 }
-SEMICL_DEVICE void add_shared(int* number, int value) { atomicAdd(number, value); }
 SEMICL_DEVICE int warp_min(int value) { return __reduce_min_sync(0xffffffffu, value); }
 SEMICL_DEVICE int warp_max(int value) { return __reduce_max_sync(0xffffffffu, value); }
 

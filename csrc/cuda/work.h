@@ -2,8 +2,7 @@
 //
 // *Forward.* A *panel* is a run of `span` rows of one group, and the item is a *panel pair*: one panel of anchors
 // against one panel of the group's points. Each group has as many as its offsets and anchors say, none where it has no
-// anchor. Groups are taken in an order, most work first; it and the running totals of their items are found once on the
-// device, and block b of a persistent grid takes the items b, b + grid, ..., finding the group of each by bisection.
+// anchor. The running totals of their items are found once on the device, and block b of a persistent grid takes the items b, b + grid, ..., finding the group of each by bisection.
 // Where the skipped ranges are mutual, the pairs of panels of anchors form a triangle: panel P of anchors meets the
 // panels P, P + 1, ... and gives both sides their sums. Elsewhere it meets all panels of its group.
 //
@@ -41,7 +40,6 @@ struct Sides {
 // Packed rows cut into groups [offsets[g], offsets[g + 1]), as semicl_kernels/backends/base.py says.
 struct Groups {
     const int *offsets, *anchors, *skip_low, *skip_high;
-    const int* order;  // the groups by their work, most first: up to a factor of two, and else as they come
     int count;
     bool mutual;
 };
@@ -57,18 +55,6 @@ SEMICL_HOST_DEVICE Group find_group(const Groups& groups, int g) {
     return {begin, groups.offsets[g + 1], begin + groups.anchors[g]};
 }
 
-// The group that is taken as number `rank`.
-SEMICL_HOST_DEVICE Group group_at(const Groups& groups, int rank) { return find_group(groups, groups.order[rank]); }
-
-constexpr int kWorkClasses = 64;
-
-// Groups of a higher class are taken later: class 63 has no pairs, and each lower one up to twice those of the next.
-SEMICL_HOST_DEVICE int work_class(const Group& group) {
-    int bits = 0;
-    for (int64_t pairs = int64_t{group.points()} * group.anchors(); pairs > 0; pairs /= 2) ++bits;
-    return kWorkClasses - 1 - bits;
-}
-
 SEMICL_HOST_DEVICE int panel_pair_count(const Group& group, int span, bool triangle) {
     const int owned = ceil_div(group.anchors(), span), all = ceil_div(group.points(), span);
     return owned * all - (triangle ? owned * (owned - 1) / 2 : 0);
@@ -81,7 +67,7 @@ SEMICL_HOST_DEVICE int row_tile_count(const Group& group, int rows) {
 // An item, or a step where items are of many steps.
 template <class Number>
 struct Place {
-    int rank;       // the group's place among those that `ends` are of
+    int group;
     Number number;  // within the group
 };
 using Item = Place<int>;
@@ -192,7 +178,7 @@ struct TileSteps {
 SEMICL_HOST_DEVICE TileSteps find_tile_steps(int64_t step, const Groups& groups, const int64_t* step_ends,
                                              const Sides& sides) {
     const Place<int64_t> place = find_item(step, step_ends, groups.count);
-    const Group group = group_at(groups, place.rank);
+    const Group group = find_group(groups, place.group);
     const GroupSteps steps = group_steps(group, sides);
     const int number = steps.tile_of(place.number);
     const int64_t group_begin = step - place.number;

@@ -165,7 +165,7 @@ class Pairs:
             raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {count}: use backend='tiled'")
         self.packed, self.groups, self.count = packed, groups, count
         total = len(groups.anchors)
-        self.order, items = self.empty(total, dtype=torch.int32), self.empty(2, total, dtype=torch.int32)
+        items = self.empty(2, total, dtype=torch.int32)
         self.pair_ends, self.tile_ends = items
         self.step_ends = self.empty(total, dtype=torch.int64)
         rate, self.bounded, self.shift = exponents(scale, bound)
@@ -182,7 +182,7 @@ class Pairs:
             packed,
             count,
             channels,
-            [*groups.tensors, self.order],
+            list(groups.tensors),
             total,
             groups.mutual,
             self.span,

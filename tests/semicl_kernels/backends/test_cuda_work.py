@@ -28,10 +28,9 @@ def problem_of(
 ) -> tuple[emulator.Problem, list[Tensor]]:
     """Return what the loops over these groups take, and the tensors it points to."""
     groups, count = packed[1:], len(packed.rows)
-    order = torch.argsort(groups[0].diff() * groups[1], descending=True).int()
-    tensors = [*groups, order]
+    tensors = list(groups)
     problem = machine.problem(
-        0, 0, 0, 0, 0, count, 32, [tensor.data_ptr() for tensor in tensors], len(order), triangle, span, True,
+        0, 0, 0, 0, 0, count, 32, [tensor.data_ptr() for tensor in tensors], len(packed.anchors), triangle, span, True,
         1.0, 1.0, 1.0, 0, 0,
     )  # fmt: skip
     return problem, tensors

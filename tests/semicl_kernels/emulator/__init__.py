@@ -80,7 +80,7 @@ class Problem(ctypes.Structure):
 
     _fields_ = (
         ("rows", ctypes.c_void_p),
-        ("groups", ctypes.c_void_p * 5),
+        ("groups", ctypes.c_void_p * 4),
         ("items", ctypes.c_void_p),
         ("steps", ctypes.c_void_p),
         *((name, ctypes.c_int) for name in ("route", "row_format", "count", "channels")),
@@ -153,7 +153,7 @@ class Emulator:
     ) -> Problem:
         return Problem(
             rows,
-            (ctypes.c_void_p * 5)(*groups),
+            (ctypes.c_void_p * 4)(*groups),
             items,
             steps,
             route,

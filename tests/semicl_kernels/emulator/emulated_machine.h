@@ -218,8 +218,6 @@ inline int64_t shuffle_up(int64_t value, int distance) {
     return exchange(&kind, value, [distance](int lane) { return lane < distance ? lane : lane - distance; });
 }
 
-inline void add_shared(int* number, int value) { *number += value; }
-
 template <class Better>
 int reduce(const void* kind, int value, const Better& better) {
     Exchange<int> mine{value, value};

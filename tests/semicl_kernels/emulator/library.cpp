@@ -24,7 +24,7 @@ template <class Number, class Count>
 std::vector<Number> running_totals(const Groups& groups, const Count& count) {
     std::vector<Number> ends;
     Number total = 0;
-    for (int rank = 0; rank < groups.count; ++rank) ends.push_back(total += count(group_at(groups, rank)));
+    for (int g = 0; g < groups.count; ++g) ends.push_back(total += count(find_group(groups, g)));
     return ends;
 }
 
@@ -34,7 +34,7 @@ extern "C" {
 
 struct EmulatedProblem {
     const void* rows;
-    const int* groups[5];
+    const int* groups[4];
     int* items;
     int64_t* steps;
     int route, format, count, channels, group_count, span, mutual, known;
@@ -57,7 +57,7 @@ const char* pack_rows_of(int format, const void* rows, int64_t count, int channe
 }
 
 static Problem problem_of(const EmulatedProblem& p) {
-    const Groups groups{p.groups[0], p.groups[1], p.groups[2], p.groups[3], p.groups[4], p.group_count, p.mutual != 0};
+    const Groups groups{p.groups[0], p.groups[1], p.groups[2], p.groups[3], p.group_count, p.mutual != 0};
     return {static_cast<Route>(p.route),
             static_cast<RowFormat>(p.format),
             p.rows,
@@ -115,7 +115,7 @@ const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_ro
         const auto visit = [&](int anchor, int point) { ++visits[int64_t{anchor} * problem.count + point]; };
         for (int number = 0; number < pair_ends.back(); ++number) {
             const Item item = find_item(number, pair_ends.data(), groups.count);
-            const Group group = group_at(groups, item.rank);
+            const Group group = find_group(groups, item.group);
             const PanelPair pair = find_panel_pair(group, item.number, problem.span, triangle);
             for (int owned = pair.owned; owned < pair.owned_end; owned += owned_rows) {
                 const int owned_end = smaller(owned + owned_rows, pair.owned_end);
@@ -190,8 +190,8 @@ const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streame
         }
         for (int first : piece_first)
             if (first != -1) throw std::logic_error("a piece that is not joined");
-        for (int rank = 0; rank < groups.count; ++rank) {
-            const Group group = group_at(groups, rank);
+        for (int g = 0; g < groups.count; ++g) {
+            const Group group = find_group(groups, g);
             for (int i = group.begin; i < group.end; ++i)
                 if (written[static_cast<size_t>(i)] != (group.anchors() > 0))
                     throw std::logic_error("a row is not written once");
