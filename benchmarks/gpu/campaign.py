@@ -117,6 +117,7 @@ class Campaign:
                 continue
             entry = self.shape(crew, task)
             if entry is not None:
+                self.add_details(crew, task, entry)
                 entry["least_ms"] = limits.least_milliseconds(task.shape, task.dtype, self.result["limits"])
                 self.result["shapes"][task.name] = entry
                 self.say(f"{task.name}: {one_line(entry)}")
@@ -135,6 +136,13 @@ class Campaign:
                 return None
             name = measure.banned_name(outcome.at, task.dtype)
             self.banned[name] = f"stopped its process at {task.name}: {outcome.error}"
+
+    def add_details(self, crew: Crew, task: Task, entry: dict[str, Any]) -> None:
+        """Ask for what is not timed, of our backends that were; its failure leaves the times as they are."""
+        timed = {name: one for name, one in entry["providers"].items() if name in OWN and "median_ms" in one}
+        outcome = crew.run(partial(measure.details, task, tuple(timed)), self.patience())
+        for name, one in timed.items():
+            one |= {"not_detailed": outcome.error} if outcome.value is None else outcome.value[name]
 
     def look_at_errors(self, crew: Crew) -> None:
         for shape, dtype in self.plan.accuracies:

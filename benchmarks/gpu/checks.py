@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,15 +21,15 @@ TEST_PROCESSES = 6
 # No test begins after this share of the time, so that pytest ends by itself and says how far it came.
 SHARE_OF_TESTS = 0.6
 SHOWN_FAILURES = 20
-POLL_SECONDS = 0.2
+SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck")
 
 
 @dataclass(frozen=True)
 class Check:
-    """A command, and what its environment has beside ours."""
+    """Commands, one after another, and what their environment has beside ours."""
 
     name: str
-    command: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -37,7 +38,7 @@ def tests(plan: Plan, toy: bool, seconds: float) -> Check:
     command += plan.tests
     if find_spec("xdist") is not None and not toy:
         command += ["-n", str(TEST_PROCESSES)]  # most of their time goes to compiling
-    return Check("tests", tuple(command), {"SEMICL_TEST_SECONDS": f"{SHARE_OF_TESTS * seconds:.0f}"})
+    return Check("tests", (tuple(command),), {"SEMICL_TEST_SECONDS": f"{SHARE_OF_TESTS * seconds:.0f}"})
 
 
 def rehearsal(name: str, part: int, parts: int) -> tuple[str, ...]:
@@ -45,13 +46,15 @@ def rehearsal(name: str, part: int, parts: int) -> tuple[str, ...]:
 
 
 def sanitizer() -> Check | None:
-    """memcheck over small shapes, or None where the tool is not on PATH."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
+    """Every tool over tiny shapes, which are compiled before; None where compute-sanitizer is not on PATH."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
         return None
-    command = (tool, "--tool", "memcheck", "--error-exitcode", "9", "--target-processes", "all")
+    options = ("--error-exitcode", "9", "--target-processes", "all")
+    plain = rehearsal("small", 0, 1)
+    watched = ((program, "--tool", tool, *options, *plain) for tool in SANITIZER_TOOLS)
     # Every tensor its own allocation: inside torch's cached ones no access is out of bounds.
-    return Check("sanitizer", command + rehearsal("small", 0, 1), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+    return Check("sanitizer", (plain, *watched), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
 
 
 def all_checks(plan: Plan, toy: bool, seconds: float) -> tuple[list[Check], dict[str, dict[str, object]]]:
@@ -60,7 +63,8 @@ def all_checks(plan: Plan, toy: bool, seconds: float) -> tuple[list[Check], dict
     checks = [tests(plan, toy, seconds)]
     checks += [] if memcheck is None else [memcheck]
     checks += [
-        Check(f"rehearsal-{part}", rehearsal(plan.rehearsed, part, plan.rehearsals)) for part in range(plan.rehearsals)
+        Check(f"rehearsal-{part}", (rehearsal(plan.rehearsed, part, plan.rehearsals),))
+        for part in range(plan.rehearsals)
     ]
     missing: dict[str, dict[str, object]] = {}
     if memcheck is None:
@@ -75,36 +79,39 @@ def summary(lines: list[str]) -> dict[str, object]:
     return {"last_line": lines[-1] if lines else "", "failures": failures[:SHOWN_FAILURES]}
 
 
-def run_together(checks: Iterable[Check], seconds: float, logs: Path) -> dict[str, dict[str, object]]:
-    """Run the checks side by side, their output in files of the folder; stop what is not done in time."""
-    logs.mkdir(parents=True, exist_ok=True)
+def run(check: Check, seconds: float, log: Path) -> dict[str, object]:
+    """Run the commands of a check, their output in a file. Each may take its share of the time that is left, and what
+    is not done by then is stopped; the exit is the first that is not 0."""
     begin = time.monotonic()
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    for check in checks:
-        with (logs / f"{check.name}.log").open("wb") as log:
-            running[check.name] = subprocess.Popen(
-                check.command,
+    exits: list[int | str] = []
+    with log.open("wb") as file:
+        for number, command in enumerate(check.commands):
+            process = subprocess.Popen(
+                command,
                 cwd=ROOT,
-                stdout=log,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **check.environment},
                 start_new_session=True,
             )
-    ended: dict[str, float] = {}
-    while len(ended) < len(running) and time.monotonic() - begin < seconds:
-        time.sleep(POLL_SECONDS)
-        for name in running.keys() - ended.keys():
-            if running[name].poll() is not None:
-                ended[name] = time.monotonic() - begin
-    results: dict[str, dict[str, object]] = {}
-    for name, process in running.items():
-        if name not in ended:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        lines = (logs / f"{name}.log").read_text(errors="replace").splitlines()
-        results[name] = {
-            "seconds": round(ended.get(name, seconds), 1),
-            "exit": process.returncode if name in ended else "stopped: the time was over",
-            **summary([line for line in lines if line.strip()]),
-        }
-    return results
+            left = seconds - (time.monotonic() - begin)
+            try:
+                exits.append(process.wait(left / (len(check.commands) - number)))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                exits.append("stopped: the time was over")
+    lines = log.read_text(errors="replace").splitlines()
+    return {
+        "seconds": round(time.monotonic() - begin, 1),
+        "exit": next((code for code in exits if code != 0), 0),
+        **summary([line for line in lines if line.strip()]),
+    }
+
+
+def run_together(checks: Sequence[Check], seconds: float, logs: Path) -> dict[str, dict[str, object]]:
+    """Run the checks side by side, their output in files of the folder; stop what is not done in time."""
+    logs.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(len(checks)) as pool:
+        results = pool.map(lambda check: run(check, seconds, logs / f"{check.name}.log"), checks)
+        return {check.name: result for check, result in zip(checks, results, strict=True)}

@@ -1,5 +1,8 @@
 """The jobs of the benchmark: what a process with the device does and hands back, as plain numbers.
 
+:func:`shape_result` times the providers of a shape. What needs a profiler, and what is of our own passes alone, is
+another job, :func:`details`, so that its failure takes no time away.
+
 Every job gets the device and ``note``, which tells the process that waits for it who is at work: should a kernel take
 this process down or hang, that is who did it.
 """
@@ -13,6 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
+
+from semicl_kernels.backends import cuda, triton
+from semicl_kernels.backends.base import Groups
+from semicl_kernels.backends.fused import peak_of
 
 from .. import accuracy, flops
 from ..problems import Problem, Shape, build
@@ -29,7 +36,10 @@ SPARE = 0.9  # of the free memory
 REPLAYED = "replayed "
 HOST_CALLS = 100
 MOST_REHEARSED_BYTES = 4 << 30
-TIMING = "timing"
+TIMING, DETAILS = "timing", "details"  # at work, where it is no provider alone
+PAIRS = {"triton": (triton.split, triton.Pairs), "cuda": (cuda.pack, cuda.Pairs)}
+PAIR_CALLS = 9
+SCALE, BOUND = 10.0, 10.1
 
 
 def banned_name(provider: str, dtype: torch.dtype) -> str:
@@ -79,7 +89,7 @@ class Lap:
         self.extra_peak_bytes: dict[str, int | None] = {}
 
     def warm_up(self, name: str) -> None:
-        """Compile and run a provider, weigh it, count its launches and capture it.
+        """Compile and run a provider, weigh it and capture it.
 
         Raises:
             RuntimeError: if the device cannot run anything any more.
@@ -91,7 +101,7 @@ class Lap:
                 call()
             self.device.settle()
             self.extra_peak_bytes[name] = self.device.peak_bytes(call)
-            self.results[name] = {"launches": self.device.launches(call)}
+            self.results[name] = {}
             self.calls[name] = call
         except torch.OutOfMemoryError:
             self.results[name] = {"skipped": "out of memory"}
@@ -115,10 +125,9 @@ class Lap:
         if not self.calls:
             return
         times = interleaved(self.calls, self.task.seconds, timed=self.device.timed)
-        for name in self.extra_peak_bytes:
+        for name, own in self.results.items():
             if name not in self.calls:
                 continue
-            own = self.results[name]
             own |= times[name].summary()
             seconds = times[name].median
             if REPLAYED + name in times:
@@ -160,6 +169,54 @@ def shape_result(task: Task, banned: Banned, device: Device, note: Note) -> dict
         "providers": lap.results,
         "extra_peak_bytes": lap.extra_peak_bytes,
     }
+
+
+def details(task: Task, names: tuple[str, ...], device: Device, note: Note) -> dict[str, dict[str, object]]:
+    """Return of each of our backends how many kernels a call launches and, of a dense shape, the milliseconds of its
+    passes over pairs alone; or the error."""
+    found: dict[str, dict[str, object]] = {}
+    for name in names:
+        note(DETAILS)
+        own = found[name] = {}
+        try:
+            problem = build(task.shape, task.dtype, device.place)
+            call = Run(PROVIDERS[name].prepare(problem, device), problem)
+            call()
+            own["launches"] = device.launches(call)
+            if task.shape.family == "dense":
+                own["pairs_ms"] = 1e3 * pair_seconds(task, name, device)
+        except Exception as error:
+            own["not_detailed"] = one_line(error)
+        device.release()
+    return found
+
+
+def dense_group(points: int, channels: int, dtype: torch.dtype, place: torch.device) -> tuple[torch.Tensor, Groups]:
+    """Return unit rows (points, channels) and one group of them, every one an anchor."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(points, channels, generator=generator), dim=1)
+    own = torch.arange(points, dtype=torch.int32, device=place)
+    offsets = torch.tensor([0, points], dtype=torch.int32, device=place)
+    return rows.to(place, dtype), Groups(offsets, offsets[1:].clone(), own, own + 1, points, True)
+
+
+def pair_seconds(task: Task, name: str, device: Device) -> float:
+    """Return the median time of the sums and the gradient over the pairs of one dense group, packed rows given."""
+    pack, pairs_of = PAIRS[name]
+    rows, groups = dense_group(task.shape.points, task.shape.channels, task.dtype, device.place)
+    pairs = pairs_of(pack(rows), groups, SCALE, BOUND)
+    lse = pairs.logsumexp()
+    grad = torch.ones_like(lse)
+    peak = peak_of(grad, task.dtype)
+    factors, out = pairs.factors(grad, lse, peak), torch.empty_like(rows, dtype=torch.float32)
+
+    def call() -> None:
+        pairs.slot_sums()
+        pairs.gradient(factors, peak, out)
+
+    call()
+    replay = device.captured(call) or call
+    return statistics.median(device.timed(replay) for _ in range(PAIR_CALLS))
 
 
 def rehearse(task: Task, name: str, device: Device) -> str:

@@ -85,6 +85,6 @@ def provider_cells(shape: Mapping[str, Any], provider: str) -> list[str]:
         call,
         milliseconds(measured["replayed"]["median_ms"]) if "replayed" in measured else "",
         " / ".join(f"{rate:.3g}" for rate in rates),
-        "" if measured["launches"] is None else str(measured["launches"]),
+        str(measured.get("launches") or ""),
         "" if size is None else f"{size / 2**20:.0f}",
     ]

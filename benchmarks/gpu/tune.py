@@ -1,8 +1,8 @@
 """``python -m benchmarks.gpu.tune``: search the Triton kernels' tiles on this GPU, and print entries for tiles.py.
 
-Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbours in streamed rows,
-warps and pipeline stages. Each computes one dense group; one that does not fit, or whose result is not that of the
-table's own tile, is out. The median of several calls decides, timed as in ``nvidia``.
+Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbours in owned and
+streamed rows, warps and pipeline stages. Each computes one dense group; one that does not fit, or whose result is not
+that of the table's own tile, is out. The median of several calls decides, timed as in ``nvidia``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -25,12 +26,12 @@ from semicl_kernels.triton_kernels import tiles
 from semicl_kernels.triton_kernels.tiles import LEAST_STREAMED, Tile
 
 from .device import Call, Device, open_device
+from .measure import BOUND, SCALE, dense_group
 
-SCALE, BOUND = 10.0, 10.1
 TRIES = 9
 PASSES = ("sums", "gradient")
 CLOSE = 1e-2  # relative, of vectors: two tiles differ by the order of their sums alone
-MOST_STREAMED = 256
+MOST_ROWS = 256  # of a tile, owned or streamed
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,8 @@ class Problem:
 
 
 def make(points: int, channels: int, dtype: torch.dtype, device: Device) -> Problem:
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.nn.functional.normalize(torch.randn(points, channels, generator=generator), dim=1)
-    own = torch.arange(points, dtype=torch.int32, device=device.place)
-    offsets = torch.tensor([0, points], dtype=torch.int32, device=device.place)
-    groups = Groups(offsets, offsets[1:].clone(), own, own + 1, points, True)
-    return Problem(backend.split(rows.to(device.place, dtype)), groups, chip(device.place).architecture)
+    rows, groups = dense_group(points, channels, dtype, device.place)
+    return Problem(backend.split(rows), groups, chip(device.place).architecture)
 
 
 def candidates(architecture: str, name: str, planes: int, channels: int) -> list[Tile]:
@@ -68,11 +65,15 @@ def candidates(architecture: str, name: str, planes: int, channels: int) -> list
     for tile in known:
         if max(tile.width, tile.out) > channels:
             continue
-        for streamed in (tile.streamed // 2, tile.streamed, 2 * tile.streamed):
-            for warps in (4, 8):
-                for stages in (tile.stages - 1, tile.stages, tile.stages + 1):
-                    if LEAST_STREAMED <= streamed <= MOST_STREAMED and stages >= 1:
-                        found[replace(tile, streamed=streamed, warps=warps, stages=stages)] = None
+        sides = product(
+            (tile.owned // 2, tile.owned, 2 * tile.owned), (tile.streamed // 2, tile.streamed, 2 * tile.streamed)
+        )
+        for (owned, streamed), warps, extra in product(sides, (4, 8), (-1, 0, 1)):
+            stages = tile.stages + extra
+            fits = min(owned, streamed) >= LEAST_STREAMED and max(owned, streamed) <= MOST_ROWS and stages >= 1
+            # The sums take whole streamed tiles out of an owned one.
+            if fits and (name != "sums" or owned % streamed == 0):
+                found[replace(tile, owned=owned, streamed=streamed, warps=warps, stages=stages)] = None
     return list(found)
 
 

@@ -57,11 +57,14 @@ def test_the_worst_shape_and_its_best_peer_are_named():
     assert verdict["measured"] == f"1.5x ({NARROW}, compiled)"
 
 
-def test_replays_are_held_against_each_other():
-    shapes = {
-        DEEP: entry(DEEP, {}, {"triton": 0.52, "cuda": 0.39}),
-        "dense-2048-128-bfloat16": entry("dense-2048-128-bfloat16", {}, {"triton": 1.0, "cuda": 2.0}),
-    }
+def test_passes_over_pairs_are_held_against_each_other():
+    """Not whole calls: the kernels around the pairs are the same."""
+    small = "dense-2048-128-bfloat16"
+    replays = {"triton": 1.0, "cuda": 0.39}
+    shapes = {name: entry(name, {}, replays) for name in (DEEP, small)}
+    for name, times in ((DEEP, (0.52, 0.39)), (small, (1.0, 2.0))):
+        for provider, time in zip(("triton", "cuda"), times, strict=True):
+            shapes[name]["providers"][provider]["pairs_ms"] = time
     found = judged(shapes)
     assert the(found, f"cuda, {DEEP}")["met"] is True
     assert the(found, "ahead of triton")["measured"] == f"1.33x ({DEEP})"  # the smaller one does not count

@@ -25,6 +25,14 @@ def test_candidates_begin_with_the_tables_own_and_fit_the_channels():
 
 
 @pytest.mark.parametrize("name", tune.PASSES)
+def test_both_sides_of_the_tiles_are_varied(name):
+    found = tune.candidates("sm_90", name, 1, 128)
+    assert {tile.owned for tile in found} >= {32, 64, 128}
+    assert {tile.streamed for tile in found} >= {32, 64}
+    assert name == "gradient" or all(tile.owned % tile.streamed == 0 for tile in found)
+
+
+@pytest.mark.parametrize("name", tune.PASSES)
 def test_every_candidate_is_timed_with_its_own_tile(name, monkeypatch):
     monkeypatch.setattr(tune, "candidates", lambda *_: [OWN, FAST])
     problem = tune.make(70, 16, torch.float32, Interpreter())
