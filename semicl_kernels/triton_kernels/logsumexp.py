@@ -23,6 +23,8 @@ from .planes import deep_similarities, load_columns, load_rows, product, transpo
 from .strips import clear_tile, masked_tile, peel, skip_hull
 from .work import find_item, find_pair
 
+SLOTS_AT_ONCE = tl.constexpr(8)
+
 
 @triton.jit
 def add_streamed(
@@ -253,24 +255,25 @@ def log_sum_pairs(
 
 @triton.jit
 def join(slots, ids, inside, M, count, shift, BOUNDED: tl.constexpr):
-    """Return log2 of each row's sum over its ``count`` slots."""
+    """Return log2 of each row's sum over its ``count`` slots, of which SLOTS_AT_ONCE are on their way at a time."""
     slot = slots + ids
-    if BOUNDED:
-        total = tl.zeros(ids.shape, dtype=tl.float32)
-        for _ in range(count):
-            total += tl.load(slot, mask=inside, other=0.0)
+    best = tl.full(ids.shape, float("-inf"), dtype=tl.float32)
+    total = tl.zeros(ids.shape, dtype=tl.float32)
+    for first in range(0, count, SLOTS_AT_ONCE):
+        for i in tl.static_range(SLOTS_AT_ONCE):
+            there = inside & (tl.full(ids.shape, first + i, tl.int32) < count)
+            if BOUNDED:
+                total += tl.load(slot, mask=there, other=0.0)
+            else:
+                part = tl.load(slot, mask=there, other=float("-inf"))
+                higher = tl.maximum(best, part)
+                finite = tl.where(higher == float("-inf"), 0.0, higher)
+                total = total * tl.exp2(best - finite) + tl.exp2(part - finite)
+                best = higher
             slot += M
+    if BOUNDED:
         return shift + tl.log2(total)
     else:
-        best = tl.full(ids.shape, float("-inf"), dtype=tl.float32)
-        total = tl.zeros(ids.shape, dtype=tl.float32)
-        for _ in range(count):
-            part = tl.load(slot, mask=inside, other=float("-inf"))
-            slot += M
-            higher = tl.maximum(best, part)
-            finite = tl.where(higher == float("-inf"), 0.0, higher)
-            total = total * tl.exp2(best - finite) + tl.exp2(part - finite)
-            best = higher
         return tl.where(total == 0.0, float("-inf"), best + tl.log2(total))
 
 

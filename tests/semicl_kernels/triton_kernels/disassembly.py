@@ -21,11 +21,15 @@ def facts(cubin: bytes) -> dict[str, object]:
         usage = run("cuobjdump", "--dump-resource-usage", file.name)
         code = run("nvdisasm", "-c", file.name)
     resources = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    opcodes = Counter(re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", code, re.MULTILINE))
+    instructions = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", code, re.MULTILINE)
+    opcodes = Counter(instructions)
+    # Between two instructions that may wait for a load.
+    stretches = re.split(r"\b(?:FADD|FFMA|FMUL|FMNMX|MUFU|BRA)\b", " ".join(instructions))
     return {
         "registers": resources["REG"],
         "stack": resources["STACK"],
         "local": resources["LOCAL"],
+        "loads_at_once": max(stretch.count("LDG") for stretch in stretches),
         "opcodes": {name: count for name, count in opcodes.items() if re.match(r"HGMMA|HMMA|LDL|STL|MUFU|UTC", name)},
     }
 

@@ -16,6 +16,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install trito
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient")
 WARP_GROUP = 128  # threads
+SLOTS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
 PARTITION = (
     "count_classes", "sum_chunks", "count_alike", "rank_points", "sum_groups", "place_points", "place_views",
 )  # fmt: skip
@@ -55,6 +56,9 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
     opcodes = kernel["opcodes"]
     assert kernel["stack"] == kernel["local"] == 0, kernel
     assert not [name for name in opcodes if name.startswith(("LDL", "STL"))], kernel
+    if kernel["kernel"] == "store_logsumexp":
+        # One after another, each slot would wait for memory.
+        assert kernel["loads_at_once"] >= SLOTS_AT_ONCE, kernel
     if kernel["kernel"] not in PASSES_OVER_PAIRS:
         return
     assert any(name.startswith("HGMMA") for name in opcodes), kernel
