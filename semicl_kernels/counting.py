@@ -18,14 +18,14 @@ from .backends.base import AVAILABLE
 from .backends.repeating import empty, launch, repeat
 from .partition import SORTED_INTEGERS, Partition, block_edges, group_count, largest_group
 
-CHUNK = 1024  # points of a group that one program counts or places
+# Points of a group that one program counts or places. Groups of no more are counted by pairs: their tables would take
+# more memory than their rows.
+CHUNK = 256
 BINS = 64  # of triton_kernels.counting
-# A group of so few points is counted by pairs: cheaper than its tables, which would take more memory than its rows.
-FEW_POINTS = 256
 MOST_COUNTED = 1 << 16  # points of a group: with labels past the window it is counted by pairs
-TILE, STEP = 64, 32  # points that are compared at once: of one's own, and of the others
-CHUNKS_AT_ONCE = 16
 CHUNK_WARPS = 8  # of a program with a chunk
+STEP = 16  # points that a chunk is compared with at once
+CHUNKS_AT_ONCE = 64
 
 
 def can_count(device: torch.device, backend: str) -> bool:
@@ -143,7 +143,6 @@ def _place_views(
         OTHER_CLASSES_ONLY=other_classes_only,
         REDUCTION=reduction,
         CHUNK=CHUNK,
-        num_warps=CHUNK_WARPS,
         **launching.OPTIONS,
     )
 
@@ -165,17 +164,20 @@ class _Count:
         batch, views, *space = self.labels.stride()
         self.strides = (batch, views, *(0,) * (3 - len(space)), *space)
         self.boxes, self.group_total = boxes, groups
-        self.chunks, self.tiles = -(-largest // CHUNK), -(-largest // TILE)
-        self.few = largest <= FEW_POINTS
-        self.ignored = {"ignored": ignore_index or 0, "IGNORES": ignore_index is not None}
-        self.background = {"background": background or 0, "BACKGROUND": background is not None}
-        self.only = {"OTHER_CLASSES_ONLY": other_classes_only}
-        points = labels.numel()
+        self.chunks = -(-largest // CHUNK)
+        self.options = {
+            "background": background or 0,
+            "ignored": ignore_index or 0,
+            "BACKGROUND": background is not None,
+            "IGNORES": ignore_index is not None,
+            "OTHER_CLASSES_ONLY": other_classes_only,
+            "CHUNK": CHUNK,
+            **launching.OPTIONS,
+        }
         # The chunks' counts, and the groups' totals and lows.
-        tables = 0 if self.few else groups * BINS
+        tables = 0 if self.chunks == 1 else groups * BINS
         self.counts, self.totals, self.lows = self._integers(tables * self.chunks, tables, tables)
-        self.alike, self.ranks, self.firsts = self._integers(points, points, points)
-        self.live, self.wide, self.sums = self._integers(groups, groups, 2)
+        self.alike, self.live, self.wide, self.sums = self._integers(labels.numel(), groups, groups, 2)
 
     def _integers(self, *sizes: int) -> tuple[Tensor, ...]:
         return empty((sum(sizes),), torch.int32, self.labels.device).split(sizes)
@@ -183,28 +185,27 @@ class _Count:
     def fill(self, parts: Partition, reduction: str) -> None:
         from .triton_kernels import counting
 
-        sizes, edges, blocks, views, maps = self.boxes
-        where: tuple[Any, ...] = (self.labels, self.strides, sizes, edges, blocks, views, maps)
-        each_chunk, each_tile = (self.group_total * self.chunks,), (self.group_total * self.tiles,)
-        if not self.few:
-            launch(
-                counting.count_classes,
-                each_chunk,
-                *where,
-                self.counts,
-                self.chunks,
-                CHUNK=CHUNK,
-                num_warps=CHUNK_WARPS,
-                **self.ignored,
-                **launching.OPTIONS,
-            )
+        where: tuple[Any, ...] = (self.labels, self.strides, *self.boxes)
+        each_chunk = (self.group_total * self.chunks,)
+        pairs = {"ALL": self.chunks == 1, "STEP": STEP, "num_warps": CHUNK_WARPS}
+        launch(
+            counting.count_classes,
+            each_chunk,
+            *where,
+            self.counts,
+            self.alike,
+            self.live,
+            parts.anchors,
+            self.chunks,
+            **pairs,
+            **self.options,
+        )
+        if self.chunks > 1:
             launch(
                 counting.sum_chunks,
                 (self.group_total,),
-                sizes,
-                edges,
-                blocks,
-                maps,
+                *where,
+                self.alike,
                 self.counts,
                 self.totals,
                 self.lows,
@@ -212,40 +213,9 @@ class _Count:
                 parts.anchors,
                 self.wide,
                 self.chunks,
-                CHUNK=CHUNK,
                 AT_ONCE=CHUNKS_AT_ONCE,
-                **self.background,
-                **self.only,
-                **launching.OPTIONS,
+                **self.options,
             )
-        pairs = {"ALL": self.few, "TILE": TILE, "STEP": STEP, **launching.OPTIONS}
-        launch(
-            counting.count_alike,
-            each_tile,
-            *where,
-            self.alike,
-            self.live,
-            self.wide,
-            self.tiles,
-            **self.ignored,
-            **pairs,
-        )
-        launch(
-            counting.rank_points,
-            each_tile,
-            *where,
-            self.alike,
-            self.ranks,
-            self.firsts,
-            self.live,
-            parts.anchors,
-            self.wide,
-            self.tiles,
-            **self.background,
-            **self.ignored,
-            **self.only,
-            **pairs,
-        )
         launch(
             counting.sum_groups,
             (1,),
@@ -265,8 +235,6 @@ class _Count:
             self.totals,
             self.lows,
             self.alike,
-            self.ranks,
-            self.firsts,
             self.live,
             self.wide,
             parts.offsets,
@@ -282,11 +250,6 @@ class _Count:
             self.group_total,
             self.chunks,
             REDUCTION=reduction,
-            ALL=self.few,
-            CHUNK=CHUNK,
-            num_warps=CHUNK_WARPS,
-            **self.background,
-            **self.ignored,
-            **self.only,
-            **launching.OPTIONS,
+            **pairs,
+            **self.options,
         )

@@ -1,4 +1,4 @@
-"""From labels to rows on a GPU, by counting: what ``semicl_kernels/partition.py`` sorts for, in six launches.
+"""From labels to rows on a GPU, by counting: what ``semicl_kernels/partition.py`` sorts for, in four launches.
 
 The points of a group are numbered in the order of the map. A row's place needs no sort of the map, only numbers: where
 its group begins, how many rows of its group lie before those of its class, how many of its class before itself. There
@@ -8,9 +8,10 @@ are two ways to count those, and each group takes one of them, on the device:
 group; :func:`sum_chunks` turns the counts into how many of the class lie in the chunks before, and says which classes
 are anchors and where their runs begin. A place is that plus the place among its like in the chunk.
 
-*By pairs*, for any labels. :func:`count_alike` compares every point of a group with every other to count its like;
-:func:`rank_points`, which then knows the anchors, counts in the same way what comes before. It is quadratic in the
-group; groups of few points, which would have larger tables than rows, all take it.
+*By pairs*, for any labels. :func:`count_classes` compares the points of a chunk with all of the group to count their
+like; :func:`place_points`, which then knows the anchors, counts in the same way what comes before. It is quadratic in
+the group. Groups of a single chunk, which would have larger tables than rows, all take it and need no
+:func:`sum_chunks`.
 
 :func:`sum_groups` adds up where the groups begin, and :func:`place_points` writes every row. The form without labels,
 where each place is a class of its own, needs no counting: :func:`place_views` writes its rows straight away. Integers
@@ -99,7 +100,41 @@ def are_anchors(alike, label, live, background, BACKGROUND: tl.constexpr, OTHER_
     return anchor
 
 
-@triton.jit(do_not_specialize=["ignored"])
+@triton.jit
+def kind_of(
+    alike, label, live, background, ignored,
+    BACKGROUND: tl.constexpr, IGNORES: tl.constexpr, OTHER_CLASSES_ONLY: tl.constexpr,
+):  # fmt: skip
+    """Return 0 for anchors, 1 for other points and 2 for those left out."""
+    kind = tl.where(are_anchors(alike, label, live, background, BACKGROUND, OTHER_CLASSES_ONLY), 0, 1)
+    if IGNORES:
+        kind = tl.where(label == ignored, 2, kind)
+    return kind
+
+
+@triton.jit
+def count_like(label, labels, strides, count, box, sizes, views, maps, STEP: tl.constexpr):
+    """Return how many points of a group have each of the labels, by pairs."""
+    found = tl.zeros(label.shape, dtype=tl.int32)
+    for first in range(0, count, STEP):
+        p = first + tl.arange(0, STEP)
+        other = load_labels(labels, strides, p, p < count, box, sizes, views, maps)
+        found += tl.sum(((label[:, None] == other[None, :]) & (p < count)[None, :]).to(tl.int32), 1)
+    return found
+
+
+@triton.jit
+def load_alike(alike, totals, column, at, inside, ALL: tl.constexpr):
+    """Return how many points have the label of each of these: from its column of a group's totals, or by pairs."""
+    if ALL:
+        return tl.load(alike + at, mask=inside, other=0)
+    else:
+        by_pairs = column == OTHER
+        found = tl.load(totals + column, mask=~by_pairs, other=0)
+        return found + tl.load(alike + at, mask=inside & by_pairs, other=0)
+
+
+@triton.jit(do_not_specialize=["background", "ignored"])
 def count_classes(
     labels,
     strides,  # of the images, the views and the three axes of space
@@ -108,11 +143,19 @@ def count_classes(
     blocks,
     views,
     maps,
-    counts,  # (G, chunks, BINS) int32, written for the chunks that there are
+    counts,  # (G, chunks, BINS) int32, written for the chunks that there are, but where all groups go by pairs
+    alike,  # (M,) int32, by group: how many points have the point's label, itself too; written where that goes by pairs
+    live,  # (G,) int32, written where all groups go by pairs: points that are not left out
+    anchors,  # (G,) int32, likewise
     chunks,
+    background,
     ignored,
+    BACKGROUND: tl.constexpr,
     IGNORES: tl.constexpr,
+    OTHER_CLASSES_ONLY: tl.constexpr,
+    ALL: tl.constexpr,  # whether all groups, of one chunk each, go by pairs
     CHUNK: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Count the labels of one chunk of a group."""
     g, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
@@ -120,18 +163,34 @@ def count_classes(
     count = group_points(box, maps)
     if chunk * CHUNK < count:
         q = chunk * CHUNK + tl.arange(0, CHUNK)
-        label = load_labels(labels, strides, q, q < count, box, sizes, views, maps)
-        column = bin_of(label, q < count, ignored, IGNORES)
-        to = counts + tl.program_id(0).to(tl.int64) * BINS + tl.arange(0, BINS)
-        tl.store(to, tl.histogram(column, BINS))
+        inside = q < count
+        label = load_labels(labels, strides, q, inside, box, sizes, views, maps)
+        column = bin_of(label, inside, ignored, IGNORES)
+        by_pairs = True
+        if not ALL:
+            to = counts + tl.program_id(0).to(tl.int64) * BINS + tl.arange(0, BINS)
+            tl.store(to, tl.histogram(column, BINS))
+            by_pairs = tl.max((inside & (column == OTHER)).to(tl.int32)) > 0
+        if by_pairs:
+            like = count_like(label, labels, strides, count, box, sizes, views, maps, STEP)
+            tl.store(alike + points_before(box, sizes, maps) + q, like, mask=inside)
+            if ALL:
+                total = tl.sum((inside & (column != LEFT_OUT)).to(tl.int32))
+                kind = kind_of(like, label, total, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
+                tl.store(live + g, total)
+                tl.store(anchors + g, tl.sum((inside & (kind == 0)).to(tl.int32)))
 
 
-@triton.jit(do_not_specialize=["background"])
+@triton.jit(do_not_specialize=["background", "ignored"])
 def sum_chunks(
+    labels,
+    strides,
     sizes,
     edges,
     blocks,
+    views,
     maps,
+    alike,  # (M,) int32, of count_classes
     counts,  # (G, chunks, BINS) int32, of count_classes; changed to the sums over the chunks before
     totals,  # (G, BINS) int32, written: the sums over all chunks
     lows,  # (G, BINS) int32, written: the rows of the group before the class's
@@ -140,14 +199,17 @@ def sum_chunks(
     wide,  # (G,) int32, written: whether there are labels past the window
     chunks,
     background,
+    ignored,
     BACKGROUND: tl.constexpr,
+    IGNORES: tl.constexpr,
     OTHER_CLASSES_ONLY: tl.constexpr,
     CHUNK: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ):
     """Sum the counts of a group's chunks; one program a group."""
     g = tl.program_id(0)
-    count = group_points(group_box(g, sizes, edges, blocks), maps)
+    box = group_box(g, sizes, edges, blocks)
+    count = group_points(box, maps)
     filled = tl.cdiv(count, CHUNK)
     column = tl.arange(0, BINS)
     total = tl.zeros((BINS,), dtype=tl.int32)
@@ -168,123 +230,18 @@ def sum_chunks(
     low = tl.where(anchor, tl.cumsum(of_anchors, 0) - of_anchors, anchor_total + tl.cumsum(of_rest, 0) - of_rest)
     tl.store(totals + tl.cast(g, tl.int64) * BINS + column, total)
     tl.store(lows + tl.cast(g, tl.int64) * BINS + column, low)
+    # The last chunk counts what it lacks to be full among the others.
+    is_wide = others > filled * CHUNK - count
+    for first in range(0, tl.where(is_wide, count, 0), CHUNK):
+        q = first + tl.arange(0, CHUNK)
+        label = load_labels(labels, strides, q, q < count, box, sizes, views, maps)
+        by_pairs = (q < count) & (bin_of(label, q < count, ignored, IGNORES) == OTHER)
+        like = tl.load(alike + points_before(box, sizes, maps) + q, mask=by_pairs, other=0)
+        more = are_anchors(like, label, count - left_out, background, BACKGROUND, OTHER_CLASSES_ONLY)
+        anchor_total += tl.sum(more.to(tl.int32))
     tl.store(live + g, count - left_out)
     tl.store(anchors + g, anchor_total)
-    # The last chunk counts what it lacks to be full among the others.
-    tl.store(wide + g, (others > filled * CHUNK - count).to(tl.int32))
-
-
-@triton.jit(do_not_specialize=["ignored"])
-def count_alike(
-    labels,
-    strides,
-    sizes,
-    edges,
-    blocks,
-    views,
-    maps,
-    alike,  # (M,) int32, written by group: how many points of the group have the point's label, itself too; 0 left out
-    live,  # (G,) int32, written where all groups come here
-    wide,  # (G,) int32: whether a group comes here; not read where all do
-    tiles,
-    ignored,
-    IGNORES: tl.constexpr,
-    ALL: tl.constexpr,
-    TILE: tl.constexpr,
-    STEP: tl.constexpr,
-):
-    """Count by pairs how many points are like those of one tile of a group."""
-    g, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    box = group_box(g, sizes, edges, blocks)
-    count = group_points(box, maps)
-    comes = tile * TILE < count
-    if not ALL:
-        comes = comes & (tl.load(wide + g) != 0)
-    if comes:
-        q = tile * TILE + tl.arange(0, TILE)
-        own = load_labels(labels, strides, q, q < count, box, sizes, views, maps)
-        found = tl.zeros((TILE,), dtype=tl.int32)
-        alive = tl.zeros((STEP,), dtype=tl.int32)
-        for first in range(0, count, STEP):
-            p = first + tl.arange(0, STEP)
-            label = load_labels(labels, strides, p, p < count, box, sizes, views, maps)
-            counts = p < count
-            if IGNORES:
-                counts = counts & (label != ignored)
-            alive += counts.to(tl.int32)
-            found += tl.sum(((own[:, None] == label[None, :]) & counts[None, :]).to(tl.int32), 1)
-        tl.store(alike + points_before(box, sizes, maps) + q, found, mask=q < count)
-        if ALL:
-            tl.store(live + g, tl.sum(alive), mask=tile == 0)
-
-
-@triton.jit(do_not_specialize=["background", "ignored"])
-def rank_points(
-    labels,
-    strides,
-    sizes,
-    edges,
-    blocks,
-    views,
-    maps,
-    alike,  # (M,) int32, of count_alike
-    ranks,  # (M,) int32, written by group: how many of the point's kind come before it; kinds: anchor, rest, left out
-    firsts,  # (M,) int32, written by group: how many of its kind come before its class
-    live,  # (G,) int32
-    anchors,  # (G,) int32, written
-    wide,  # (G,) int32: whether a group comes here; not read where all do
-    tiles,
-    background,
-    ignored,
-    BACKGROUND: tl.constexpr,
-    IGNORES: tl.constexpr,
-    OTHER_CLASSES_ONLY: tl.constexpr,
-    ALL: tl.constexpr,
-    TILE: tl.constexpr,
-    STEP: tl.constexpr,
-):
-    """Count by pairs what comes before the points of one tile of a group."""
-    g, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    box = group_box(g, sizes, edges, blocks)
-    count = group_points(box, maps)
-    comes = tile * TILE < count
-    if not ALL:
-        comes = comes & (tl.load(wide + g) != 0)
-    if comes:
-        before = points_before(box, sizes, maps)
-        alive = tl.load(live + g)
-        q = tile * TILE + tl.arange(0, TILE)
-        own = load_labels(labels, strides, q, q < count, box, sizes, views, maps)
-        own_alike = tl.load(alike + before + q, mask=q < count, other=0)
-        kind = kind_of(own_alike, own, alive, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
-        rank, lower = tl.zeros((TILE,), dtype=tl.int32), tl.zeros((TILE,), dtype=tl.int32)
-        anchored = tl.zeros((STEP,), dtype=tl.int32)
-        for first in range(0, count, STEP):
-            p = first + tl.arange(0, STEP)
-            label = load_labels(labels, strides, p, p < count, box, sizes, views, maps)
-            its_alike = tl.load(alike + before + p, mask=p < count, other=0)
-            its = kind_of(its_alike, label, alive, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
-            same = (kind[:, None] == its[None, :]) & (p < count)[None, :]
-            less = same & (label[None, :] < own[:, None])
-            earlier = same & (label[None, :] == own[:, None]) & (p[None, :] < q[:, None])
-            lower += tl.sum(less.to(tl.int32), 1)
-            rank += tl.sum((less | earlier).to(tl.int32), 1)
-            anchored += ((its == 0) & (p < count)).to(tl.int32)
-        tl.store(ranks + before + q, rank, mask=q < count)
-        tl.store(firsts + before + q, lower, mask=q < count)
-        tl.store(anchors + g, tl.sum(anchored), mask=tile == 0)
-
-
-@triton.jit
-def kind_of(
-    alike, label, live, background, ignored,
-    BACKGROUND: tl.constexpr, IGNORES: tl.constexpr, OTHER_CLASSES_ONLY: tl.constexpr,
-):  # fmt: skip
-    """Return 0 for anchors, 1 for other points and 2 for those left out."""
-    kind = tl.where(are_anchors(alike, label, live, background, BACKGROUND, OTHER_CLASSES_ONLY), 0, 1)
-    if IGNORES:
-        kind = tl.where(label == ignored, 2, kind)
-    return kind
+    tl.store(wide + g, is_wide.to(tl.int32))
 
 
 @triton.jit
@@ -364,10 +321,8 @@ def place_points(
     totals,  # (G, BINS) int32
     lows,  # (G, BINS) int32
     alike,  # (M,) int32, by group
-    ranks,  # (M,) int32, by group
-    firsts,  # (M,) int32, by group
     live,  # (G,) int32
-    wide,  # (G,) int32: whether a group was ranked by pairs; not read where all were
+    wide,  # (G,) int32: whether a group is ranked by pairs; not read where all are
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     sums,  # (2,) int32, of sum_groups
@@ -388,6 +343,7 @@ def place_points(
     REDUCTION: tl.constexpr,
     ALL: tl.constexpr,
     CHUNK: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Write the rows of the points of one chunk of a group."""
     g, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
@@ -400,27 +356,32 @@ def place_points(
         label = load_labels(labels, strides, q, inside, box, sizes, views, maps)
         before = points_before(box, sizes, maps)
         group_anchors, begin = tl.load(anchors + g), tl.load(offsets + g)
+        alive, its_totals = tl.load(live + g), totals + tl.cast(g, tl.int64) * BINS
+        column = bin_of(label, inside, ignored, IGNORES)
+        like = load_alike(alike, its_totals, column, before + q, inside, ALL)
+        kind = kind_of(like, label, alive, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
         by_pairs = True
         if not ALL:
             by_pairs = tl.load(wide + g) != 0
         if by_pairs:
-            like = tl.load(alike + before + q, mask=inside, other=0)
-            kind = kind_of(like, label, tl.load(live + g), background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
-            kind_low = tl.where(kind == 0, 0, group_anchors)
-            low = kind_low + tl.load(firsts + before + q, mask=inside, other=0)
-            place = tl.load(ranks + before + q, mask=inside, other=0)
-            row = kind_low + place
+            low, place = tl.where(kind == 0, 0, group_anchors), tl.zeros((CHUNK,), dtype=tl.int32)
+            for first in range(0, count, STEP):
+                p = first + tl.arange(0, STEP)
+                other = load_labels(labels, strides, p, p < count, box, sizes, views, maps)
+                its_column = bin_of(other, p < count, ignored, IGNORES)
+                its_like = load_alike(alike, its_totals, its_column, before + p, p < count, ALL)
+                its = kind_of(its_like, other, alive, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
+                same = (kind[:, None] == its[None, :]) & (p < count)[None, :]
+                less = same & (other[None, :] < label[:, None])
+                earlier = same & (other[None, :] == label[:, None]) & (p[None, :] < q[:, None])
+                low += tl.sum(less.to(tl.int32), 1)
+                place += tl.sum(earlier.to(tl.int32), 1)
         else:
-            column = bin_of(label, inside, ignored, IGNORES)
-            of_group = tl.cast(g, tl.int64) * BINS + column
-            like = tl.load(totals + of_group)
-            kind = kind_of(like, label, tl.load(live + g), background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
-            low = tl.load(lows + of_group)
+            low = tl.load(lows + tl.cast(g, tl.int64) * BINS + column)
             place = tl.load(counts + tl.program_id(0).to(tl.int64) * BINS + column) + place_among_like(column)
-            row = low + place
         left_out = inside & (kind == 2)
         # Those left out follow the last group, in the order of the groups.
-        row = begin + row
+        row = begin + low + place
         row = tl.where(left_out, tl.load(offsets + G) + before - begin + place, row)
         low = tl.where(left_out, row, begin + low)
         high = tl.where(left_out, row + 1, low + like)

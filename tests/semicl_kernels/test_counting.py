@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semicl_kernels import available_backends, counting, partition
+from semicl_kernels.backends import repeating
 
 from .cases import IGNORE
 from .on_device import device_of
@@ -52,11 +53,9 @@ def drawn(*shape: int, values: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> Te
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables for groups of more than 16 points, in chunks of 32: many of them in a small map."""
-    monkeypatch.setattr(counting, "FEW_POINTS", 16)
+    """Tables for groups of more than 32 points, in chunks of so many."""
     monkeypatch.setattr(counting, "CHUNK", 32)
     monkeypatch.setattr(counting, "CHUNKS_AT_ONCE", 2)
-    monkeypatch.setattr(counting, "TILE", 32)
     monkeypatch.setattr(counting, "STEP", 32)
 
 
@@ -78,6 +77,22 @@ OPTIONS = [
 @pytest.mark.parametrize("values", [(0, 1, 2, 61), (0, 0, 0, 0, 0, 1, 2, 62), (0, 2, IGNORE, 2**40, -(2**62))])
 def test_by_tables_and_by_pairs(options: dict[str, Any], values: tuple[int, ...]) -> None:
     check(drawn(2, 1, 7, 11, values=values), **options)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_labels_past_the_window_need_no_launch_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def launch(kernel: Any, *arguments: Any, **options: Any) -> None:
+        names.append(kernel.fn.__name__)
+        repeating.launch(kernel, *arguments, **options)
+
+    monkeypatch.setattr(counting, "launch", launch)
+    tables = ["count_classes", "sum_chunks", "sum_groups", "place_points"]
+    for width, values, expected in ((19, (0, 1), tables), (20, (0, 70), tables), (3, (0, 1), tables[:1] + tables[2:])):
+        names.clear()
+        check(drawn(1, 1, 3, width, values=values))
+        assert names == expected
 
 
 @pytest.mark.parametrize("options", OPTIONS)

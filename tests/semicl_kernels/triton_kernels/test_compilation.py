@@ -17,9 +17,7 @@ SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gf
 PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient")
 WARP_GROUP = 128  # threads
 SLOTS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
-PARTITION = (
-    "count_classes", "sum_chunks", "count_alike", "rank_points", "sum_groups", "place_points", "place_views",
-)  # fmt: skip
+PARTITION = ("count_classes", "sum_chunks", "sum_groups", "place_points", "place_views")
 CASES = [
     pytest.param(architecture, dtype, marks=() if (architecture, dtype) == ("sm_90", "bfloat16") else pytest.mark.slow)
     for architecture in SHARED_BYTES
