@@ -4,6 +4,7 @@ Every call gives new views in memory of their own; labels move with their points
 objects, not modules: Kornia keeps its ranges in buffers, which are no part of what a stage learns.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import kornia.augmentation as K
@@ -39,25 +40,27 @@ class Intensities:
 
 
 class ImageViews:
-    """Views of images without labels."""
+    """Views of images without labels, whose voxels have a size where they are no cubes."""
 
-    def __init__(self, options: AugmentationOptions) -> None:
+    def __init__(self, options: AugmentationOptions, voxel_size: Sequence[float] | None = None) -> None:
         self._options = options
+        self._voxel_size = voxel_size
         self._intensities = Intensities(options)
 
     def __call__(self, images: Tensor) -> Tensor:
         """A view of images (N, 1, *space) float32."""
-        return self._intensities(moved_images(images, random_grid(images, self._options)))
+        return self._intensities(moved_images(images, random_grid(images, self._options, self._voxel_size)))
 
 
 class LabelledViews:
-    """Views of images with labels."""
+    """Views of images with labels, whose voxels have a size where they are no cubes."""
 
-    def __init__(self, options: AugmentationOptions) -> None:
+    def __init__(self, options: AugmentationOptions, voxel_size: Sequence[float] | None = None) -> None:
         self._options = options
+        self._voxel_size = voxel_size
         self._intensities = Intensities(options)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A view of images (N, 1, *space) float32 and their class numbers (N, *space), the latter as int64."""
-        grid = random_grid(images, self._options)
+        grid = random_grid(images, self._options, self._voxel_size)
         return self._intensities(moved_images(images, grid)), moved_labels(labels, grid)

@@ -1,12 +1,14 @@
 """The cases of a folder, in any of the three layouts."""
 
-import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from semicl.class_names import needed_of_classes, nfc
 from semicl.errors import SemiclError
-from semicl.nifti_names import by_case, nifti_files, stem
+from semicl.files import read_json
+from semicl.nifti_names import by_case, found_file, nifti_files, stem
 
 MMWHS_CLASSES = {
     "left ventricle": 500,
@@ -75,23 +77,33 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
 def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
     description = folder / "dataset.json"
     try:
-        content = json.loads(description.read_text())
+        content = read_json(description)
         name = str(content.get("name", folder.name))
-        names = {int(value): str(label) for value, label in content["labels"].items()}
-        pairs = [(folder / entry["image"], folder / entry["label"]) for entry in content["training"]]
+        labels = [(int(value), nfc(str(label or ""))) for value, label in content["labels"].items()]
+        pairs = [(_file(folder, entry["image"]), _file(folder, entry["label"])) for entry in content["training"]]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise SemiclError(
             f"{description}: not a Decathlon description ({type(error).__name__}: {error}); "
             "it needs 'labels' and 'training' as in the Decathlon's own tasks"
         ) from error
-    if sorted(names) != list(range(len(names))) or len(names) < 2:
-        raise SemiclError(f"{description}: labels must be 0 (background), 1, 2, ..., found {sorted(names)}")
+    values = sorted(value for value, _ in labels)
+    if values != list(range(len(labels))) or len(labels) < 2:
+        raise SemiclError(f"{description}: labels must be 0 (background), 1, 2, ..., found {values}")
+    names = dict(labels)
+    needed = needed_of_classes([(names[k], k) for k in values[1:]], names[0])
+    if needed is not None:
+        raise SemiclError(f"{description}: 'labels' takes {needed}")
     if not pairs:
         raise SemiclError(f"{description}: lists no training case; add image and label pairs to 'training'")
     rule = subject_of(name)
     case_names = by_case(image for image, _ in pairs)
     cases = tuple(Case(case, rule(case), *pair) for case, pair in zip(case_names, pairs, strict=True))
-    return CaseFolder(name, {names[k]: k for k in sorted(names)}, cases)
+    return CaseFolder(name, {names[k]: k for k in values}, cases)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """A file of the description, whatever the encoding of the locale and the form of its accents are."""
+    return found_file(folder / os.fsdecode(name.encode(errors="surrogateescape")))
 
 
 def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:

@@ -6,6 +6,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
+from io import TextIOWrapper
 from itertools import pairwise
 from typing import Any
 
@@ -125,6 +126,9 @@ DEMO = "demo"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names may hold letters that the encoding of the locale lacks
+            stream.reconfigure(errors="backslashreplace")
     with interruptible():
         return _answered(list(sys.argv[1:] if arguments is None else arguments))
 

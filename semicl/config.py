@@ -5,6 +5,7 @@ same file: it reads what it shares and its own section. A config of one command 
 """
 
 import json
+import os
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
@@ -30,14 +31,14 @@ def read_config(name: str) -> dict[str, Any]:
         SemiclError: neither of both, not readable, or no mapping.
     """
     shipped = name in shipped_configs()
-    source = _SHIPPED / f"{name}.yaml" if shipped else Path(name)
+    source = _SHIPPED / f"{name}.yaml" if shipped else Path(os.path.expanduser(name))
     if not source.is_file():
         raise SemiclError(
             f"--config {name}: no such file; give a YAML file or one of {', '.join(shipped_configs())}"
             f"{did_you_mean(names_alike(name, shipped_configs()))}"
         )
     try:
-        content = get_loader("yaml")(source.read_text())
+        content = get_loader("yaml")(source.read_text(encoding="utf-8-sig"))
     except Exception as error:  # whatever the loader raises
         raise SemiclError(f"--config {name}: not readable as YAML ({error}); mend the file") from error
     if not isinstance(content, dict):

@@ -1,12 +1,12 @@
 """The measures of many cases: summed up, shown, written and read back."""
 
 import csv
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from rich.table import Table
@@ -14,12 +14,13 @@ from rich.table import Table
 from semicl.cases import Case
 from semicl.checks import read_nifti
 from semicl.errors import SemiclError
-from semicl.files import replacing, write_json
+from semicl.files import read_json, replacing, write_json
+from semicl.geometry import affine_in_mm, voxel_size
 from semicl.metrics import Agreement, agreement
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.prediction import predict_file
-from semicl.volumes import class_numbers, voxel_size
+from semicl.volumes import class_numbers
 
 MEASURES = {"dice": "Dice", "hd95": "HD95 (mm)", "surface": "ASD (mm)"}
 
@@ -62,7 +63,10 @@ class Evaluation:
 
         Numbers are written in full: what was rounded before it is averaged or shown is rounded twice.
         """
-        with replacing(folder / "cases.csv") as partial, partial.open("w", newline="") as file:
+        with (
+            replacing(folder / "cases.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["case", "class", *MEASURES])
             for row, name in enumerate(self.names):
@@ -90,7 +94,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     path = folder / "results.json"
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         cases = content["cases"]
         arrays = (np.array([case[measure] for case in cases.values()]) for measure in MEASURES)
         return Evaluation(tuple(cases), tuple(content["classes"]), *arrays)
@@ -124,8 +128,9 @@ def _judge(network: UNet, card: ModelCard, image: Path, label: Path) -> Agreemen
             f"{label}: shape {values.shape} differs from its image's {tuple(prediction.shape)}; export the label on "
             "the image's grid"
         )
-    truth = class_numbers(torch.from_numpy(values.astype(np.float64)), list(card.classes.values()))
-    return agreement(prediction, truth, len(card.classes), voxel_size(volume.affine))
+    truth = torch.from_numpy(class_numbers(values, list(card.classes.values())))
+    spacing = voxel_size(affine_in_mm(volume, nibabel.load(image)))
+    return agreement(prediction, truth, len(card.classes), spacing)
 
 
 def _spread(values: np.ndarray) -> str:

@@ -36,4 +36,22 @@ def remove_partial(folder: Path) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file; paths become text."""
     with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        partial.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds: UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or gives a name twice in one mapping.
+    """
+    return json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} is given twice")
+    return content

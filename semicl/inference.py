@@ -1,4 +1,4 @@
-"""Class probabilities of whole volumes, by MONAI's inferers: slice by slice, or patch by patch with overlap."""
+"""Class probabilities of whole volumes, by MONAI's inferers: patch by patch with overlap, in slices or in space."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ OVERLAP = 0.5
 
 def _inferer(patch_size: Sequence[int]) -> SliceInferer | SlidingWindowInferer:
     if len(patch_size) == 2:
-        return SliceInferer(roi_size=patch_size, sw_batch_size=AT_ONCE, spatial_dim=0)
+        return SliceInferer(0, patch_size, sw_batch_size=AT_ONCE, overlap=OVERLAP, mode="gaussian")
     return SlidingWindowInferer(patch_size, sw_batch_size=PATCHES_AT_ONCE, overlap=OVERLAP, mode="gaussian")
 
 

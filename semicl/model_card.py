@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from semicl.grid import Grid
 from semicl.networks import UNet, new_unet
 from semicl.seen import Seen
-from semicl.volumes import Grid
 
 KEY = "semicl"
 """Where a checkpoint keeps its card."""
@@ -35,12 +35,10 @@ class ModelCard:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "ModelCard":
         """The card that `to_dict` wrote."""
-        grid = content["grid"]
-        spacing = None if grid["spacing"] is None else tuple(grid["spacing"])
         return cls(
             content["stage"],
             tuple(content["levels"]),
             dict(content["classes"]),
-            Grid(tuple(grid["patch_size"]), spacing),
+            Grid.from_dict(content["grid"]),
             tuple(Seen.from_dict(seen) for seen in content.get("seen", ())),  # older checkpoints do not tell
         )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from semicl.class_names import nfc
 from semicl.errors import SemiclError
 
 _NAME = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.IGNORECASE)
@@ -25,6 +26,13 @@ def stem(file: Path) -> str:
     return found["stem"] if found else file.name
 
 
+def found_file(file: Path) -> Path:
+    """The file itself, or the one beside it whose name is written with other characters for the same letters."""
+    if file.exists() or not file.parent.is_dir():
+        return file
+    return next((other for other in file.parent.iterdir() if nfc(other.name) == nfc(file.name)), file)
+
+
 def mixes_case(file: Path) -> bool:
     """Whether capitals and small letters are mixed in a file's .nii."""
     word = file.name.removeprefix(stem(file))[: len(".nii")]
@@ -37,7 +45,7 @@ def label_name(image: Path) -> str:
 
 
 def by_case(files: Iterable[Path], ending: str = "") -> dict[str, Path]:
-    """The files whose stem has this ending, by the rest of it, which is their case's name.
+    """The files whose stem has this ending, by the rest of it, which is their case's name, in NFC.
 
     Raises:
         SemiclError: two files belong to one case.
@@ -46,7 +54,7 @@ def by_case(files: Iterable[Path], ending: str = "") -> dict[str, Path]:
     for file in files:
         if not stem(file).endswith(ending):
             continue
-        name = stem(file).removesuffix(ending)
+        name = nfc(stem(file).removesuffix(ending))
         if name in found:
             raise SemiclError(f"{file}: case {name} is there twice, as {found[name].name} too; leave one out")
         found[name] = file

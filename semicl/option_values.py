@@ -1,6 +1,8 @@
 """Dataclasses of options from the values of the command line."""
 
+import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from jsonargparse import Namespace
@@ -29,6 +31,8 @@ def made(part: type[Part], values: Namespace, section: str = "") -> Part:
         value = values[field.name]
         if is_part(field.type):
             value = made(field.type, value, f"{section}{field.name}.")
+        elif isinstance(value, Path):  # the shell leaves `--output=~/runs` alone, and every `~` in YAML
+            value = Path(os.path.expanduser(value))
         content[field.name] = value
     try:
         return part(**content)

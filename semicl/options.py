@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from semicl.class_names import needed_of_classes
 from semicl.errors import OptionError
 
 
@@ -46,14 +47,16 @@ class PrepareOptions:
     Args:
         download: a Decathlon task to fetch first; it is put beside the folder given as prepared.
         patch_size: two numbers: axial slices of this size; three: patches of (depth, height, width). Volumes that are
-            smaller are padded; slices that are larger are shrunk.
+            smaller are padded; slices that are larger are shrunk, unless there is a sliding window.
+        sliding_window: keep slices that are larger at full resolution: train on patches of them, which overlap by half,
+            and predict them by a sliding window. Patches of three numbers always do.
         spacing: voxel size in mm, along right, anterior and superior, that volumes are resampled to; default: as is.
         shares: training, validation and test subjects, as a proportion.
         repeats: how many splits are made, each with another shuffle.
         seed: of the splits and of the phantom.
         scans_per_subject: cases whose number i gives the same ceil(i / scans_per_subject) are one subject. Default: 2
             for the Decathlon's Hippocampus and for the phantom, else 1.
-        subject_pattern: regular expression whose first group, found in a case's name, names its subject.
+        subject_pattern: regular expression whose first group that is found in a case's name names its subject.
         classes: names of a plain folder's classes and their values in the label files; default: the values found.
         leave_out_damaged: go on without the cases that have something wrong.
         phantom_subjects: subjects of the phantom, two scans each.
@@ -61,6 +64,7 @@ class PrepareOptions:
 
     download: Literal["hippocampus"] | None = None
     patch_size: tuple[int, ...] = (64, 64)
+    sliding_window: bool = False
     spacing: tuple[float, float, float] | None = None
     shares: tuple[int, int, int] = (3, 1, 1)
     repeats: int = 4
@@ -73,10 +77,21 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         _require(
-            len(self.patch_size) in (2, 3) and min(self.patch_size) >= 1,
+            len(self.patch_size) in (2, 3)
+            and min(self.patch_size) >= 2
+            and max(self.patch_size) >= 4
+            and not any(side % 2 for side in self.patch_size),
             "patch_size",
             list(self.patch_size),
-            "two or three numbers of 1 or more",
+            "two or three even numbers, one of them 4 or more, since the network halves every side at least once; "
+            "volumes that are smaller are padded",
+        )
+        _require(
+            not (self.sliding_window and len(self.patch_size) == 3),
+            "sliding_window",
+            True,
+            "false with a patch size of three numbers, whose patches are at full resolution always",
+            beside="patch_size",
         )
         _require(min(self.shares) >= 1, "shares", list(self.shares), "three numbers of 1 or more")
         if self.spacing is not None:
@@ -90,6 +105,8 @@ class PrepareOptions:
                 self.classes,
                 "names of one or more values other than 0, which is the background",
             )
+            needed = needed_of_classes(self.classes.items())
+            _require(needed is None, "classes", json.dumps(self.classes, ensure_ascii=False), str(needed))
         _require_positive(self, "repeats", "phantom_subjects")
         _require_seed(self.seed)
 
@@ -218,7 +235,8 @@ class AugmentationOptions:
     """How much the views of a slice or patch differ from it.
 
     Args:
-        rotation: largest angle in degrees, about every axis of the patch.
+        rotation: largest angle in degrees, about every axis of the patch; where one is anisotropic (3-D), within the
+            plane of the others.
         shift: largest shift as a fraction of the size.
         scale: smallest and largest magnification.
         elastic: spread of a smooth random displacement, as a fraction of the size.

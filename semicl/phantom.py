@@ -40,7 +40,7 @@ def write_phantom(folder: Path, subjects: int, seed: int) -> None:
         "training": training,
     }
     with replacing(folder / "dataset.json") as partial:
-        partial.write_text(json.dumps(description, indent=2))
+        partial.write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
 def phantom_scan(seed: int, number: int) -> tuple[Tensor, Tensor]:
@@ -106,4 +106,6 @@ def _image(tissue: Tensor, body: Tensor, generator: torch.Generator) -> Tensor:
 
 def _write(path: Path, array: np.ndarray) -> None:
     with replacing(path) as partial:
-        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), partial)
+        image = nibabel.Nifti1Image(array, np.eye(4))
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, partial)

@@ -52,6 +52,6 @@ def write_labels(path: Path, numbers: Tensor, card: ModelCard, like: SpatialImag
     header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
-    labels = values[numbers.numpy()].astype(dtype)
+    labels = values[numbers.numpy()].astype(dtype).reshape(like.shape)  # which may have more axes, of length 1
     with replacing(path) as partial:
         nibabel.save(type(like)(labels, like.affine, header), partial)

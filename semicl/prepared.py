@@ -6,18 +6,18 @@ cache/NAME.image.npy     (depth, height, width) float32; memory-mapped by whoeve
 cache/NAME.label.npy     (depth, height, width) uint8, a file of its own, so that images can be read without labels
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
-from semicl.files import replacing, write_json
-from semicl.splits import Split, is_as_made, read_split, split_json
-from semicl.volumes import Grid, read_image, read_label
+from semicl.files import read_json, replacing, write_json
+from semicl.grid import Grid
+from semicl.splits import Split, is_as_made, is_made_for, read_split, split_json
+from semicl.volumes import read_image, read_label
 
 DESCRIPTION = "prepared.json"
 
@@ -43,19 +43,33 @@ class Prepared:
     options: dict[str, str]
 
     def split(self, number: int) -> Split:
-        """Split `number`."""
-        return read_split(self._split_file(number), self.cases)
+        """Split `number`: one that was made for this folder, or a person's own.
 
-    def edited_splits(self, number: int) -> list[Path]:
-        """The files, of the first `number` splits, that a person edited."""
-        files = map(self._split_file, range(number))
-        return [file for file in files if file.is_file() and not is_as_made(file, self.cases)]
+        Raises:
+            SemiclError: it cannot be used, or an earlier preparation of the folder left it behind.
+        """
+        file = self._split_file(number)
+        if number >= self._repeats and is_made_for(file, number):
+            raise SemiclError(
+                f"{file}: was left behind by an earlier preparation; give a --split below {self._repeats}, or run "
+                "`semicl prepare` with more --repeats"
+            )
+        return read_split(file, self.cases)
 
-    def image(self, case: Case) -> np.ndarray:
+    def edited_splits(self, repeats: int) -> list[Path]:
+        """The files that a person edited, or made, and that a preparation with so many repeats would replace."""
+        return [
+            file
+            for number, file in self._split_files()
+            if (number < self._repeats and not is_as_made(file, self.cases))
+            or (self._repeats <= number < repeats and not is_made_for(file, number))
+        ]
+
+    def image(self, case: Case) -> np.memmap:
         """A case's image, (depth, height, width) float32, memory-mapped."""
         return _mapped(self._cache_file(case, "image"))
 
-    def label(self, case: Case) -> np.ndarray:
+    def label(self, case: Case) -> np.memmap:
         """A case's class numbers, (depth, height, width) uint8, memory-mapped."""
         return _mapped(self._cache_file(case, "label"))
 
@@ -63,11 +77,13 @@ class Prepared:
         """Write splits and description; the arrays are there already."""
         for number, (split, origin) in enumerate(zip(splits, origins, strict=True)):
             write_json(self._split_file(number), split_json(split, **origin))
+        for number, file in self._split_files():
+            if number >= len(splits) and is_made_for(file, number):
+                file.unlink()
         description = {
             "name": self.name,
             "classes": self.classes,
-            "patch_size": self.grid.patch_size,
-            "spacing": self.grid.spacing,
+            **asdict(self.grid),
             "cases": [vars(case) for case in self.cases],
             "options": self.options,
         }
@@ -77,7 +93,7 @@ class Prepared:
         """Read a case's files and write its arrays."""
         arrays = {"image": read_image(case.image, self.grid).image}
         if case.label is not None:
-            arrays["label"] = read_label(case.label, self.grid, list(self.classes.values()))
+            arrays["label"] = read_label(case.label, self.grid, list(self.classes.values()), case.image)
         for kind, array in arrays.items():
             with replacing(self._cache_file(case, kind)) as partial:
                 np.save(partial, array.numpy())
@@ -87,6 +103,16 @@ class Prepared:
 
     def _split_file(self, number: int) -> Path:
         return self.folder / "splits" / f"{number}.json"
+
+    def _split_files(self) -> list[tuple[int, Path]]:
+        """Number and file of every split that is there."""
+        files = (self.folder / "splits").glob("*.json")
+        return sorted((int(file.stem), file) for file in files if file.stem.isdecimal())
+
+    @property
+    def _repeats(self) -> int:
+        """How many splits belong to this preparation."""
+        return int(self.options["repeats"])
 
 
 def read_prepared(folder: Path) -> Prepared:
@@ -99,13 +125,12 @@ def read_prepared(folder: Path) -> Prepared:
     if not description.is_file():
         raise SemiclError(f"{description}: no such file; run `semicl prepare --prepared {folder} --data ...` first")
     try:
-        content = json.loads(description.read_text())
+        content = read_json(description)
         cases = tuple(
             Case(c["name"], c["subject"], Path(c["image"]), None if c["label"] is None else Path(c["label"]))
             for c in content["cases"]
         )
-        spacing = None if content["spacing"] is None else tuple(content["spacing"])
-        grid = Grid(tuple(content["patch_size"]), spacing)
+        grid = Grid.from_dict(content)
         return Prepared(folder, content["name"], content["classes"], grid, cases, content["options"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise SemiclError(
@@ -113,8 +138,9 @@ def read_prepared(folder: Path) -> Prepared:
         ) from error
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.memmap:
     try:
-        return np.load(path, mmap_mode="r")
+        mapped: np.memmap = np.load(path, mmap_mode="r")
+        return mapped
     except (OSError, ValueError, EOFError) as error:
         raise SemiclError(f"{path}: not readable ({error}); run `semicl prepare` again") from error

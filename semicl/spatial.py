@@ -4,6 +4,7 @@ Kornia moves 2-D maps only; here one sampling grid serves slices and patches, im
 """
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import torch
@@ -12,25 +13,46 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from semicl.options import AugmentationOptions
 
+ANISOTROPY = 3
+"""Ratio of a patch's sides, or of its voxels', from which nnU-Net moves it within a plane alone."""
+
 BUMPS = 4
 """Random displacements an axis of an elastic change; smooth in between."""
 
 
-def random_grid(images: Tensor, options: AugmentationOptions) -> Tensor:
+def random_grid(images: Tensor, options: AugmentationOptions, voxel_size: Sequence[float] | None = None) -> Tensor:
     """Where each point of a view lies in its image: (N, *space, dimensions), in [-1, 1], for `grid_sample`.
+
+    A patch of space is moved within the plane of its other axes where one is anisotropic (`anisotropic`), as in
+    nnU-Net: turned about another axis, a thin patch would leave its own field of view.
 
     Args:
         images: (N, 1, *space), 2-D or 3-D.
         options: rotation, shift, scale, elastic.
+        voxel_size: along each axis of space, in any unit; None where voxels are cubes.
     """
     count, dimensions = len(images), images.dim() - 2
-    shift = 2 * options.shift * _symmetric((count, dimensions, 1), images)
-    grid = affine_grid(torch.cat([_linear(images, options), shift], 2), list(images.shape), align_corners=False)
+    voxels = (1.0,) * dimensions if voxel_size is None else tuple(voxel_size)[-dimensions:]
+    # grid_sample names the last axis first.
+    fixed = torch.tensor(anisotropic(images.shape[2:], voxels)[::-1], device=images.device)
+    shift = 2 * options.shift * _symmetric((count, dimensions, 1), images) * ~fixed[:, None]
+    linear = _linear(images, options, voxels, fixed)
+    grid = affine_grid(torch.cat([linear, shift], 2), list(images.shape), align_corners=False)
     if options.elastic == 0:
         return grid
     coarse = 2 * options.elastic * torch.randn(count, dimensions, *(BUMPS,) * dimensions, device=images.device)
     smooth = interpolate(coarse, images.shape[2:], mode="bicubic" if dimensions == 2 else "trilinear")
-    return grid + smooth.movedim(1, -1)
+    return grid + smooth.movedim(1, -1) * ~fixed
+
+
+def anisotropic(space: Sequence[int], voxel_size: Sequence[float]) -> tuple[bool, ...]:
+    """Which axes of a patch of space are too short, or their voxels too long, beside the others; none of a slice."""
+    if len(space) == 2:
+        return (False, False)
+    return tuple(
+        max(space) / side > ANISOTROPY or length / min(voxel_size) > ANISOTROPY
+        for side, length in zip(space, voxel_size, strict=True)
+    )
 
 
 def moved_images(images: Tensor, grid: Tensor) -> Tensor:
@@ -48,16 +70,19 @@ def _symmetric(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return 2 * torch.rand(shape, device=like.device) - 1
 
 
-def _linear(images: Tensor, options: AugmentationOptions) -> Tensor:
-    """A rotation and a magnification for each image, (N, dimensions, dimensions), in voxels of equal size."""
+def _linear(images: Tensor, options: AugmentationOptions, voxel_size: Sequence[float], fixed: Tensor) -> Tensor:
+    """A rotation and a magnification for each image, (N, dimensions, dimensions), in millimeters, of axes not fixed."""
     count, dimensions = len(images), images.dim() - 2
     low, high = options.scale
     magnification = low + (high - low) * torch.rand(count, 1, 1, device=images.device)
-    # grid_sample names the last axis first, and measures each axis by half its own length.
-    sizes = torch.tensor(images.shape[:1:-1], dtype=torch.float32, device=images.device)
+    # grid_sample measures each axis by half its own length.
+    lengths = [side * voxel for side, voxel in zip(images.shape[2:], voxel_size, strict=True)][::-1]
+    sizes = torch.tensor(lengths, dtype=torch.float32, device=images.device)
     angles = math.radians(options.rotation) * _symmetric((count, len(_planes(dimensions))), images)
-    in_voxels = _rotation(angles, dimensions) / magnification
-    return in_voxels * sizes[None, None, :] / sizes[None, :, None]
+    turns = torch.tensor([not (fixed[first] or fixed[second]) for first, second in _planes(dimensions)])
+    in_mm = _rotation(angles * turns.to(angles.device), dimensions) / magnification
+    in_mm = torch.where(fixed[:, None] & fixed, torch.eye(dimensions, device=images.device), in_mm)
+    return in_mm * sizes[None, None, :] / sizes[None, :, None]
 
 
 def _planes(dimensions: int) -> list[tuple[int, int]]:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from semicl.cases import Case
+from semicl.class_names import nfc
 from semicl.errors import SemiclError
+from semicl.files import read_json
 
 PARTS = ("training", "validation", "test")
 
@@ -78,12 +80,12 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
     Raises:
         SemiclError: no such file, not a split, an unknown case, a subject in two parts or an empty part.
     """
-    by_name = {case.name: case for case in cases}
+    by_name = {nfc(case.name): case for case in cases}
     if not path.is_file():
         raise SemiclError(f"{path}: no such split; give the number of another one, or run `semicl prepare`")
     try:
-        content = json.loads(path.read_text())
-        names = {part: [name for group in content[part].values() for name in group] for part in PARTS}
+        content = read_json(path)
+        names = {part: [nfc(name) for group in content[part].values() for name in group] for part in PARTS}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise SemiclError(
             f"{path}: not a split ({type(error).__name__}: {error}); mend it, or remove it and "
@@ -109,12 +111,21 @@ def read_split(path: Path, cases: Sequence[Case]) -> Split:
 def is_as_made(path: Path, cases: Sequence[Case]) -> bool:
     """Whether a split's file is, to the order, what `make_split` makes of these cases: no person has edited it."""
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         origin = {name: content[name] for name in ("seed", "repeat", "shares")}
         made = split_json(make_split(cases, **origin), **origin)
     except (ValueError, LookupError, ArithmeticError, TypeError, OSError, SemiclError):  # whatever was edited
         return False
     return json.dumps(content) == json.dumps(made)
+
+
+def is_made_for(path: Path, number: int) -> bool:
+    """Whether a file is split `number` of some preparation, by what it says of itself, and not a person's own."""
+    try:
+        content = read_json(path)
+        return bool(content["repeat"] == number and "seed" in content and "shares" in content)
+    except (ValueError, LookupError, TypeError, OSError):
+        return False
 
 
 def _least_fraction(subjects: int) -> str:

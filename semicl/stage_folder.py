@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semicl.errors import SemiclError
-from semicl.files import remove_partial, write_json
+from semicl.files import read_json, remove_partial, write_json
 from semicl.nested import laid_over
 
 FREE = ("machine", "output", "resume", "overwrite")
@@ -95,7 +95,7 @@ class StageFolder:
 
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        return dict(json.loads(self._summary.read_text()))
+        return dict(read_json(self._summary))
 
     @property
     def _summary(self) -> Path:
@@ -132,7 +132,7 @@ class StageFolder:
         """The options that the stage was begun with."""
         way_out = "give --overwrite to start anew, or another --output"
         try:
-            told = json.loads(self._options.read_text())
+            told = read_json(self._options)
         except ValueError as error:
             raise SemiclError(f"{self._options}: damaged ({error}); {way_out}") from error
         if not isinstance(told, dict):

@@ -11,7 +11,7 @@ from semicl.accelerators import require_accelerator
 from semicl.cases import Case
 from semicl.checkpoints import load_weights
 from semicl.console import conclude, say
-from semicl.errors import SemiclError
+from semicl.grid import require_fit
 from semicl.hashing import short_hash
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
@@ -62,7 +62,7 @@ def set_up(
     transductive = experiment.transductive and label_fraction is None
     now = seen_in(prepared.name, stage.split, split, label_fraction, transductive)
     card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid, (now,))
-    _require_fit(card)
+    require_fit(card.grid, len(card.levels))
     network = card.new_network(experiment.seed)
     if stage.start is not None:
         report = load_weights(network, stage.start)
@@ -119,14 +119,3 @@ def finish(setup: StageSetup, cases: Sequence[Case], pieces: int, cost: Mapping[
     }
     setup.folder.finish(summary)
     conclude(setup.card.stage, {name: value for name, value in summary.items() if not isinstance(value, list)})
-
-
-def _require_fit(card: ModelCard) -> None:
-    """Raise where a level would have no room: the network halves every side once a level."""
-    factor = 2 ** (len(card.levels) - 1)
-    if any(side % factor for side in card.grid.patch_size) or max(card.grid.patch_size) == factor:
-        raise SemiclError(
-            f"patch size {' x '.join(map(str, card.grid.patch_size))} does not fit {len(card.levels)} levels; run "
-            f"`semicl prepare` with multiples of {factor}, larger than {factor} along one axis, or give fewer "
-            "--network.widths"
-        )

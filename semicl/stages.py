@@ -93,7 +93,7 @@ class GlobalContrast(Stage):
         self.encoder = network.encoder
         self.projection = ImageProjection(len(card.grid.patch_size), card.levels[-1], options.channels)
         self._loss = NTXentLoss(temperature=options.temperature)
-        self._view = ImageViews(options.augmentation)
+        self._view = ImageViews(options.augmentation, card.grid.voxel_size)
 
     def views(self, batch: Tensor) -> Tensor:
         """Two independent views (2N, 1, *space) of images (N, 1, *space)."""
@@ -147,7 +147,7 @@ class SupervisedLocalContrast(_LocalContrast):
 
     def __init__(self, network: UNet, options: LocalContrastOptions, card: ModelCard, seed: int) -> None:
         super().__init__(network, options, card, seed)
-        self._view = LabelledViews(options.augmentation)
+        self._view = LabelledViews(options.augmentation, card.grid.voxel_size)
 
     def views(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Two independent views (2N, 1, *space) of images (N, 1, *space), with their labels (N, 2, *space)."""
@@ -190,7 +190,7 @@ class Segmentation(Stage):
             self.projection = _point_projection(options, card)
         self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
         self._local_loss = local_contrast(options.loss)
-        self._view = LabelledViews(options.augmentation)
+        self._view = LabelledViews(options.augmentation, card.grid.voxel_size)
         self._dice = MeanMetric()
         self.history: list[tuple[int, float]] = []
 

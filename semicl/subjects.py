@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+from semicl.class_names import nfc
 from semicl.errors import SemiclError
 
 TWO_SCANS_A_SUBJECT = ("Hippocampus", "Phantom")
@@ -17,7 +18,7 @@ def subject_rule(
     Args:
         dataset: name of the dataset, which chooses where neither of the others is given.
         scans_per_subject: cases whose last number i gives the same ceil(i / scans_per_subject) are one subject.
-        subject_pattern: regular expression whose first group names the subject.
+        subject_pattern: regular expression whose first group that is found, and is not empty, names the subject.
 
     Raises:
         SemiclError: the pattern is no regular expression, has no group, or does not match a name.
@@ -37,16 +38,17 @@ def _by_number(name: str, scans: int) -> str:
 
 def _by_pattern(pattern: str) -> Callable[[str], str]:
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(nfc(pattern))
     except re.error as error:
         raise SemiclError(f"--subject_pattern takes a regular expression, got {pattern!r} ({error})") from error
     if compiled.groups < 1:
         raise SemiclError(f"--subject_pattern takes a pattern with a group, as in '(patient\\d+)', got {pattern!r}")
 
-    def subject(name: str) -> str:
-        found = compiled.search(name)
-        if found is None:
+    def subject_of(name: str) -> str:
+        groups = (group for found in compiled.finditer(name) for group in found.groups() if group)
+        subject = next(groups, None)
+        if subject is None:
             raise SemiclError(f"--subject_pattern {pattern!r} does not match case {name}; widen the pattern")
-        return found[1]
+        return subject
 
-    return subject
+    return subject_of

@@ -1,8 +1,9 @@
 """From a NIfTI file to the network's grid, and from there back to the file's own geometry.
 
 On the grid the axes run superior, right, anterior, so the first one numbers axial slices. A patch size of two numbers
-makes slices: larger ones are shrunk in their proportions, then all are padded. Three numbers make patches: volumes are
-padded to hold one. Labels go the way of their image, by nearest neighbour, so that no class is invented.
+makes slices: larger ones are shrunk in their proportions, or kept for patches and a sliding window; smaller ones are
+padded. Three numbers make patches: volumes are padded to hold one. Labels go the way of their image, by nearest
+neighbor, so that no class is invented.
 """
 
 from collections.abc import Sequence
@@ -10,40 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.array import SpatialPad
-from monai.transforms.intensity.array import ScaleIntensityRange
-from monai.transforms.io.array import LoadImage
 from monai.transforms.spatial.array import Orientation, Resize, Spacing
 from monai.transforms.utils import convert_applied_interp_mode
-from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from semicl.checks import UNREADABLE
+from semicl.checks import read_nifti
 from semicl.errors import SemiclError
+from semicl.geometry import affine_in_mm
+from semicl.grid import Grid, spacing_problem
 from semicl.whole_values import ROUNDING
 
 MOST_CLASSES = 256
 """Class numbers are uint8."""
 
 LARGEST_VALUE = 2**24
-"""Label files are resampled as float32, which holds every whole number up to here."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What the network sees.
-
-    Args:
-        patch_size: (height, width) of a slice, or (depth, height, width) of a patch.
-        spacing: voxel size in mm along right, anterior and superior; None leaves it as it is.
-    """
-
-    patch_size: tuple[int, ...]
-    spacing: tuple[float, float, float] | None = None
+"""Label files may be stored as float32, which holds every whole number up to here."""
 
 
 @dataclass(frozen=True)
@@ -70,62 +59,115 @@ class GriddedImage:
         return torch.as_tensor(self.steps.inverse(back).argmax(0))
 
 
+def check_image(path: Path, grid: Grid) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+    """What `read_nifti` gives of an image that is to be put on a grid.
+
+    Raises:
+        SemiclError: the file cannot be used, or not on this grid.
+    """
+    array, volume = read_nifti(path)
+    problem = spacing_problem(array.shape, affine_in_mm(volume), grid)
+    if problem is not None:
+        raise SemiclError(f"{path}: {'; '.join(problem)}")
+    return array, volume
+
+
 def read_image(path: Path, grid: Grid) -> GriddedImage:
     """An image on the grid; its label file is not opened.
 
     Raises:
-        SemiclError: the file is not readable.
+        SemiclError: the file cannot be used, or not on this grid.
     """
-    volume = _scaled(_load(path))
-    steps = _steps(volume, grid, resize_mode="area", spacing_mode="bilinear")
-    placed = steps(volume)
+    array, volume = check_image(path, grid)
+    affine = affine_in_mm(volume)
+    scaled = _tensor(_scaled(array), affine)
+    steps = _steps(scaled, grid, resize_mode="area", spacing_mode="bilinear")
+    placed = steps(scaled)
     return GriddedImage(_depth_first(placed), steps, placed)
 
 
-def read_label(path: Path, grid: Grid, values: Sequence[int]) -> Tensor:
+def read_label(path: Path, grid: Grid, values: Sequence[int], image: Path | None = None) -> Tensor:
     """A label file on the grid, (depth, height, width) uint8: class number k where the file holds values[k].
 
+    Args:
+        path: the label file.
+        grid: the grid.
+        values: of the classes.
+        image: its image's file, whose header tells the unit where the label's does not.
+
     Raises:
-        SemiclError: the file is not readable.
+        SemiclError: the file cannot be used.
     """
-    volume = _load(path)
-    label = _depth_first(_steps(volume, grid, resize_mode="nearest-exact", spacing_mode="nearest")(volume))
-    return class_numbers(label, values)
+    numbers = _numbers(path, values, image)
+    steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
+    return _depth_first(steps(numbers)).to(torch.uint8)
 
 
-def class_numbers(label: Tensor, values: Sequence[int]) -> Tensor:
+def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) -> tuple[Tensor, Tensor]:
+    """What a network is left with that labels every voxel of the grid rightly.
+
+    Args:
+        path: the label file.
+        grid: the grid.
+        values: of the classes.
+        image: its image's file.
+
+    Returns:
+        Class numbers (X, Y, Z) of a label file, and those that come back to its array from the grid.
+
+    Raises:
+        SemiclError: the file cannot be used.
+    """
+    numbers = _numbers(path, values, image)
+    steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
+    placed = steps(numbers)
+    gridded = GriddedImage(_depth_first(placed), steps, placed)
+    probabilities = one_hot(gridded.image.long(), len(values)).movedim(-1, 0).float()
+    return torch.as_tensor(numbers[0]).long(), gridded.to_file(probabilities)
+
+
+def _numbers(path: Path, values: Sequence[int], image: Path | None) -> MetaTensor:
+    """Class numbers of a label file (1, X, Y, Z) float32."""
+    array, volume = read_nifti(path)
+    affine = affine_in_mm(volume, beside=None if image is None else nibabel.load(image))
+    return _tensor(class_numbers(array, values).astype(np.float32), affine)
+
+
+def class_numbers(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """Class number k (uint8) where a label map holds values[k], but for rounding; 0 where it holds none of them."""
-    numbers = torch.zeros(label.shape, dtype=torch.uint8)
+    numbers = np.zeros(label.shape, np.uint8)
     for number, value in enumerate(values):
-        numbers[(label - value).abs() < ROUNDING] = number
+        numbers[label == value if label.dtype.kind in "iu" else np.abs(label - value) < ROUNDING] = number
     return numbers
 
 
-def voxel_size(affine: np.ndarray) -> tuple[float, ...]:
-    """Millimetres along each axis of a file's array."""
-    return tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+def _tensor(array: np.ndarray, affine: np.ndarray) -> MetaTensor:
+    """An array (X, Y, Z) as MONAI takes it, (1, X, Y, Z)."""
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None], affine=torch.from_numpy(affine))
 
 
-def _load(path: Path) -> MetaTensor:
-    """A volume (1, X, Y, Z) float32 as the file has it."""
-    try:
-        return LoadImage(reader="NibabelReader", ensure_channel_first=True)(path.as_posix())
-    except (RuntimeError, *UNREADABLE) as error:  # MONAI's RuntimeError holds the tracebacks of every reader it tried
-        raise SemiclError(f"{path}: not readable as NIfTI; copy or download the file again") from error
-
-
-def _scaled(volume: MetaTensor) -> Any:
-    """A volume's intensities in [0, 1], on its own scale, because scanners agree on no unit.
+def _scaled(array: np.ndarray) -> np.ndarray:
+    """A volume's intensities in [0, 1] float32, on its own scale, because scanners agree on no unit.
 
     From the 0.5th to the 99.5th percentile; where these are one value, as in a volume that is empty but for a thin
     vessel, from the smallest to the largest. A volume of one value becomes 0.
     """
+    values = _as_float64(array)
     for share in (0.5, 0):
-        low: Any = percentile(volume.as_tensor(), share)
-        high: Any = percentile(volume.as_tensor(), 100 - share)
+        low, high = np.percentile(values, (share, 100 - share))
         if low < high:
-            return ScaleIntensityRange(low, high, b_min=0.0, b_max=1.0, clip=True)(volume)
-    return torch.zeros_like(volume)
+            return ((values.clip(low, high) - low) / (high - low)).astype(np.float32)
+    return np.zeros(array.shape, np.float32)
+
+
+def _as_float64(array: np.ndarray) -> np.ndarray:
+    """Numbers as float64; of 64-bit integers the differences from their median, which float64 tells apart."""
+    if array.dtype.kind == "f" or array.dtype.itemsize < 8:
+        return array.astype(np.float64)
+    median = np.partition(array, array.size // 2, axis=None)[array.size // 2]
+    exact = np.subtract(array, median, dtype=np.uint64, casting="unsafe").view(np.int64)
+    rounded = array.astype(np.float64) - float(median)
+    return np.where(np.abs(rounded) < 2.0**62, exact, rounded)
 
 
 def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) -> Compose:
@@ -138,7 +180,7 @@ def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) 
         depth, height, width = grid.patch_size
         return Compose([*steps, SpatialPad((height, width, depth))])
     height, width = grid.patch_size
-    scale = min(1.0, height / right, width / anterior)
+    scale = grid.shrinkage((superior, right, anterior))
     if scale < 1:
         shrunk = (max(1, round(right * scale)), max(1, round(anterior * scale)), superior)
         steps.append(Resize(shrunk, mode=resize_mode))

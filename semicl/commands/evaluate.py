@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from semicl.cases import Case, find_cases
 from semicl.checkpoints import load_segmentation
-from semicl.checks import check_files, problems
+from semicl.checks import check_files, problems, unit_note
 from semicl.console import WIDTH, conclude, say, show
 from semicl.errors import SemiclError
 from semicl.evaluation import Evaluation, evaluate_cases
@@ -62,6 +62,10 @@ def _warn_of_training_cases(cases: Sequence[Case], card: ModelCard, where: str) 
 
 
 def _require_sound(cases: Sequence[Case], card: ModelCard) -> None:
-    for case in cases:
-        for problem in problems(check_files(case), card.classes):
+    checked = [check_files(case) for case in cases]
+    for each in checked:
+        for problem in problems(each, card.classes, card.grid):
             raise SemiclError(str(problem))
+    note = unit_note(checked)
+    if note is not None:
+        say(note)

@@ -12,6 +12,7 @@ from semicl.errors import SemiclError
 from semicl.nifti_names import by_case, is_nifti, label_name, nifti_files
 from semicl.options import PredictOptions
 from semicl.prediction import predict_file, to_device, write_labels
+from semicl.volumes import check_image
 
 
 def predict(options: PredictOptions) -> None:
@@ -29,7 +30,7 @@ def predict(options: PredictOptions) -> None:
     if not options.overwrite:
         _require_new(labels.values())
     for image in images:
-        read_nifti(image)
+        check_image(image, card.grid)
     network = to_device(network, options.machine)
     for image, label in tqdm(labels.items(), desc="predict", unit="image", ncols=WIDTH):
         write_labels(label, predict_file(network, card, image), card, read_nifti(image)[1])

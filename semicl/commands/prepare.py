@@ -3,28 +3,35 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from tqdm import tqdm
 
 from semicl.cases import Case, CaseFolder, find_cases
-from semicl.checks import CheckedCase, check_files, problems
+from semicl.checks import CheckedCase, check_files, problems, unit_note
+from semicl.class_names import BACKGROUND, nfc
 from semicl.console import WIDTH, conclude, say, show
 from semicl.download import download
 from semicl.errors import SemiclError
 from semicl.files import remove_partial
-from semicl.options import PrepareOptions, SourceOptions
+from semicl.grid import Grid, resampled_shape, resampled_voxel_size
+from semicl.metrics import dice_per_class
+from semicl.options import NetworkOptions, PrepareOptions, SourceOptions
 from semicl.phantom import write_phantom
 from semicl.prepared import DESCRIPTION, Prepared, read_prepared
 from semicl.splits import Split, make_split
 from semicl.subjects import subject_rule
-from semicl.volumes import LARGEST_VALUE, MOST_CLASSES, Grid
+from semicl.volumes import LARGEST_VALUE, MOST_CLASSES, shrunk_and_back
 
 PHANTOM = "phantom"
+
+JUDGED = 3
+"""Cases, at most, on which the loss by shrinking is measured."""
 
 
 def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
@@ -44,12 +51,15 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
     held = _values_held(checked)
     classes = _classes(found, options, held)
     _require_manageable(found.name, classes)
-    cases = _sound_cases(checked, classes, options.leave_out_damaged, folder)
+    grid = Grid(options.patch_size, options.spacing, options.sliding_window)
+    sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder)
+    cases = tuple(each.case for each in sound)
     _require_classes(found.name, classes, held)
-    _require_held(options.classes or {}, [each for each in checked if each.case in cases])
+    _require_held(options.classes or {}, sound)
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
-    grid = Grid(options.patch_size, options.spacing)
+    grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
     prepared = Prepared(source.prepared, found.name, classes, grid, cases, _told_as_before(source, options))
+    _tell_doubts(sound)
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
     remove_partial(source.prepared / "cache")
     for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
@@ -58,6 +68,8 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
         splits,
         [{"seed": options.seed, "repeat": k, "shares": options.shares} for k in range(options.repeats)],
     )
+    _tell_shrinkage(prepared, sound)
+    _tell_levels(grid)
     _conclude(prepared, splits[0])
     return prepared
 
@@ -71,9 +83,9 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
     if not (source.prepared / DESCRIPTION).is_file():
         return None
     prepared = read_prepared(source.prepared)
-    now = told(source, options)
+    now, defaults = told(source, options), told(SourceOptions(), PrepareOptions())
     for name, value in now.items():
-        before = prepared.options.get(name)
+        before = prepared.options.get(name, defaults[name])  # older folders did not note every option
         if before != value and not (name == "data" and _place(before) == _place(value)):
             raise SemiclError(
                 f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or run "
@@ -89,7 +101,7 @@ def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
 
 def _place(data: str | None) -> Path | None:
     """Where the data are, however that was typed."""
-    return None if data is None else Path(data).resolve()
+    return None if data is None else Path(os.path.expanduser(data)).resolve()
 
 
 def _told_as_before(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
@@ -121,7 +133,7 @@ def _data_folder(source: SourceOptions, options: PrepareOptions) -> Path:
     if source.data is None:
         raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
     if source.data != PHANTOM:
-        return Path(source.data)
+        return Path(os.path.expanduser(source.data))
     say("PHANTOM: synthetic volumes. What is measured on them says nothing about patients.")
     folder = source.prepared / PHANTOM
     write_phantom(folder, options.phantom_subjects, options.seed)
@@ -140,8 +152,8 @@ def _classes(found: CaseFolder, options: PrepareOptions, held: set[int]) -> dict
             raise SemiclError(f"--classes is for plain folders; {found.name} names its classes itself, so leave it out")
         return found.classes
     if options.classes is not None:
-        return {"background": 0} | options.classes
-    return {"background": 0} | {f"class {value}": value for value in sorted(held - {0})}
+        return {BACKGROUND: 0} | {nfc(name): value for name, value in options.classes.items()}
+    return {BACKGROUND: 0} | {f"class {value}": value for value in sorted(held - {0})}
 
 
 def _require_held(named: Mapping[str, int], sound: Sequence[CheckedCase]) -> None:
@@ -175,19 +187,85 @@ def _require_manageable(name: str, classes: dict[str, int]) -> None:
         raise SemiclError(f"{name}: label value {value}, at most {LARGEST_VALUE} can be read; give smaller values")
 
 
+def _median_voxel_size(sound: Sequence[CheckedCase], grid: Grid) -> tuple[float, float, float]:
+    """In mm along superior, right and anterior, after resampling."""
+    sizes = [resampled_voxel_size(each.affine, grid) for each in sound if each.affine is not None]
+    superior, right, anterior = (float(side) for side in np.median(sizes, axis=0))
+    return superior, right, anterior
+
+
+def _tell_doubts(sound: Sequence[CheckedCase]) -> None:
+    """Say what is no mistake in a file, but may be one."""
+    note = unit_note(sound)
+    if note is not None:
+        say(note)
+    constant = [each.case.name for each in sound if each.is_constant]
+    if constant:
+        say(f"WARNING: of one value alone, in which a network sees nothing: {', '.join(constant)}.")
+
+
+def _tell_shrinkage(prepared: Prepared, sound: Sequence[CheckedCase]) -> None:
+    """Say how much smaller slices have become, and what that costs, measured on the cases that lose most."""
+    shapes = {
+        each.case: resampled_shape(each.shape, each.affine, prepared.grid)
+        for each in sound
+        if each.shape is not None and each.affine is not None
+    }
+    factors = {case: prepared.grid.shrinkage(shape) for case, shape in shapes.items()}
+    shrunk = sorted((case for case, factor in factors.items() if factor < 1), key=lambda case: factors[case])
+    if not shrunk:
+        return
+    lengths = sorted({f"{shapes[case][1]} x {shapes[case][2]}" for case in shrunk}, key=lambda text: (len(text), text))
+    text = (
+        f"WARNING: slices of {_range(lengths)} are shrunk to fit {' x '.join(map(str, prepared.grid.patch_size))}, to "
+        f"{_range(sorted({f'{factors[case]:.2g}' for case in shrunk}))} of their sides."
+    )
+    judged = [case for case in shrunk if case.label is not None][:JUDGED]
+    if judged:
+        dice = {case.name: _dice_left(prepared, case) for case in judged}
+        told = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
+        text += f" Shrunk and enlarged again, a perfect label keeps this Dice: {told}."
+    say(f"{text} Give a larger --patch_size, or --sliding_window true for patches at full resolution.")
+
+
+def _dice_left(prepared: Prepared, case: Case) -> float:
+    """Mean over the classes that a case's label file holds."""
+    assert case.label is not None
+    truth, back = shrunk_and_back(case.label, prepared.grid, list(prepared.classes.values()), case.image)
+    dice = dice_per_class(back, truth, len(prepared.classes))
+    present = [number - 1 for number in truth.unique().tolist() if number > 0]
+    return float(dice[present].mean()) if present else 1.0
+
+
+def _range(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
+
+
+def _tell_levels(grid: Grid) -> None:
+    """Say where the default network would not take the patch."""
+    levels = len(NetworkOptions().levels)
+    if grid.most_levels < levels:
+        factor = 2 ** (levels - 1)
+        say(
+            f"Patches of {' x '.join(map(str, grid.patch_size))} fit networks of at most {grid.most_levels} levels; "
+            f"the default one has {levels}: give training fewer --network.widths, or prepare multiples of {factor}, "
+            f"larger than {factor} along one axis."
+        )
+
+
 def _sound_cases(
-    checked: Sequence[CheckedCase], classes: dict[str, int], leave_out_damaged: bool, folder: Path
-) -> tuple[Case, ...]:
+    checked: Sequence[CheckedCase], classes: dict[str, int], grid: Grid, leave_out_damaged: bool, folder: Path
+) -> tuple[CheckedCase, ...]:
     """The cases of a folder that are without a problem.
 
     Raises:
         SemiclError: a case has one and is not to be left out.
     """
-    found_in = {each.case.name: list(problems(each, classes)) for each in checked}
+    found_in = {each.case.name: list(problems(each, classes, grid)) for each in checked}
     wrong = {name: found for name, found in found_in.items() if found}
-    cases = tuple(each.case for each in checked if each.case.name not in wrong)
+    sound = tuple(each for each in checked if each.case.name not in wrong)
     if not wrong:
-        return cases
+        return sound
     table = Table("case", "file", "what is wrong", "way out", title="Problems", title_justify="left")
     for name, found in wrong.items():
         for problem in found:
@@ -200,7 +278,7 @@ def _sound_cases(
             f"{first}" + (f" (and {others} more, see the table)" if others else "") + "; or --leave_out_damaged"
         )
     say(f"Left out: {', '.join(wrong)}.")
-    return cases
+    return sound
 
 
 def _conclude(prepared: Prepared, split: Split) -> None:

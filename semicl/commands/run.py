@@ -13,6 +13,7 @@ from semicl.commands.pretrain_global import pretrain_global as contrast_globally
 from semicl.commands.pretrain_local import pretrain_local as contrast_locally
 from semicl.console import on_main_process, say
 from semicl.experiment import conclude_experiment
+from semicl.grid import Grid, require_fit
 from semicl.options import (
     EvaluateOptions,
     ExperimentOptions,
@@ -43,6 +44,7 @@ def run(
         SemiclError: what any of the stages raises.
     """
     require_accelerator(experiment.machine)
+    require_fit(Grid(prepare.patch_size), len(experiment.network.levels))
     with section("prepare", prepare):
         prepared = prepared_before(source, prepare) or make_ready(source, prepare)
     tuned: dict[str, list[StageFolder]] = {start: [] for start in run_options.starts}

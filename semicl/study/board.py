@@ -1,6 +1,5 @@
 """The live table of a study: a row a method and label fraction, a column a split, read from the stages' folders."""
 
-import json
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from semicl.console import say
 from semicl.evaluation import read_evaluation
+from semicl.files import read_json
 from semicl.stage_folder import StageFolder
 from semicl.stages import VALIDATION_DICE
 from semicl.study.plan import FINETUNE, Cell, Job, by_row, distinct, validation_dice
@@ -94,7 +94,7 @@ def _epochs(job: Job) -> str:
     """Epochs done, of how many, and the last validation Dice, where the stage wrote them down yet."""
     path = StageFolder(job.folder).progress
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except OSError:  # not there before the first epoch ends, nor after the last
         return ""
     dice = content[VALIDATION_DICE]

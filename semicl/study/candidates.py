@@ -68,7 +68,7 @@ def write_search(
         failed: titles of the cells that were not finished, and why.
     """
     with replacing(folder / "search.md") as partial:
-        partial.write_text(markdown(name, experiment, cells, candidates))
+        partial.write_text(markdown(name, experiment, cells, candidates), encoding="utf-8")
     described = [_described(candidate) for candidate in candidates]
     write_json(folder / "search.json", study_record(name, experiment, described, failed))
 

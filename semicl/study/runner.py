@@ -86,7 +86,7 @@ def _started(context: multiprocessing.context.ForkServerContext, job: Job, threa
 
 def _reason(job: Job, status: int | None) -> str:
     """The error that a failed command printed last, or how its process ended."""
-    lines = job.log.read_text(errors="replace").splitlines() if job.log.is_file() else []
+    lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines() if job.log.is_file() else []
     if status is not None and status < 0:
         name = signal.Signals(-status).name
         return f"ended by {name}" + (", as by a system without memory: give fewer --jobs" if name == "SIGKILL" else "")

@@ -35,8 +35,8 @@ def write_tables(
         failed: titles of the cells that were not finished, and why.
     """
     with replacing(folder / "table.md") as partial:
-        partial.write_text(markdown(name, experiment, cells, rows))
-    with replacing(folder / "table.csv") as partial, partial.open("w", newline="") as file:
+        partial.write_text(markdown(name, experiment, cells, rows), encoding="utf-8")
+    with replacing(folder / "table.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         lines = [_line(row) for row in rows]
         writer = csv.DictWriter(file, list(lines[0]) if lines else ["method"])
         writer.writeheader()

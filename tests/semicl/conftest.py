@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 from semicl.cases import Case
 from semicl.cli import main
 from semicl.commands.prepare import prepare
+from semicl.grid import Grid
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.options import PrepareOptions, SourceOptions
 from semicl.phantom import CLASSES, write_phantom
 from semicl.prepared import Prepared
-from semicl.volumes import Grid
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUBJECTS = 10

@@ -125,3 +125,56 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(SemiclError, match=r"images: holds no \.nii"):
         find_cases(tmp_path, subject_rule)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_description_of_any_unicode_encoding_is_read(tmp_path: Path, encoding: str) -> None:
+    text = _description(labels={"0": "fond", "1": "oreillette gauche (dilat\u00e9e)"})
+    (tmp_path / "dataset.json").write_bytes(_raw(text).encode(encoding))
+    assert find_cases(tmp_path, subject_rule).classes == {"fond": 0, "oreillette gauche (dilat\u00e9e)": 1}
+
+
+def _raw(text: str) -> str:
+    """JSON with its letters as they are, which `json.dumps` would escape."""
+    return json.dumps(json.loads(text), ensure_ascii=False)
+
+
+def test_a_description_in_no_unicode_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_bytes(_raw(_description(labels={"0": "b", "1": "\u00e9"})).encode("latin-1"))
+    with pytest.raises(SemiclError, match=r"dataset\.json: not a Decathlon description \(UnicodeDecodeError"):
+        find_cases(tmp_path, subject_rule)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ('{"0": "b", "1": "a", "1": "c"}', "'1' is given twice"),
+        ('{"0": "b", "1": "a", "01": "c"}', r"labels must be 0 .* found \[0, 1, 1\]"),
+        ('{"0": "b", "1": "organ", "2": "organ"}', "'labels' takes names that differ, and 'organ' and 'organ' do not"),
+        ('{"0": "b", "1": "Organ", "2": "organ "}', "names that differ, and 'Organ' and 'organ ' do not"),
+        ('{"0": "b", "1": "Jos\\u00e9", "2": "Jose\\u0301"}', "names that differ"),
+        ('{"0": "b", "1": "Stra\\u00dfe", "2": "STRASSE"}', "names that differ"),
+        ('{"0": "b", "1": "Background"}', "'labels' takes no class named 'Background'"),
+        ('{"0": "other", "1": "Other"}', "'labels' takes no class named 'Other'"),
+        ('{"0": "b", "1": ""}', "a name for each class, also for the one of value 1"),
+        ('{"0": "b", "1": null}', "a name for each class"),
+        ('{"0": "b", "1": "  "}', "a name for each class"),
+    ],
+)
+def test_classes_that_one_name_or_value_would_stand_for_are_refused(tmp_path: Path, labels: str, message: str) -> None:
+    text = _description(labels={}).replace('"labels": {}', f'"labels": {labels}')
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(SemiclError, match=message):
+        find_cases(tmp_path, subject_rule)
+
+
+def test_image_and_label_may_write_an_accent_in_two_ways(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "images" / "Jos\u00e9.nii", VOLUME)
+    label = write_nifti(tmp_path / "labels" / "Jose\u0301.nii", VOLUME)
+    (case,) = find_cases(tmp_path, subject_rule).cases
+    assert (case.name, case.label) == ("Jos\u00e9", label)
+    pair = {"image": "images/Jose\u0301.nii", "label": "labels/Jos\u00e9.nii"}
+    (tmp_path / "dataset.json").write_text(_description(training=[pair]))
+    (case,) = find_cases(tmp_path, subject_rule).cases
+    assert case.image.is_file()
+    assert case.label == label

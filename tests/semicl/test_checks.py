@@ -10,16 +10,18 @@ import pytest
 
 from semicl.cases import Case, find_cases
 from semicl.checks import Problem, check_files, problems
+from semicl.grid import Grid
 from semicl.subjects import subject_rule
 from tests.semicl.conftest import cut_off, write_case
 
 CLASSES = {"background": 0, "organ": 1}
 IMAGE = np.linspace(0, 1, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+GRID = Grid((8, 8))
 LABEL = (IMAGE > 0.5).astype(np.uint8)
 
 
 def _problems(case: Case, classes: Mapping[str, int] = CLASSES) -> list[Problem]:
-    return list(problems(check_files(case), classes))
+    return list(problems(check_files(case), classes, GRID))
 
 
 def test_sound_cases_have_no_problem(phantom: Path) -> None:

@@ -17,6 +17,7 @@ from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.prediction import predict_file, write_labels
 from tests.semicl.conftest import cut_off, write_case, write_nifti
+from tests.semicl.nifti_bytes import alter
 
 EVALUATION = Evaluation(
     ("a", "b"),
@@ -121,3 +122,20 @@ def test_damaged_and_misfit_labels_are_named(network: UNet, card: ModelCard, tmp
     cut_off(case.label)
     with pytest.raises(SemiclError, match=r"label\.nii\.gz: not readable"):
         evaluate_cases(network, card, [case])
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(3, 1e-3), (1, 1e3), (0, 1.0)])
+def test_distances_are_in_millimeters_whatever_the_headers_unit_is(
+    network: UNet, card: ModelCard, tmp_path: Path, unit: int, factor: float
+) -> None:
+    case = _case(tmp_path, network, card)
+    assert case.label is not None
+    numbers = torch.roll(predict_file(network, card, case.image), 1, 0).numpy().astype(np.uint8)
+    write_nifti(case.label, numbers)
+    expected = evaluate_cases(network, card, [case])
+    alter(case.image, xyzt_units=unit)
+    for of_label in (0, unit):
+        alter(case.label, xyzt_units=of_label)
+        found = evaluate_cases(network, card, [case])
+        np.testing.assert_allclose(found.hd95, factor * expected.hd95, rtol=1e-5)
+        np.testing.assert_allclose(found.surface, factor * expected.surface, rtol=1e-5)

@@ -44,3 +44,13 @@ def test_features_are_the_decoders(slices_network: UNet) -> None:
     with torch.no_grad():
         expected = slices_network.decoder(slices_network.encoder(image[:, None])).movedim(1, 0)
     torch.testing.assert_close(found, expected)
+
+
+def test_larger_slices_are_predicted_by_a_sliding_window(slices_network: UNet) -> None:
+    image = torch.rand(3, 48, 40)
+    found = class_probabilities(slices_network, image, (32, 32))
+    assert found.shape == (4, 3, 48, 40)
+    torch.testing.assert_close(found.sum(0), torch.ones_like(image))
+    with torch.no_grad():
+        corner = slices_network(image[:, None, :32, :32]).softmax(1).movedim(1, 0)
+    torch.testing.assert_close(found[:, :, :4, :4], corner[:, :, :4, :4])  # which no other window covers

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from semicl.grid import Grid
 from semicl.model_card import ModelCard
 from semicl.seen import Seen
-from semicl.volumes import Grid
 
 SEEN = (Seen("Toy", 1, {"training": ("a", "b"), "validation": ("c",), "test": ("d",)}, 0.5, ("a",), True),)
 

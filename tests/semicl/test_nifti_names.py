@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from semicl.errors import SemiclError
-from semicl.nifti_names import by_case, is_nifti, label_name, mixes_case, nifti_files, stem
+from semicl.nifti_names import by_case, found_file, is_nifti, label_name, mixes_case, nifti_files, stem
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,16 @@ def test_the_files_of_each_case() -> None:
     assert by_case(files, "_image") == {"a": files[0], "b": files[1]}
     with pytest.raises(SemiclError, match=r"a\.NII: case a is there twice, as a\.nii\.gz too; leave one out"):
         by_case([Path("a.nii.gz"), Path("a.NII")])
+
+
+COMPOSED, DECOMPOSED = "Jos\u00e9", "Jose\u0301"
+
+
+def test_an_accent_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    assert list(by_case([Path(f"{DECOMPOSED}.nii")])) == [COMPOSED]
+    with pytest.raises(SemiclError, match=f"case {COMPOSED} is there twice"):
+        by_case([Path(f"{DECOMPOSED}.nii"), Path(f"{COMPOSED}.nii.gz")])
+    (tmp_path / f"{DECOMPOSED}.nii").touch()
+    assert found_file(tmp_path / f"{COMPOSED}.nii") == tmp_path / f"{DECOMPOSED}.nii"
+    assert found_file(tmp_path / "other.nii") == tmp_path / "other.nii"
+    assert found_file(tmp_path / "none" / "a.nii") == tmp_path / "none" / "a.nii"

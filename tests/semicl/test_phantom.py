@@ -6,6 +6,7 @@ import torch
 
 from semicl.cases import find_cases
 from semicl.checks import check_files, problems
+from semicl.grid import Grid
 from semicl.phantom import CLASSES, SHAPE, phantom_scan
 from semicl.subjects import subject_rule
 from tests.semicl.conftest import SUBJECTS
@@ -47,4 +48,6 @@ def test_a_written_phantom_is_a_sound_folder(phantom: Path) -> None:
     assert tuple(folder.classes) == CLASSES
     assert len(folder.cases) == 2 * SUBJECTS
     assert len({case.subject for case in folder.cases}) == SUBJECTS
-    assert [problem for case in folder.cases for problem in problems(check_files(case), folder.classes)] == []
+    assert [
+        problem for case in folder.cases for problem in problems(check_files(case), folder.classes, Grid((32, 32)))
+    ] == []

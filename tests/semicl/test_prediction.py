@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from semicl.errors import SemiclError
+from semicl.grid import Grid
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.options import MachineOptions
 from semicl.prediction import label_type, predict_file, to_device, write_labels
-from semicl.volumes import Grid
 from tests.semicl.conftest import write_nifti
 
 OBLIQUE = np.array([[1.1, 0.2, 0.0, -20], [-0.2, 0.9, 0.3, 7], [0.0, -0.3, 2.4, 3], [0, 0, 0, 1]])

@@ -91,7 +91,6 @@ def test_no_training_command_opens_the_users_files(
     def poisoned(*_: object) -> None:
         raise AssertionError("a NIfTI file was opened")
 
-    monkeypatch.setattr("semicl.volumes._load", poisoned)
     monkeypatch.setattr("semicl.checks.nibabel.load", poisoned)
     for stage in (GLOBAL, LOCAL, FINE_TUNE):
         assert run_command(*_words(stage, own_prepared, tmp_path / str(stage[0]))) == 0

@@ -47,3 +47,25 @@ def test_an_unusable_pattern_is_named(pattern: str, message: str) -> None:
 def test_a_name_that_the_pattern_does_not_match_is_named() -> None:
     with pytest.raises(SemiclError, match="does not match case left_2"):
         subject_rule("any", subject_pattern=r"(patient\d+)")("left_2")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "subject"),
+    [
+        (r"(patient\d+)|(ctrl\d+)", "ctrl12_scan1", "ctrl12"),
+        (r"(patient\d+)|(ctrl\d+)", "patient3_scan1", "patient3"),
+        (r"(patient\d+)?_scan|(ctrl\d+)", "x_scan_ctrl7", "ctrl7"),
+        (r"(patient\d+)?", "scan_patient7", "patient7"),
+        (r"(?:a|(b\d))(?:c|(d\d))", "ad5", "d5"),
+        (r"(?P<subject>s\d+)|x", "xx_s4", "s4"),
+        ("(Jose\u0301\\d)", "Jos\u00e91_a", "Jos\u00e91"),
+    ],
+)
+def test_the_group_that_took_part_names_the_subject(pattern: str, name: str, subject: str) -> None:
+    assert subject_rule("any", subject_pattern=pattern)(name) == subject
+
+
+@pytest.mark.parametrize("pattern", [r"(patient\d+)?_scan", r"(patient\d+)?", r"(x*)", r"()"])
+def test_a_pattern_whose_groups_take_no_part_does_not_match(pattern: str) -> None:
+    with pytest.raises(SemiclError, match="does not match case left_scan; widen the pattern"):
+        subject_rule("any", subject_pattern=pattern)("left_scan")

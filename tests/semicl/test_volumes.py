@@ -10,8 +10,10 @@ from torch.nn.functional import one_hot
 
 from semicl.cases import find_cases
 from semicl.errors import SemiclError
+from semicl.geometry import voxel_size
+from semicl.grid import Grid
 from semicl.subjects import subject_rule
-from semicl.volumes import Grid, read_image, read_label, voxel_size
+from semicl.volumes import read_image, read_label, shrunk_and_back
 from tests.semicl.conftest import write_case, write_nifti
 
 VALUES = (0, 1, 2, 3)
@@ -156,3 +158,83 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 
 def test_voxel_size() -> None:
     assert voxel_size(PERMUTED) == pytest.approx((0.8, 2.0, 1.5))
+
+
+SHARE = 0.02
+
+
+def _with_outliers(value: float, dtype: type) -> np.ndarray:
+    image = 100 * np.random.default_rng(0).random((16, 16, 4))
+    places = np.random.default_rng(1).permutation(image.size)
+    image.flat[places[: int(SHARE * image.size)]] = value
+    image.flat[places[int(SHARE * image.size) : int(2 * SHARE * image.size)]] = -value
+    return image.astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(3.4e38, np.float32), (3.4e38, np.float64), (1e300, np.float64), (1.7e308, np.float64)]
+)
+def test_numbers_that_are_no_intensities_are_named(tmp_path: Path, value: float, dtype: type) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", _with_outliers(value, dtype))
+    with pytest.raises(SemiclError, match=r"a\.nii\.gz: holds numbers as large as .*, which stand for missing ones"):
+        read_image(path, Grid((16, 16)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", _with_outliers(value, np.float32))
+    with pytest.raises(SemiclError, match=r"a\.nii\.gz: holds NaN or infinity"):
+        read_image(path, Grid((16, 16)))
+
+
+@pytest.mark.parametrize(
+    ("image", "dtype"),
+    [
+        (np.arange(1024, dtype=np.float64) * 9e26, np.float32),
+        (np.arange(1024, dtype=np.float64) * 1e-43, np.float32),
+        (np.arange(1024, dtype=np.float64) * 1e-320, np.float64),
+        (2.0**60 + np.arange(1024) * 2.0**20, np.float64),
+        (np.arange(1024) + 2**62, np.int64),
+        (np.arange(1024) - 2**62, np.int64),
+        (np.arange(1024).astype(np.uint64) + np.uint64(2**63), np.uint64),
+        (np.arange(1024) * 4_000_000, np.uint32),
+        (np.arange(1024) - 512, np.int16),
+        (np.linspace(-32768, 32767, 1024), np.int16),
+    ],
+    ids=["large", "denormal", "denormal float64", "far from 0", "int64", "-int64", "uint64", "uint32", "int16", "wide"],
+)
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_any_size_are_scaled_in_float64(tmp_path: Path, image: np.ndarray, dtype: type) -> None:
+    stored = image.astype(dtype).reshape(16, 16, 4)
+    nibabel.save(nibabel.Nifti1Image(stored, np.eye(4), dtype=dtype), tmp_path / "a.nii")
+    found = read_image(tmp_path / "a.nii", Grid((16, 16))).image.permute(1, 2, 0).numpy()
+    exact = np.array([float(int(v) - int(stored.flat[0])) if np.dtype(dtype).kind in "iu" else v for v in stored.flat])
+    low, high = np.percentile(exact, (0.5, 99.5))
+    np.testing.assert_allclose(found.ravel(), (exact.clip(low, high) - low) / (high - low), atol=1e-6)
+
+
+def test_one_far_64_bit_number_does_not_hide_the_others(tmp_path: Path) -> None:
+    image = np.arange(1024, dtype=np.int64).reshape(16, 16, 4)
+    image[0, 0, 0] = -(2**63)
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4), dtype=np.int64), tmp_path / "a.nii")
+    found = read_image(tmp_path / "a.nii", Grid((16, 16))).image.permute(1, 2, 0).numpy().ravel()
+    low, high = np.percentile(image, (0.5, 99.5))
+    np.testing.assert_allclose(found, (image.ravel().clip(low, high) - low) / (high - low), atol=1e-6)
+
+
+def test_slices_are_kept_at_full_resolution_for_a_sliding_window(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((40, 20, 3)).astype(np.float32)
+    found = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32), sliding_window=True)).image
+    assert found.shape == (3, 40, 32)
+    assert len(found[:, :, 6:26].unique()) > 2000
+
+
+def test_what_shrinking_costs_a_perfect_label(tmp_path: Path) -> None:
+    label = np.zeros((64, 64, 3), np.uint8)
+    label[::2] = 1  # lines that a shrunk slice cannot hold
+    path = write_nifti(tmp_path / "a.nii.gz", label)
+    truth, back = shrunk_and_back(path, Grid((16, 16)), (0, 1), path)
+    assert truth.shape == back.shape == (64, 64, 3)
+    assert int((truth != back).sum()) > 0.3 * label.size
+    truth, back = shrunk_and_back(path, Grid((64, 64)), (0, 1), path)
+    assert torch.equal(truth, back)

@@ -9,6 +9,7 @@ import pytest
 
 from semicl.prepared import Prepared
 from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_nifti
+from tests.semicl.nifti_bytes import alter
 
 
 def test_a_split(tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,3 +122,14 @@ def test_unusable_files_are_one_line_and_nothing_is_written(
 def test_unusable_checkpoints_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
     assert "broken.ckpt: not readable" in error_of(capsys, "evaluate", "--checkpoint", tmp_path / "broken.ckpt")
+
+
+def test_every_case_is_checked_before_the_first_is_judged(
+    tuned: Path, own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own_phantom / "imagesTr" / "phantom_020.nii.gz"
+    alter(path, srow_x=[0, 0, 0, 0], qform_code=0)
+    monkeypatch.setattr("semicl.commands.evaluate.evaluate_cases", lambda *_: 1 / 0)
+    words = ["evaluate", "--checkpoint", tuned, "--data", own_phantom, "--output", tmp_path / "o"]
+    assert f"{path}: its sform has an axis of length 0" in error_of(capsys, *words)
+    assert not (tmp_path / "o").exists()

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from semicl.checkpoints import load_segmentation
 from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_colours, write_nifti
+from tests.semicl.nifti_bytes import alter, write_placed
 
 GEOMETRIES = {
     "oblique": ((33, 41, 9), np.array([[1.1, 0.2, 0, -20], [-0.2, 0.9, 0.3, 7], [0, -0.3, 2.4, 3], [0, 0, 0, 1]])),
@@ -120,3 +122,36 @@ def test_names_in_capitals(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert all(nibabel.load(path).shape == (9, 8, 3) for path in (tmp_path / "o").iterdir())
     write_nifti(tmp_path / "i" / "b.nii", np.random.default_rng(0).random((9, 8, 3)))
     assert "case b is there twice" in error_of(capsys, *words)
+
+
+def test_every_image_is_checked_before_the_first_is_predicted(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_placed(images / "zzz.nii", np.ones((4, 5, 6), np.float32), np.eye(4), qform=0)
+    words = ["predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o"]
+    for fields in ({"srow_x": [0, 0, 0, 0]}, {"srow_x": [0, 1, 0, 0]}, {"srow_x": [np.nan, 0, 0, 0]}):
+        alter(path, **fields)
+        assert f"{path}: its sform has " in error_of(capsys, *words) or "its sform holds" in error_of(capsys, *words)
+        assert not (tmp_path / "o").exists()
+
+
+def test_a_label_lies_where_the_qform_puts_its_image(tuned: Path, tmp_path: Path) -> None:
+    affine = np.array([[0, -2.0, 0, 10], [1.5, 0, 0, -5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+    path = write_placed(tmp_path / "a.nii.gz", np.random.default_rng(0).random((9, 8, 7, 1, 1)), affine)
+    alter(path, **{f"srow_{axis}": [0, 0, 0, 0] for axis in "xyz"})
+    assert run_command("predict", "--checkpoint", tuned, "--input", path, "--output", tmp_path / "o") == 0
+    written = nibabel.load(tmp_path / "o" / "a.nii.gz")
+    assert written.shape == (9, 8, 7, 1, 1)
+    np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+
+
+def test_patches_of_slices_are_trained_and_predicted_at_full_resolution(phantom: Path, tmp_path: Path) -> None:
+    words = ["prepare", "--data", phantom, "--prepared", tmp_path / "p", "--repeats", "1", "--patch_size", "[32,16]"]
+    assert run_command(*words, "--sliding_window", "true") == 0
+    words = ["finetune", *TINY, *one_schedule(1, 64), "--label_fraction", "0.2", "--prepared", tmp_path / "p"]
+    assert run_command(*words, "--validation_volumes", "1", "--output", tmp_path / "r") == 0
+    image = phantom / "imagesTr" / "phantom_001.nii.gz"
+    words = ["predict", "--checkpoint", tmp_path / "r" / "model.ckpt", "--input", image, "--output", tmp_path / "o"]
+    assert run_command(*words) == 0
+    assert nibabel.load(tmp_path / "o" / "phantom_001.nii.gz").shape == nibabel.load(image).shape
+    assert load_segmentation(tmp_path / "r" / "model.ckpt")[1].grid.sliding_window

@@ -358,3 +358,185 @@ def test_a_killed_preparation_is_not_taken_for_a_whole_one(
     assert "No space left" in error_of(capsys, "prepare", "--data", phantom, "--prepared", own_prepared)
     assert not (own_prepared / "prepared.json").exists()
     assert list(own_prepared.rglob(".partial-*")) == []
+
+
+def test_the_splits_of_another_preparation_are_never_taken(plain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    words = ["prepare", "--data", plain, "--prepared", folder, *SIZE]
+    assert run_command(*words, "--repeats", "4") == 0
+    left = {number: (folder / "splits" / f"{number}.json").read_text() for number in (2, 3)}
+    assert run_command(*words, "--repeats", "2", "--seed", "1") == 0
+    assert sorted(file.name for file in (folder / "splits").iterdir()) == ["0.json", "1.json"]
+    for number, text in left.items():  # as versions before this one left them behind
+        (folder / "splits" / f"{number}.json").write_text(text)
+    with pytest.raises(SemiclError, match=r"3\.json: was left behind by an earlier preparation; give a --split below"):
+        read_prepared(folder).split(3)
+    assert run_command(*words, "--repeats", "3", "--seed", "1") == 0
+    assert json.loads((folder / "splits" / "2.json").read_text())["seed"] == 1
+    assert not (folder / "splits" / "3.json").exists()
+
+
+def test_a_split_that_a_person_added_is_taken_and_kept(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE, "--seed", "5", "--repeats"]
+    assert run_command(*words, "2") == 0
+    own = tmp_path / "p" / "splits" / "2.json"
+    own.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "p" / "splits" / "0.json").read_bytes())  # as Notepad does
+    assert read_prepared(tmp_path / "p").split(2) == read_prepared(tmp_path / "p").split(0)
+    assert run_command(*words, "1") == 0
+    assert own.is_file()
+    assert f"{own}: was edited, and preparing the folder again would replace it" in error_of(capsys, *words, "3")
+
+
+def test_an_edited_split_is_not_removed_by_fewer_repeats(
+    own_prepared: Path, phantom: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = own_prepared / "splits" / "1.json"
+    content = json.loads(path.read_text())
+    content["validation"], content["test"] = content["test"], content["validation"]
+    path.write_text(json.dumps(content))
+    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "1"]
+    assert f"{path}: was edited" in error_of(capsys, *words)
+
+
+def test_more_cases_do_not_make_splits_edited(plain: Path, tmp_path: Path) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words) == 0
+    for number in range(7, 12):
+        write_nifti(plain / "images" / f"scan{number}.nii.gz", _volume(number))
+        write_nifti(plain / "labels" / f"scan{number}.nii.gz", _label(1, 4))
+    assert run_command(*words, "--repeats", "2") == 0
+    assert run_command(*words, "--repeats", "4") == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (
+            {"a": 1, "b": 4, "c": 4},
+            "takes a value of its own for each class, and 'b' and 'c' both have 4; leave one out",
+        ),
+        ({"background": 1, "b": 4}, "takes no class named 'background', which is the name of value 0; rename it"),
+        ({" BackGround ": 1, "b": 4}, "takes no class named ' BackGround '"),
+        ({"a": 0, "b": 4}, "takes names of one or more values other than 0"),
+        ({"": 1, "b": 4}, "takes a name for each class, also for the one of value 1"),
+        ({"Liver": 1, "liver": 4}, "takes names that differ, and 'Liver' and 'liver' do not; rename one, or merge"),
+        ({"Jos\u00e9": 1, "Jose\u0301": 4}, "takes names that differ"),
+    ],
+    ids=["value", "background", "capitals", "zero", "empty", "case", "accent"],
+)
+def test_classes_that_cannot_be_told_apart_are_refused(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: dict[str, int], message: str
+) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE, "--classes", json.dumps(classes)]
+    assert message in error_of(capsys, *words)
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("size", ["[1,256,256]", "[2,2]", "[64,63]", "[0,64]", "[64]", "[8,8,8,8]"])
+def test_a_patch_that_no_network_takes_is_refused_at_once(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    line = error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", "--patch_size", size)
+    assert "--patch_size takes two or three even numbers, one of them 4 or more, since the network halves" in line
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(("size", "levels"), [("[24,40]", 4), ("[2,64,64]", 2), ("[16,16]", 4), ("[32,32]", None)])
+def test_a_patch_that_the_default_network_does_not_take_is_said(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str, levels: int | None
+) -> None:
+    assert run_command("prepare", "--data", plain, "--prepared", tmp_path / "p", "--patch_size", size) == 0
+    text = capsys.readouterr().out
+    assert (f"fit networks of at most {levels} levels; the default one has 5: give training fewer" in text) == (
+        levels is not None
+    )
+
+
+def test_slices_that_are_shrunk_are_said_with_what_it_costs(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.zeros((240, 200, 3), np.uint8)
+    label[::2, :, 1] = 1
+    label[100:180, 60:160, 2] = 4
+    write_nifti(plain / "images" / "scan4.nii.gz", np.random.default_rng(0).random(label.shape))
+    write_nifti(plain / "labels" / "scan4.nii.gz", label)
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", "--patch_size", "[64,64]"]
+    assert run_command(*words) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
+    assert line.startswith("WARNING: slices of 240 x 200 are shrunk to fit 64 x 64, to 0.27 of their sides. Shrunk ")
+    dice = float(line.split("keeps this Dice: scan4 ")[1].split(". ")[0])
+    assert 0.5 < dice < 0.9
+    assert line.endswith("Give a larger --patch_size, or --sliding_window true for patches at full resolution.")
+    assert run_command(*words, "--sliding_window", "true") == 0
+    assert "are shrunk" not in capsys.readouterr().out
+    prepared = read_prepared(tmp_path / "p")
+    assert prepared.grid.sliding_window
+    (case,) = [case for case in prepared.cases if case.name == "scan4"]
+    assert prepared.image(case).shape == (3, 240, 200)
+    assert int((prepared.label(case) > 0).sum()) == int((label > 0).sum())
+
+
+def test_a_sliding_window_is_for_slices(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", "--patch_size", "[8,16,16]"]
+    assert "--sliding_window takes false with a patch size of three numbers" in error_of(
+        capsys, *words, "--sliding_window", "true"
+    )
+
+
+def test_units_and_images_of_one_value_are_said(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_nifti(plain / "images" / "scan2.nii.gz", np.full(SHAPE, 7.0))
+    assert run_command("prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE) == 0
+    text = capsys.readouterr().out
+    assert "7 of 7 images name no unit of their voxel size (xyzt_units), as scan0: it is taken for millimeters." in text
+    assert "WARNING: of one value alone, in which a network sees nothing: scan2." in text
+
+
+def test_the_median_voxel_size_is_noted(plain: Path, tmp_path: Path) -> None:
+    for number in range(7):
+        affine = np.diag([1, 2, 3 if number < 4 else 9, 1])
+        write_nifti(plain / "images" / f"scan{number}.nii.gz", _volume(number), affine)
+        if number < 5:
+            write_nifti(plain / "labels" / f"scan{number}.nii.gz", _label(1, 4), affine)
+    prepared = prepare(SourceOptions(str(plain), tmp_path / "p"), PrepareOptions(patch_size=(16, 16)))
+    assert prepared.grid.voxel_size == (3, 1, 2)
+    options = PrepareOptions(patch_size=(16, 16), spacing=(1.0, 1.5, 2.0))
+    prepared = prepare(SourceOptions(str(plain), tmp_path / "p"), options)
+    assert prepared.grid.voxel_size == (2, 1, 1.5)
+    assert read_prepared(tmp_path / "p").grid == prepared.grid
+
+
+def test_a_folder_of_before_there_was_an_option_is_taken(plain: Path, tmp_path: Path) -> None:
+    source, options = SourceOptions(str(plain), tmp_path / "p"), PrepareOptions(patch_size=(16, 16))
+    prepare(source, options)
+    content = json.loads((tmp_path / "p" / "prepared.json").read_text())
+    for name in ("sliding_window", "voxel_size"):
+        del content[name]
+    del content["options"]["sliding_window"]
+    (tmp_path / "p" / "prepared.json").write_text(json.dumps(content))
+    before = prepared_before(source, options)
+    assert before is not None
+    assert (before.grid.sliding_window, before.grid.voxel_size) == (False, None)
+
+
+def test_a_tilde_is_the_home_folder(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "c.yaml").write_text("data: ~/plain\nprepared: ~/p\npatch_size: [16, 16]\n")
+    assert run_command("prepare", "--config", "~/c.yaml") == 0
+    assert (tmp_path / "p" / "prepared.json").is_file()
+    assert run_command("prepare", "--data=~/plain", "--prepared=~/q", *SIZE) == 0
+    assert (tmp_path / "q" / "prepared.json").is_file()
+    assert list((tmp_path / "work").iterdir()) == []
+    options = PrepareOptions(patch_size=(16, 16))
+    assert prepared_before(SourceOptions(str(plain), tmp_path / "q"), options) is not None
+
+
+def test_a_folder_named_as_an_image_is_said(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plain / "images" / "scan9.nii").mkdir()
+    line = error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE)
+    assert f"{plain}/images/scan9.nii: is a folder, not a file; move the file out of it" in line
