@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from semicl.command_words import configs_first, is_typed, plain_words
 from semicl.config import gives, options_of, read_config, shipped_configs
 from semicl.config_check import check
+from semicl.console import complain, say
 from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
@@ -157,16 +158,13 @@ def _known(words: Sequence[str]) -> list[str]:
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # libraries put line breaks in their reasons
+    complain(error)
     return code
 
 
 def _run(name: str, configs: Sequence[str], chosen: dict[str, Any]) -> None:
     """Run a command and tell the next; those that it calls tell none."""
     after = following(name, configs, **chosen)  # first: who trains for hours may edit the configs
-    # Imported here so that --help and a mistyped option answer at once.
-    from semicl.console import say
-
     module = name.replace("-", "_")
     getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
     if after is not None:

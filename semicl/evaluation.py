@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 
 from semicl.cases import Case
 from semicl.checks import read_nifti
+from semicl.console import Table
 from semicl.errors import SemiclError
 from semicl.files import replacing, write_json
 from semicl.metrics import Agreement, agreement

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from rich.table import Table
 
+from semicl.console import Table
 from semicl.evaluation import Evaluation
 
 Splits = Sequence[Evaluation]

@@ -34,7 +34,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if known_images:
         say(f"TRANSDUCTIVE: pre-training saw the images, not the labels, of {known_images} of the {len(cases)} cases.")
     network = to_device(network, options.machine)
-    evaluation = evaluate_cases(network, card, tqdm(cases, desc=f"evaluate {where}", unit="case", ncols=WIDTH))
+    evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH))
     evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where)
     show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
     rows = {"mean Dice": evaluation.mean_dice(), "checkpoint": options.checkpoint, "files": options.output}

@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from tqdm import tqdm
 
 from semicl.cases import Case, CaseFolder, find_cases
 from semicl.checks import CheckedCase, check_files, problems
-from semicl.console import WIDTH, conclude, say, show
+from semicl.console import WIDTH, Table, conclude, say, show
 from semicl.download import download
 from semicl.errors import SemiclError
 from semicl.files import remove_partial

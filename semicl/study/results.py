@@ -1,5 +1,6 @@
 """What the cells of a study found: read from their folders, summed up over splits."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,11 @@ def study_record(
     """A study as JSON: what its cells share, its rows, and the titles of the cells that failed, with the reasons."""
     shared = {"data": name, "levels": experiment.network.levels, "seed": experiment.seed}
     return {**shared, "cells": list(rows), "failed": dict(failed)}
+
+
+def as_markdown(name: str) -> str:
+    """A name in a text of markdown, shown as it is."""
+    return re.sub(r"([\\`*<|])", r"\\\1", " ".join(name.split()))
 
 
 def tried_rates(cell: Cell) -> list[dict[str, Any]]:
