@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semicl.evaluation import MEASURES
+from semicl.evaluation import MEASURES, known
 from semicl.figures import fractions_figure, write_figure
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
@@ -45,6 +45,9 @@ def write_tables(
         rows: what was found.
         failed: titles of the cells that were not finished, and why.
     """
+    described = [_described(row) for row in rows]
+    # First: who finds the others without it knows that they are of somebody else.
+    write_json(folder / "table.json", study_record(name, experiment, described, failed))
     with replacing(folder / "table.md") as partial:
         partial.write_text(markdown(name, experiment, cells, rows))
     with replacing(folder / "table.csv") as partial, partial.open("w", newline="") as file:
@@ -52,8 +55,6 @@ def write_tables(
         writer = csv.DictWriter(file, list(lines[0]) if lines else ["method"])
         writer.writeheader()
         writer.writerows(lines)
-    described = [_described(row) for row in rows]
-    write_json(folder / "table.json", study_record(name, experiment, described, failed))
     series = {
         method: [(row.label_fraction, row.dice["mean"], row.dice["deviation"]) for row in rows if row.method == method]
         for method in dict.fromkeys(row.method for row in rows)
@@ -180,7 +181,7 @@ def _split(found: Found) -> dict[str, Any]:
         "config": found.tuning.config_hash,
         "dice": found.dice,
         "classes": {
-            name: {measure: float(getattr(evaluation, measure)[:, number].mean()) for measure in MEASURES}
+            name: {measure: known(evaluation.per_class(measure)[number]) for measure in MEASURES}
             for number, name in enumerate(evaluation.classes)
         },
         "test_volumes": len(evaluation.names),
