@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from semicl.errors import SemiclError
 from semicl.files import replacing
+from semicl.inputs import CHECKPOINT, require_checkpoint
 from semicl.model_card import KEY, ModelCard
 from semicl.networks import UNet
 from semicl.seen import Seen
@@ -143,16 +144,12 @@ def read_card(path: Path) -> ModelCard:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise SemiclError(f"{path}: no such checkpoint; run the stage that writes it first")
+    require_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         content["state_dict"].items()
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise SemiclError(
-            f"{path}: not readable as a checkpoint{_cause(error)}; give the model.ckpt that a stage of semicl wrote, "
-            "or run that stage again"
-        ) from error
+        raise SemiclError(f"{path}: not readable as a checkpoint{_cause(error)}; {CHECKPOINT}") from error
     return content
 
 

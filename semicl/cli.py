@@ -147,7 +147,8 @@ def _answered(words: list[str]) -> int:
         return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:
         end_children()
-        return _fail("interrupted; call it again to go on, a single stage with --resume, predict with --overwrite", 130)
+        way_out = "call it again to go on, a single stage with --resume, predict with --skip_existing"
+        return _fail(f"interrupted; {way_out}", 130)
     return 0
 
 
@@ -186,7 +187,7 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
             json.dumps(configs[word], default=str) if before == "--config" else word
             for before, word in pairwise(["", *words])
         ]
-    parser = _parser()
+    parser = _parser(name)
     parsed = parser.parse_args(words)
     command = COMMANDS[parsed.command]
     try:
@@ -200,8 +201,8 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
     return parsed.command, list(configs), chosen
 
 
-def _parser() -> ArgumentParser:
-    """Of all commands."""
+def _parser(name: str | None = None) -> ArgumentParser:
+    """Of all commands; only that of this name gets its options, since they take a moment to make."""
     parser = ArgumentParser(
         prog="semicl",
         usage="semicl COMMAND [--OPTION VALUE ...]",
@@ -213,7 +214,8 @@ def _parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
-        commands.add_subcommand(each, _command_parser(each, command), help=command.help)
+        own = _command_parser(each, command) if each == name else ArgumentParser()
+        commands.add_subcommand(each, own, help=command.help)
     return parser
 
 

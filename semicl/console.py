@@ -22,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 # Lightning sets it too, if it is not set yet, but takes seconds to import.
 if not hasattr(rank_zero_only, "rank"):
-    rank_zero_only.rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    rank_zero_only.rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)  # type: ignore[attr-defined]
 
 
 class Table(table.Table):
@@ -91,7 +91,7 @@ def conclude(title: str, rows: Mapping[str, object]) -> None:
 
 def on_main_process() -> bool:
     """Whether this process is the one that speaks and writes."""
-    return bool(rank_zero_only.rank == 0)
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def _as_is(cell: Any) -> Any:

@@ -56,15 +56,13 @@ def embedding_figure(
     """
     figure = Figure(figsize=(4.6 * len(points), 4.8), layout="constrained")
     for axis, (title, places) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
-        for number in range(len(classes)):
+        for number, name in enumerate(classes):
             own = places[labels[title] == number]
             colour = "0.7" if number == 0 else COLOURS(number - 1)
-            axis.scatter(own[:, 0], own[:, 1], s=6, color=colour, linewidths=0)
+            axis.scatter(own[:, 0], own[:, 1], s=6, color=colour, label=_as_is(name), linewidths=0)
         axis.set(xticks=[], yticks=[], title=_as_is(title))
-    names = [_as_is(name) for name in classes]
-    figure.legend(
-        axis.collections, names, loc="outside lower center", ncols=min(4, len(names)), markerscale=3, frameon=False
-    )
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), markerscale=3, frameon=False)
     return figure
 
 
@@ -79,19 +77,18 @@ def fractions_figure(series: Mapping[str, Sequence[tuple[float, float, float]]],
     axis = figure.subplots()
     fractions = sorted({fraction for points in series.values() for fraction, _, _ in points})
     colours = colormaps["tab20"]
-    lines = []
     for number, (method, points) in enumerate(series.items()):
         # Side by side, or the bars of methods that are close to each other would lie on one another.
         aside = 1 + 0.02 * (number - (len(series) - 1) / 2)
         places, means, deviations = zip(*((fraction * aside, mean, sd) for fraction, mean, sd in points), strict=True)
-        style = {"marker": "o", "capsize": 3, "color": colours(number % 20)}
-        lines.append(axis.errorbar(places, means, deviations, label=method, **style))
+        colour = colours(number % 20)
+        axis.errorbar(places, means, deviations, marker="o", capsize=3, color=colour, label=_as_is(method))
     axis.set_xscale("log")
     axis.set_xticks(fractions, [f"{100 * fraction:.3g} %" for fraction in fractions])
     axis.minorticks_off()
     axis.set(xlabel="fraction of the labels", ylabel="Dice, mean and deviation over splits", title=_as_is(title))
     axis.grid(alpha=0.3)
-    figure.legend(lines, [_as_is(method) for method in series], loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from semicl.grid import Grid
 from semicl.networks import UNet, new_unet
 from semicl.seen import Seen
-from semicl.volumes import Grid
 
 KEY = "semicl"
 """Where a checkpoint keeps its card."""

@@ -76,16 +76,25 @@ class StageFolder:
             self._clear()
         elif resume:
             self._compare(options, defaults)
-        elif self._summary.is_file() or self.last.is_file():
+        else:
+            self.require_free()
+        if self.path.is_dir():
+            remove_partial(self.path)
+        if not self.finished:
+            write_json(self._options, options)
+
+    def require_free(self) -> None:
+        """Raise where there is a stage.
+
+        Raises:
+            SemiclError: there is.
+        """
+        if self._summary.is_file() or self.last.is_file():
             state = "a finished stage" if self.finished else "an unfinished stage"
             raise SemiclError(
                 f"{self.path}: holds {state}; give --resume to go on with it, --overwrite to start anew, "
                 "or another --output"
             )
-        if self.path.is_dir():
-            remove_partial(self.path)
-        if not self.finished:
-            write_json(self._options, options)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and remove the state, which nothing needs any more."""

@@ -24,26 +24,8 @@ from torch import Tensor
 
 from semicl.checks import UNREADABLE
 from semicl.errors import SemiclError
+from semicl.grid import Grid
 from semicl.whole_values import ROUNDING
-
-MOST_CLASSES = 256
-"""Class numbers are uint8."""
-
-LARGEST_VALUE = 2**24
-"""Label files are resampled as float32, which holds every whole number up to here."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What the network sees.
-
-    Args:
-        patch_size: (height, width) of a slice, or (depth, height, width) of a patch.
-        spacing: voxel size in mm along right, anterior and superior; None leaves it as it is.
-    """
-
-    patch_size: tuple[int, ...]
-    spacing: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

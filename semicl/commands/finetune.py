@@ -1,11 +1,7 @@
 """`semicl finetune`: cross entropy + Dice on the labelled fraction; validation picks the weights."""
 
 from semicl.options import ExperimentOptions, SegmentationOptions, StageOptions
-from semicl.pieces import ImagePieces, LabelledPieces, Volumes
 from semicl.stage_setup import finish, finished_before, open_folder, set_up
-from semicl.stages import Segmentation
-from semicl.tcsm import SelfEnsembling
-from semicl.training import train_with_validation
 
 
 def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
@@ -17,6 +13,12 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
         SemiclError: something it needs cannot be used, or the folder is taken.
     """
     setup = set_up("finetune", experiment, stage, experiment.label_fraction)
+
+    from semicl.pieces import ImagePieces, LabelledPieces, Volumes
+    from semicl.stages import Segmentation
+    from semicl.tcsm import SelfEnsembling
+    from semicl.training import train_with_validation
+
     pieces = LabelledPieces(setup.prepared, setup.labelled)
     labelled = [case for case in setup.split.validation if case.label is not None]
     validation = Volumes(setup.prepared, labelled[: segmentation.validation_volumes])

@@ -67,10 +67,10 @@ def write_search(
         candidates: what was found.
         failed: titles of the cells that were not finished, and why.
     """
-    with replacing(folder / "search.md") as partial:
-        partial.write_text(markdown(name, experiment, cells, candidates))
     described = [_described(candidate) for candidate in candidates]
     write_json(folder / "search.json", study_record(name, experiment, described, failed))
+    with replacing(folder / "search.md") as partial:
+        partial.write_text(markdown(name, experiment, cells, candidates))
 
 
 def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], candidates: Sequence[Candidate]) -> str:

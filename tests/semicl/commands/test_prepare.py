@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -85,7 +86,7 @@ def test_a_plain_folders_classes_can_be_named(plain: Path, tmp_path: Path, capsy
     assert run_command(*words) == 0
     assert read_prepared(tmp_path / "p").classes == {"background": 0, "liver": 4, "spleen": 1}
     (tmp_path / "c.yaml").write_text("classes: {liver: 1}\n")
-    assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words)
+    assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words, "--overwrite")
 
 
 def test_a_class_that_no_label_file_holds_is_refused(
@@ -206,7 +207,7 @@ def test_the_same_folder_may_be_typed_in_another_way(
     monkeypatch.chdir(plain.parent)
     options = PrepareOptions(patch_size=(16, 16))
     prepare(SourceOptions(plain.name, tmp_path / "p"), options)
-    prepare(SourceOptions(str(plain), tmp_path / "p"), options)
+    prepare(SourceOptions(str(plain), tmp_path / "p"), replace(options, overwrite=True))
     assert read_prepared(tmp_path / "p").options["data"] == plain.name
     assert prepared_before(SourceOptions(str(plain), tmp_path / "p"), options) is not None
     assert prepared_before(SourceOptions(f"./{plain.name}/", tmp_path / "p"), options) is not None
@@ -330,7 +331,7 @@ def test_no_data_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 
 
 def test_an_edited_split_is_not_replaced(own_prepared: Path, phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "2"]
+    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "2", "--overwrite"]
     assert run_command(*words) == 0
     (own_prepared / "splits" / "7.json").write_text("{}")  # one that is the user's alone
     assert run_command(*words) == 0
@@ -355,6 +356,54 @@ def test_a_killed_preparation_is_not_taken_for_a_whole_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("semicl.prepared.np.save", full_disk)
-    assert "No space left" in error_of(capsys, "prepare", "--data", phantom, "--prepared", own_prepared)
+    assert "No space left" in error_of(capsys, "prepare", "--data", phantom, "--prepared", own_prepared, "--overwrite")
     assert not (own_prepared / "prepared.json").exists()
     assert list(own_prepared.rglob(".partial-*")) == []
+
+
+def test_a_class_of_the_description_that_no_label_holds_is_told(
+    own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = json.loads((own_phantom / "dataset.json").read_text())
+    description["labels"]["4"] = "liver"
+    (own_phantom / "dataset.json").write_text(json.dumps(description))
+    assert run_command("prepare", "--data", own_phantom, "--prepared", tmp_path / "p", *SIZE) == 0
+    line = "No label holds liver: left out of means and of what validation picks by."
+    assert capsys.readouterr().out.count(line) == 1
+    assert list(read_prepared(tmp_path / "p").classes)[-1] == "liver"
+
+
+def test_prepared_data_are_replaced_only_when_that_is_asked_for(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words) == 0
+    before = (tmp_path / "p" / "prepared.json").read_text()
+    line = error_of(capsys, *words, "--repeats", "1")
+    assert "prepared.json: is there already; give another --prepared, or --overwrite to replace" in line
+    assert (tmp_path / "p" / "prepared.json").read_text() == before
+    assert run_command(*words, "--seed", "1", "--overwrite") == 0
+    assert (tmp_path / "p" / "prepared.json").read_text() != before
+
+
+@pytest.mark.parametrize("place", ["", "images", "labels", "../alias", "../list/.."])
+def test_the_data_are_not_prepared_into_themselves(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "alias").symlink_to(plain)
+    (plain / "labels" / "list").mkdir()
+    (tmp_path / "list").symlink_to(plain / "labels" / "list")  # whose parent is the labels' folder
+    line = error_of(capsys, "prepare", "--data", plain, "--prepared", plain / place, *SIZE)
+    assert "which is read and would be written to; give another --prepared" in line
+
+
+def test_a_phantom_does_not_replace_other_cases(
+    own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = json.loads((own_phantom / "dataset.json").read_text()) | {"name": "Mine"}
+    (own_phantom / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "phantom").symlink_to(own_phantom)
+    line = error_of(capsys, "prepare", "--data", "phantom", "--prepared", tmp_path / "p", *SIZE)
+    assert "p/phantom: holds other cases; give another --prepared" in line
+    assert json.loads((own_phantom / "dataset.json").read_text()) == description
