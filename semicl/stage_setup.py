@@ -84,6 +84,12 @@ def set_up(
     network = card.new_network(experiment.seed)
     if stage.start is not None:
         report = load_weights(network, stage.start)
+        if report.classes not in ((), tuple(prepared.classes)):
+            raise SemiclError(
+                f"{stage.start}: its classifier knows {', '.join(report.classes)}, {stage.prepared} holds "
+                f"{', '.join(prepared.classes)}; give a --start of pre-training, or data with the same classes in the "
+                "same order"
+            )
         card = replace(card, seen=seen_after(report.seen, now, stage.start))
         say(report)
     torch.manual_seed(experiment.seed)  # of the projection heads

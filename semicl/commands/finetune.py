@@ -1,5 +1,8 @@
 """`semicl finetune`: cross entropy + Dice on the labelled fraction; validation picks the weights."""
 
+from semicl.classes import without
+from semicl.console import say
+from semicl.errors import SemiclError
 from semicl.options import ExperimentOptions, SegmentationOptions, StageOptions
 from semicl.stage_setup import finish, finished_before, open_folder, set_up
 
@@ -22,6 +25,10 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
     pieces = LabelledPieces(setup.prepared, setup.labelled)
     labelled = [case for case in setup.split.validation if case.label is not None]
     validation = Volumes(setup.prepared, labelled[: segmentation.validation_volumes])
+    judged = validation.classes()
+    if not judged:
+        names = ", ".join(case.name for case in labelled[: segmentation.validation_volumes])
+        raise SemiclError(f"validation cases {names}: hold no foreground; give another --split or --validation_volumes")
     kind: type[Segmentation] = Segmentation
     unlabelled: ImagePieces | None = None
     if segmentation.tcsm.weight > 0:
@@ -30,6 +37,10 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
     if finished_before(setup):
         return
     module = kind(setup.network, segmentation, setup.card, experiment.seed)
+    module.judged = judged
+    lacking = [name for number, name in enumerate(setup.card.classes) if number not in (0, *judged)]
+    if lacking:
+        say(without(lacking, "the validation Dice, which picks the weights"))
     title = f"3 fine-tune {'random start' if stage.start is None else 'pre-trained'}"
     cost = train_with_validation(
         module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title, unlabelled

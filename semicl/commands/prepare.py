@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from semicl.cases import Case, CaseFolder, find_cases
 from semicl.checks import CheckedCase, check_files, problems
+from semicl.classes import absent, held_values, without
 from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
 from semicl.errors import SemiclError
 from semicl.files import remove_partial
@@ -42,7 +43,11 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
     _require_manageable(found.name, classes)
     cases = _sound_cases(checked, classes, options.leave_out_damaged, folder)
     _require_classes(found.name, classes, held)
-    _require_held(options.classes or {}, [each for each in checked if each.case in cases])
+    sound = [each for each in checked if each.case in cases]
+    _require_held(options.classes or {}, sound)
+    lacking = absent(held_values(classes, _values_held(sound)))
+    if lacking:
+        say(without(lacking, "means and of what validation picks by"))
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
     grid = Grid(options.patch_size, options.spacing)
     prepared = Prepared(source.prepared, found.name, classes, grid, cases, _told_as_before(source, options))
@@ -202,7 +207,9 @@ def _require_held(named: Mapping[str, int], sound: Sequence[CheckedCase]) -> Non
 
 def _require_classes(name: str, classes: Mapping[str, int], held: set[int]) -> None:
     """Raise where there is nothing but background."""
-    if len(classes) == 1 and held:
+    if (held - {0}) & set(classes.values()):
+        return
+    if held:
         raise SemiclError(f"{name}: the label files hold only background (0); give label files with other values too")
     if len(classes) == 1:
         raise SemiclError(f"{name}: there is no undamaged label file; add label files to labels/, named as the images")
