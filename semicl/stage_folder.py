@@ -73,7 +73,8 @@ class StageFolder:
                 told something else, was given other data, or has options that are not readable.
         """
         if overwrite:
-            self._clear()
+            if self._begun:  # what is in a folder of something else stays
+                self._clear()
         elif resume:
             self._compare(options, defaults)
         else:
@@ -105,6 +106,11 @@ class StageFolder:
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
         return dict(json.loads(self._summary.read_text()))
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is a stage, however far it came."""
+        return any(file.is_file() for file in (self._options, self._summary, self.last))
 
     @property
     def _summary(self) -> Path:

@@ -69,7 +69,7 @@ def set_up(
     transductive = experiment.transductive and label_fraction is None
     now = seen_in(prepared.name, stage.split, split, label_fraction, transductive)
     _require_fit(experiment.network.levels, prepared.grid)
-    folder = StageFolder(_output(stage))
+    folder = StageFolder(_output(stage, prepared))
     if on_main_process() and not (stage.resume or stage.overwrite):
         folder.require_free()
 
@@ -96,12 +96,12 @@ def set_up(
     return StageSetup(prepared, split, labelled, card, network, folder)
 
 
-def _output(stage: StageOptions) -> Path:
+def _output(stage: StageOptions, prepared: Prepared) -> Path:
     """The folder of the stage, which may not be one that it reads: what is in it would be replaced."""
-    inputs = [stage.prepared]
+    inputs = {stage.prepared, *(file.parent for file in prepared.files())}
     if stage.start is not None:
         require_checkpoint(stage.start)
-        inputs += [stage.start.parent]
+        inputs.add(stage.start.parent)
     return output_folder(stage.output, inputs)
 
 

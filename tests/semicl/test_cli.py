@@ -126,7 +126,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
     assert run_command("demo", "--quick", "--output", "o") == 0
     assert called["finetune"].schedule.epochs < usual
     assert called["run_options"].output == Path("o")
-    assert called["run_options"].overwrite is True
+    assert called["run_options"].overwrite is False
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,9 @@ def lines(prepared: Prepared, phantom: Path, tmp_path_factory: pytest.TempPathFa
     scan.write_bytes((phantom / "imagesTr" / "phantom_001.nii.gz").read_bytes())
     (here / "cut.nii.gz").write_bytes(scan.read_bytes())
     cut_off(here / "cut.nii.gz")
+    for kind in ("images", "labels"):
+        (here / "cases" / kind).mkdir(parents=True)
+        (here / "cases" / kind / "a.nii.gz").write_bytes((here / "cut.nii.gz").read_bytes())
     with (here / "zip.ckpt").open("wb") as file:
         file.write(b"PK\5\6" + bytes(18))  # an empty archive: whether there is a network in it takes torch to see
     done = here / "done"
@@ -93,6 +96,8 @@ def lines(prepared: Prepared, phantom: Path, tmp_path_factory: pytest.TempPathFa
         ]
     wrong += [
         (["evaluate", *ckpt, "--data", here / "none"], "no such folder"),
+        (["evaluate", *ckpt, "--data", here / "cases", *output], "not readable as NIfTI"),
+        (["prepare", "--data", here / "cases", "--prepared", here / "p"], "not readable as NIfTI"),
         (["evaluate", *ckpt, "--prepared", here / "none"], "run `semicl prepare"),
         (["evaluate", *ckpt, *ready, "--split", "9"], "no such split"),
         (["evaluate", *ckpt, *ready, "--output", done], "results.json: is there already"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from semicl.commands import demo as module
+from semicl.options import PrepareOptions, RunOptions
 from semicl.phantom import CLASSES
 from tests.semicl.conftest import run_command
 
@@ -47,6 +48,20 @@ def test_on_real_cases(hippocampus: Path, tmp_path: Path, capsys: pytest.Capture
     text, results = _demo(capsys, tmp_path / "run", "--data", hippocampus)
     assert "PHANTOM" not in text
     assert results["data"] == "Hippocampus"
+
+
+def test_an_experiment_in_its_folder_is_replaced_only_when_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[bool, bool]] = []
+
+    def run(source: object, experiment: object, options: RunOptions, prepare: PrepareOptions, *_: object) -> None:
+        told.append((options.overwrite, prepare.overwrite))
+
+    monkeypatch.setattr(module, "run", run)
+    for words, overwrite in ((), False), (("--overwrite",), True):
+        assert run_command("demo", "--output", tmp_path, *words) == 0
+        assert told[-1] == (overwrite, overwrite)
 
 
 def test_without_real_cases_the_default_is_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,7 +285,8 @@ def test_a_stage_does_not_write_over_what_it_reads(
 ) -> None:
     before = tuned.read_bytes()
     (tmp_path / "alias").symlink_to(tuned.parent)
-    for output in (tuned.parent, tmp_path / "alias", own_prepared, own_prepared / "cache" / ".."):
+    images = read_prepared(own_prepared).cases[0].image.parent
+    for output in (tuned.parent, tmp_path / "alias", own_prepared, own_prepared / "cache" / "..", images):
         words = _words("finetune", own_prepared, output, *FRACTION, "--start", tuned, "--overwrite")
         assert "which is read and would be written to; give another --output" in error_of(capsys, *words)
     assert tuned.read_bytes() == before
