@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from semicl.errors import SemiclError
 from semicl.files import replacing
+from semicl.inputs import CHECKPOINT, require_checkpoint
 from semicl.model_card import KEY, ModelCard
 from semicl.networks import UNet
 from semicl.seen import Seen
@@ -55,6 +56,7 @@ class LoadReport:
         kept: names of the network's tensors that the checkpoint does not have.
         ignored: names of the checkpoint's tensors that the network does not have.
         seen: what the checkpoint was trained on, as far as it tells.
+        classes: those that its classifier knows, in their order, where it has one and tells them.
     """
 
     source: Path
@@ -62,6 +64,7 @@ class LoadReport:
     kept: tuple[str, ...]
     ignored: tuple[str, ...]
     seen: tuple[Seen, ...]
+    classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.source}: took {len(self.taken)} tensors ({_parts(self.taken)})"
@@ -83,7 +86,7 @@ def load_weights(network: nn.Module, path: Path) -> LoadReport:
     """
     own = network.state_dict()
     content = _read(path)
-    seen = _card(path, content).seen if KEY in content else ()
+    card = _card(path, content) if KEY in content else None
     stored = _state(content)
     taken = {name: value for name, value in stored.items() if name in own}
     if not taken:
@@ -111,7 +114,11 @@ def load_weights(network: nn.Module, path: Path) -> LoadReport:
     wrong = [name for name, value in taken.items() if not torch.equal(now[name].cpu(), value.to(now[name].dtype))]
     if wrong:
         raise SemiclError(f"{path}: {wrong[0]} did not take its value; it holds NaN, so run the stage again")
-    return LoadReport(path, tuple(taken), kept, tuple(name for name in stored if name not in own), seen)
+    ignored = tuple(name for name in stored if name not in own)
+    if card is None:
+        return LoadReport(path, tuple(taken), kept, ignored, ())
+    classes = tuple(card.classes) if "classifier" in parts else ()
+    return LoadReport(path, tuple(taken), kept, ignored, card.seen, classes)
 
 
 def load_segmentation(path: Path) -> tuple[UNet, ModelCard]:
@@ -143,16 +150,12 @@ def read_card(path: Path) -> ModelCard:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise SemiclError(f"{path}: no such checkpoint; run the stage that writes it first")
+    require_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         content["state_dict"].items()
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise SemiclError(
-            f"{path}: not readable as a checkpoint{_cause(error)}; give the model.ckpt that a stage of semicl wrote, "
-            "or run that stage again"
-        ) from error
+        raise SemiclError(f"{path}: not readable as a checkpoint{_cause(error)}; {CHECKPOINT}") from error
     return content
 
 

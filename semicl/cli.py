@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from semicl.command_words import configs_first, is_typed, plain_words
 from semicl.config import gives, options_of, read_config, shipped_configs
 from semicl.config_check import check
+from semicl.console import complain, say
 from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
@@ -150,7 +151,8 @@ def _answered(words: list[str]) -> int:
         return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:
         end_children()
-        return _fail("interrupted; call it again to go on, a single stage with --resume, predict with --overwrite", 130)
+        way_out = "call it again to go on, a single stage with --resume, predict with --skip_existing"
+        return _fail(f"interrupted; {way_out}", 130)
     return 0
 
 
@@ -161,16 +163,13 @@ def _known(words: Sequence[str]) -> list[str]:
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # libraries put line breaks in their reasons
+    complain(error)
     return code
 
 
 def _run(name: str, configs: Sequence[str], chosen: dict[str, Any]) -> None:
     """Run a command and tell the next; those that it calls tell none."""
     after = following(name, configs, **chosen)  # first: who trains for hours may edit the configs
-    # Imported here so that --help and a mistyped option answer at once.
-    from semicl.console import say
-
     module = name.replace("-", "_")
     getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
     if after is not None:
@@ -192,7 +191,7 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
             json.dumps(configs[word], default=str) if before == "--config" else word
             for before, word in pairwise(["", *words])
         ]
-    parser = _parser()
+    parser = _parser(name)
     parsed = parser.parse_args(words)
     command = COMMANDS[parsed.command]
     try:
@@ -206,8 +205,8 @@ def _parse(words: list[str]) -> tuple[str, list[str], dict[str, Any]]:
     return parsed.command, list(configs), chosen
 
 
-def _parser() -> ArgumentParser:
-    """Of all commands."""
+def _parser(name: str | None = None) -> ArgumentParser:
+    """Of all commands; only that of this name gets its options, since they take a moment to make."""
     parser = ArgumentParser(
         prog="semicl",
         usage="semicl COMMAND [--OPTION VALUE ...]",
@@ -219,7 +218,8 @@ def _parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(dest="command")
     for each, command in COMMANDS.items():
-        commands.add_subcommand(each, _command_parser(each, command), help=command.help)
+        own = _command_parser(each, command) if each == name else ArgumentParser()
+        commands.add_subcommand(each, own, help=command.help)
     return parser
 
 

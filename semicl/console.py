@@ -1,25 +1,79 @@
-"""What a command prints: once, however many processes train together."""
+"""What a command prints: once, however many processes train together, and as it is, whatever names hold.
 
+Names of files, cases and classes are never markup: `[b]` and `:smile:` are shown as they are typed. Control characters
+are shown as Python writes them, and so is what the screen's encoding lacks.
+"""
+
+import os
+import re
+import sys
 from collections.abc import Mapping
+from typing import Any, TextIO
 
-from pytorch_lightning.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
+from rich import table
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 WIDTH = 100
 """Columns of bars and tables, so that they line up and logs stay readable."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+# Lightning sets it too, if it is not set yet, but takes seconds to import.
+if not hasattr(rank_zero_only, "rank"):
+    rank_zero_only.rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)  # type: ignore[attr-defined]
+
+
+class Table(table.Table):
+    """A table whose title, headings and cells are shown as they are."""
+
+    def __init__(self, *headings: str, title: str | None = None, **options: Any) -> None:
+        super().__init__(*headings, title=None if title is None else Text(shown(title), "italic"), **options)
+        for column in self.columns:
+            column.header = _as_is(column.header)
+
+    def add_column(self, header: Any = "", *arguments: Any, **options: Any) -> None:
+        super().add_column(_as_is(header), *arguments, **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*map(_as_is, cells), **options)
+
+
+def shown(text: object, file: TextIO | None = None) -> str:
+    """Text as a stream can take it, standard output where none is given.
+
+    Control characters but line feed and tab, and what the stream's encoding lacks, are written as Python does: an
+    escape as \\x1b, é in ASCII as \\xe9.
+    """
+    encoding = getattr(file or sys.stdout, "encoding", None) or "utf-8"
+    plain = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(text))
+    try:
+        return plain.encode(encoding).decode(encoding)
+    except UnicodeEncodeError:
+        return plain.replace("±", "+/-").encode(encoding, "backslashreplace").decode(encoding)
 
 
 @rank_zero_only
 def say(text: object) -> None:
     """Print a line as it is."""
-    print(text, flush=True)
+    print(shown(text), flush=True)
+
+
+def complain(text: object) -> None:
+    """Print what went wrong, in one line: libraries put line breaks in their reasons."""
+    print("error:", shown(" ".join(str(text).split()), sys.stderr), file=sys.stderr, flush=True)
+
+
+def screen() -> Console:
+    """What tables are drawn on."""
+    return Console(width=None if Console().is_terminal else WIDTH, markup=False, emoji=False, highlight=False)
 
 
 @rank_zero_only
 def show(table: Table) -> None:
     """Print a table."""
-    Console(width=None if Console().is_terminal else WIDTH).print(table)
+    screen().print(table)
 
 
 def summary_table(title: str, rows: Mapping[str, object]) -> Table:
@@ -38,3 +92,7 @@ def conclude(title: str, rows: Mapping[str, object]) -> None:
 def on_main_process() -> bool:
     """Whether this process is the one that speaks and writes."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def _as_is(cell: Any) -> Any:
+    return Text(shown(cell), overflow="fold") if isinstance(cell, str) else cell

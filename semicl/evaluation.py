@@ -9,10 +9,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from rich.table import Table
 
 from semicl.cases import Case
 from semicl.checks import read_nifti
+from semicl.classes import ABSENT, Values
+from semicl.console import Table
 from semicl.errors import SemiclError
 from semicl.files import read_json, replacing, write_json
 from semicl.geometry import affine_in_mm, voxel_size
@@ -32,7 +33,7 @@ class Evaluation:
     Args:
         names: of the cases.
         classes: the foreground's names.
-        dice: (cases, classes).
+        dice: (cases, classes); NaN, as the others, in the columns of classes that no label holds.
         hd95: 95th percentile of the Hausdorff distance in mm, (cases, classes).
         surface: average symmetric surface distance in mm, (cases, classes).
     """
@@ -43,9 +44,22 @@ class Evaluation:
     hd95: np.ndarray
     surface: np.ndarray
 
+    @property
+    def held(self) -> np.ndarray:
+        """Which classes a label of the cases holds, (classes,) bool; the measures of the others are NaN."""
+        return ~np.isnan(self.dice).all(0)
+
+    def per_class(self, measure: str) -> np.ndarray:
+        """Mean of a measure over cases, (classes,); NaN for a class that no label holds."""
+        return np.asarray(getattr(self, measure).mean(0))
+
+    def per_case(self, measure: str) -> np.ndarray:
+        """Mean of a measure over the classes that a label holds, (cases,)."""
+        return np.asarray(getattr(self, measure)[:, self.held].mean(1))
+
     def mean_dice(self) -> float:
         """Mean over cases and classes, summed up as in the table, so that both show the same."""
-        return float(self.dice.mean(1).mean())
+        return float(self.per_case("dice").mean())
 
     def table(self, title: str) -> Table:
         """Mean and standard deviation over cases, a row a class, and over the means of cases in the last row."""
@@ -55,13 +69,14 @@ class Evaluation:
         for column, name in enumerate(self.classes):
             table.add_row(name, *(_spread(getattr(self, measure)[:, column]) for measure in MEASURES))
         table.add_section()
-        table.add_row("mean", *(_spread(getattr(self, measure).mean(1)) for measure in MEASURES), style="bold")
+        table.add_row("mean", *(_spread(self.per_case(measure)) for measure in MEASURES), style="bold")
         return table
 
     def write(self, folder: Path, **about: Any) -> None:
         """Write `cases.csv`, a row a case and class, and `results.json`, everything.
 
-        Numbers are written in full: what was rounded before it is averaged or shown is rounded twice.
+        Numbers are written in full: what was rounded before it is averaged or shown is rounded twice. Those of a class
+        that no label holds are null, and empty in `cases.csv`.
         """
         with (
             replacing(folder / "cases.csv") as partial,
@@ -72,14 +87,14 @@ class Evaluation:
             for row, name in enumerate(self.names):
                 for column, label in enumerate(self.classes):
                     values = (getattr(self, measure)[row, column] for measure in MEASURES)
-                    writer.writerow([name, label, *map(float, values)])
+                    writer.writerow([name, label, *map(known, values)])
         per_class = {
             name: {measure: _mean_and_deviation(getattr(self, measure)[:, column]) for measure in MEASURES}
             for column, name in enumerate(self.classes)
         }
-        per_class["mean"] = {measure: _mean_and_deviation(getattr(self, measure).mean(1)) for measure in MEASURES}
+        per_class["mean"] = {measure: _mean_and_deviation(self.per_case(measure)) for measure in MEASURES}
         per_case = {
-            name: {measure: [float(value) for value in getattr(self, measure)[row]] for measure in MEASURES}
+            name: {measure: [known(value) for value in getattr(self, measure)[row]] for measure in MEASURES}
             for row, name in enumerate(self.names)
         }
         content = about | {"classes": self.classes, "summary": per_class, "cases": per_case}
@@ -96,46 +111,67 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         content = read_json(path)
         cases = content["cases"]
-        arrays = (np.array([case[measure] for case in cases.values()]) for measure in MEASURES)
+        arrays = (np.array([case[measure] for case in cases.values()], float) for measure in MEASURES)
         return Evaluation(tuple(cases), tuple(content["classes"]), *arrays)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SemiclError(f"{path}: not readable ({error}); run `semicl evaluate` again") from error
 
 
-def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case]) -> Evaluation:
+def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values: Values | None = None) -> Evaluation:
     """Predict every case and compare it with its label file, in the file's own geometry and in millimetres.
 
+    The measures of a class that no label holds are NaN: it cannot be found, and to miss it is no merit.
+
+    Args:
+        network: ready to predict.
+        card: its own.
+        cases: those without a label are left out.
+        values: of its classes in the label files, by name; default: those that it was trained with.
+
     Raises:
-        SemiclError: no case has a label, or a file cannot be used.
+        SemiclError: no case has a label, no label holds a class, or a file cannot be used.
     """
-    names, measures = [], []
+    names, measures, held = [], [], np.zeros(len(card.classes), bool)
     for case in cases:
         if case.label is not None:
             names.append(case.name)
-            measures.append(_judge(network, card, case.image, case.label))
+            measured, there = _judge(network, card, case.image, case.label, values or card.classes)
+            measures.append(measured)
+            held[there] = True
     if not names:
         raise SemiclError("no case has a label file to compare with; give a folder with labels")
+    if not held[1:].any():
+        raise SemiclError(f"no label file holds {', '.join(list(card.classes)[1:])}; give labels of these classes")
     # In the precision in which it is read back, so that both are averaged alike.
     stacked = (np.stack([getattr(one, measure) for one in measures]).astype(np.float64) for measure in MEASURES)
-    return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *stacked)
+    judged = (np.where(held[1:], measured, np.nan) for measured in stacked)
+    return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *judged)
 
 
-def _judge(network: UNet, card: ModelCard, image: Path, label: Path) -> Agreement:
-    values, volume = read_nifti(label)
+def _judge(network: UNet, card: ModelCard, image: Path, label: Path, values: Values) -> tuple[Agreement, np.ndarray]:
+    """The measures of a case, and the numbers of the classes that its label holds."""
+    array, volume = read_nifti(label)
     prediction = predict_file(network, card, image)
-    if tuple(prediction.shape) != values.shape:
+    if tuple(prediction.shape) != array.shape:
         raise SemiclError(
-            f"{label}: shape {values.shape} differs from its image's {tuple(prediction.shape)}; export the label on "
+            f"{label}: shape {array.shape} differs from its image's {tuple(prediction.shape)}; export the label on "
             "the image's grid"
         )
-    truth = torch.from_numpy(class_numbers(values, list(card.classes.values())))
+    there = [number for number, value in enumerate(values.values()) if value is not None]
+    numbers = class_numbers(array, [value for value in values.values() if value is not None])
+    truth = torch.tensor(there)[torch.from_numpy(numbers).long()]
     spacing = voxel_size(affine_in_mm(volume, nibabel.load(image)))
-    return agreement(prediction, truth, len(card.classes), spacing)
+    return agreement(prediction, truth, len(card.classes), spacing), truth.unique().numpy()
+
+
+def known(value: float) -> float | None:
+    """A number for a file, whatever its type; None for NaN, which stands for a class that no label holds."""
+    return None if np.isnan(value) else float(value)
 
 
 def _spread(values: np.ndarray) -> str:
-    return f"{values.mean():.3f} ± {values.std():.3f}"
+    return ABSENT if np.isnan(values).any() else f"{values.mean():.3f} ± {values.std():.3f}"
 
 
-def _mean_and_deviation(values: np.ndarray) -> dict[str, float]:
-    return {"mean": float(values.mean()), "deviation": float(values.std())}
+def _mean_and_deviation(values: np.ndarray) -> dict[str, float | None]:
+    return {"mean": known(values.mean()), "deviation": known(values.std())}

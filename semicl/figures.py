@@ -37,9 +37,9 @@ def predictions_figure(
             axis.imshow(_upright(image[slice_number]), cmap="gray", vmin=0, vmax=1)
             if title in labels:
                 axis.imshow(_overlay(_upright(labels[title][name][slice_number]), len(classes)))
-            axis.set(xticks=[], yticks=[], title=title if row == 0 else "")
-        axes[row, 0].set_ylabel(f"{name}\nslice {slice_number + 1}", fontsize=7)
-    handles = [Patch(color=COLOURS(k - 1), label=name) for k, name in enumerate(classes) if k > 0]
+            axis.set(xticks=[], yticks=[], title=_as_is(title) if row == 0 else "")
+        axes[row, 0].set_ylabel(f"{_as_is(name)}\nslice {slice_number + 1}", fontsize=7)
+    handles = [Patch(color=COLOURS(k - 1), label=_as_is(name)) for k, name in enumerate(classes) if k > 0]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     return figure
 
@@ -59,8 +59,8 @@ def embedding_figure(
         for number, name in enumerate(classes):
             own = places[labels[title] == number]
             colour = "0.7" if number == 0 else COLOURS(number - 1)
-            axis.scatter(own[:, 0], own[:, 1], s=6, color=colour, label=name, linewidths=0)
-        axis.set(xticks=[], yticks=[], title=title)
+            axis.scatter(own[:, 0], own[:, 1], s=6, color=colour, label=_as_is(name), linewidths=0)
+        axis.set(xticks=[], yticks=[], title=_as_is(title))
     handles, names = axis.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), markerscale=3, frameon=False)
     return figure
@@ -81,11 +81,12 @@ def fractions_figure(series: Mapping[str, Sequence[tuple[float, float, float]]],
         # Side by side, or the bars of methods that are close to each other would lie on one another.
         aside = 1 + 0.02 * (number - (len(series) - 1) / 2)
         places, means, deviations = zip(*((fraction * aside, mean, sd) for fraction, mean, sd in points), strict=True)
-        axis.errorbar(places, means, deviations, marker="o", capsize=3, color=colours(number % 20), label=method)
+        colour = colours(number % 20)
+        axis.errorbar(places, means, deviations, marker="o", capsize=3, color=colour, label=_as_is(method))
     axis.set_xscale("log")
     axis.set_xticks(fractions, [f"{100 * fraction:.3g} %" for fraction in fractions])
     axis.minorticks_off()
-    axis.set(xlabel="fraction of the labels", ylabel="Dice, mean and deviation over splits", title=title)
+    axis.set(xlabel="fraction of the labels", ylabel="Dice, mean and deviation over splits", title=_as_is(title))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
@@ -95,6 +96,11 @@ def write_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG."""
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)
+
+
+def _as_is(name: str) -> str:
+    """A name for matplotlib, which takes what stands between two dollars for a formula, and hides "_name"."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _upright(plane: Tensor) -> np.ndarray:

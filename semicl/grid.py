@@ -14,6 +14,12 @@ from semicl.geometry import voxel_size
 MOST_VOXELS = 2**31
 """A volume is not resampled to more: its voxel size, or the spacing asked for, is a mistake."""
 
+MOST_CLASSES = 256
+"""Class numbers are uint8."""
+
+LARGEST_VALUE = 2**24
+"""Label files may be stored as float32, which holds every whole number up to here."""
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -60,6 +60,7 @@ class PrepareOptions:
         classes: names of a plain folder's classes and their values in the label files; default: the values found.
         leave_out_damaged: go on without the cases that have something wrong.
         phantom_subjects: subjects of the phantom, two scans each.
+        overwrite: prepare anew although the folder holds prepared data already.
     """
 
     download: Literal["hippocampus"] | None = None
@@ -74,6 +75,7 @@ class PrepareOptions:
     classes: dict[str, int] | None = None
     leave_out_damaged: bool = False
     phantom_subjects: int = 40
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -484,6 +486,7 @@ class StudyOptions:
             judged. Default: that of finetune.schedule alone.
         jobs: stages trained at once, each in a process of its own; default: as many as cores and free memory allow.
         only: names of the methods to take; default: all of them.
+        overwrite: replace tables of other cells that the output folder holds; stages are kept.
     """
 
     output: Path = Path("runs/study")
@@ -493,6 +496,7 @@ class StudyOptions:
     learning_rates: tuple[float, ...] | None = None
     jobs: int | None = None
     only: tuple[str, ...] | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -536,6 +540,7 @@ class EvaluateOptions:
         part: which part of the split.
         data: any folder of labelled cases, in the layouts of `semicl prepare`, instead of a split.
         output: folder for cases.csv and results.json.
+        overwrite: replace these files where the output folder holds them already.
         machine: what it runs on.
     """
 
@@ -545,6 +550,7 @@ class EvaluateOptions:
     part: Literal["test", "validation"] = "test"
     data: Path | None = None
     output: Path = Path("runs/evaluation")
+    overwrite: bool = False
     machine: MachineOptions = field(default_factory=MachineOptions)
 
 
@@ -555,8 +561,9 @@ class PredictOptions:
     Args:
         checkpoint: a model.ckpt of `semicl finetune`.
         input: a NIfTI file, or a folder of them.
-        output: folder for the label files, each named as its image.
-        overwrite: replace label files that the output folder holds already.
+        output: folder for the label files, each named as its image; or, for one image, the name of a .nii.gz file.
+        overwrite: replace label files that are there already.
+        skip_existing: leave label files that are there already as they are, and write the others.
         machine: what it runs on.
     """
 
@@ -564,7 +571,12 @@ class PredictOptions:
     input: Path
     output: Path = Path("predictions")
     overwrite: bool = False
+    skip_existing: bool = False
     machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def __post_init__(self) -> None:
+        takes = "false beside --overwrite: one leaves what is there, the other replaces it; give one of them"
+        _require(not (self.overwrite and self.skip_existing), "skip_existing", True, takes)
 
 
 @dataclass(frozen=True)
@@ -580,6 +592,7 @@ class EmbedOptions:
         volumes: validation volumes, at most.
         seed: of the random start and of the choice of pixels.
         output: the picture, a PNG file.
+        overwrite: replace a picture of this name.
         machine: what it runs on.
     """
 
@@ -591,6 +604,7 @@ class EmbedOptions:
     volumes: int = 10
     seed: int = 0
     output: Path = Path("runs/embedding.png")
+    overwrite: bool = False
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:

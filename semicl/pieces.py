@@ -90,6 +90,13 @@ class Volumes(Dataset[LabelledVolume]):
     def __len__(self) -> int:
         return len(self._cases)
 
+    def classes(self) -> list[int]:
+        """The numbers of the classes, but for the background, that a label holds."""
+        held: set[int] = set()
+        for case in self._cases:
+            held.update(np.unique(self._prepared.label(case)).tolist())
+        return sorted(held - {0})
+
     def __getitem__(self, number: int) -> LabelledVolume:
         case = self._cases[number]
         return LabelledVolume(case.name, _copied(self._prepared.image(case)), _copied(self._prepared.label(case)))

@@ -17,7 +17,6 @@ from semicl.errors import SemiclError
 from semicl.files import read_json, replacing, write_json
 from semicl.grid import Grid
 from semicl.splits import Split, is_as_made, is_made_for, read_split, split_json
-from semicl.volumes import read_image, read_label
 
 DESCRIPTION = "prepared.json"
 
@@ -73,6 +72,12 @@ class Prepared:
         """A case's class numbers, (depth, height, width) uint8, memory-mapped."""
         return _mapped(self._cache_file(case, "label"))
 
+    def files(self) -> list[Path]:
+        """All files of the folder and of its cases that a command may read."""
+        files = [self.folder / DESCRIPTION]
+        files += [self._cache_file(case, kind) for case in self.cases for kind in ("image", "label")]
+        return files + [file for case in self.cases for file in (case.image, case.label) if file is not None]
+
     def write(self, splits: Sequence[Split], origins: Sequence[dict[str, object]]) -> None:
         """Write splits and description; the arrays are there already."""
         for number, (split, origin) in enumerate(zip(splits, origins, strict=True)):
@@ -91,6 +96,8 @@ class Prepared:
 
     def write_arrays(self, case: Case) -> None:
         """Read a case's files and write its arrays."""
+        from semicl.volumes import read_image, read_label
+
         arrays = {"image": read_image(case.image, self.grid).image}
         if case.label is not None:
             arrays["label"] = read_label(case.label, self.grid, list(self.classes.values()), case.image)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from rich.table import Table
 
+from semicl.classes import ABSENT
+from semicl.console import Table
 from semicl.evaluation import Evaluation
 
 Splits = Sequence[Evaluation]
@@ -18,7 +19,8 @@ def comparison_table(starts: Mapping[str, Splits]) -> Table:
         table.add_column(heading, justify="right")
     classes = next(iter(starts.values()))[0].classes
     for column, name in enumerate(classes):
-        table.add_row(name, *(_number([e.dice[:, column].mean() for e in splits]) for splits in starts.values()))
+        found = ([e.per_class("dice")[column] for e in splits] for splits in starts.values())
+        table.add_row(name, *map(_number, found))
     table.add_section()
     table.add_row("mean", *(_number([e.mean_dice() for e in splits]) for splits in starts.values()), style="bold")
     return table
@@ -41,7 +43,7 @@ COLUMNS = 6
 def verdict(random: Splits, pretrained: Splits) -> str:
     """What the comparison says, whichever way it comes out, and how far it can be trusted."""
     gains = np.concatenate(
-        [after.dice.mean(1) - before.dice.mean(1) for before, after in zip(random, pretrained, strict=True)]
+        [after.per_case("dice") - before.per_case("dice") for before, after in zip(random, pretrained, strict=True)]
     )
     direction = "raised" if gains.mean() > 0 else "lowered" if gains.mean() < 0 else "did not change"
     text = (
@@ -52,5 +54,8 @@ def verdict(random: Splits, pretrained: Splits) -> str:
 
 
 def _number(values: Sequence[float]) -> str:
+    values = [value for value in values if not np.isnan(value)]
+    if not values:
+        return ABSENT
     text = f"{np.mean(values):.3f}"
     return text if len(values) == 1 else f"{text} ± {np.std(values):.3f}"

@@ -73,19 +73,29 @@ class StageFolder:
                 told something else, was given other data, or has options that are not readable.
         """
         if overwrite:
-            self._clear()
+            if self._begun:  # what is in a folder of something else stays
+                self._clear()
         elif resume:
             self._compare(options, defaults)
-        elif self._summary.is_file() or self.last.is_file():
+        else:
+            self.require_free()
+        if self.path.is_dir():
+            remove_partial(self.path)
+        if not self.finished:
+            write_json(self._options, options)
+
+    def require_free(self) -> None:
+        """Raise where there is a stage.
+
+        Raises:
+            SemiclError: there is.
+        """
+        if self._summary.is_file() or self.last.is_file():
             state = "a finished stage" if self.finished else "an unfinished stage"
             raise SemiclError(
                 f"{self.path}: holds {state}; give --resume to go on with it, --overwrite to start anew, "
                 "or another --output"
             )
-        if self.path.is_dir():
-            remove_partial(self.path)
-        if not self.finished:
-            write_json(self._options, options)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and remove the state, which nothing needs any more."""
@@ -96,6 +106,11 @@ class StageFolder:
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
         return dict(read_json(self._summary))
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is a stage, however far it came."""
+        return any(file.is_file() for file in (self._options, self._summary, self.last))
 
     @property
     def _summary(self) -> Path:

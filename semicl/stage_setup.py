@@ -1,25 +1,30 @@
 """What every training command does before and after its training."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from pytorch_lightning.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
-from semicl.accelerators import require_accelerator
 from semicl.cases import Case
-from semicl.checkpoints import load_weights
-from semicl.console import conclude, say
+from semicl.console import conclude, on_main_process, say
+from semicl.errors import SemiclError
 from semicl.grid import require_fit
 from semicl.hashing import short_hash
-from semicl.model_card import ModelCard
-from semicl.networks import UNet
+from semicl.inputs import require_checkpoint
 from semicl.options import ExperimentOptions, StageOptions
+from semicl.outputs import output_folder
 from semicl.prepared import Prepared, read_prepared
 from semicl.seen import seen_after, seen_in
 from semicl.splits import Split, split_json
 from semicl.stage_folder import DATA, StageFolder
+
+if TYPE_CHECKING:
+    from semicl.model_card import ModelCard
+    from semicl.networks import UNet
 
 SPLIT = "split of hash"
 """Stands beside the options of `semicl prepare`; the hash is of who is in which part, in which order."""
@@ -45,6 +50,8 @@ def set_up(
 ) -> StageSetup:
     """Read the prepared folder and make the network, with the weights of `start` or of the seed.
 
+    What can be told without torch, which takes seconds to import, is told before.
+
     Args:
         name: of the stage.
         experiment: what all stages share.
@@ -53,23 +60,49 @@ def set_up(
 
     Raises:
         SemiclError: the accelerator is not there, the prepared folder, the split, the fraction or the checkpoint cannot
-            be used, the checkpoint was trained on another split or fraction, or the patch does not fit the network.
+            be used, the checkpoint was trained on another split or fraction, the patch does not fit the network, or the
+            output folder is taken or one of the inputs.
     """
-    require_accelerator(experiment.machine)
     prepared = read_prepared(stage.prepared)
     split = prepared.split(stage.split)
     labelled = () if label_fraction is None else split.labelled(label_fraction)
     transductive = experiment.transductive and label_fraction is None
     now = seen_in(prepared.name, stage.split, split, label_fraction, transductive)
+    require_fit(prepared.grid, len(experiment.network.levels))
+    folder = StageFolder(_output(stage, prepared))
+    if on_main_process() and not (stage.resume or stage.overwrite):
+        folder.require_free()
+
+    import torch
+
+    from semicl.accelerators import require_accelerator
+    from semicl.checkpoints import load_weights
+    from semicl.model_card import ModelCard
+
+    require_accelerator(experiment.machine)
     card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid, (now,))
-    require_fit(card.grid, len(card.levels))
     network = card.new_network(experiment.seed)
     if stage.start is not None:
         report = load_weights(network, stage.start)
+        if report.classes not in ((), tuple(prepared.classes)):
+            raise SemiclError(
+                f"{stage.start}: its classifier knows {', '.join(report.classes)}, {stage.prepared} holds "
+                f"{', '.join(prepared.classes)}; give a --start of pre-training, or data with the same classes in the "
+                "same order"
+            )
         card = replace(card, seen=seen_after(report.seen, now, stage.start))
         say(report)
     torch.manual_seed(experiment.seed)  # of the projection heads
-    return StageSetup(prepared, split, labelled, card, network, StageFolder(stage.output))
+    return StageSetup(prepared, split, labelled, card, network, folder)
+
+
+def _output(stage: StageOptions, prepared: Prepared) -> Path:
+    """The folder of the stage, which may not be one that it reads: what is in it would be replaced."""
+    inputs = {stage.prepared, *(file.parent for file in prepared.files())}
+    if stage.start is not None:
+        require_checkpoint(stage.start)
+        inputs.add(stage.start.parent)
+    return output_folder(stage.output, inputs)
 
 
 @rank_zero_only

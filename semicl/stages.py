@@ -177,6 +177,7 @@ class SelfSupervisedLocalContrast(_LocalContrast):
 class Segmentation(Stage):
     """Stage 3: cross entropy + Dice on labelled slices; logs the mean Dice of the validation volumes.
 
+    The mean is over the classes of the numbers `judged`: one that no validation volume holds cannot be found in them.
     `history` holds what each validation found: after how many steps, and the Dice.
     """
 
@@ -192,6 +193,7 @@ class Segmentation(Stage):
         self._local_loss = local_contrast(options.loss)
         self._view = LabelledViews(options.augmentation, card.grid.voxel_size)
         self._dice = MeanMetric()
+        self.judged = list(range(1, len(card.classes)))
         self.history: list[tuple[int, float]] = []
 
     def views(self, batch: Any) -> Any:
@@ -220,7 +222,8 @@ class Segmentation(Stage):
     def validation_step(self, volume: LabelledVolume) -> Tensor:
         probabilities = class_probabilities(self.network, volume.image, self.card.grid.patch_size)
         prediction = probabilities.argmax(0).cpu()
-        self._dice.update(dice_per_class(prediction, volume.label.cpu(), len(self.card.classes)).mean().to(self.device))
+        dice = dice_per_class(prediction, volume.label.cpu(), len(self.card.classes))
+        self._dice.update(dice[[number - 1 for number in self.judged]].mean().to(self.device))
         return prediction
 
     def on_validation_epoch_end(self) -> None:

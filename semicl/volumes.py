@@ -28,12 +28,6 @@ from semicl.geometry import affine_in_mm
 from semicl.grid import Grid, spacing_problem
 from semicl.whole_values import ROUNDING
 
-MOST_CLASSES = 256
-"""Class numbers are uint8."""
-
-LARGEST_VALUE = 2**24
-"""Label files may be stored as float32, which holds every whole number up to here."""
-
 
 @dataclass(frozen=True)
 class GriddedImage:

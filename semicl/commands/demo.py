@@ -1,5 +1,6 @@
 """`semicl demo`: the quick tour, an experiment on whatever volumes are at hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from semicl.commands.prepare import PHANTOM
@@ -28,11 +29,12 @@ def demo(
 ) -> None:
     """Run the experiment on the given data, else on the hippocampus cases beside the project, else on a phantom.
 
-    Everything is written in the output folder, the prepared data too.
+    Everything is written in the output folder, the prepared data too. Called again it goes on with what is there.
 
     Raises:
         SemiclError: what `semicl run` raises.
     """
     data = source.data or (str(HIPPOCAMPUS) if HIPPOCAMPUS.is_dir() else PHANTOM)
     here = SourceOptions(data, run_options.output / "prepared")
-    run(here, experiment, run_options, prepare, pretrain_global, pretrain_local, finetune)
+    anew = replace(prepare, overwrite=prepare.overwrite or run_options.overwrite)  # the folder is the demo's own
+    run(here, experiment, run_options, anew, pretrain_global, pretrain_local, finetune)

@@ -1,40 +1,67 @@
 """`semicl evaluate`: Dice, HD95 and surface distance of a checkpoint, per case and class."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from semicl.cases import Case, find_cases
-from semicl.checkpoints import load_segmentation
-from semicl.checks import check_files, problems, unit_note
+from semicl.cases import Case, CaseFolder, find_cases
+from semicl.checks import CheckedCase, check_files, problems, unit_note
+from semicl.classes import ABSENT, Values, absent, held_values, unknown_classes, values_by_name, without
 from semicl.console import WIDTH, conclude, say, show
 from semicl.errors import SemiclError
-from semicl.evaluation import Evaluation, evaluate_cases
-from semicl.model_card import ModelCard
+from semicl.inputs import require_checkpoint
 from semicl.options import EvaluateOptions
-from semicl.prediction import to_device
-from semicl.prepared import read_prepared
+from semicl.outputs import output_folder
+from semicl.prepared import Prepared, read_prepared
 from semicl.seen import known_test_images, split_to_judge, trained_on
 from semicl.subjects import subject_rule
+
+if TYPE_CHECKING:
+    from semicl.evaluation import Evaluation
+    from semicl.model_card import ModelCard
+
+FILES = ("cases.csv", "results.json")
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
     """Judge a checkpoint on a part of a split, or on any folder of labelled cases; write cases.csv and results.json.
 
+    Classes are matched by name, and those that no label holds are left out of means.
+
     Raises:
-        SemiclError: the checkpoint, the folder or one of its files cannot be used, or the checkpoint was trained on
-            another split; nothing has then been written.
+        SemiclError: the checkpoint, the folder or one of its files cannot be used, no label holds a class of the
+            checkpoint, the checkpoint was trained on another split, or the results may not be written; nothing has then
+            been written.
     """
+    require_checkpoint(options.checkpoint)
+    source = _source(options)
+    cases: Sequence[Case] = _labelled(source.cases)
+    inputs = [options.checkpoint, *(file for case in cases for file in (case.image, case.label) if file is not None)]
+    output_folder(options.output, [*inputs, options.data or options.prepared], files=FILES, overwrite=options.overwrite)
+    checked = [check_files(case) for case in cases] if isinstance(source, CaseFolder) else []
+    _require_sound(checked)
+
+    from semicl.checkpoints import load_segmentation
+    from semicl.evaluation import evaluate_cases
+    from semicl.prediction import to_device
+
     network, card = load_segmentation(options.checkpoint)
-    where, cases = _cases(options, card)
-    _require_sound(cases, card)
+    where = str(options.data)
+    if isinstance(source, Prepared):
+        where, cases = _part(source, options, card)
+        checked = [check_files(case) for case in cases]
+    values = _values(checked, card, source.classes, options.data or options.prepared)
     if options.data is not None:
         _warn_of_training_cases(cases, card, where)
     known_images = len(known_test_images(card.seen, cases))
     if known_images:
         say(f"TRANSDUCTIVE: pre-training saw the images, not the labels, of {known_images} of the {len(cases)} cases.")
     network = to_device(network, options.machine)
-    evaluation = evaluate_cases(network, card, tqdm(cases, desc=f"evaluate {where}", unit="case", ncols=WIDTH))
+    evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values)
     evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where)
     show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
     rows = {"mean Dice": evaluation.mean_dice(), "checkpoint": options.checkpoint, "files": options.output}
@@ -42,14 +69,57 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     return evaluation
 
 
-def _cases(options: EvaluateOptions, card: ModelCard) -> tuple[str, Sequence[Case]]:
+def _source(options: EvaluateOptions) -> CaseFolder | Prepared:
+    """Where the cases are."""
     if options.data is not None:
-        found = find_cases(options.data, subject_rule)
-        return str(options.data), [case for case in found.cases if case.label is not None]
+        return find_cases(options.data, subject_rule)
     prepared = read_prepared(options.prepared)
+    if options.split is not None:
+        prepared.split(options.split)
+    return prepared
+
+
+def _part(prepared: Prepared, options: EvaluateOptions, card: ModelCard) -> tuple[str, Sequence[Case]]:
+    """The labelled cases of the part of the split, and what they are called."""
     split = split_to_judge(card.seen, prepared, options.split, options.checkpoint)
-    cases = getattr(prepared.split(split), options.part)
-    return f"{prepared.name}, split {split}, {options.part}", [case for case in cases if case.label is not None]
+    return f"{prepared.name}, split {split}, {options.part}", _labelled(getattr(prepared.split(split), options.part))
+
+
+def _labelled(cases: Sequence[Case]) -> Sequence[Case]:
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise SemiclError("no case has a label file to compare with; give a folder with labels")
+    return labelled
+
+
+def _values(
+    checked: Sequence[CheckedCase], card: ModelCard, described: Mapping[str, int] | None, where: Path
+) -> Values:
+    """The value of each class in the label files; None for one that none of them holds, which is said.
+
+    Raises:
+        SemiclError: a file cannot be used, holds a class that the checkpoint does not know, or none holds one that it
+            knows.
+    """
+    held = {value for case in checked for value in case.values}
+    values = values_by_name(card.classes, described, where)
+    foreign = unknown_classes(values, described, held)
+    if foreign:
+        raise SemiclError(
+            f"{where}: its label files hold {', '.join(foreign)}, which the checkpoint does not know; it knows "
+            f"{', '.join(list(card.classes)[1:])}; give both the same names, or labels of these classes alone"
+        )
+    _require_sound(checked, card, values)
+    note = unit_note(checked)
+    if note is not None:
+        say(note)
+    values = held_values(values, held)
+    lacking = absent(values)
+    if len(lacking) == len(values) - 1:
+        raise SemiclError(f"{where}: no label file holds {', '.join(lacking)}; give labels of these classes")
+    if lacking:
+        say(without(lacking, f"the means, shown as {ABSENT}"))
+    return values
 
 
 def _warn_of_training_cases(cases: Sequence[Case], card: ModelCard, where: str) -> None:
@@ -61,11 +131,9 @@ def _warn_of_training_cases(cases: Sequence[Case], card: ModelCard, where: str) 
         )
 
 
-def _require_sound(cases: Sequence[Case], card: ModelCard) -> None:
-    checked = [check_files(case) for case in cases]
-    for each in checked:
-        for problem in problems(each, card.classes, card.grid):
+def _require_sound(checked: Sequence[CheckedCase], card: ModelCard | None = None, values: Values | None = None) -> None:
+    """Raise where a file has something wrong, its values and its size on the grid included where a card is given."""
+    known = {name: value for name, value in (values or {}).items() if value is not None}
+    for case in checked:
+        for problem in case.problems if card is None else problems(case, known, card.grid):
             raise SemiclError(str(problem))
-    note = unit_note(checked)
-    if note is not None:
-        say(note)

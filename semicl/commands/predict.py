@@ -1,51 +1,109 @@
 """`semicl predict`: NIfTI in, NIfTI out, in the case's own geometry."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from semicl.checkpoints import load_segmentation
 from semicl.checks import read_nifti
-from semicl.console import WIDTH, conclude
+from semicl.console import WIDTH, conclude, say
 from semicl.errors import SemiclError
-from semicl.nifti_names import by_case, is_nifti, label_name, nifti_files
+from semicl.inputs import require_checkpoint
+from semicl.nifti_names import by_case, is_nifti, label_name, mixes_case, nifti_files
 from semicl.options import PredictOptions
-from semicl.prediction import predict_file, to_device, write_labels
-from semicl.volumes import check_image
+from semicl.outputs import output_file, output_folder
+
+OF_LABELS = "give another --{option}, --overwrite to replace what is there, or --skip_existing to leave it"
 
 
 def predict(options: PredictOptions) -> None:
     """Write a label file for each image, of its shape, affine and orientation.
 
+    All images are checked before the first is predicted; those that cannot be used are named at once, and the others
+    predicted.
+
     Raises:
-        SemiclError: the checkpoint or an image cannot be used, or a label file is there already and not to be
-            replaced. All images are checked before the first is predicted.
+        SemiclError: the checkpoint cannot be used, a label file would replace an image, or is there already and not to
+            be replaced or skipped; nothing has then been written. Or images cannot be used, when the others are done.
     """
+    require_checkpoint(options.checkpoint)
+    labels = _labels(options, _images(options.input))
+    left = {image: label for image, label in labels.items() if not (options.skip_existing and label.exists())}
+    failed = _failures(left, read_nifti)
+    sound = {image: label for image, label in left.items() if image not in failed}
+    if sound:
+        failed |= _predicted(options, sound)
+    done = [label for image, label in sound.items() if image not in failed]
+    rows = {
+        "images": len(labels),
+        "predicted": len(done),
+        **({"skipped, there already": len(labels) - len(left)} if options.skip_existing else {}),
+        **({"failed": len(failed)} if failed else {}),
+        "labels": options.output,
+    }
+    if done or not failed:
+        conclude("Predicted", rows)
+    if failed:
+        raise SemiclError("; ".join(failed.values()) if len(labels) == 1 else _all_told(failed, len(labels)))
+
+
+def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Path, str]:
+    """Predict images; returns why, for those of which no label file could be made."""
+    from semicl.checkpoints import load_segmentation
+    from semicl.prediction import predict_file, to_device, write_labels
+    from semicl.volumes import check_image
+
     network, card = load_segmentation(options.checkpoint)
-    images = _images(options.input)
-    if any(options.output.resolve() == image.parent.resolve() for image in images):
-        raise SemiclError(f"{options.output}: holds the images, which would be replaced; give another --output")
-    labels = {image: options.output / label_name(image) for image in images}
-    if not options.overwrite:
-        _require_new(labels.values())
-    for image in images:
-        check_image(image, card.grid)
+    failed = _failures(labels, lambda image: check_image(image, card.grid))
     network = to_device(network, options.machine)
-    for image, label in tqdm(labels.items(), desc="predict", unit="image", ncols=WIDTH):
-        write_labels(label, predict_file(network, card, image), card, read_nifti(image)[1])
-    rows = {"images": len(images), "classes": ", ".join(card.classes), "labels": options.output}
-    conclude("Predicted", rows)
+    fitting = {image: label for image, label in labels.items() if image not in failed}
+    for image, label in tqdm(fitting.items(), desc="predict", unit="image", ncols=WIDTH):
+        try:
+            write_labels(label, predict_file(network, card, image), card, read_nifti(image)[1])
+        except SemiclError as error:
+            failed[image] = str(error)
+    return failed
 
 
-def _require_new(files: Iterable[Path]) -> None:
-    """Raise where a file is there already."""
-    there = [file for file in files if file.exists()]
-    if there:
-        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise SemiclError(
-            f"{there[0]}{others}: is there already; give another --output, or --overwrite to replace what is there"
-        )
+def _failures(images: Iterable[Path], check: Callable[[Path], object]) -> dict[Path, str]:
+    """What a check says, by image, of those that fail it; told at once where others pass."""
+    images, failed = list(images), {}
+    for image in images:
+        try:
+            check(image)
+        except SemiclError as error:
+            failed[image] = str(error)
+    if len(failed) < len(images):
+        for reason in failed.values():
+            say(f"LEFT OUT: {reason}")
+    return failed
+
+
+def _all_told(failed: Mapping[Path, str], images: int) -> str:
+    """All failures in a line."""
+    reasons = "; ".join(failed.values())
+    way_out = "mend them and call again with --skip_existing"
+    return f"{len(failed)} of {images} images could not be predicted ({reasons}); {way_out}"
+
+
+def _labels(options: PredictOptions, images: Sequence[Path]) -> dict[Path, Path]:
+    """The label file of each image, in the output folder, or the output itself where it is named as a file.
+
+    Raises:
+        SemiclError: one may not be written, or a file is named for many images.
+    """
+    inputs = [*images, options.checkpoint]
+    replace = options.overwrite or options.skip_existing
+    if is_nifti(options.output) and not options.output.is_dir():
+        if len(images) > 1:
+            raise SemiclError(f"{options.output}: is one file for {len(images)} images; give --output a folder")
+        if mixes_case(options.output):
+            raise SemiclError(f"{options.output}: its suffix mixes capitals and small letters; give .nii or .nii.gz")
+        return {images[0]: output_file(options.output, inputs, overwrite=replace)}
+    names = [label_name(image) for image in images]
+    folders = [image.parent for image in images]
+    output_folder(options.output, [*inputs, *folders], files=names, overwrite=replace, way_out=OF_LABELS)
+    return {image: options.output / name for image, name in zip(images, names, strict=True)}
 
 
 def _images(source: Path) -> list[Path]:

@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from tqdm import tqdm
 
 from semicl.cases import Case, CaseFolder, find_cases
 from semicl.checks import CheckedCase, check_files, problems, unit_note
 from semicl.class_names import BACKGROUND, nfc
-from semicl.console import WIDTH, conclude, say, show
-from semicl.download import download
+from semicl.classes import absent, held_values, without
+from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
 from semicl.errors import SemiclError
 from semicl.files import remove_partial
-from semicl.grid import Grid, resampled_shape, resampled_voxel_size
-from semicl.metrics import dice_per_class
+from semicl.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
 from semicl.options import NetworkOptions, PrepareOptions, SourceOptions
-from semicl.phantom import write_phantom
+from semicl.outputs import output_folder
 from semicl.prepared import DESCRIPTION, Prepared, read_prepared
 from semicl.splits import Split, make_split
 from semicl.subjects import subject_rule
-from semicl.volumes import LARGEST_VALUE, MOST_CLASSES, shrunk_and_back
 
 PHANTOM = "phantom"
 
@@ -41,12 +38,10 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
         SemiclError: no cases, files with something wrong, too few subjects, or a split in the folder that a person
             edited; nothing has then been written but, where they were asked for, the phantom's volumes or the download.
     """
+    require_source(source, options)
     _require_no_edited_split(source.prepared, options.repeats)
     folder = _data_folder(source, options).resolve()  # so that the files are found from other working directories too
-    found = find_cases(
-        folder,
-        partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern),
-    )
+    found = _found(folder, options)
     checked = [check_files(case) for case in tqdm(found.cases, desc="check files", unit="case", ncols=WIDTH)]
     held = _values_held(checked)
     classes = _classes(found, options, held)
@@ -56,6 +51,9 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
     cases = tuple(each.case for each in sound)
     _require_classes(found.name, classes, held)
     _require_held(options.classes or {}, sound)
+    lacking = absent(held_values(classes, _values_held(sound)))
+    if lacking:
+        say(without(lacking, "means and of what validation picks by"))
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
     grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
     prepared = Prepared(source.prepared, found.name, classes, grid, cases, _told_as_before(source, options))
@@ -74,6 +72,26 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
     return prepared
 
 
+def ready(source: SourceOptions, options: PrepareOptions) -> Prepared:
+    """The prepared folder, made where it is not there yet or is to be made anew.
+
+    Raises:
+        SemiclError: what `prepare` and `prepared_before` raise.
+    """
+    anew = options.overwrite and on_main_process()  # processes that train with the first come here too
+    return (None if anew else prepared_before(source, options)) or prepare(source, options)
+
+
+def require_ready(source: SourceOptions, options: PrepareOptions) -> None:
+    """Raise where :func:`ready` would, as far as that can be told before any file of a case is opened.
+
+    Raises:
+        SemiclError: the data are not there, or the folder for them holds others.
+    """
+    if options.overwrite or prepared_before(source, options) is None:
+        require_source(source, options)
+
+
 def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared | None:
     """The prepared folder, where it is there already and was told the same.
 
@@ -88,15 +106,39 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
         before = prepared.options.get(name, defaults[name])  # older folders did not note every option
         if before != value and not (name == "data" and _place(before) == _place(value)):
             raise SemiclError(
-                f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or run "
-                "`semicl prepare` to replace it"
+                f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or "
+                "--overwrite to replace what is there"
             )
     return prepared
 
 
+def require_source(source: SourceOptions, options: PrepareOptions) -> None:
+    """Raise where the data are not there, or the folder for them holds others.
+
+    Raises:
+        SemiclError: so it is; or a file or folder that is there has the wrong form.
+    """
+    if options.download is None and source.data is None:
+        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+    inputs: set[Path] = set()
+    if options.download is None and source.data not in (None, PHANTOM):
+        data = Path(os.path.expanduser(str(source.data)))
+        files = [file for case in _found(data, options).cases for file in (case.image, case.label) if file is not None]
+        inputs = {data, *files, *(file.parent for file in files)}
+    output_folder(source.prepared, inputs, files=[DESCRIPTION], overwrite=options.overwrite, option="prepared")
+
+
+def _found(folder: Path, options: PrepareOptions) -> CaseFolder:
+    """The cases of a folder."""
+    rule = partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern)
+    return find_cases(folder, rule)
+
+
 def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
     """The options that decide what is prepared, as text."""
-    return {name: str(value) for name, value in ({"data": source.data} | asdict(options)).items()}
+    given = {"data": source.data} | asdict(options)
+    del given["overwrite"]  # says what becomes of other data
+    return {name: str(value) for name, value in given.items()}
 
 
 def _place(data: str | None) -> Path | None:
@@ -129,13 +171,18 @@ def _require_no_edited_split(folder: Path, repeats: int) -> None:
 
 def _data_folder(source: SourceOptions, options: PrepareOptions) -> Path:
     if options.download is not None:
+        from semicl.download import download
+
         return download(options.download, source.prepared.parent)
-    if source.data is None:
-        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
-    if source.data != PHANTOM:
-        return Path(os.path.expanduser(source.data))
+    if source.data not in (None, PHANTOM):
+        return Path(os.path.expanduser(str(source.data)))
     say("PHANTOM: synthetic volumes. What is measured on them says nothing about patients.")
     folder = source.prepared / PHANTOM
+    if (folder / "dataset.json").is_file() and not options.overwrite and _found(folder, options).name != "Phantom":
+        raise SemiclError(f"{folder}: holds other cases; give another --prepared, or --overwrite to replace them")
+
+    from semicl.phantom import write_phantom
+
     write_phantom(folder, options.phantom_subjects, options.seed)
     return folder
 
@@ -169,7 +216,9 @@ def _require_held(named: Mapping[str, int], sound: Sequence[CheckedCase]) -> Non
 
 def _require_classes(name: str, classes: Mapping[str, int], held: set[int]) -> None:
     """Raise where there is nothing but background."""
-    if len(classes) == 1 and held:
+    if (held - {0}) & set(classes.values()):
+        return
+    if held:
         raise SemiclError(f"{name}: the label files hold only background (0); give label files with other values too")
     if len(classes) == 1:
         raise SemiclError(f"{name}: there is no undamaged label file; add label files to labels/, named as the images")
@@ -230,6 +279,9 @@ def _tell_shrinkage(prepared: Prepared, sound: Sequence[CheckedCase]) -> None:
 
 def _dice_left(prepared: Prepared, case: Case) -> float:
     """Mean over the classes that a case's label file holds."""
+    from semicl.metrics import dice_per_class
+    from semicl.volumes import shrunk_and_back
+
     assert case.label is not None
     truth, back = shrunk_and_back(case.label, prepared.grid, list(prepared.classes.values()), case.image)
     dice = dice_per_class(back, truth, len(prepared.classes))

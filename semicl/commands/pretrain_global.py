@@ -1,10 +1,7 @@
 """`semicl pretrain-global`: NT-Xent on the encoder, on the images of all training volumes."""
 
 from semicl.options import ExperimentOptions, GlobalContrastOptions, StageOptions
-from semicl.pieces import ImagePieces
 from semicl.stage_setup import finish, finished_before, images_for_pretraining, open_folder, set_up
-from semicl.stages import GlobalContrast
-from semicl.training import train
 
 
 def pretrain_global(contrast: GlobalContrastOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
@@ -14,6 +11,11 @@ def pretrain_global(contrast: GlobalContrastOptions, experiment: ExperimentOptio
         SemiclError: something it needs cannot be used, or the folder is taken.
     """
     setup = set_up("pretrain-global", experiment, stage)
+
+    from semicl.pieces import ImagePieces
+    from semicl.stages import GlobalContrast
+    from semicl.training import train
+
     cases = images_for_pretraining(setup.split, experiment.transductive)
     pieces = ImagePieces(setup.prepared, cases)
     open_folder(setup, stage, contrast, experiment)

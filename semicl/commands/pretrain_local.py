@@ -1,8 +1,11 @@
 """`semicl pretrain-local`: local contrast on encoder and decoder, from a global checkpoint."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from semicl.errors import SemiclError
 from semicl.options import ExperimentOptions, LocalContrastOptions, StageOptions
-from semicl.pieces import ImagePieces, LabelledPieces, has_foreground
 from semicl.stage_setup import (
     StageSetup,
     finish,
@@ -11,8 +14,9 @@ from semicl.stage_setup import (
     open_folder,
     set_up,
 )
-from semicl.stages import SelfSupervisedLocalContrast, SupervisedLocalContrast
-from semicl.training import train
+
+if TYPE_CHECKING:
+    from semicl.pieces import LabelledPieces
 
 
 def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
@@ -25,6 +29,11 @@ def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions
         SemiclError: something it needs cannot be used, the fraction has no foreground, or the folder is taken.
     """
     setup = set_up("pretrain-local", experiment, stage, experiment.label_fraction if contrast.loss.supervised else None)
+
+    from semicl.pieces import ImagePieces
+    from semicl.stages import SelfSupervisedLocalContrast, SupervisedLocalContrast
+    from semicl.training import train
+
     if contrast.loss.supervised:
         cases = setup.labelled
         pieces: LabelledPieces | ImagePieces = _anchored(setup)
@@ -42,6 +51,8 @@ def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions
 
 def _anchored(setup: StageSetup) -> LabelledPieces:
     """The slices or patches of the labelled fraction that hold an anchor."""
+    from semicl.pieces import LabelledPieces, has_foreground
+
     pieces = LabelledPieces(setup.prepared, setup.labelled)
     pieces.keep(has_foreground)
     if len(pieces) == 0:

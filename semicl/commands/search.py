@@ -11,8 +11,7 @@ from semicl.options import (
     StudyOptions,
 )
 from semicl.study.alone import alone_in
-from semicl.study.candidates import trained, write_search
-from semicl.study.crew import assemble
+from semicl.study.early import check_study, require_same_study
 
 
 def search(
@@ -33,7 +32,13 @@ def search(
         SemiclError: an option cannot be used, or cells failed: the files hold the others then.
     """
     stages = {"pretrain_global": pretrain_global, "pretrain_local": pretrain_local, "finetune": finetune}
+    check_study(source, study, prepare, stages)
+
+    from semicl.study.candidates import trained, write_search
+    from semicl.study.crew import assemble
+
     crew = assemble(source, experiment, study, prepare, stages)
+    require_same_study(study.output / "search.json", ("search.md",), crew.data, crew.cells, study.overwrite)
     with alone_in(study.output):
         crew.train()
     candidates = trained(crew.cells)

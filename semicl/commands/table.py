@@ -11,9 +11,7 @@ from semicl.options import (
     StudyOptions,
 )
 from semicl.study.alone import alone_in
-from semicl.study.crew import assemble
-from semicl.study.results import collect
-from semicl.study.tables import write_tables
+from semicl.study.early import check_study, require_same_study
 
 
 def table(
@@ -33,7 +31,16 @@ def table(
         SemiclError: an option cannot be used, or cells failed: the table holds the others then.
     """
     stages = {"pretrain_global": pretrain_global, "pretrain_local": pretrain_local, "finetune": finetune}
+    check_study(source, study, prepare, stages)
+
+    from semicl.study.crew import assemble
+    from semicl.study.results import collect
+    from semicl.study.tables import write_tables
+
     crew = assemble(source, experiment, study, prepare, stages)
+    require_same_study(
+        study.output / "table.json", ("table.md", "table.csv", "dice.png"), crew.data, crew.cells, study.overwrite
+    )
     with alone_in(study.output):
         crew.train()
         crew.judge()

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.live import Live
-from rich.table import Table
 
-from semicl.console import say
+from semicl.console import Table, say, screen, shown
 from semicl.evaluation import read_evaluation
 from semicl.files import read_json
 from semicl.stage_folder import StageFolder
@@ -38,7 +37,11 @@ class Board:
         self._live.stop()
 
     def _new_live(self) -> Live:
-        return Live(get_renderable=lambda: cells_table(self._cells, self._progress), refresh_per_second=1)
+        return Live(
+            console=screen(),
+            get_renderable=lambda: cells_table(self._cells, self._progress),
+            refresh_per_second=1,
+        )
 
     def look(self) -> None:
         """Tell what ended since the last look."""
@@ -59,7 +62,7 @@ class Board:
         self._told.add(job.folder)
         text = f"{job.folder}: {end}"
         if self._live.is_started:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(shown(text))
         else:
             say(text)
 

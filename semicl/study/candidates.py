@@ -10,7 +10,7 @@ from semicl.options import ExperimentOptions
 from semicl.stage_folder import StageFolder
 from semicl.study.conditions import conditions
 from semicl.study.plan import Cell, by_row, validation_dice
-from semicl.study.results import MADE, spread, stage_record, study_record, tried_rates
+from semicl.study.results import MADE, as_markdown, spread, stage_record, study_record, tried_rates
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def write_search(
         candidates: what was found.
         failed: titles of the cells that were not finished, and why.
     """
-    with replacing(folder / "search.md") as partial:
-        partial.write_text(markdown(name, experiment, cells, candidates), encoding="utf-8")
     described = [_described(candidate) for candidate in candidates]
     write_json(folder / "search.json", study_record(name, experiment, described, failed))
+    with replacing(folder / "search.md") as partial:
+        partial.write_text(markdown(name, experiment, cells, candidates), encoding="utf-8")
 
 
 def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], candidates: Sequence[Candidate]) -> str:
@@ -83,7 +83,7 @@ def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], ca
     by_place = {(candidate.method, candidate.label_fraction): candidate for candidate in candidates}
     for method, fraction in by_row(cells):
         values = _values(by_place.get((method, fraction)), splits)
-        lines.append(f"| {method} | {100 * fraction:.3g} % | {' | '.join(values)} |")
+        lines.append(f"| {as_markdown(method)} | {100 * fraction:.3g} % | {' | '.join(values)} |")
     return "\n".join([*lines, "", _caption(name, experiment, splits, cells), "", *_best(candidates)])
 
 
@@ -102,9 +102,9 @@ def _values(candidate: Candidate | None, splits: Sequence[int]) -> list[str]:
 def _caption(name: str, experiment: ExperimentOptions, splits: Sequence[int], cells: Sequence[Cell]) -> str:
     """What the numbers are and what all of them have in common, in a paragraph."""
     return (
-        f"{name}: the best Dice of the validation volumes in the course of fine-tuning, mean over volumes and classes, "
-        f"of split {', '.join(map(str, splits))}{_at_most(cells)}. {conditions(experiment, cells, _made(cells))} No "
-        "network was judged on a test volume."
+        f"{as_markdown(name)}: the best Dice of the validation volumes in the course of fine-tuning, mean over volumes "
+        f"and classes, of split {', '.join(map(str, splits))}{_at_most(cells)}. "
+        f"{conditions(experiment, cells, _made(cells))} No network was judged on a test volume."
     )
 
 
@@ -129,7 +129,7 @@ def _best(candidates: Sequence[Candidate]) -> list[str]:
         furthest = max((candidate.by_split for candidate in column), key=len)
         rows = [candidate for candidate in column if candidate.by_split.keys() == furthest.keys()]
         best = max(rows, key=lambda candidate: candidate.dice["mean"])
-        lines.append(f"- {100 * fraction:.3g} %: best is {best.method} ({best.dice['mean']:.3f}).")
+        lines.append(f"- {100 * fraction:.3g} %: best is {as_markdown(best.method)} ({best.dice['mean']:.3f}).")
     return [*lines, ""]
 
 

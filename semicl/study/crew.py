@@ -6,15 +6,14 @@ from typing import Any
 import torch
 
 from semicl.accelerators import require_accelerator
-from semicl.commands.prepare import prepare as make_ready
-from semicl.commands.prepare import prepared_before
+from semicl.commands.prepare import ready
 from semicl.console import say
 from semicl.errors import SemiclError
 from semicl.options import ExperimentOptions, PrepareOptions, SourceOptions, StudyOptions
 from semicl.sections import section
 from semicl.study.board import Board
 from semicl.study.capacity import default_jobs
-from semicl.study.plan import Cell, Job, distinct, plan, stages_of_methods
+from semicl.study.plan import Cell, Job, distinct, plan
 from semicl.study.runner import Progress, run_jobs
 
 NAMED = 3
@@ -95,8 +94,7 @@ def assemble(
         SemiclError: an option cannot be used.
     """
     require_accelerator(experiment.machine)
-    stages_of_methods(study, stages)  # before hours of preparing, what is wrong with them
     with section("prepare", prepare):
-        prepared = prepared_before(source, prepare) or make_ready(source, prepare)
+        prepared = ready(source, prepare)
     cells = plan(prepared, experiment, study, stages)
     return Crew(prepared.name, cells, study.jobs or default_jobs(prepared, experiment, cells))

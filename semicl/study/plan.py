@@ -231,7 +231,8 @@ class _Place:
 
     def _test(self, tuned: Job) -> Job:
         folder = StageFolder(tuned.folder)
-        config = {"machine": asdict(self.experiment.machine)}
+        # An interrupted evaluation may have left one of its files.
+        config = {"machine": asdict(self.experiment.machine), "overwrite": True}
         words = (*self._words(), "--checkpoint", str(folder.model))
         return Job("evaluate", folder.test, config, words, tuned, tuned.config_hash)
 

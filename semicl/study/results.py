@@ -1,5 +1,6 @@
 """What the cells of a study found: read from their folders, summed up over splits."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,15 +70,14 @@ class Row:
         """Mean and standard deviation over splits of the mean Dice."""
         return spread([found.dice for found in self.found])
 
-    def per_class(self) -> dict[str, dict[str, dict[str, float]]]:
+    def per_class(self) -> dict[str, dict[str, dict[str, Any]]]:
         """For every class, and for the mean over classes, each measure's mean and deviation over splits."""
         evaluations = [found.evaluation for found in self.found]
-        classes = evaluations[0].classes
-        columns = {name: slice(number, number + 1) for number, name in enumerate(classes)} | {"mean": slice(None)}
-        return {
-            name: {m: spread([getattr(e, m)[:, column].mean(1).mean() for e in evaluations]) for m in MEASURES}
-            for name, column in columns.items()
+        per_class = {
+            name: {m: spread([e.per_class(m)[number] for e in evaluations]) for m in MEASURES}
+            for number, name in enumerate(evaluations[0].classes)
         }
+        return per_class | {"mean": {m: spread([e.per_case(m).mean() for e in evaluations]) for m in MEASURES}}
 
     def made(self, line: str) -> list[str]:
         """As of `Found`, over the splits."""
@@ -94,9 +94,15 @@ def collect(cells: Sequence[Cell]) -> list[Row]:
     return [Row(*row, tuple(map(_found, found))) for row, found in by_row(judged).items()]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation; not rounded, since tables round what they show."""
-    return {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation; not rounded, since tables round what they show.
+
+    NaN stands for a class that no label of a split holds, which is left out; None where none of any does.
+    """
+    there = [value for value in values if not np.isnan(value)]
+    if not there:
+        return {"mean": None, "deviation": None}
+    return {"mean": float(np.mean(there)), "deviation": float(np.std(there))}
 
 
 def study_record(
@@ -105,6 +111,11 @@ def study_record(
     """A study as JSON: what its cells share, its rows, and the titles of the cells that failed, with the reasons."""
     shared = {"data": name, "levels": experiment.network.levels, "seed": experiment.seed}
     return {**shared, "cells": list(rows), "failed": dict(failed)}
+
+
+def as_markdown(name: str) -> str:
+    """A name in a text of markdown, shown as it is."""
+    return re.sub(r"([\\`*<|])", r"\\\1", " ".join(name.split()))
 
 
 def tried_rates(cell: Cell) -> list[dict[str, Any]]:

@@ -7,13 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from semicl.evaluation import MEASURES
+from semicl.evaluation import MEASURES, known
 from semicl.figures import fractions_figure, write_figure
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
 from semicl.study.conditions import conditions
 from semicl.study.plan import Cell
-from semicl.study.results import MADE, MEMORY, SECONDS, Found, Row, spread, stage_record, study_record, tried_rates
+from semicl.study.results import (
+    MADE,
+    MEMORY,
+    SECONDS,
+    Found,
+    Row,
+    as_markdown,
+    spread,
+    stage_record,
+    study_record,
+    tried_rates,
+)
 
 
 def write_tables(
@@ -34,6 +45,9 @@ def write_tables(
         rows: what was found.
         failed: titles of the cells that were not finished, and why.
     """
+    described = [_described(row) for row in rows]
+    # First: who finds the others without it knows that they are of somebody else.
+    write_json(folder / "table.json", study_record(name, experiment, described, failed))
     with replacing(folder / "table.md") as partial:
         partial.write_text(markdown(name, experiment, cells, rows), encoding="utf-8")
     with replacing(folder / "table.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -41,8 +55,6 @@ def write_tables(
         writer = csv.DictWriter(file, list(lines[0]) if lines else ["method"])
         writer.writeheader()
         writer.writerows(lines)
-    described = [_described(row) for row in rows]
-    write_json(folder / "table.json", study_record(name, experiment, described, failed))
     series = {
         method: [(row.label_fraction, row.dice["mean"], row.dice["deviation"]) for row in rows if row.method == method]
         for method in dict.fromkeys(row.method for row in rows)
@@ -62,7 +74,7 @@ def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], ro
     ]
     for method in dict.fromkeys(cell.method for cell in cells):
         values = (_value(by_place.get((method, fraction)), len(splits)) for fraction in fractions)
-        lines.append(f"| {method} | " + " | ".join(values) + " |")
+        lines.append(f"| {as_markdown(method)} | " + " | ".join(values) + " |")
     lines += ["", _caption(name, experiment, splits, cells, rows), ""]
     return "\n".join(lines + _verdicts(rows, fractions))
 
@@ -83,9 +95,10 @@ def _caption(
     over = "one split" if len(splits) == 1 else "mean ± standard deviation over the splits"
     made = {line: {answer for row in rows for answer in row.made(line)} for line in MADE}
     return (
-        f"{name}: Dice of the test volumes, mean over volumes and classes; columns are fractions of the labels; "
-        f"{over} ({', '.join(map(str, splits))}). {conditions(experiment, cells, made)} Validation picked the weights; "
-        "test volumes were judged once. Classes, HD95, seconds and memory are in table.csv and table.json."
+        f"{as_markdown(name)}: Dice of the test volumes, mean over volumes and classes; columns are fractions of the "
+        f"labels; {over} ({', '.join(map(str, splits))}). {conditions(experiment, cells, made)} Validation "
+        "picked the weights; test volumes were judged once. Classes, HD95, seconds and memory are in table.csv and "
+        "table.json."
     )
 
 
@@ -98,8 +111,11 @@ def _verdicts(rows: Sequence[Row], fractions: Sequence[float]) -> list[str]:
             continue
         first, others = column[0], column[1:]
         gains = {row.method: _gains(row, first) for row in others}
-        above = [f"{method} ({_told(found)})" for method, found in gains.items() if found and np.mean(found) > 0]
-        found = f"above {first.method}: {', '.join(above)}" if above else f"no method is above {first.method}"
+        above = [
+            f"{as_markdown(method)} ({_told(found)})" for method, found in gains.items() if found and np.mean(found) > 0
+        ]
+        reference = as_markdown(first.method)
+        found = f"above {reference}: {', '.join(above)}" if above else f"no method is above {reference}"
         lines.append(f"- {100 * fraction:.3g} %: {found}; {len(above)} of {len(others)}.")
     if rows and all(len(row.found) == 1 for row in rows):
         lines.append("- One split and one seed: an illustration, not a benchmark.")
@@ -165,7 +181,7 @@ def _split(found: Found) -> dict[str, Any]:
         "config": found.tuning.config_hash,
         "dice": found.dice,
         "classes": {
-            name: {measure: float(getattr(evaluation, measure)[:, number].mean()) for measure in MEASURES}
+            name: {measure: known(evaluation.per_class(measure)[number]) for measure in MEASURES}
             for number, name in enumerate(evaluation.classes)
         },
         "test_volumes": len(evaluation.names),

@@ -10,9 +10,11 @@ from threading import Thread
 
 import torch
 
-from semicl.cli import main
-
 # Imported before the processes part, so that none of them has to.
+import semicl.evaluation
+import semicl.tcsm
+import semicl.training  # noqa: F401
+from semicl.cli import main
 from semicl.commands import evaluate, finetune, pretrain_global, pretrain_local  # noqa: F401
 
 

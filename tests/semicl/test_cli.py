@@ -126,7 +126,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
     assert run_command("demo", "--quick", "--output", "o") == 0
     assert called["finetune"].schedule.epochs < usual
     assert called["run_options"].output == Path("o")
-    assert called["run_options"].overwrite is True
+    assert called["run_options"].overwrite is False
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def _without(missing: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize("missing", ["jsonargparse", "monai"])
+@pytest.mark.parametrize("missing", ["jsonargparse", "pytorch_lightning"])
 def test_a_missing_library_is_named_with_the_command_that_installs_it(missing: str) -> None:
     done = _without(missing, "demo", "--data", "phantom")
     assert done.returncode == 1

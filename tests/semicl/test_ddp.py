@@ -92,7 +92,7 @@ def test_two_processes_are_interrupted_as_one_and_go_on(
     assert "Traceback" not in errors
     assert errors.count("interrupted") == 1
     assert errors.endswith(
-        "error: interrupted; call it again to go on, a single stage with --resume, predict with --overwrite\n"
+        "error: interrupted; call it again to go on, a single stage with --resume, predict with --skip_existing\n"
     )
     assert f"{output}: goes on where it was interrupted." in _run(*words, "--resume")
     assert (output / "summary.json").is_file()

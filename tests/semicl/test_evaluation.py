@@ -139,3 +139,26 @@ def test_distances_are_in_millimeters_whatever_the_headers_unit_is(
         found = evaluate_cases(network, card, [case])
         np.testing.assert_allclose(found.hd95, factor * expected.hd95, rtol=1e-5)
         np.testing.assert_allclose(found.surface, factor * expected.surface, rtol=1e-5)
+
+
+def test_a_class_that_no_label_holds_is_no_merit(network: UNet, card: ModelCard, tmp_path: Path) -> None:
+    case = _case(tmp_path, network, card)
+    assert case.label is not None
+    label = np.asarray(nibabel.load(case.label).dataobj)
+    write_nifti(case.label, np.where(label == 2, 0, label).astype(np.uint8))
+    found = evaluate_cases(network, card, [case])
+    assert found.held.tolist() == [True, False, True]
+    assert np.isnan(found.dice[:, 1]).all()
+    assert found.mean_dice() == pytest.approx((found.dice[0, 0] + found.dice[0, 2]) / 2)
+    write_nifti(case.label, np.zeros_like(label))
+    with pytest.raises(SemiclError, match="no label file holds large organ, small organ, paired organ"):
+        evaluate_cases(network, card, [case])
+
+
+def test_a_class_that_some_label_holds_counts_in_every_case(network: UNet, card: ModelCard, tmp_path: Path) -> None:
+    cases = [_case(tmp_path / name, network, card) for name in "ab"]
+    assert cases[1].label is not None
+    write_nifti(cases[1].label, np.zeros((21, 30, 5), np.uint8))
+    found = evaluate_cases(network, card, cases)
+    assert found.held.all()
+    assert found.dice[1].tolist() == [0, 0, 0]  # invented

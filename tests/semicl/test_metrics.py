@@ -8,6 +8,7 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from torch import Tensor
 
+from semicl import metrics
 from semicl.metrics import agreement, dice_per_class
 
 SPACING = (1.0, 2.0, 3.0)
@@ -90,3 +91,12 @@ def test_distances_are_those_of_monai_without_its_warnings() -> None:
     asked = {"include_background": True, "spacing": list(SPACING)}
     assert found.hd95[0] == pytest.approx(compute_hausdorff_distance(*masks, percentile=95, **asked).item())
     assert found.surface[0] == pytest.approx(compute_average_surface_distance(*masks, symmetric=True, **asked).item())
+
+
+def test_a_surface_may_have_more_points_than_torch_takes_quantiles_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    distances = torch.zeros(2**24 + 2)
+    distances[: 2**20] = 7.0
+    monkeypatch.setattr(metrics, "get_surface_distance", lambda *_, **__: distances)
+    found = agreement(_cube((2, 2, 2)), _cube((2, 2, 2)), 2, SPACING)
+    assert found.hd95[0] == 7
+    assert found.surface[0] == pytest.approx(7 / 16, rel=1e-5)

@@ -129,7 +129,7 @@ def test_evaluation_on_validation_leaves_the_test_alone(
     split = prepared.split(0)
     for part, cases in (("validation", split.validation), ("test", split.test)):
         opened.clear()
-        assert run_command(*words, "--part", part) == 0
+        assert run_command(*words, "--part", part, "--overwrite") == 0
         assert opened == [case.image for case in cases]
 
 

@@ -67,3 +67,13 @@ def test_a_long_history_shows_its_first_and_last_moments() -> None:
     rows = _rows(history_table({"random": history}))
     (values,) = [row for row in rows if row[:1] == ["random"]]
     assert (values[1], values[-1], len(values)) == ("0.010", "0.400", 7)
+
+
+def test_a_class_that_no_label_holds_is_shown_as_such_and_left_out() -> None:
+    missing = _evaluation([0.5, np.nan], [0.3, np.nan])
+    rows = _rows(comparison_table({"random": [missing], "pre-trained": [HIGH]}))
+    assert ["back", "-", "0.450"] in rows
+    assert ["mean", "0.400", "0.450"] in rows
+    rows = _rows(comparison_table({"random": [missing, HIGH]}))
+    assert ["back", "0.450"] in rows
+    assert "raised the mean Dice by 0.050" in verdict([missing], [_evaluation([0.5, np.nan], [0.4, np.nan])])

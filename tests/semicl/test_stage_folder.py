@@ -103,3 +103,11 @@ def test_resuming_nothing_begins(tmp_path: Path) -> None:
     folder = StageFolder(tmp_path / "new")
     folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
     assert (folder.path / "options.json").is_file()
+
+
+def test_overwriting_leaves_alone_what_no_stage_wrote(tmp_path: Path) -> None:
+    for file in ("test/scan.nii.gz", "logs/mine.txt", "model.ckpt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("mine")
+    StageFolder(tmp_path).open(TOLD, DEFAULTS, resume=False, overwrite=True)
+    assert {path.name for path in tmp_path.rglob("*.*")} == {"scan.nii.gz", "mine.txt", "model.ckpt", "options.json"}

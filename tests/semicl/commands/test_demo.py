@@ -1,38 +1,32 @@
 """The demo from the command line, as a new user runs it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from semicl.commands import demo as module
+from semicl.options import PrepareOptions, RunOptions
 from semicl.phantom import CLASSES
-from tests.semicl.conftest import REPOSITORY, run_command
+from tests.semicl.conftest import run_command
 
 
-def _demo(output: Path, *arguments: object) -> tuple[str, dict[str, Any]]:
-    """Run `python -m semicl demo --quick`, check what every run must leave, return its text and results."""
-    command = [sys.executable, "-m", "semicl", "demo", "--quick", "--output", output, *arguments]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        list(map(str, command)), cwd=REPOSITORY, env=one_thread, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+def _demo(capsys: pytest.CaptureFixture[str], output: Path, *arguments: object) -> tuple[str, dict[str, Any]]:
+    """Run `semicl demo --quick`, check what every run must leave, return its text and results."""
+    assert run_command("demo", "--quick", "--output", output, *arguments) == 0
+    written = capsys.readouterr()
     for bar in ("1 global contrast", "2 local contrast", "3 fine-tune random start", "3 fine-tune pre-trained"):
-        assert f"{bar}: 100%" in done.stderr
+        assert f"{bar}: 100%" in written.err
     picture = (output / "predictions.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert picture.endswith(b"IEND\xaeB`\x82")
     assert list(output.rglob(".partial-*")) == []
-    return done.stdout, json.loads((output / "results.json").read_text())
+    return written.out, json.loads((output / "results.json").read_text())
 
 
-def test_on_the_phantom(tmp_path: Path) -> None:
-    text, results = _demo(tmp_path / "run", "--data", "phantom")
+def test_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, results = _demo(capsys, tmp_path / "run", "--data", "phantom")
     assert "PHANTOM" in text
     assert "not patients" in text or "says nothing about patients" in text
     assert "pretrain-local/model.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
@@ -50,10 +44,24 @@ def test_on_the_phantom(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_on_real_cases(hippocampus: Path, tmp_path: Path) -> None:
-    text, results = _demo(tmp_path / "run", "--data", hippocampus)
+def test_on_real_cases(hippocampus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, results = _demo(capsys, tmp_path / "run", "--data", hippocampus)
     assert "PHANTOM" not in text
     assert results["data"] == "Hippocampus"
+
+
+def test_an_experiment_in_its_folder_is_replaced_only_when_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[bool, bool]] = []
+
+    def run(source: object, experiment: object, options: RunOptions, prepare: PrepareOptions, *_: object) -> None:
+        told.append((options.overwrite, prepare.overwrite))
+
+    monkeypatch.setattr(module, "run", run)
+    for words, overwrite in ((), False), (("--overwrite",), True):
+        assert run_command("demo", "--output", tmp_path, *words) == 0
+        assert told[-1] == (overwrite, overwrite)
 
 
 def test_without_real_cases_the_default_is_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

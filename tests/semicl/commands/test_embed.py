@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semicl.commands import embed as module
+from semicl import embedding as module
 from semicl.options import EmbedOptions
 from semicl.pieces import Volumes
 from semicl.prepared import Prepared
@@ -42,3 +42,19 @@ def test_unusable_input_is_one_line(tuned: Path, tmp_path: Path, capsys: pytest.
     assert run_command(*prepare, "--patch_size", "[16,16]") == 0
     capsys.readouterr()
     assert "was trained on Grid" in error_of(capsys, *words, "--prepared", tmp_path / "p")
+
+
+def test_a_picture_is_replaced_only_when_that_is_asked_for(
+    tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "e.png"
+    output.write_text("mine")
+    words = ["embed", "--checkpoint", tuned, "--prepared", prepared.folder, "--output", output]
+    assert "e.png: is there already; give another --output, or --overwrite" in error_of(capsys, *words)
+    assert output.read_text() == "mine"
+    few = ["--method", "pca", "--points", "4", "--volumes", "1"]
+    assert run_command(*words, *few, "--overwrite") == 0
+    for read in (tuned, prepared.folder / "prepared.json", prepared.cases[0].image):
+        output.unlink()
+        output.symlink_to(read)
+        assert "which is read and would be replaced" in error_of(capsys, *words, "--overwrite")

@@ -2,11 +2,16 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
+from semicl.evaluation import read_evaluation
+from semicl.phantom import CLASSES
 from semicl.prepared import Prepared
 from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_nifti
 from tests.semicl.nifti_bytes import alter
@@ -22,7 +27,7 @@ def test_a_split(tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest
     text = capsys.readouterr().out
     for word in ("large organ", "HD95 (mm)", "ASD (mm)", "±", "Next: semicl predict"):
         assert word in text
-    assert run_command(*words, "--part", "validation") == 0
+    assert run_command(*words, "--part", "validation", "--overwrite") == 0
     content = json.loads((tmp_path / "e" / "results.json").read_text())
     assert list(content["cases"]) == [case.name for case in prepared.split(0).validation]
 
@@ -60,7 +65,7 @@ def test_a_checkpoint_that_tells_not_what_it_saw_is_judged(
 ) -> None:
     words = ["evaluate", "--checkpoint", checkpoint, "--prepared", prepared.folder, "--output", tmp_path / "e"]
     for more, split in (((), 0), (("--split", 1), 1)):
-        assert run_command(*words, *more) == 0
+        assert run_command(*words, *more, "--overwrite") == 0
         content = json.loads((tmp_path / "e" / "results.json").read_text())
         assert list(content["cases"]) == [case.name for case in prepared.split(split).test]
 
@@ -78,7 +83,7 @@ def test_transductive_pre_training_is_told_after_fine_tuning(
     line = f"TRANSDUCTIVE: pre-training saw the images, not the labels, of {tests} of the {tests} cases."
     for checkpoint, told in ((tmp_path / "t" / "model.ckpt", True), (tuned, False)):
         capsys.readouterr()
-        assert run_command(*judge, "--checkpoint", checkpoint) == 0
+        assert run_command(*judge, "--checkpoint", checkpoint, "--overwrite") == 0
         assert (line in capsys.readouterr().out) == told
 
 
@@ -90,7 +95,7 @@ def test_a_folder_with_training_cases_is_judged_with_a_warning(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING: ")]
     trained = len(prepared.split(0).training)
     assert line == f"WARNING: by their names, the checkpoint was trained on {trained} of the 20 cases of {phantom}."
-    assert run_command(*words, "--prepared", prepared.folder) == 0
+    assert run_command(*words, "--prepared", prepared.folder, "--overwrite") == 0
     assert "WARNING" not in capsys.readouterr().out
 
 
@@ -129,7 +134,106 @@ def test_every_case_is_checked_before_the_first_is_judged(
 ) -> None:
     path = own_phantom / "imagesTr" / "phantom_020.nii.gz"
     alter(path, srow_x=[0, 0, 0, 0], qform_code=0)
-    monkeypatch.setattr("semicl.commands.evaluate.evaluate_cases", lambda *_: 1 / 0)
+    monkeypatch.setattr("semicl.evaluation.evaluate_cases", lambda *_: 1 / 0)
     words = ["evaluate", "--checkpoint", tuned, "--data", own_phantom, "--output", tmp_path / "o"]
     assert f"{path}: its sform has an axis of length 0" in error_of(capsys, *words)
     assert not (tmp_path / "o").exists()
+
+
+def _folder(phantom: Path, folder: Path, classes: Mapping[str, int]) -> Path:
+    """Two cases of the phantom whose classes have these values in its description and label files."""
+    description = json.loads((phantom / "dataset.json").read_text())
+    description["training"] = description["training"][:2]
+    values = np.array([classes.get(name, 0) for name in CLASSES], np.uint8)
+    for case in description["training"]:
+        (folder / case["image"]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / case["image"]).symlink_to(phantom / case["image"])
+        write_nifti(folder / case["label"], values[np.asarray(nibabel.load(phantom / case["label"]).dataobj)])
+    names = {value: name for name, value in classes.items()}
+    description["labels"] = {str(value): names[value] for value in sorted(names)}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+USUAL = {name: number for number, name in enumerate(CLASSES)}
+
+
+def _judged(checkpoint: Path, folder: Path, output: Path) -> dict[str, Any]:
+    assert run_command("evaluate", "--checkpoint", checkpoint, "--data", folder, "--output", output) == 0
+    return dict(json.loads((output / "results.json").read_text()))
+
+
+def test_classes_are_known_by_name(tuned: Path, phantom: Path, tmp_path: Path) -> None:
+    turned = {"background": 0, "paired organ": 1, "large organ": 2, "small organ": 3}
+    usual = _judged(tuned, _folder(phantom, tmp_path / "a", USUAL), tmp_path / "o")
+    other = _judged(tuned, _folder(phantom, tmp_path / "b", turned), tmp_path / "p")
+    assert other["classes"] == usual["classes"] == list(CLASSES[1:])
+    assert (other["summary"], other["cases"]) == (usual["summary"], usual["cases"])
+
+
+def test_a_class_that_no_label_holds_is_left_out_of_the_mean(
+    tuned: Path, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = _judged(tuned, _folder(phantom, tmp_path / "a", USUAL), tmp_path / "o")
+    unlabelled = _folder(phantom, tmp_path / "b", {"background": 0, "large organ": 1})
+    described = json.loads((unlabelled / "dataset.json").read_text())
+    described["labels"]["2"] = "small organ"  # but in no label; of the paired organ there is no word
+    (unlabelled / "dataset.json").write_text(json.dumps(described))
+    capsys.readouterr()
+    found = _judged(tuned, unlabelled, tmp_path / "p")
+    text = capsys.readouterr().out
+    assert text.count("No label holds small organ, paired organ: left out of the means, shown as -.") == 1
+    (row,) = [line for line in text.splitlines() if "small organ" in line and "│" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["small organ", "-", "-", "-"]
+    for measure in ("dice", "hd95", "surface"):
+        assert found["summary"]["small organ"][measure] == {"mean": None, "deviation": None}
+        assert found["summary"]["mean"][measure] == found["summary"]["large organ"][measure]
+        assert found["summary"]["large organ"][measure] == usual["summary"]["large organ"][measure]
+    with (tmp_path / "p" / "cases.csv").open(newline="") as file:
+        assert [row["dice"] == "" for row in csv.DictReader(file)] == [False, True, True] * 2
+    assert read_evaluation(tmp_path / "p").mean_dice() == found["summary"]["mean"]["dice"]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"background": 0, "large organ": 1, "liver": 2}, "its label files hold liver, which the checkpoint does not"),
+        ({"background": 0, "liver": 1, "spleen": 2}, "has no class of the checkpoint, which knows large organ, small"),
+        ({"background": 0, "large organ": 1}, "no label file holds large organ, small organ, paired organ; give"),
+    ],
+    ids=["one unknown", "all unknown", "none held"],
+)
+def test_classes_that_do_not_match_are_refused(
+    checkpoint: Path,
+    phantom: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    classes: dict[str, int],
+    message: str,
+) -> None:
+    folder = _folder(phantom, tmp_path / "a", {name: value for name, value in USUAL.items() if name in classes})
+    held = 2 if "liver" in classes else 0
+    description = json.loads((folder / "dataset.json").read_text())
+    description["labels"] = {str(value): name for name, value in classes.items()}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    for file in (folder / "labelsTr").iterdir():
+        write_nifti(file, np.full((44, 52, 20), held, np.uint8))
+    line = error_of(capsys, "evaluate", "--checkpoint", checkpoint, "--data", folder, "--output", tmp_path / "o")
+    assert message in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_results_are_replaced_only_when_that_is_asked_for(
+    checkpoint: Path, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _folder(phantom, tmp_path / "a", USUAL)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "results.json").write_text("others")
+    words = ["evaluate", "--checkpoint", checkpoint, "--data", folder, "--output", tmp_path / "o"]
+    assert "results.json: is there already; give another --output, or --overwrite" in error_of(capsys, *words)
+    assert (tmp_path / "o" / "results.json").read_text() == "others"
+    assert run_command(*words, "--overwrite") == 0
+    words[-1] = checkpoint.parent / "results.json"
+    words[-1].symlink_to(checkpoint)
+    words[-1] = checkpoint.parent
+    assert "results.json: is " in error_of(capsys, *words, "--overwrite")

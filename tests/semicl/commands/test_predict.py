@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from semicl import prediction
 from semicl.checkpoints import load_segmentation
+from semicl.errors import SemiclError
+from semicl.model_card import ModelCard
+from semicl.networks import UNet
 from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_colours, write_nifti
 from tests.semicl.nifti_bytes import alter, write_placed
 
@@ -64,18 +68,86 @@ def test_unusable_input_is_one_line_and_nothing_is_written(
     assert "holds no .nii" in error_of(capsys, *words, tmp_path / "empty")
     (tmp_path / "text.txt").write_text("text")
     assert "not a NIfTI file" in error_of(capsys, *words, tmp_path / "text.txt")
-    write_colours(images / "oblique.nii.gz")
-    assert "oblique.nii.gz: holds colours" in error_of(capsys, *words, images)
-    cut_off(images / "oblique.nii.gz")
-    assert "oblique.nii.gz: not readable" in error_of(capsys, *words, images)
+    write_colours(tmp_path / "colours.nii.gz")
+    assert "colours.nii.gz: holds colours" in error_of(capsys, *words, tmp_path / "colours.nii.gz")
     assert not (tmp_path / "o").exists()
+
+
+def test_of_many_images_those_that_cannot_be_used_are_told_and_the_others_predicted(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--checkpoint", tuned, "--output", tmp_path / "o", "--input"]
+    write_colours(images / "oblique.nii.gz")
+    cut_off(images / "large.nii.gz")
+    line = error_of(capsys, *words, images)
+    assert "2 of 5 images could not be predicted (" in line
+    assert "large.nii.gz: not readable" in line
+    assert "oblique.nii.gz: holds colours" in line
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "o").iterdir()}
+    assert sorted(written) == ["anisotropic.nii.gz", "permuted.nii.gz", "tiny.nii.gz"]
+    write_nifti(images / "large.nii.gz", np.zeros((5, 5, 5), np.float32))
+    assert "1 of 5 images could not be predicted (" in error_of(capsys, *words, images, "--skip_existing")
+    now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "o").iterdir()}
+    assert now.keys() - written.keys() == {"large.nii.gz"}
+    assert {name: now[name] for name in written} == written
+    for path in images.iterdir():
+        cut_off(path)
+    assert "5 of 5 images could not" in error_of(capsys, *words, images, "--overwrite")
+
+
+def test_an_image_that_fails_while_it_is_predicted_stops_no_other(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = prediction.predict_file
+
+    def fail(network: UNet, card: ModelCard, image: Path) -> torch.Tensor:
+        if image.name == "anisotropic.nii.gz":
+            raise SemiclError(f"{image}: turned out to be unusable")
+        return real(network, card, image)
+
+    monkeypatch.setattr(prediction, "predict_file", fail)
+    line = error_of(capsys, "predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o")
+    assert "1 of 5 images could not be predicted" in line
+    assert "turned out to be unusable" in line
+    assert len(list((tmp_path / "o").iterdir())) == 4
 
 
 def test_images_are_never_replaced(
     tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["predict", "--checkpoint", tuned, "--input", images, "--output", images]
-    assert "holds the images, which would be replaced" in error_of(capsys, *words)
+    words = ["predict", "--checkpoint", tuned, "--input"]
+    before = {path: path.read_bytes() for path in images.iterdir()}
+    (tmp_path / "links").mkdir()
+    for path in images.iterdir():
+        (tmp_path / "links" / path.name).symlink_to(path)
+    for read, written in ((images, images), (tmp_path / "links", images), (images, tmp_path / "links")):
+        line = error_of(capsys, *words, read, "--output", written, "--overwrite")
+        assert "which is read and would be" in line
+    single = images / "tiny.nii.gz"
+    for written in (single, tmp_path / "links" / "tiny.nii.gz", images):
+        assert "which is read" in error_of(capsys, *words, single, "--output", written, "--overwrite")
+    assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_the_label_of_one_image_can_be_given_its_name(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--checkpoint", tuned, "--input", images / "tiny.nii.gz", "--output"]
+    assert run_command(*words, tmp_path / "o" / "x.nii.gz") == 0
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["x.nii.gz"]
+    assert nibabel.load(tmp_path / "o" / "x.nii.gz").shape == GEOMETRIES["tiny"][0]
+    assert "x.nii.gz: is there already" in error_of(capsys, *words, tmp_path / "o" / "x.nii.gz")
+    for name in ("y.nii", "z.NII.GZ"):
+        assert run_command(*words, tmp_path / "o" / name) == 0
+        assert nibabel.load(tmp_path / "o" / name).shape == GEOMETRIES["tiny"][0]
+    assert "mixes capitals" in error_of(capsys, *words, tmp_path / "x.Nii")
+    (tmp_path / "folder.nii").mkdir()
+    assert run_command(*words, tmp_path / "folder.nii") == 0
+    assert [path.name for path in (tmp_path / "folder.nii").iterdir()] == ["tiny.nii.gz"]
+    words[4] = images
+    line = error_of(capsys, *words, tmp_path / "all.nii.gz")
+    assert "all.nii.gz: is one file for 5 images; give --output a folder" in line
+    assert not (tmp_path / "all.nii.gz").exists()
 
 
 def test_label_files_are_replaced_only_when_that_is_asked_for(
@@ -86,11 +158,15 @@ def test_label_files_are_replaced_only_when_that_is_asked_for(
         write_nifti(tmp_path / "o" / f"{name}.nii.gz", np.ones((2, 2, 2)))
     before = (tmp_path / "o" / "large.nii.gz").read_bytes()
     line = error_of(capsys, *words)
-    assert f"{tmp_path / 'o' / 'large.nii.gz'} (and 1 more): is there already; give another --output, or" in line
+    assert f"{tmp_path / 'o' / 'large.nii.gz'} (and 1 more): is there already; give another --output, --over" in line
+    assert "--skip_existing" in line
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["large.nii.gz", "tiny.nii.gz"]
+    assert run_command(*words, "--skip_existing") == 0
+    assert len(list((tmp_path / "o").iterdir())) == len(GEOMETRIES)
     assert (tmp_path / "o" / "large.nii.gz").read_bytes() == before
     assert run_command(*words, "--overwrite") == 0
     assert nibabel.load(tmp_path / "o" / "large.nii.gz").shape == GEOMETRIES["large"][0]
+    assert "--skip_existing takes false beside" in error_of(capsys, *words, "--overwrite", "--skip_existing")
 
 
 @pytest.mark.parametrize("values", [(0, -1, 1), (0, 1, 70000), (0, 200, 40000)])
@@ -124,15 +200,16 @@ def test_names_in_capitals(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "case b is there twice" in error_of(capsys, *words)
 
 
-def test_every_image_is_checked_before_the_first_is_predicted(
+def test_an_image_whose_sform_is_damaged_is_named_and_the_others_predicted(
     tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_placed(images / "zzz.nii", np.ones((4, 5, 6), np.float32), np.eye(4), qform=0)
     words = ["predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o"]
     for fields in ({"srow_x": [0, 0, 0, 0]}, {"srow_x": [0, 1, 0, 0]}, {"srow_x": [np.nan, 0, 0, 0]}):
         alter(path, **fields)
-        assert f"{path}: its sform has " in error_of(capsys, *words) or "its sform holds" in error_of(capsys, *words)
-        assert not (tmp_path / "o").exists()
+        line = error_of(capsys, *words, "--overwrite")
+        assert f"{path}: its sform has " in line or f"{path}: its sform holds" in line
+        assert len(list((tmp_path / "o").iterdir())) == len(list(images.iterdir())) - 1
 
 
 def test_a_label_lies_where_the_qform_puts_its_image(tuned: Path, tmp_path: Path) -> None:

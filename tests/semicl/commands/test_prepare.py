@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -85,7 +86,7 @@ def test_a_plain_folders_classes_can_be_named(plain: Path, tmp_path: Path, capsy
     assert run_command(*words) == 0
     assert read_prepared(tmp_path / "p").classes == {"background": 0, "liver": 4, "spleen": 1}
     (tmp_path / "c.yaml").write_text("classes: {liver: 1}\n")
-    assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words)
+    assert "label 4 is unknown, known are 0, 1" in error_of(capsys, *words, "--overwrite")
 
 
 def test_a_class_that_no_label_file_holds_is_refused(
@@ -206,7 +207,7 @@ def test_the_same_folder_may_be_typed_in_another_way(
     monkeypatch.chdir(plain.parent)
     options = PrepareOptions(patch_size=(16, 16))
     prepare(SourceOptions(plain.name, tmp_path / "p"), options)
-    prepare(SourceOptions(str(plain), tmp_path / "p"), options)
+    prepare(SourceOptions(str(plain), tmp_path / "p"), replace(options, overwrite=True))
     assert read_prepared(tmp_path / "p").options["data"] == plain.name
     assert prepared_before(SourceOptions(str(plain), tmp_path / "p"), options) is not None
     assert prepared_before(SourceOptions(f"./{plain.name}/", tmp_path / "p"), options) is not None
@@ -330,7 +331,7 @@ def test_no_data_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 
 
 def test_an_edited_split_is_not_replaced(own_prepared: Path, phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "2"]
+    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "2", "--overwrite"]
     assert run_command(*words) == 0
     (own_prepared / "splits" / "7.json").write_text("{}")  # one that is the user's alone
     assert run_command(*words) == 0
@@ -355,7 +356,7 @@ def test_a_killed_preparation_is_not_taken_for_a_whole_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("semicl.prepared.np.save", full_disk)
-    assert "No space left" in error_of(capsys, "prepare", "--data", phantom, "--prepared", own_prepared)
+    assert "No space left" in error_of(capsys, "prepare", "--data", phantom, "--prepared", own_prepared, "--overwrite")
     assert not (own_prepared / "prepared.json").exists()
     assert list(own_prepared.rglob(".partial-*")) == []
 
@@ -365,13 +366,13 @@ def test_the_splits_of_another_preparation_are_never_taken(plain: Path, tmp_path
     words = ["prepare", "--data", plain, "--prepared", folder, *SIZE]
     assert run_command(*words, "--repeats", "4") == 0
     left = {number: (folder / "splits" / f"{number}.json").read_text() for number in (2, 3)}
-    assert run_command(*words, "--repeats", "2", "--seed", "1") == 0
+    assert run_command(*words, "--repeats", "2", "--seed", "1", "--overwrite") == 0
     assert sorted(file.name for file in (folder / "splits").iterdir()) == ["0.json", "1.json"]
     for number, text in left.items():  # as versions before this one left them behind
         (folder / "splits" / f"{number}.json").write_text(text)
     with pytest.raises(SemiclError, match=r"3\.json: was left behind by an earlier preparation; give a --split below"):
         read_prepared(folder).split(3)
-    assert run_command(*words, "--repeats", "3", "--seed", "1") == 0
+    assert run_command(*words, "--repeats", "3", "--seed", "1", "--overwrite") == 0
     assert json.loads((folder / "splits" / "2.json").read_text())["seed"] == 1
     assert not (folder / "splits" / "3.json").exists()
 
@@ -379,7 +380,7 @@ def test_the_splits_of_another_preparation_are_never_taken(plain: Path, tmp_path
 def test_a_split_that_a_person_added_is_taken_and_kept(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE, "--seed", "5", "--repeats"]
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE, "--seed", "5", "--overwrite", "--repeats"]
     assert run_command(*words, "2") == 0
     own = tmp_path / "p" / "splits" / "2.json"
     own.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "p" / "splits" / "0.json").read_bytes())  # as Notepad does
@@ -396,7 +397,7 @@ def test_an_edited_split_is_not_removed_by_fewer_repeats(
     content = json.loads(path.read_text())
     content["validation"], content["test"] = content["test"], content["validation"]
     path.write_text(json.dumps(content))
-    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "1"]
+    words = ["prepare", "--data", phantom, "--prepared", own_prepared, *SIZE, "--repeats", "1", "--overwrite"]
     assert f"{path}: was edited" in error_of(capsys, *words)
 
 
@@ -406,8 +407,8 @@ def test_more_cases_do_not_make_splits_edited(plain: Path, tmp_path: Path) -> No
     for number in range(7, 12):
         write_nifti(plain / "images" / f"scan{number}.nii.gz", _volume(number))
         write_nifti(plain / "labels" / f"scan{number}.nii.gz", _label(1, 4))
-    assert run_command(*words, "--repeats", "2") == 0
-    assert run_command(*words, "--repeats", "4") == 0
+    assert run_command(*words, "--overwrite", "--repeats", "2") == 0
+    assert run_command(*words, "--overwrite", "--repeats", "4") == 0
 
 
 @pytest.mark.parametrize(
@@ -469,7 +470,7 @@ def test_slices_that_are_shrunk_are_said_with_what_it_costs(
     dice = float(line.split("keeps this Dice: scan4 ")[1].split(". ")[0])
     assert 0.5 < dice < 0.9
     assert line.endswith("Give a larger --patch_size, or --sliding_window true for patches at full resolution.")
-    assert run_command(*words, "--sliding_window", "true") == 0
+    assert run_command(*words, "--sliding_window", "true", "--overwrite") == 0
     assert "are shrunk" not in capsys.readouterr().out
     prepared = read_prepared(tmp_path / "p")
     assert prepared.grid.sliding_window
@@ -503,7 +504,7 @@ def test_the_median_voxel_size_is_noted(plain: Path, tmp_path: Path) -> None:
             write_nifti(plain / "labels" / f"scan{number}.nii.gz", _label(1, 4), affine)
     prepared = prepare(SourceOptions(str(plain), tmp_path / "p"), PrepareOptions(patch_size=(16, 16)))
     assert prepared.grid.voxel_size == (3, 1, 2)
-    options = PrepareOptions(patch_size=(16, 16), spacing=(1.0, 1.5, 2.0))
+    options = PrepareOptions(patch_size=(16, 16), spacing=(1.0, 1.5, 2.0), overwrite=True)
     prepared = prepare(SourceOptions(str(plain), tmp_path / "p"), options)
     assert prepared.grid.voxel_size == (2, 1, 1.5)
     assert read_prepared(tmp_path / "p").grid == prepared.grid
@@ -540,3 +541,51 @@ def test_a_folder_named_as_an_image_is_said(plain: Path, tmp_path: Path, capsys:
     (plain / "images" / "scan9.nii").mkdir()
     line = error_of(capsys, "prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE)
     assert f"{plain}/images/scan9.nii: is a folder, not a file; move the file out of it" in line
+
+
+def test_a_class_of_the_description_that_no_label_holds_is_told(
+    own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = json.loads((own_phantom / "dataset.json").read_text())
+    description["labels"]["4"] = "liver"
+    (own_phantom / "dataset.json").write_text(json.dumps(description))
+    assert run_command("prepare", "--data", own_phantom, "--prepared", tmp_path / "p", *SIZE) == 0
+    line = "No label holds liver: left out of means and of what validation picks by."
+    assert capsys.readouterr().out.count(line) == 1
+    assert list(read_prepared(tmp_path / "p").classes)[-1] == "liver"
+
+
+def test_prepared_data_are_replaced_only_when_that_is_asked_for(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words) == 0
+    before = (tmp_path / "p" / "prepared.json").read_text()
+    line = error_of(capsys, *words, "--repeats", "1")
+    assert "prepared.json: is there already; give another --prepared, or --overwrite to replace" in line
+    assert (tmp_path / "p" / "prepared.json").read_text() == before
+    assert run_command(*words, "--seed", "1", "--overwrite") == 0
+    assert (tmp_path / "p" / "prepared.json").read_text() != before
+
+
+@pytest.mark.parametrize("place", ["", "images", "labels", "../alias", "../list/.."])
+def test_the_data_are_not_prepared_into_themselves(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "alias").symlink_to(plain)
+    (plain / "labels" / "list").mkdir()
+    (tmp_path / "list").symlink_to(plain / "labels" / "list")  # whose parent is the labels' folder
+    line = error_of(capsys, "prepare", "--data", plain, "--prepared", plain / place, *SIZE)
+    assert "which is read and would be written to; give another --prepared" in line
+
+
+def test_a_phantom_does_not_replace_other_cases(
+    own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = json.loads((own_phantom / "dataset.json").read_text()) | {"name": "Mine"}
+    (own_phantom / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "phantom").symlink_to(own_phantom)
+    line = error_of(capsys, "prepare", "--data", "phantom", "--prepared", tmp_path / "p", *SIZE)
+    assert "p/phantom: holds other cases; give another --prepared" in line
+    assert json.loads((own_phantom / "dataset.json").read_text()) == description

@@ -58,6 +58,9 @@ def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytes
     again = {path for path in output.rglob("model.ckpt") if path.stat().st_mtime_ns != before[path]}
     assert again == {output / "split-1" / "pretrain-local" / "model.ckpt"}
 
+    line = error_of(capsys, *words)
+    assert "o/results.json: is there already, of other splits or starts; give another --output, or --overwrite" in line
+    words += ["--splits", "[0,1]"]
     line = error_of(capsys, *words, "--finetune.schedule.epochs", "3")
     assert "finetune-random/options.json: the stage was told --finetune.schedule.epochs 2, now 3" in line
     line = error_of(capsys, *words, "--prepare.seed", "5")
@@ -72,7 +75,7 @@ def test_what_was_trained_on_other_data_is_not_taken_for_done(
     test = tmp_path / "o" / "split-0" / "finetune-random" / "test" / "results.json"
     before = test.read_text()
     config = ["--config", tmp_path / "config.yaml", "--prepared", tmp_path / "p"]
-    assert run_command("prepare", *config, "--seed", "1") == 0
+    assert run_command("prepare", *config, "--seed", "1", "--overwrite") == 0
     line = error_of(capsys, *words, "--prepare.seed", "1")
     assert "finetune-random/options.json: the stage was trained on data with seed 0, now 1" in line
     assert test.read_text() == before

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from semicl.checkpoints import read_card
+from semicl.checkpoints import load_segmentation, read_card
+from semicl.inference import class_probabilities
+from semicl.metrics import dice_per_class
 from semicl.options import STAGES
+from semicl.pieces import Volumes
 from semicl.prepared import Prepared, read_prepared
 from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, weights
 
@@ -186,8 +189,16 @@ def test_a_folder_of_a_version_with_fewer_options_is_resumed(
         ("pretrain-global", ["--network.widths", "[4,4,4,4,4,4]"], "patch size 32 x 32 does not fit 6 levels"),
         ("finetune", ["--seed", "-1"], "--seed takes a number from 0 to 4294967295, got -1"),
         ("finetune", ["--seed", "4294967296"], "--seed takes a number from 0 to 4294967295, got 4294967296"),
-        ("finetune", ["--machine.accelerator", "tpu"], "--machine.accelerator tpu: not found here; give auto or cpu"),
-        ("pretrain-local", ["--machine.accelerator", "bogus"], "--machine.accelerator bogus: not found here"),
+        (
+            "finetune",
+            [*FRACTION, "--machine.accelerator", "tpu"],
+            "accelerator tpu: not found here; give auto or cpu",
+        ),
+        (
+            "pretrain-local",
+            [*FRACTION, "--machine.accelerator", "bogus"],
+            "--machine.accelerator bogus: not found",
+        ),
         ("pretrain-global", ["--prepared", "nowhere"], "nowhere/prepared.json: no such file; run `semicl prepare"),
     ],
 )
@@ -223,3 +234,59 @@ def test_a_labelled_fraction_without_foreground_is_one_line(
         np.save(path, np.zeros_like(np.load(path)))
     assert "hold no foreground" in error_of(capsys, *_words("pretrain-local", own_prepared, tmp_path / "o", *FRACTION))
     assert not (tmp_path / "o").exists()
+
+
+def _without_class(prepared: Prepared, number: int) -> None:
+    """Take a class out of the validation volumes."""
+    for case in prepared.split(0).validation:
+        path = prepared.folder / "cache" / f"{case.name}.label.npy"
+        label = np.load(path)
+        np.save(path, np.where(label == number, 0, label))
+
+
+def test_validation_picks_by_the_classes_that_its_volumes_hold(
+    own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = read_prepared(own_prepared)
+    _without_class(prepared, 2)
+    assert run_command(*_words("finetune", own_prepared, tmp_path / "o", *FRACTION)) == 0
+    line = "No label holds small organ: left out of the validation Dice, which picks the weights."
+    assert capsys.readouterr().out.count(line) == 1
+    network, card = load_segmentation(tmp_path / "o" / "model.ckpt")
+    dice = []
+    for volume in (Volumes(prepared, prepared.split(0).validation)[number] for number in range(4)):
+        predicted = class_probabilities(network, volume.image, card.grid.patch_size).argmax(0)
+        found = dice_per_class(predicted, volume.label, len(card.classes))
+        dice.append((found[0] + found[2]) / 2)
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert summary["best validation Dice"] == pytest.approx(float(torch.stack(dice).mean()), abs=1e-6)
+    for number in (1, 3):
+        _without_class(prepared, number)
+    words = _words("finetune", own_prepared, tmp_path / "p", *FRACTION)
+    assert "hold no foreground; give another --split or --validation_volumes" in error_of(capsys, *words)
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_classifier_of_other_classes_is_refused(
+    tuned: Path, own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words("finetune", own_prepared, tmp_path / "o", *FRACTION, "--start", tuned)
+    description = json.loads((own_prepared / "prepared.json").read_text())
+    background, first, *others = description["classes"].items()
+    description["classes"] = dict([background, *others, first])
+    (own_prepared / "prepared.json").write_text(json.dumps(description))
+    line = error_of(capsys, *words)
+    assert "its classifier knows background, large organ, small organ, paired organ" in line
+    assert f"{own_prepared} holds background, small organ, paired organ, large organ" in line
+
+
+def test_a_stage_does_not_write_over_what_it_reads(
+    tuned: Path, own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tuned.read_bytes()
+    (tmp_path / "alias").symlink_to(tuned.parent)
+    images = read_prepared(own_prepared).cases[0].image.parent
+    for output in (tuned.parent, tmp_path / "alias", own_prepared, own_prepared / "cache" / "..", images):
+        words = _words("finetune", own_prepared, output, *FRACTION, "--start", tuned, "--overwrite")
+        assert "which is read and would be written to; give another --output" in error_of(capsys, *words)
+    assert tuned.read_bytes() == before

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.live import Live
 
 from semicl.files import write_json
 from semicl.options import GlobalContrastOptions, MethodOptions, SegmentationOptions, StudyOptions
@@ -83,7 +82,7 @@ def test_the_table_has_a_row_a_method_and_fraction_and_a_column_a_split(prepared
 
 def test_on_a_terminal_the_table_lives(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(width=100, file=io.StringIO(), force_terminal=True)
-    monkeypatch.setattr("semicl.study.board.Live", lambda **options: Live(console=console, **options))
+    monkeypatch.setattr("semicl.study.board.screen", lambda: console)
     progress = Progress()
     with Board([cell], progress) as board:
         progress.failed[cell.training[0].folder] = "no memory"

@@ -94,3 +94,21 @@ def test_several_splits_are_no_illustration() -> None:
 def test_spread() -> None:
     assert spread([1.0, 3.0]) == {"mean": 2.0, "deviation": 1.0}
     assert spread([0.77846]) == {"mean": 0.77846, "deviation": 0.0}
+
+
+def test_names_are_no_markup() -> None:
+    rows = [*_rows(**{"a|b": [0.5]}), *_rows(**{"*c* <b>`": [0.6]})]
+    text = _text(rows, ("a|b", "*c* <b>`"), 1)
+    assert r"| a\|b | 0.500 |" in text
+    assert r"| \*c\* \<b>\` | 0.600 |" in text
+    assert r"above a\|b: \*c\* \<b>\` (+0.100)" in text
+
+
+def test_a_class_that_no_label_holds_is_left_out() -> None:
+    (row,) = _rows(random=[0.5, 0.7])
+    row.found[0].evaluation.dice[:, 1] = np.nan
+    assert row.per_class()["back"]["dice"] == pytest.approx({"mean": 0.75, "deviation": 0})
+    assert row.dice["mean"] == pytest.approx((0.45 + 0.7) / 2)
+    row.found[1].evaluation.dice[:, 1] = np.nan
+    assert row.per_class()["back"]["dice"] == {"mean": None, "deviation": None}
+    assert row.per_class()["mean"]["dice"]["mean"] == row.dice["mean"] == pytest.approx(0.55)
