@@ -3,20 +3,36 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "proxies.h"
+
 namespace emulator {
 
-// How adverse the order of things is. `late`: threads take turns from the first to the last, and what is asynchronous
-// happens as late as it may, so that a missing wait finds nothing there. `early`: from the last to the first and at
-// once, so that a buffer that is filled too early loses what was in it.
-enum class Order { late, early };
+// The order of threads and of asynchronous work. `late`: threads take turns from the first to the last, and
+// asynchronous work is done as late as it may be, so that a missing wait finds nothing there. `early`: from the last to
+// the first and at once, so that a buffer that is filled too early loses what was in it. `random`: warps take turns in
+// an order drawn anew for each round, some warps and whole warp groups miss a round, and asynchronous work is done at
+// any moment between the two. A block's draws depend on the seed and on its number alone.
+enum class Order { late, early, random };
 inline Order order = Order::late;
+inline unsigned seed = 0;
+inline std::mt19937 draws;
+
+// Whether something of this probability happens; only in random order.
+inline bool happens(int one_in) { return order == Order::random && draws() % static_cast<unsigned>(one_in) == 0; }
+// Whether asynchronous work that may begin is done now.
+inline bool at_once() { return order == Order::early || happens(2); }
+
+constexpr int kWarp = 32, kGroup = 128;
 
 struct Fiber {
     int thread = 0;
@@ -31,23 +47,28 @@ class Scheduler {
 public:
     static constexpr size_t kStackBytes = 1 << 18;
 
-    // Runs `body` on every thread until all are done. `deferred` does one piece of asynchronous work and returns false
-    // where there is none.
-    void run(int threads, const std::function<void()>& body, const std::function<bool()>& deferred) {
+    // Runs `body` on every thread of block `block` until all are done. `deferred` does one piece of asynchronous work
+    // and returns false where there is none.
+    void run(int block, int threads, const std::function<void()>& body, const std::function<bool()>& deferred) {
         body_ = &body;
+        draws.seed(seed + 1000003u * static_cast<unsigned>(block));
         if (static_cast<int>(fibers_.size()) < threads) fibers_.resize(static_cast<size_t>(threads));
         for (int i = 0; i < threads; ++i) reset(fibers_[static_cast<size_t>(i)], i);
+        bool all_stuck = false;
         for (int left = threads; left > 0;) {
+            const bool some_miss = draw_round(threads, !all_stuck);
+            if (happens(4)) deferred();
             bool moved = false;
-            for (int turn = 0; turn < threads; ++turn) {
-                Fiber& fiber = fibers_[static_cast<size_t>(order == Order::late ? turn : threads - 1 - turn)];
+            for (int thread : turns_) {
+                Fiber& fiber = fibers_[static_cast<size_t>(thread)];
                 if (fiber.done || (fiber.ready && !(*fiber.ready)())) continue;
                 moved = true;
                 enter(fiber);
                 if (!error_.empty()) throw std::runtime_error(std::exchange(error_, ""));
                 left -= fiber.done;
             }
-            if (!moved && !deferred()) throw std::runtime_error("deadlock: every thread waits");
+            all_stuck = !moved;
+            if (!moved && !some_miss && !deferred()) throw std::runtime_error("deadlock: every thread waits");
         }
     }
 
@@ -61,12 +82,39 @@ public:
     }
 
     [[noreturn]] void fail(const std::string& what) {
+        if (running < 0) throw std::runtime_error(what);
         error_ = "thread " + std::to_string(current_->thread) + ": " + what;
         leave();
         __builtin_unreachable();
     }
 
 private:
+    // Draws which threads have a turn in the next round, and in which order. Returns whether some have none.
+    bool draw_round(int threads, bool may_miss) {
+        if (order != Order::random) {
+            if (static_cast<int>(turns_.size()) == threads && order == drawn_) return false;
+            turns_.resize(static_cast<size_t>(threads));
+            std::iota(turns_.begin(), turns_.end(), 0);
+            if (order == Order::early) std::reverse(turns_.begin(), turns_.end());
+            drawn_ = order;
+            return false;
+        }
+        drawn_ = order;
+        std::vector<int> warps(static_cast<size_t>((threads + kWarp - 1) / kWarp));
+        std::iota(warps.begin(), warps.end(), 0);
+        std::shuffle(warps.begin(), warps.end(), draws);
+        std::vector<bool> group_misses;
+        for (int group = 0; group * kGroup < threads; ++group) group_misses.push_back(may_miss && happens(4));
+        turns_.clear();
+        for (int warp : warps) {
+            if (group_misses[static_cast<size_t>(warp * kWarp / kGroup)] || (may_miss && happens(3))) continue;
+            for (int thread = warp * kWarp; thread < std::min(threads, (warp + 1) * kWarp); ++thread)
+                turns_.push_back(thread);
+            if (happens(2)) std::reverse(turns_.end() - std::min(kWarp, threads - warp * kWarp), turns_.end());
+        }
+        return static_cast<int>(turns_.size()) < threads;
+    }
+
     void reset(Fiber& fiber, int thread) {
         fiber.thread = thread;
         fiber.started = fiber.done = false;
@@ -76,7 +124,11 @@ private:
 
     void enter(Fiber& fiber) {
         current_ = &fiber;
-        if (_setjmp(main_)) return;
+        running = fiber.thread;
+        if (_setjmp(main_)) {
+            running = -1;
+            return;
+        }
         if (fiber.started) _longjmp(fiber.resume, 1);
         fiber.started = true;
         getcontext(&fiber.context);
@@ -101,6 +153,8 @@ private:
     inline static Scheduler* self_ = nullptr;
     const std::function<void()>* body_ = nullptr;
     std::vector<Fiber> fibers_;
+    std::vector<int> turns_;
+    Order drawn_ = Order::late;  // what turns_ were drawn for
     Fiber* current_ = nullptr;
     jmp_buf main_;
     std::string error_;
