@@ -60,19 +60,29 @@ struct BarrierState {
     }
 };
 
+// Each warp of a group has its own quarter of a product's rows, and waits for that alone.
 struct WarpGroup {
+    using Work = std::function<void(int warp)>;
+    static constexpr int kWarps = kGroup / kWarp;
     Meeting meeting;
-    std::vector<std::function<void()>> open;
-    std::vector<std::vector<std::function<void()>>> committed;
-    size_t done = 0;
-    void finish(size_t count) {
-        for (; done < count; ++done)
-            for (const auto& work : committed[done]) work();
+    std::vector<Work> open;
+    std::vector<std::vector<Work>> committed;
+    size_t done[kWarps] = {}, open_done[kWarps] = {};  // of the groups, and of the open products, for each warp
+    void finish(int warp, size_t count) {
+        for (; done[warp] < count; ++done[warp], open_done[warp] = 0)
+            for (size_t i = open_done[warp]; i < committed[done[warp]].size(); ++i) committed[done[warp]][i](warp);
     }
     void finish_all() {
-        finish(committed.size());
-        for (const auto& work : open) work();
-        open.clear();
+        for (int warp = 0; warp < kWarps; ++warp) {
+            finish(warp, committed.size());
+            for (size_t& i = open_done[warp]; i < open.size(); ++i) open[i](warp);
+        }
+    }
+    bool empty() const {
+        for (size_t i = 0; i < committed.size(); ++i)
+            for (size_t own : done)
+                if (i >= own && !committed[i].empty()) return false;
+        return true;
     }
 };
 
@@ -116,9 +126,7 @@ public:
             for (const auto& group : state.copies.committed)
                 if (!group.empty()) throw std::runtime_error("a block ends before its copies are waited for");
         for (const WarpGroup& group : groups)
-            for (size_t i = group.done; i < group.committed.size(); ++i)
-                if (!group.committed[i].empty())
-                    throw std::runtime_error("a block ends before its products are waited for");
+            if (!group.empty()) throw std::runtime_error("a block ends before its products are waited for");
         if (!bulk.empty()) throw std::runtime_error("a block ends before its bulk copies are there");
     }
 
@@ -206,6 +214,7 @@ inline int warp() { return thread() / 32; }
 
 inline void sync_threads(int id, int threads) {
     emulator::State& s = state();
+    s.scheduler.pause();
     // Any threads may meet: their places are the order in which they come.
     static std::map<int, int> places;
     int& place = places[id];
@@ -296,6 +305,7 @@ inline void copy4(uint32_t to, const void* from, bool valid) { copy(to, from, va
 inline void commit_copies() { state().own().copies.commit(); }
 template <int PENDING>
 void wait_copies() {
+    state().scheduler.pause();
     state().own().copies.finish(PENDING);
 }
 
@@ -432,6 +442,7 @@ inline void publish_barriers() {
     for (auto& [address, barrier] : state().transactions) barrier.published |= barrier.owner == thread();
 }
 inline void arrive(uint32_t barrier) {
+    state().scheduler.pause();
     emulator::BarrierState& found = transaction(barrier);
     if (found.pending == 0) state().scheduler.fail("more arrivals at a barrier than it takes");
     --found.pending;
@@ -505,10 +516,10 @@ struct Operand {
         if (descriptor >> 62 == 0 || descriptor >> 62 == 3 || descriptor >> 46 & 0xffff)
             state().scheduler.fail("a descriptor that is not one");
     }
-    // Calls use(row, k, address) for each piece of eight values of `count` rows along the depth.
+    // Calls use(row, k, address) for each piece of eight values of `count` rows along the depth, from `first` on.
     template <class Use>
-    void for_pieces_of_rows(int count, const Use& use) const {
-        for (int row = 0; row < count; ++row)
+    void for_pieces_of_rows(int first, int count, const Use& use) const {
+        for (int row = first; row < first + count; ++row)
             for (int k = 0; k < 16; k += 8) use(row, k, swizzled(start + row / 8 * stride + row % 8 * line + k * 2));
     }
     // Calls use(n, k, address) for each piece of eight values of the steps k, `count` values along N.
@@ -531,42 +542,44 @@ struct Product {
     bool add;
 };
 
+// Computes the rows of one warp of the group: 16 of the 64.
 template <class Element, int N>
-void perform(const std::vector<Product>& lanes, bool fragments) {
-    static float left[64][16], right[N][16], sums[64][N];
+void perform(const std::vector<Product>& lanes, bool fragments, int warp) {
+    constexpr int kRows = 16;
+    static float left[kRows][16], right[N][16], sums[kRows][N];
     const auto read = [](uint32_t address, const auto& use) {
         state().use_asynchronously(address, 16);
         uint16_t values[8];
         std::memcpy(values, state().unaligned(address, 16), 16);
         for (int i = 0; i < 8; ++i) use(i, Element::low(values[i]));
     };
-    const Operand b(lanes[0].b_tile);
+    const Product* const own = lanes.data() + warp * emulator::kWarp;
+    const Operand b(own->b_tile);
     if (fragments) {
         b.for_pieces_of_steps(N, [&](int n, int k, uint32_t address) {
             read(address, [&](int i, float value) { right[n + i][k] = value; });
         });
-        for (int thread = 0; thread < 128; ++thread)
+        for (int lane = 0; lane < 32; ++lane)
             for (int i = 0; i < 4; ++i)
                 for (int half = 0; half < 2; ++half)
-                    left[thread / 32 * 16 + thread % 32 / 4 + i % 2 * 8][thread % 4 * 2 + half + i / 2 * 8] =
-                        unpacked<Element>(lanes[static_cast<size_t>(thread)].a[i], half);
+                    left[lane / 4 + i % 2 * 8][lane % 4 * 2 + half + i / 2 * 8] =
+                        unpacked<Element>(own[lane].a[i], half);
     } else {
-        b.for_pieces_of_rows(N, [&](int row, int k, uint32_t address) {
+        b.for_pieces_of_rows(0, N, [&](int row, int k, uint32_t address) {
             read(address, [&](int i, float value) { right[row][k + i] = value; });
         });
-        Operand(lanes[0].a_tile).for_pieces_of_rows(64, [&](int row, int k, uint32_t address) {
-            read(address, [&](int i, float value) { left[row][k + i] = value; });
+        Operand(own->a_tile).for_pieces_of_rows(warp * kRows, kRows, [&](int row, int k, uint32_t address) {
+            read(address, [&](int i, float value) { left[row - warp * kRows][k + i] = value; });
         });
     }
     const auto each = [&](const auto& use) {
-        for (int thread = 0; thread < 128; ++thread)
+        for (int lane = 0; lane < 32; ++lane)
             for (int i = 0; i < N / 2; ++i)
-                use(sums[thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8][i / 4 * 8 + thread % 4 * 2 + i % 2],
-                    lanes[static_cast<size_t>(thread)].d[i]);
+                use(sums[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2], own[lane].d[i]);
     };
-    const bool add = lanes[0].add;
+    const bool add = own->add;
     each([add](float& sum, float& d) { sum = add ? d : 0; });
-    add_products(sums[0], left[0], right[0], 64, N);
+    add_products(sums[0], left[0], right[0], kRows, N);
     each([](float& sum, float& d) { d = sum; });
 }
 
@@ -574,8 +587,8 @@ void perform(const std::vector<Product>& lanes, bool fragments) {
 inline void check_fenced(const Product& product, bool fragments, int columns) {
     const auto check = [](int, int, uint32_t address) { state().use_asynchronously(address, 16); };
     const Operand b(product.b_tile);
-    fragments ? b.for_pieces_of_steps(columns, check) : b.for_pieces_of_rows(columns, check);
-    if (!fragments) Operand(product.a_tile).for_pieces_of_rows(64, check);
+    fragments ? b.for_pieces_of_steps(columns, check) : b.for_pieces_of_rows(0, columns, check);
+    if (!fragments) Operand(product.a_tile).for_pieces_of_rows(0, 64, check);
 }
 
 inline emulator::WarpGroup& warp_group() { return state().groups[static_cast<size_t>(thread() / 128)]; }
@@ -594,13 +607,9 @@ void issue(Product& mine, bool fragments) {
                                    state().scheduler.fail("operands differ within a warp group");
                            }
                            check_fenced(lanes[0], fragments, N);
-                           const auto work = [lanes, fragments] { perform<Element, N>(lanes, fragments); };
-                           if (emulator::at_once()) {
-                               group.finish_all();
-                               work();
-                           } else {
-                               group.open.push_back(work);
-                           }
+                           group.open.push_back(
+                               [lanes, fragments](int warp) { perform<Element, N>(lanes, fragments, warp); });
+                           if (emulator::at_once()) group.finish_all();
                        });
 }
 
@@ -624,8 +633,10 @@ inline void commit_products() {
 }
 template <int PENDING>
 void wait_products() {
+    state().scheduler.pause();
+    sync_warp();
     const size_t mine = state().own().products;
-    if (mine > PENDING) warp_group().finish(mine - PENDING);
+    if (mine > PENDING) warp_group().finish(warp() % emulator::WarpGroup::kWarps, mine - PENDING);
 }
 
 inline void fence_async() {

@@ -19,9 +19,10 @@ namespace emulator {
 
 // The order of threads and of asynchronous work. `late`: threads take turns from the first to the last, and
 // asynchronous work is done as late as it may be, so that a missing wait finds nothing there. `early`: from the last to
-// the first and at once, so that a buffer that is filled too early loses what was in it. `random`: warps take turns in
-// an order drawn anew for each round, some warps and whole warp groups miss a round, and asynchronous work is done at
-// any moment between the two. A block's draws depend on the seed and on its number alone.
+// the first and at once, so that a buffer that is filled too early loses what was in it. `random`: by priorities, drawn
+// anew every so often. For a while all warps take turns; then one warp, or one warp group, goes on as far as it can
+// while those below it stand still, and asynchronous work is done soon or long after it was begun. A block's draws
+// depend on the seed and on its number alone.
 enum class Order { late, early, random };
 inline Order order = Order::late;
 inline unsigned seed = 0;
@@ -54,21 +55,20 @@ public:
         draws.seed(seed + 1000003u * static_cast<unsigned>(block));
         if (static_cast<int>(fibers_.size()) < threads) fibers_.resize(static_cast<size_t>(threads));
         for (int i = 0; i < threads; ++i) reset(fibers_[static_cast<size_t>(i)], i);
-        bool all_stuck = false;
+        begin_turns(threads);
         for (int left = threads; left > 0;) {
-            const bool some_miss = draw_round(threads, !all_stuck);
-            if (happens(4)) deferred();
+            if (happens(32)) draw_turns();
+            if (happens(delay_)) deferred();
             bool moved = false;
-            for (int thread : turns_) {
-                Fiber& fiber = fibers_[static_cast<size_t>(thread)];
+            for (size_t turn = 0; turn < turns_.size() && !(moved && turn % together_ == 0); ++turn) {
+                Fiber& fiber = fibers_[static_cast<size_t>(turns_[turn])];
                 if (fiber.done || (fiber.ready && !(*fiber.ready)())) continue;
                 moved = true;
                 enter(fiber);
                 if (!error_.empty()) throw std::runtime_error(std::exchange(error_, ""));
                 left -= fiber.done;
             }
-            all_stuck = !moved;
-            if (!moved && !some_miss && !deferred()) throw std::runtime_error("deadlock: every thread waits");
+            if (!moved && !deferred()) throw std::runtime_error("deadlock: every thread waits");
         }
     }
 
@@ -81,6 +81,11 @@ public:
         current_->ready = nullptr;
     }
 
+    // Lets other threads go first, now and then.
+    void pause() {
+        if (happens(4)) leave();
+    }
+
     [[noreturn]] void fail(const std::string& what) {
         if (running < 0) throw std::runtime_error(what);
         error_ = "thread " + std::to_string(current_->thread) + ": " + what;
@@ -89,30 +94,28 @@ public:
     }
 
 private:
-    // Draws which threads have a turn in the next round, and in which order. Returns whether some have none.
-    bool draw_round(int threads, bool may_miss) {
-        if (order != Order::random) {
-            if (static_cast<int>(turns_.size()) == threads && order == drawn_) return false;
-            turns_.resize(static_cast<size_t>(threads));
-            std::iota(turns_.begin(), turns_.end(), 0);
-            if (order == Order::early) std::reverse(turns_.begin(), turns_.end());
-            drawn_ = order;
-            return false;
-        }
-        drawn_ = order;
-        std::vector<int> warps(static_cast<size_t>((threads + kWarp - 1) / kWarp));
-        std::iota(warps.begin(), warps.end(), 0);
-        std::shuffle(warps.begin(), warps.end(), draws);
-        std::vector<bool> group_misses;
-        for (int group = 0; group * kGroup < threads; ++group) group_misses.push_back(may_miss && happens(4));
-        turns_.clear();
-        for (int warp : warps) {
-            if (group_misses[static_cast<size_t>(warp * kWarp / kGroup)] || (may_miss && happens(3))) continue;
-            for (int thread = warp * kWarp; thread < std::min(threads, (warp + 1) * kWarp); ++thread)
-                turns_.push_back(thread);
-            if (happens(2)) std::reverse(turns_.end() - std::min(kWarp, threads - warp * kWarp), turns_.end());
-        }
-        return static_cast<int>(turns_.size()) < threads;
+    void begin_turns(int threads) {
+        turns_.resize(static_cast<size_t>(threads));
+        std::iota(turns_.begin(), turns_.end(), 0);
+        if (order == Order::early) std::reverse(turns_.begin(), turns_.end());
+        together_ = turns_.size();
+        if (order == Order::random) draw_turns();
+    }
+
+    // Draws in which order threads take turns, how many of them before the first has one again, and how soon
+    // asynchronous work is done.
+    void draw_turns() {
+        const size_t threads = turns_.size();
+        const size_t unit = draws() % 2 == 0 || threads % kGroup != 0 ? kWarp : kGroup;
+        together_ = draws() % 3 == 0 ? threads : unit;
+        delay_ = 1 << draws() % 8;
+        std::vector<size_t> units(threads / unit);
+        std::iota(units.begin(), units.end(), 0);
+        std::shuffle(units.begin(), units.end(), draws);
+        const size_t lanes = draws() % 2 == 0 ? 0 : kWarp - 1;
+        size_t turn = 0;
+        for (size_t one : units)
+            for (size_t i = 0; i < unit; ++i) turns_[turn++] = static_cast<int>(one * unit + (i ^ lanes));
     }
 
     void reset(Fiber& fiber, int thread) {
@@ -154,7 +157,8 @@ private:
     const std::function<void()>* body_ = nullptr;
     std::vector<Fiber> fibers_;
     std::vector<int> turns_;
-    Order drawn_ = Order::late;  // what turns_ were drawn for
+    size_t together_ = 0;  // threads that have a turn before the first has one again
+    int delay_ = 1;
     Fiber* current_ = nullptr;
     jmp_buf main_;
     std::string error_;
