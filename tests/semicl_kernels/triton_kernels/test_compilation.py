@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed: pip install triton")
 
@@ -75,3 +77,27 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
         # group needs the weights of all, also where a second one has the other half of the gradient's channels.
         similarities = constants["ROWS"] * constants["STREAMED"] // WARP_GROUP
         assert opcodes["MUFU.EX2"] == 2 * similarities, kernel
+
+
+C_COMPILER = shutil.which(os.environ.get("CC", "gcc"))
+
+
+@pytest.mark.skipif(C_COMPILER is None, reason="no C compiler, which Triton's launcher is built with: install gcc")
+@pytest.mark.skipif(torch.version.hip is not None, reason="on AMD no call is repeated")
+def test_a_repeated_call_launches_what_the_first_launched(tmp_path: Path) -> None:
+    """By Triton's own launcher, over a driver that stands in for CUDA's: see launch_all.py."""
+    library = tmp_path / "libcuda.so.1"
+    source = Path(__file__).with_name("stand_in_driver.c")
+    flags = ("-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{library.name}")
+    subprocess.run([str(C_COMPILER), *flags, "-o", library, source], check=True)
+    folder = str(tmp_path)
+    # The name counts: Triton looks for it in the one folder, the loader in the other.
+    variables = {"TRITON_LIBCUDA_PATH": folder, "LD_LIBRARY_PATH": folder, "CUDA_VISIBLE_DEVICES": ""}
+    *calls, planted = printed_by("launch_all", str(library), **variables)
+    assert len(calls) == 3
+    for call in calls:
+        launches = len(call["kernels"])
+        assert call["searched"] == [launches, launches, 0, 0], "the third and fourth call are repeated"
+        assert call["differences"] == [[], [], []], call
+        assert {"row_gradient", "gather_rows", "scatter_rows"} <= {*call["kernels"]}
+    assert min(planted["found"].values()) > 0, planted
