@@ -23,9 +23,10 @@ from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
 from ..test_ops import SCALE, sizes_of
 from .test_agreement import assert_agrees
 
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SIZES = st.sampled_from((0, 1, 2, 15, 16, 17, 63, 64, 65, 127, 129, 200))
 AMPERE, HOPPER = (8, 0), (9, 0)
+# Of threads and asynchronous work: the two extremes, and the seeds of random ones.
+ORDERS: tuple[str | int, ...] = ("late", "early", 1, 2, 3)
 
 
 @cache
@@ -38,12 +39,11 @@ def whole_contrast() -> Fused | None:
     return cuda.FUSED if launching.state() == AVAILABLE and launching.interpreted() else None
 
 
-@pytest.fixture(scope="module", params=["late", "early"])
-def emulated(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
-    """The backend "cuda" on tensors of the host, asynchronous work done as late as it may, or at once."""
+@pytest.fixture(scope="module")
+def emulated() -> Iterator[pytest.MonkeyPatch]:
+    """The backend "cuda" on tensors of the host."""
     if emulator.compiler() is None:
         pytest.skip(emulator.MISSING)
-    machine().be_early(request.param == "early")
     cuda.tile_sizes.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "compiled", machine())
@@ -57,10 +57,26 @@ def emulated(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
     cuda.tile_sizes.cache_clear()
 
 
-@pytest.fixture(scope="module", params=[AMPERE, HOPPER], ids=["by warps", "by groups"])
+def be_a(capability: tuple[int, int], emulated: pytest.MonkeyPatch) -> None:
+    """Choose what the emulated GPU is, so how tiles are multiplied."""
+    emulated.setattr(cuda, "chip", lambda device: cuda.Chip(capability, 227 * 1024))
+
+
+@pytest.fixture(params=[AMPERE, HOPPER], ids=["by warps", "by groups"])
 def route(request: pytest.FixtureRequest, emulated: pytest.MonkeyPatch) -> None:
-    """What the emulated GPU is, so how tiles are multiplied."""
-    emulated.setattr(cuda, "chip", lambda device: cuda.Chip(request.param, 227 * 1024))
+    be_a(request.param, emulated)
+
+
+# Float32 rows are multiplied by warps on every GPU.
+KERNELS = [
+    pytest.param(AMPERE, torch.float32, id="float32 by warps"),
+    pytest.param(AMPERE, torch.bfloat16, id="bfloat16 by warps"),
+    pytest.param(AMPERE, torch.float16, id="float16 by warps"),
+    pytest.param(HOPPER, torch.bfloat16, id="bfloat16 by groups"),
+    pytest.param(HOPPER, torch.float16, id="float16 by groups"),
+]
+each_kernel = pytest.mark.parametrize(("gpu", "dtype"), KERNELS)
+not_of_float16 = pytest.mark.parametrize(("gpu", "dtype"), [one for one in KERNELS if one.values[1] != torch.float16])
 
 
 def lse_and_gradient(packed: Packed, dtype: torch.dtype, backend: str, **promises: object) -> tuple[Tensor, Tensor]:
@@ -83,10 +99,10 @@ def assert_primitive_agrees(packed: Packed, dtype: torch.dtype, **promises: obje
     assert_gradients_follow_rule(gradient, plain_gradient, true_gradient, sizes)
 
 
-@pytest.mark.usefixtures("route")
-@pytest.mark.parametrize("dtype", DTYPES)
+@each_kernel
 @pytest.mark.parametrize("channels", [1, 32, 33, 128, 256])
-def test_channels(channels: int, dtype: torch.dtype) -> None:
+def test_channels(gpu: tuple[int, int], dtype: torch.dtype, channels: int, emulated: pytest.MonkeyPatch) -> None:
+    be_a(gpu, emulated)
     assert_primitive_agrees(itself_skipped(unit_rows(150, channels, seed=channels)), dtype, mutual=True)
 
 
@@ -106,13 +122,17 @@ def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
 
-@pytest.fixture
-def many_multiprocessors(emulated: pytest.MonkeyPatch) -> Iterator[None]:
-    machine().have_multiprocessors(37)
+def with_multiprocessors(count: int) -> Iterator[None]:
+    machine().have_multiprocessors(count)
     cuda.workers.cache_clear()
     yield
     machine().have_multiprocessors(3)
     cuda.workers.cache_clear()
+
+
+@pytest.fixture
+def many_multiprocessors(emulated: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from with_multiprocessors(37)
 
 
 @pytest.mark.usefixtures("route", "many_multiprocessors")
@@ -145,9 +165,9 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     assert torch.equal(pairs.step_ends, steps.cumsum(0))
 
 
-@pytest.mark.usefixtures("route")
-def test_float32_gradients_of_many_rows() -> None:
+def test_float32_gradients_of_many_rows(emulated: pytest.MonkeyPatch) -> None:
     """Tensor cores cut their sums toward zero: through a whole group in one sum that would show."""
+    be_a(AMPERE, emulated)
     packed = itself_skipped(unit_rows(900, 32, seed=0))
     packed = packed.with_rows(packed.rows.float().double())
     _, truth = lse_and_gradient(packed, torch.float64, "reference")
@@ -167,10 +187,12 @@ def class_runs(sizes: list[int], anchors: int) -> Packed:
     return Packed(rows, int32([0, ends[-1]]), int32([anchors]), int32(low), int32(high))
 
 
-@pytest.mark.usefixtures("route")
+@not_of_float16
 @pytest.mark.parametrize("sizes", [[300, 1, 260], [64, 128, 192], [561], [1, 560], [270, 291]])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_tiles_that_every_row_skips_are_passed_over(sizes: list[int], dtype: torch.dtype) -> None:
+def test_tiles_that_every_row_skips_are_passed_over(
+    gpu: tuple[int, int], dtype: torch.dtype, sizes: list[int], emulated: pytest.MonkeyPatch
+) -> None:
+    be_a(gpu, emulated)
     for anchors in (sum(sizes), sizes[0]):
         assert_primitive_agrees(class_runs(sizes, anchors), dtype, mutual=True)
 
@@ -188,30 +210,84 @@ def test_rows_of_other_groups_never_count(dtype: torch.dtype) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.usefixtures("route")
-def test_bits_are_the_same_whatever_the_order_of_work() -> None:
-    packed = itself_skipped(unit_rows(400, 40, seed=0))
-    first = lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
-    before = machine().early
-    machine().be_early(not before)
-    second = lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
-    machine().be_early(before)
-    for one, other in zip(first, second, strict=True):
-        assert torch.equal(one, other)
+@pytest.fixture
+def one_multiprocessor(emulated: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from with_multiprocessors(1)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@not_of_float16
+@pytest.mark.parametrize("channels", [40, 128, 256])
+@pytest.mark.usefixtures("one_multiprocessor")
+def test_bits_are_the_same_in_every_order(
+    gpu: tuple[int, int], dtype: torch.dtype, channels: int, emulated: pytest.MonkeyPatch
+) -> None:
+    """Of threads, warps, warp groups and all that is asynchronous. One block goes round its rings of buffers more than
+    once; the last tiles are ragged."""
+    be_a(gpu, emulated)
+    packed = itself_skipped(unit_rows(300 if gpu == HOPPER else 150, channels, seed=0))
+    packed = packed.with_rows(packed.rows.to(dtype).double())._replace(anchors=int32([130]))
+    first = lse_and_gradient(packed, dtype, "cuda", mutual=True)
+    for order in ORDERS[1:]:
+        with machine().in_order(order):
+            again = lse_and_gradient(packed, dtype, "cuda", mutual=True)
+        assert all(torch.equal(one, other) for one, other in zip(again, first, strict=True)), order
+
+
+@pytest.mark.usefixtures("emulated")
+def test_orders_are_what_they_say() -> None:
+    def turns(order: str | int, warps: int = 6, rounds: int = 100) -> list[tuple[int, ...]]:
+        with machine().in_order(order):
+            numbers = machine().integers("turns", warps, rounds, count=warps * rounds)
+        return [tuple(numbers[begin : begin + warps]) for begin in range(0, len(numbers), warps)]
+
+    every = {order: turns(order) for order in ORDERS}
+    assert every["late"][0] == (0, 1, 2, 3, 4, 5)
+    assert every["early"][0] == (5, 4, 3, 2, 1, 0)
+    for seed in ORDERS[2:]:
+        assert {tuple(sorted(one)) for one in every[seed]} == {every["late"][0]}
+        assert len(set(every[seed])) > 10
+    assert len({tuple(one) for one in every.values()}) == len(ORDERS), "each seed has an order of its own"
+    assert {order: turns(order) for order in ORDERS} == every
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("fence", "message"),
+    [
+        ("fence_async", r"wgmma or TMA meets what thread \d+ stored in shared memory and did not fence"),
+        ("publish_barriers", "a copy counts at a barrier that was not published"),
+    ],
+)
+def test_a_missing_fence_is_found(order: str | int, fence: str, message: str, emulated: pytest.MonkeyPatch) -> None:
+    """The rows past a ragged group's last are cleared in shared memory, then multiplied by wgmma."""
+    be_a(HOPPER, emulated)
+    packed = itself_skipped(unit_rows(70, 32, seed=0))
+    with machine().in_order(order):
+        lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
+        with machine().without(fence), pytest.raises(RuntimeError, match=message):
+            lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
+
+
+@each_kernel
+@settings(max_examples=12)
+@given(packed=packed_groups(SIZES, most_channels=40), order=st.sampled_from(ORDERS))
+def test_ragged_groups_with_any_ranges(
+    gpu: tuple[int, int], dtype: torch.dtype, emulated: pytest.MonkeyPatch, packed: Packed, order: str | int
+) -> None:
+    be_a(gpu, emulated)
+    with machine().in_order(order):
+        assert_primitive_agrees(packed, dtype)
+
+
+@each_kernel
 @settings(max_examples=8)
-@given(packed=packed_groups(SIZES, most_channels=40))
-def test_ragged_groups_with_any_ranges(route: None, dtype: torch.dtype, packed: Packed) -> None:
-    assert_primitive_agrees(packed, dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=8)
-@given(case=cases(largest_side=12, most_channels=40))
-def test_losses(route: None, dtype: torch.dtype, case: Case) -> None:
-    assert_agrees("cuda", case, dtype)
+@given(case=cases(largest_side=12, most_channels=40), order=st.sampled_from(ORDERS))
+def test_losses(
+    gpu: tuple[int, int], dtype: torch.dtype, emulated: pytest.MonkeyPatch, case: Case, order: str | int
+) -> None:
+    be_a(gpu, emulated)
+    with machine().in_order(order):
+        assert_agrees("cuda", case, dtype)
 
 
 @pytest.mark.usefixtures("route")

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import pytest
 import torch
 
 from semicl_kernels import available_backends
 from semicl_kernels.backends import cuda
+
+from .products_in_flight import Code
 
 REGISTERS = 65536  # of a multiprocessor
 LARGEST_SHARED = {"sm_80": 163 << 10, "sm_90a": 227 << 10, "sm_100": 227 << 10}
@@ -87,8 +90,33 @@ def kernels() -> list[Kernel]:
 
 
 @cache
+def cubins() -> dict[Path, bytes]:
+    """The files of machine code in the extension, each of one source and one architecture."""
+    with TemporaryDirectory() as folder:
+        command = [str(tool()), "-xelf", "all", str(extension())]
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+        return {file: file.read_bytes() for file in Path(folder).glob("*.cubin")}
+
+
+@cache
+def listings(cubin: Path) -> dict[str, str]:
+    """The code of each kernel of a file, by its symbol."""
+    with NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubins()[cubin])
+        file.flush()
+        command = [str(Path(str(tool())).with_name("nvdisasm")), "-c", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    _, *parts = re.split(r"^\.text\.(\S+):$", text, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
 def machine_code(kernel: Kernel) -> str:
-    return dump("-sass", "-arch", kernel.architecture, "-fun", kernel.symbol)
+    holding = [
+        cubin
+        for cubin, content in cubins().items()
+        if f".{kernel.architecture}." in cubin.name and kernel.symbol.encode() in content
+    ]
+    return next(listings(cubin)[kernel.symbol] for cubin in holding if kernel.symbol in listings(cubin))
 
 
 def count(instruction: str, kernel: Kernel) -> int:
@@ -97,8 +125,17 @@ def count(instruction: str, kernel: Kernel) -> int:
 
 @needs_extension
 def test_module_imports_without_a_gpu_and_names_its_architectures() -> None:
-    script = "import semicl_kernels._cuda as module; print(*module.architectures())"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # By itself: the package would bring torch.
+    script = """if True:
+        import sys
+        from importlib.util import module_from_spec, spec_from_file_location
+        spec = spec_from_file_location("semicl_kernels._cuda", sys.argv[1])
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        print(*module.architectures())
+    """
+    command = [sys.executable, "-c", script, str(extension())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == cuda.compiled.architectures()
 
 
@@ -179,6 +216,97 @@ def test_hopper_kernels_use_wgmma_and_tma_and_no_local_memory() -> None:
         assert count("LDL", kernel) + count("STL", kernel) == 0, kernel
         # Were products serialised, each would be waited for by itself.
         assert count(r"WARPGROUP\.DEPBAR", kernel) < count("HGMMA", kernel), kernel
+
+
+@needs_extension
+@needs_tool
+def test_no_instruction_touches_a_product_in_flight() -> None:
+    """Nothing in the source ties accumulators to their wait (wgmma.h): what the compiler made of it is looked through,
+    every path of every kernel by warp groups."""
+    if "90a" not in cuda.compiled.architectures():
+        pytest.skip("semicl_kernels._cuda was built without 90a in SEMICL_CUDA_ARCHS")
+    chosen = [kernel for kernel in kernels() if kernel.architecture == "sm_90a" and kernel.name in GROUP_KERNELS]
+    assert len(chosen) == len(GROUP_KERNELS) * 2 * len(cuda.PADDED_CHANNELS)
+    for kernel in chosen:
+        assert Code(machine_code(kernel)).violations() == [], kernel
+
+
+@needs_extension
+@needs_tool
+@pytest.mark.parametrize("name", GROUP_KERNELS)
+def test_a_wait_too_few_and_a_read_too_early_are_found(name: str) -> None:
+    for kernel in of_hopper((name,)):
+        if "Li128E" not in kernel.symbol:
+            continue
+        code = Code(machine_code(kernel))
+        for position in code.positions("WARPGROUP.DEPBAR"):
+            assert code.with_instruction(position, "NOP").violations(), (kernel, position)
+        for position in code.positions("HGMMA")[::8]:
+            (first, *_) = re.findall(r"R\d+", code.instructions[position].operands)
+            planted = code.with_instruction(position + 1, f"FADD R0, R1, {first}").violations()
+            assert position + 1 in [one.position for one in planted], (kernel, position)
+
+
+# A loop with a product ahead: while the later of two is on its way, the sums of the earlier are read.
+LOOP = """
+        /*0000*/                   BSSY B0, `(.L_x_9) ;
+        /*0010*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR8], RZ, !UPT, gsb0 ;
+.L_x_1:
+        /*0020*/                   HGMMA.64x64x16.F32.BF16 R56, gdesc[UR8], RZ, !UPT ;
+        /*0030*/                   HGMMA.64x64x16.F32.BF16 R56, R92, gdesc[UR8].tnspB, R56, gsb0 ;
+        /*0040*/                   WARPGROUP.DEPBAR.LE gsb0, 0x1 ;
+        /*0050*/                   FADD R0, R0, R24 ;
+        /*0060*/               @P0 BRA `(.L_x_2) ;
+        /*0070*/                   LDS.64 R2, [R4+UR4] ;
+.L_x_2:
+        /*0080*/                   WARPGROUP.DEPBAR.LE gsb0, 0x0 ;
+        /*0090*/                   FADD R0, R0, R56 ;
+        /*00a0*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR8], RZ, !UPT, gsb0 ;
+        /*00b0*/              @!P1 BRA `(.L_x_1) ;
+        /*00c0*/                   BSYNC B0 ;
+        /*00d0*/                   EXIT ;
+.L_x_9:
+        /*00e0*/                   WARPGROUP.DEPBAR.LE gsb0, 0x0 ;
+        /*00f0*/                   FADD R0, R0, R24 ;
+        /*0100*/                   EXIT ;
+"""
+
+
+def test_what_touches_a_product_in_flight_is_found() -> None:
+    assert Code(LOOP).violations() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "registers"),
+    [
+        ("FADD R0, R0, R24 ;\n        /*0060*/", "FADD R0, R0, R56 ;\n        /*0060*/", [56]),
+        ("gsb0, 0x1", "gsb0, 0x2", [24]),
+        ("LDS.64 R2, [R4+UR4]", "LDS.64 R54, [R4+UR4]", None),
+        ("LDS.64 R2, [R4+UR4]", "LDS.128 R54, [R4+UR4]", [56, 57]),
+        ("LDS.64 R2, [R4+UR4]", "STS [R87], R2", [87]),
+        ("LDS.64 R2, [R4+UR4]", "LDG.E R2, desc[UR4][R94.64]", [94, 95]),
+        ("LDS.64 R2, [R4+UR4]", "LDG.E R2, desc[UR4][R90.64]", None),
+        ("LDS.64 R2, [R4+UR4]", "CS2R R22, SRZ", None),
+        ("LDS.64 R2, [R4+UR4]", "CS2R R86, SRZ", [86, 87]),
+        ("LDS.64 R2, [R4+UR4]", "IMAD.WIDE R54, R90, 0x4, R90", None),
+        ("LDS.64 R2, [R4+UR4]", "IMAD.WIDE R54, R90, 0x4, R55", [56]),
+        ("LDS.64 R2, [R4+UR4]", "@P3 F2FP.BF16.F32.PACK_AB R95, R1, R2", [95]),
+        ("LDS.64 R2, [R4+UR4]", "HGMMA.64x64x16.F32.BF16 R120, R60, gdesc[UR8].tnspB, RZ, !UPT", [60, 61, 62, 63]),
+        ("LDS.64 R2, [R4+UR4]", "CALL.REL.NOINC `(.L_x_9)", []),
+        ("BSSY B0, `(.L_x_9)", "BSSY B0, `(.L_x_2)", None),
+        ("/*00e0*/                   WARPGROUP.DEPBAR.LE gsb0, 0x0", "/*00e0*/                   NOP", [24]),
+        ("/*00b0*/              @!P1 BRA `(.L_x_1)", "/*00b0*/              @!P1 BRA `(.L_x_2)", None),
+    ],
+)  # fmt: skip
+def test_only_what_touches_a_product_in_flight_is_found(old: str, new: str, registers: list[int] | None) -> None:
+    assert LOOP.count(old) == 1
+    found = Code(LOOP.replace(old, new)).violations()
+    assert {one.registers for one in found} == (set() if registers is None else {tuple(registers)})
+
+
+def test_an_instruction_of_unknown_width_is_no_answer() -> None:
+    with pytest.raises(AssertionError, match="how wide are the operands of QADD4 R54"):
+        Code(LOOP.replace("LDS.64 R2, [R4+UR4]", "QADD4 R54, R0, R1")).violations()
 
 
 @needs_extension

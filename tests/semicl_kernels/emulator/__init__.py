@@ -8,12 +8,14 @@ thread. So every index, mask, barrier and fragment is tested with values, on a m
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,8 +24,19 @@ ROOT = HERE.parents[2]
 SOURCES = ROOT / "csrc/cuda"
 BUILDS = ROOT / "build/emulator"
 FORMATS = ("BFloat16Rows", "Float16Rows", "Float32Rows")
-FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC")
+FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC")
 MACROS = ("-DSEMICL_EMULATED", "-DSEMICL_HAS_GROUPS=1")
+# Each source with its flags: the kernels once for each format of rows. Those that use wgmma and TMA call proxies.cpp
+# wherever they load or store.
+UNITS = (
+    *(("groups.cpp", "-O1", "-fsanitize=thread", f"-DSEMICL_FORMAT={name}") for name in FORMATS[:2]),
+    *(("warps.cpp", "-O1", f"-DSEMICL_FORMAT={name}") for name in FORMATS),
+    ("library.cpp", "-O1", "-DSEMICL_FORMAT=BFloat16Rows"),
+    ("proxies.cpp", "-O2"),
+    ("tensor_cores.cpp", "-O3"),
+)
+ORDERS = ("late", "early", "random")
+FENCES = ("", "fence_async", "publish_barriers")
 
 PASSES = ("count_items", "sum_pairs", "join_sums", "pair_factors", "row_gradient")
 MISSING = "no C++ compiler: install g++ (`apt-get install g++`), or set CXX"
@@ -37,35 +50,30 @@ def build() -> Path:
     """Return the library, built from the sources as they are."""
     files = sorted([*SOURCES.iterdir(), *HERE.glob("*.h"), *HERE.glob("*.cpp")])
     digest = hashlib.sha256(
-        b"".join(file.read_bytes() for file in files) + " ".join(FLAGS + MACROS).encode()
+        b"".join(file.read_bytes() for file in files) + repr((FLAGS, MACROS, UNITS)).encode()
     ).hexdigest()[:16]
     library = BUILDS / digest / "emulator.so"
-    if library.exists():
-        return library
     library.parent.mkdir(parents=True, exist_ok=True)
-    units = [("library.cpp", "BFloat16Rows"), *(("kernels.cpp", name) for name in FORMATS)]
-    # Apart from what another process may be building at the same time.
-    with TemporaryDirectory(dir=library.parent) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda unit: compile_unit(*unit, Path(folder)), units))
-        made = Path(folder, library.name)
-        run("-shared", "-Wl,--no-undefined", *objects, "-o", str(made))
-        made.rename(library)
+    # One process builds, and those that test beside it wait.
+    with open(library.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            build_library(library)
     return library
 
 
-def compile_unit(source: str, row_format: str, folder: Path) -> str:
-    out = str(folder / f"{Path(source).stem}-{row_format}.o")
-    run(
-        *FLAGS,
-        *MACROS,
-        f"-DSEMICL_FORMAT={row_format}",
-        f"-I{SOURCES}",
-        f"-I{HERE}",
-        "-c",
-        str(HERE / source),
-        "-o",
-        out,
-    )
+def build_library(library: Path) -> None:
+    with TemporaryDirectory(dir=library.parent) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda number: compile_unit(number, Path(folder)), range(len(UNITS))))
+        made = Path(folder, library.name)
+        run("-shared", "-Wl,--no-undefined", *objects, "-o", str(made))
+        made.rename(library)
+
+
+def compile_unit(number: int, folder: Path) -> str:
+    source, *flags = UNITS[number]
+    out = str(folder / f"{number}.o")
+    run(*FLAGS, *MACROS, *flags, f"-I{SOURCES}", f"-I{HERE}", "-c", str(HERE / source), "-o", out)
     return out
 
 
@@ -103,10 +111,25 @@ class Emulator:
         for name in ("pack_rows_of", *(f"{name}_of" for name in PASSES), "visit_sums", "visit_gradient"):
             getattr(self.library, name).restype = ctypes.c_char_p
 
-    def be_early(self, early: bool) -> None:
-        """Choose the order of things: see Order in fibers.h."""
-        self.early = early
-        self.library.set_early(int(early))
+    @contextmanager
+    def in_order(self, order: str | int) -> Iterator[None]:
+        """Run kernels in this order of threads and of asynchronous work, "late" (as they always do), "early" or the
+        seed of a random one: see Order in fibers.h."""
+        name, seed = ("random", order) if isinstance(order, int) else (order, 0)
+        self.library.set_order(ORDERS.index(name), seed)
+        try:
+            yield
+        finally:
+            self.library.set_order(ORDERS.index("late"), 0)
+
+    @contextmanager
+    def without(self, fence: str) -> Iterator[None]:
+        """Run kernels on a machine whose ``fence``, one of FENCES, does nothing."""
+        self.library.set_missing(FENCES.index(fence))
+        try:
+            yield
+        finally:
+            self.library.set_missing(0)
 
     def have_multiprocessors(self, count: int) -> None:
         self.library.set_multiprocessors(count)

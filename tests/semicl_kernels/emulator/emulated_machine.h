@@ -1,9 +1,9 @@
 // The machine of csrc/cuda/machine.h on the host: each function does what the PTX manual says of its instruction.
 //
 // Threads are fibers that take turns; instructions of a warp or a warp group are meetings of its threads. Asynchronous
-// work (cp.async, TMA, wgmma) is done as late as it may, or at once (fibers.h, Order). Shared memory begins as NaN.
-// What this cannot find: races between threads that happen to take turns well, missing proxy fences, and what the
-// manual leaves out.
+// work (cp.async, TMA, wgmma) is done late, at once or at random (fibers.h, Order). Shared memory begins as NaN. Every
+// store of a kernel to shared memory is noted, and is an error where TMA or wgmma meets it without a fence (proxies.h).
+// What this cannot find: races between threads that no order shows, and what the manual leaves out.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -20,8 +20,11 @@
 
 namespace emulator {
 
-constexpr int kWarp = 32, kGroup = 128;
 inline int multiprocessors = 3;
+
+// Which fence does nothing: tests take one away to see that it is missed.
+enum class Missing { none, fence_async, publish_barriers };
+inline Missing missing = Missing::none;
 
 struct Copy {
     void* to;
@@ -46,7 +49,8 @@ struct Groups {
 };
 
 struct BarrierState {
-    int arrivals, pending;
+    int arrivals, pending, owner;
+    bool published = false;
     long bytes = 0;
     int phase = 0;
     void settle() {
@@ -56,14 +60,29 @@ struct BarrierState {
     }
 };
 
+// Each warp of a group has its own quarter of a product's rows, and waits for that alone.
 struct WarpGroup {
+    using Work = std::function<void(int warp)>;
+    static constexpr int kWarps = kGroup / kWarp;
     Meeting meeting;
-    std::vector<std::function<void()>> open;
-    std::vector<std::vector<std::function<void()>>> committed;
-    size_t done = 0;
-    void finish(size_t count) {
-        for (; done < count; ++done)
-            for (const auto& work : committed[done]) work();
+    std::vector<Work> open;
+    std::vector<std::vector<Work>> committed;
+    size_t done[kWarps] = {}, open_done[kWarps] = {};  // of the groups, and of the open products, for each warp
+    void finish(int warp, size_t count) {
+        for (; done[warp] < count; ++done[warp], open_done[warp] = 0)
+            for (size_t i = open_done[warp]; i < committed[done[warp]].size(); ++i) committed[done[warp]][i](warp);
+    }
+    void finish_all() {
+        for (int warp = 0; warp < kWarps; ++warp) {
+            finish(warp, committed.size());
+            for (size_t& i = open_done[warp]; i < open.size(); ++i) open[i](warp);
+        }
+    }
+    bool empty() const {
+        for (size_t i = 0; i < committed.size(); ++i)
+            for (size_t own : done)
+                if (i >= own && !committed[i].empty()) return false;
+        return true;
     }
 };
 
@@ -95,20 +114,19 @@ public:
         storage_.assign(static_cast<size_t>(bytes) + 1024, 0xff);
         shared_ = storage_.data() + (1024 - reinterpret_cast<uintptr_t>(storage_.data()) % 1024) % 1024;
         shared_bytes_ = bytes;
-        scheduler.run(threads, body, [this] {
-            if (bulk.empty()) return false;
-            auto work = std::move(bulk.front());
-            bulk.pop_front();
-            work();
-            return true;
-        });
+        proxies::begin(shared_, bytes);
+        try {
+            scheduler.run(number, threads, body, [this] { return copy_bulk(); });
+        } catch (...) {
+            proxies::end();
+            throw;
+        }
+        proxies::end();
         for (const ThreadState& state : thread_states)
             for (const auto& group : state.copies.committed)
                 if (!group.empty()) throw std::runtime_error("a block ends before its copies are waited for");
         for (const WarpGroup& group : groups)
-            for (size_t i = group.done; i < group.committed.size(); ++i)
-                if (!group.committed[i].empty())
-                    throw std::runtime_error("a block ends before its products are waited for");
+            if (!group.empty()) throw std::runtime_error("a block ends before its products are waited for");
         if (!bulk.empty()) throw std::runtime_error("a block ends before its bulk copies are there");
     }
 
@@ -119,11 +137,29 @@ public:
     }
     unsigned char* unaligned(uint32_t address, int bytes) {
         if (address + static_cast<uint32_t>(bytes) > static_cast<uint32_t>(shared_bytes_))
-            throw std::runtime_error("an address past the end of shared memory");
+            scheduler.fail("an address past the end of shared memory");
         return shared_ + address;
     }
 
+    // Fails where wgmma or TMA, which are about to use these bytes, would not see what a thread stored there.
+    void use_asynchronously(uint32_t address, int bytes) {
+        const int writer = proxies::unfenced_writer(unaligned(address, bytes), bytes);
+        if (writer >= 0)
+            scheduler.fail("wgmma or TMA meets what thread " + std::to_string(writer) +
+                           " stored in shared memory and did not fence");
+    }
+
 private:
+    // Does one of the bulk copies on their way.
+    bool copy_bulk() {
+        if (bulk.empty()) return false;
+        const auto which = bulk.begin() + (order == Order::random ? static_cast<long>(draws() % bulk.size()) : 0);
+        const auto work = std::move(*which);
+        bulk.erase(which);
+        work();
+        return true;
+    }
+
     std::vector<unsigned char> storage_;
     unsigned char* shared_ = nullptr;
     int shared_bytes_ = 0;
@@ -178,6 +214,7 @@ inline int warp() { return thread() / 32; }
 
 inline void sync_threads(int id, int threads) {
     emulator::State& s = state();
+    s.scheduler.pause();
     // Any threads may meet: their places are the order in which they come.
     static std::map<int, int> places;
     int& place = places[id];
@@ -250,17 +287,23 @@ inline uint32_t address(const void* shared) {
 
 inline void copy(uint32_t to, const void* from, bool valid, int bytes) {
     if (reinterpret_cast<uintptr_t>(from) % static_cast<uintptr_t>(bytes)) state().scheduler.fail("a misaligned copy");
-    const emulator::Copy work{state().at(to, bytes), valid ? from : nullptr, bytes};
-    if (emulator::order == emulator::Order::early)
-        work.perform();
+    const emulator::Copy copy{state().at(to, bytes), valid ? from : nullptr, bytes};
+    // For wgmma they are stores of the thread.
+    const auto work = [copy, thread = thread()] {
+        copy.perform();
+        emulator::proxies::store(copy.to, copy.bytes, thread);
+    };
+    if (emulator::at_once())
+        work();
     else
-        state().own().copies.open.push_back([work] { work.perform(); });
+        state().own().copies.open.push_back(work);
 }
 inline void copy16(uint32_t to, const void* from, bool valid) { copy(to, from, valid, 16); }
 inline void copy4(uint32_t to, const void* from, bool valid) { copy(to, from, valid, 4); }
 inline void commit_copies() { state().own().copies.commit(); }
 template <int PENDING>
 void wait_copies() {
+    state().scheduler.pause();
     state().own().copies.finish(PENDING);
 }
 
@@ -299,37 +342,8 @@ inline void load_transposed(uint32_t (&out)[4], uint32_t row) {
 
 // ---- elements -------------------------------------------------------------------------------------------------------
 
-// Tensor cores as they were found to sum (Fasi et al., PeerJ Computer Science 2021): products and the addend are
-// aligned to the largest exponent, cut toward zero kExtraBits below float32's 24 bits and summed; the sum is cut toward
-// zero too.
-constexpr int kExtraBits = 2;
-
-inline float truncated_sum(float addend, const float* row, const float* column, int depth) {
-    double terms[17];
-    double most = std::fabs(static_cast<double>(addend));
-    terms[depth] = addend;
-    bool finite = std::isfinite(addend);
-    for (int k = 0; k < depth; ++k) {
-        terms[k] = static_cast<double>(row[k]) * column[k];
-        finite = finite && std::isfinite(terms[k]);
-        most = std::fmax(most, std::fabs(terms[k]));
-    }
-    if (!finite) {
-        float sum = addend;
-        for (int k = 0; k < depth; ++k) sum += row[k] * column[k];
-        return sum;
-    }
-    if (most == 0) return addend;
-    int exponent;
-    std::frexp(most, &exponent);
-    const double unit = std::ldexp(1.0, exponent - 24 - kExtraBits);
-    double sum = 0;
-    for (int k = 0; k <= depth; ++k) sum += std::trunc(terms[k] / unit) * unit;
-    if (sum == 0) return 0;
-    std::frexp(sum, &exponent);
-    const double last = std::ldexp(1.0, exponent - 24);
-    return static_cast<float>(std::trunc(sum / last) * last);
-}
+// d (rows, columns) += left (rows, 16) right (columns, 16)^T as tensor cores sum: tensor_cores.cpp.
+void add_products(float* d, const float* left, const float* right, int rows, int columns);
 
 struct Operands {
     float* d;
@@ -348,7 +362,7 @@ template <class Element>
 void multiply_warp(const void* kind, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     Operands mine{d, a, {b0, b1}};
     emulator::meet_warp(kind, mine, [](const std::vector<void*>& lanes) {
-        float left[16][16], right[8][16];
+        float left[16][16], right[8][16], sums[16][8];
         for (int lane = 0; lane < 32; ++lane) {
             const auto* from = static_cast<Operands*>(lanes[static_cast<size_t>(lane)]);
             for (int half = 0; half < 2; ++half) {
@@ -358,13 +372,15 @@ void multiply_warp(const void* kind, float (&d)[4], const uint32_t (&a)[4], uint
                 for (int i = 0; i < 2; ++i) right[lane / 4][k + i * 8] = unpacked<Element>(from->b[i], half);
             }
         }
-        for (int lane = 0; lane < 32; ++lane)
-            for (int e = 0; e < 4; ++e) {
-                const float* row = left[lane / 4 + e / 2 * 8];
-                const float* column = right[lane % 4 * 2 + e % 2];
-                float& d = static_cast<Operands*>(lanes[static_cast<size_t>(lane)])->d[e];
-                d = truncated_sum(d, row, column, 16);
-            }
+        const auto each = [&](const auto& use) {
+            for (int lane = 0; lane < 32; ++lane)
+                for (int e = 0; e < 4; ++e)
+                    use(sums[lane / 4 + e / 2 * 8][lane % 4 * 2 + e % 2],
+                        static_cast<Operands*>(lanes[static_cast<size_t>(lane)])->d[e]);
+        };
+        each([](float& sum, float& d) { sum = d; });
+        add_products(sums[0], left[0], right[0], 16, 8);
+        each([](float& sum, float& d) { d = sum; });
     });
 }
 
@@ -417,10 +433,14 @@ inline emulator::BarrierState& transaction(uint32_t barrier) {
 }
 inline void init_barrier(uint32_t barrier, int arrivals) {
     state().at(barrier, 8);
-    state().transactions[barrier] = {arrivals, arrivals};
+    state().transactions[barrier] = {arrivals, arrivals, thread()};
 }
-inline void publish_barriers() {}
+inline void publish_barriers() {
+    if (emulator::missing == emulator::Missing::publish_barriers) return;
+    for (auto& [address, barrier] : state().transactions) barrier.published |= barrier.owner == thread();
+}
 inline void arrive(uint32_t barrier) {
+    state().scheduler.pause();
     emulator::BarrierState& found = transaction(barrier);
     if (found.pending == 0) state().scheduler.fail("more arrivals at a barrier than it takes");
     --found.pending;
@@ -437,17 +457,19 @@ inline void wait_barrier(uint32_t barrier, int parity) {
 
 inline void bulk_copy(uint32_t barrier, std::function<int()> work) {
     emulator::BarrierState* found = &transaction(barrier);
+    if (!found->published) state().scheduler.fail("a copy counts at a barrier that was not published");
     const auto all = [found, work] {
         found->bytes -= work();
         found->settle();
     };
-    if (emulator::order == emulator::Order::early)
+    if (emulator::at_once())
         all();
     else
         state().bulk.push_back(all);
 }
 inline void copy_box(uint32_t to, const TensorMap& map, int channel, int row, uint32_t barrier) {
     if (to % 1024) state().scheduler.fail("a swizzled box must begin at a multiple of its pattern");
+    state().use_asynchronously(to, map.box_columns * map.element_bytes * map.box_rows);
     bulk_copy(barrier, [=] {
         const int line = map.box_columns * map.element_bytes;
         for (int r = 0; r < map.box_rows; ++r)
@@ -458,11 +480,14 @@ inline void copy_box(uint32_t to, const TensorMap& map, int channel, int row, ui
                 const long offset = (static_cast<long>(row + r) * map.columns + channel) * map.element_bytes + piece;
                 inside ? std::memcpy(out, map.base + offset, 16) : std::memset(out, 0, 16);
             }
+        emulator::proxies::forget(state().unaligned(to, line * map.box_rows), line * map.box_rows);
         return line * map.box_rows;
     });
 }
 inline void copy_line(uint32_t to, const TensorMap& map, int first, uint32_t barrier) {
     if (to % 128) state().scheduler.fail("a box must begin at a multiple of 128 bytes");
+    const int bytes = map.box_columns * map.element_bytes;
+    state().use_asynchronously(to, bytes);
     bulk_copy(barrier, [=] {
         for (int i = 0; i < map.box_columns; ++i) {
             unsigned char* out = state().unaligned(to + i * map.element_bytes, map.element_bytes);
@@ -470,9 +495,11 @@ inline void copy_line(uint32_t to, const TensorMap& map, int first, uint32_t bar
             const long offset = static_cast<long>(first + i) * map.element_bytes;
             inside ? std::memcpy(out, map.base + offset, map.element_bytes) : std::memset(out, 0, map.element_bytes);
         }
-        return map.box_columns * map.element_bytes;
+        emulator::proxies::forget(state().unaligned(to, bytes), bytes);
+        return bytes;
     });
 }
+
 // ---- wgmma ----------------------------------------------------------------------------------------------------------
 
 // An operand in shared memory as its descriptor tells: the canonical layouts of the PTX manual.
@@ -487,50 +514,79 @@ struct Operand {
         if (descriptor >> 62 == 0 || descriptor >> 62 == 3 || descriptor >> 46 & 0xffff)
             state().scheduler.fail("a descriptor that is not one");
     }
-    // Value k of row m, rows along the depth.
-    uint16_t row_value(int m, int k) const { return value(start + m / 8 * stride + m % 8 * line + k * 2); }
-    // Value n of step k, rows along N.
-    uint16_t column_value(int n, int k) const {
-        return value(start + n / (line / 2) * leading + n % (line / 2) * 2 + k / 8 * stride + k % 8 * line);
+    // Calls use(row, k, address) for each piece of eight values of `count` rows along the depth, from `first` on.
+    template <class Use>
+    void for_pieces_of_rows(int first, int count, const Use& use) const {
+        for (int row = first; row < first + count; ++row)
+            for (int k = 0; k < 16; k += 8) use(row, k, swizzled(start + row / 8 * stride + row % 8 * line + k * 2));
+    }
+    // Calls use(n, k, address) for each piece of eight values of the steps k, `count` values along N.
+    template <class Use>
+    void for_pieces_of_steps(int count, const Use& use) const {
+        for (int k = 0; k < 16; ++k)
+            for (int n = 0; n < count; n += 8)
+                use(n, k,
+                    swizzled(start + n / (line / 2) * leading + n % (line / 2) * 2 + k / 8 * stride + k % 8 * line));
     }
 
 private:
-    uint16_t value(uint32_t address) const {
-        uint16_t out;
-        std::memcpy(&out, state().unaligned(emulator::swizzled(address, line), 2), 2);
-        return out;
-    }
+    uint32_t swizzled(uint32_t address) const { return emulator::swizzled(address, line); }
 };
 
 struct Product {
     float* d;
-    uint32_t a[4];
+    const uint32_t* a;  // read when the product is computed: until it is waited for they must not change
     uint64_t a_tile, b_tile;
     bool add;
 };
 
+// Computes the rows of one warp of the group: 16 of the 64.
 template <class Element, int N>
-void perform(const std::vector<Product>& lanes, bool fragments) {
-    static float left[64][16], right[N][16];
-    const Operand a(fragments ? uint64_t{1} << 62 : lanes[0].a_tile), b(lanes[0].b_tile);
-    for (int k = 0; k < 16; ++k) {
-        for (int n = 0; n < N; ++n) right[n][k] = Element::low(fragments ? b.column_value(n, k) : b.row_value(n, k));
-        if (!fragments)
-            for (int m = 0; m < 64; ++m) left[m][k] = Element::low(a.row_value(m, k));
+void perform(const std::vector<Product>& lanes, bool fragments, int warp) {
+    constexpr int kRows = 16;
+    static float left[kRows][16], right[N][16], sums[kRows][N];
+    const auto read = [](uint32_t address, const auto& use) {
+        state().use_asynchronously(address, 16);
+        uint16_t values[8];
+        std::memcpy(values, state().unaligned(address, 16), 16);
+        for (int i = 0; i < 8; ++i) use(i, Element::low(values[i]));
+    };
+    const Product* const own = lanes.data() + warp * emulator::kWarp;
+    const Operand b(own->b_tile);
+    if (fragments) {
+        b.for_pieces_of_steps(N, [&](int n, int k, uint32_t address) {
+            read(address, [&](int i, float value) { right[n + i][k] = value; });
+        });
+        for (int lane = 0; lane < 32; ++lane)
+            for (int i = 0; i < 4; ++i)
+                for (int half = 0; half < 2; ++half)
+                    left[lane / 4 + i % 2 * 8][lane % 4 * 2 + half + i / 2 * 8] =
+                        unpacked<Element>(own[lane].a[i], half);
+    } else {
+        b.for_pieces_of_rows(0, N, [&](int row, int k, uint32_t address) {
+            read(address, [&](int i, float value) { right[row][k + i] = value; });
+        });
+        Operand(own->a_tile).for_pieces_of_rows(warp * kRows, kRows, [&](int row, int k, uint32_t address) {
+            read(address, [&](int i, float value) { left[row - warp * kRows][k + i] = value; });
+        });
     }
-    for (int thread = 0; fragments && thread < 128; ++thread)
-        for (int i = 0; i < 4; ++i)
-            for (int half = 0; half < 2; ++half)
-                left[thread / 32 * 16 + thread % 32 / 4 + i % 2 * 8][thread % 4 * 2 + half + i / 2 * 8] =
-                    unpacked<Element>(lanes[static_cast<size_t>(thread)].a[i], half);
-    for (int thread = 0; thread < 128; ++thread) {
-        const Product& own = lanes[static_cast<size_t>(thread)];
-        for (int i = 0; i < N / 2; ++i) {
-            const float* row = left[thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8];
-            const float* column = right[i / 4 * 8 + thread % 4 * 2 + i % 2];
-            own.d[i] = truncated_sum(own.add ? own.d[i] : 0, row, column, 16);
-        }
-    }
+    const auto each = [&](const auto& use) {
+        for (int lane = 0; lane < 32; ++lane)
+            for (int i = 0; i < N / 2; ++i)
+                use(sums[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2], own[lane].d[i]);
+    };
+    const bool add = own->add;
+    each([add](float& sum, float& d) { sum = add ? d : 0; });
+    add_products(sums[0], left[0], right[0], kRows, N);
+    each([](float& sum, float& d) { d = sum; });
+}
+
+// What a product reads of shared memory must be fenced when it is issued, and still when it is computed.
+inline void check_fenced(const Product& product, bool fragments, int columns) {
+    const auto check = [](int, int, uint32_t address) { state().use_asynchronously(address, 16); };
+    const Operand b(product.b_tile);
+    fragments ? b.for_pieces_of_steps(columns, check) : b.for_pieces_of_rows(0, columns, check);
+    if (!fragments) Operand(product.a_tile).for_pieces_of_rows(0, 64, check);
 }
 
 inline emulator::WarpGroup& warp_group() { return state().groups[static_cast<size_t>(thread() / 128)]; }
@@ -544,25 +600,25 @@ void issue(Product& mine, bool fragments) {
                            std::vector<Product> lanes;
                            for (void* one : all) {
                                lanes.push_back(*static_cast<Product*>(one));
-                               if (lanes.back().a_tile != lanes[0].a_tile || lanes.back().b_tile != lanes[0].b_tile)
-                                   state().scheduler.fail("descriptors differ within a warp group");
+                               if (lanes.back().a_tile != lanes[0].a_tile || lanes.back().b_tile != lanes[0].b_tile ||
+                                   lanes.back().add != lanes[0].add)
+                                   state().scheduler.fail("operands differ within a warp group");
                            }
-                           const auto work = [lanes, fragments] { perform<Element, N>(lanes, fragments); };
-                           if (emulator::order == emulator::Order::early)
-                               work();
-                           else
-                               group.open.push_back(work);
+                           check_fenced(lanes[0], fragments, N);
+                           group.open.push_back(
+                               [lanes, fragments](int warp) { perform<Element, N>(lanes, fragments, warp); });
+                           if (emulator::at_once()) group.finish_all();
                        });
 }
 
 template <class Element, int N>
 void multiply_tiles(float (&d)[N / 2], uint64_t a, uint64_t b, bool add) {
-    Product mine{d, {}, a, b, add};
+    Product mine{d, nullptr, a, b, add};
     issue<Element, N>(mine, false);
 }
 template <class Element, int N>
 void multiply_fragments(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
-    Product mine{d, {a[0], a[1], a[2], a[3]}, 0, b, true};
+    Product mine{d, a, 0, b, true};
     issue<Element, N>(mine, true);
 }
 inline void fence_products() {}
@@ -575,11 +631,15 @@ inline void commit_products() {
 }
 template <int PENDING>
 void wait_products() {
+    state().scheduler.pause();
+    sync_warp();
     const size_t mine = state().own().products;
-    if (mine > PENDING) warp_group().finish(mine - PENDING);
+    if (mine > PENDING) warp_group().finish(warp() % emulator::WarpGroup::kWarps, mine - PENDING);
 }
 
-inline void fence_async() {}
+inline void fence_async() {
+    if (emulator::missing != emulator::Missing::fence_async) emulator::proxies::fence(thread());
+}
 template <int COUNT>
 void give_registers() {}
 template <int COUNT>

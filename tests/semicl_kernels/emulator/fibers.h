@@ -3,20 +3,37 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "proxies.h"
+
 namespace emulator {
 
-// How adverse the order of things is. `late`: threads take turns from the first to the last, and what is asynchronous
-// happens as late as it may, so that a missing wait finds nothing there. `early`: from the last to the first and at
-// once, so that a buffer that is filled too early loses what was in it.
-enum class Order { late, early };
+// The order of threads and of asynchronous work. `late`: threads take turns from the first to the last, and
+// asynchronous work is done as late as it may be, so that a missing wait finds nothing there. `early`: from the last to
+// the first and at once, so that a buffer that is filled too early loses what was in it. `random`: by priorities, drawn
+// anew every so often. For a while all warps take turns; then one warp, or one warp group, goes on as far as it can
+// while those below it stand still, and asynchronous work is done soon or long after it was begun. A block's draws
+// depend on the seed and on its number alone.
+enum class Order { late, early, random };
 inline Order order = Order::late;
+inline unsigned seed = 0;
+inline std::mt19937 draws;
+
+// Whether something of this probability happens; only in random order.
+inline bool happens(int one_in) { return order == Order::random && draws() % static_cast<unsigned>(one_in) == 0; }
+// Whether asynchronous work that may begin is done now.
+inline bool at_once() { return order == Order::early || happens(2); }
+
+constexpr int kWarp = 32, kGroup = 128;
 
 struct Fiber {
     int thread = 0;
@@ -31,16 +48,20 @@ class Scheduler {
 public:
     static constexpr size_t kStackBytes = 1 << 18;
 
-    // Runs `body` on every thread until all are done. `deferred` does one piece of asynchronous work and returns false
-    // where there is none.
-    void run(int threads, const std::function<void()>& body, const std::function<bool()>& deferred) {
+    // Runs `body` on every thread of block `block` until all are done. `deferred` does one piece of asynchronous work
+    // and returns false where there is none.
+    void run(int block, int threads, const std::function<void()>& body, const std::function<bool()>& deferred) {
         body_ = &body;
+        draws.seed(seed + 1000003u * static_cast<unsigned>(block));
         if (static_cast<int>(fibers_.size()) < threads) fibers_.resize(static_cast<size_t>(threads));
         for (int i = 0; i < threads; ++i) reset(fibers_[static_cast<size_t>(i)], i);
+        begin_turns(threads);
         for (int left = threads; left > 0;) {
+            if (happens(32)) draw_turns();
+            if (happens(delay_)) deferred();
             bool moved = false;
-            for (int turn = 0; turn < threads; ++turn) {
-                Fiber& fiber = fibers_[static_cast<size_t>(order == Order::late ? turn : threads - 1 - turn)];
+            for (size_t turn = 0; turn < turns_.size() && !(moved && turn % together_ == 0); ++turn) {
+                Fiber& fiber = fibers_[static_cast<size_t>(turns_[turn])];
                 if (fiber.done || (fiber.ready && !(*fiber.ready)())) continue;
                 moved = true;
                 enter(fiber);
@@ -60,13 +81,43 @@ public:
         current_->ready = nullptr;
     }
 
+    // Lets other threads go first, now and then.
+    void pause() {
+        if (happens(4)) leave();
+    }
+
     [[noreturn]] void fail(const std::string& what) {
+        if (running < 0) throw std::runtime_error(what);
         error_ = "thread " + std::to_string(current_->thread) + ": " + what;
         leave();
         __builtin_unreachable();
     }
 
 private:
+    void begin_turns(int threads) {
+        turns_.resize(static_cast<size_t>(threads));
+        std::iota(turns_.begin(), turns_.end(), 0);
+        if (order == Order::early) std::reverse(turns_.begin(), turns_.end());
+        together_ = turns_.size();
+        if (order == Order::random) draw_turns();
+    }
+
+    // Draws in which order threads take turns, how many of them before the first has one again, and how soon
+    // asynchronous work is done.
+    void draw_turns() {
+        const size_t threads = turns_.size();
+        const size_t unit = draws() % 2 == 0 || threads % kGroup != 0 ? kWarp : kGroup;
+        together_ = draws() % 3 == 0 ? threads : unit;
+        delay_ = 1 << draws() % 8;
+        std::vector<size_t> units(threads / unit);
+        std::iota(units.begin(), units.end(), 0);
+        std::shuffle(units.begin(), units.end(), draws);
+        const size_t lanes = draws() % 2 == 0 ? 0 : kWarp - 1;
+        size_t turn = 0;
+        for (size_t one : units)
+            for (size_t i = 0; i < unit; ++i) turns_[turn++] = static_cast<int>(one * unit + (i ^ lanes));
+    }
+
     void reset(Fiber& fiber, int thread) {
         fiber.thread = thread;
         fiber.started = fiber.done = false;
@@ -76,7 +127,11 @@ private:
 
     void enter(Fiber& fiber) {
         current_ = &fiber;
-        if (_setjmp(main_)) return;
+        running = fiber.thread;
+        if (_setjmp(main_)) {
+            running = -1;
+            return;
+        }
         if (fiber.started) _longjmp(fiber.resume, 1);
         fiber.started = true;
         getcontext(&fiber.context);
@@ -101,6 +156,9 @@ private:
     inline static Scheduler* self_ = nullptr;
     const std::function<void()>* body_ = nullptr;
     std::vector<Fiber> fibers_;
+    std::vector<int> turns_;
+    size_t together_ = 0;  // threads that have a turn before the first has one again
+    int delay_ = 1;
     Fiber* current_ = nullptr;
     jmp_buf main_;
     std::string error_;

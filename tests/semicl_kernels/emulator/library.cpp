@@ -43,7 +43,22 @@ struct EmulatedProblem {
 
 void set_multiprocessors(int count) { emulator::multiprocessors = count; }
 
-void set_early(int early) { emulator::order = early ? emulator::Order::early : emulator::Order::late; }
+void set_order(int order, unsigned seed) {
+    emulator::order = static_cast<emulator::Order>(order);
+    emulator::seed = seed;
+}
+
+void set_missing(int fence) { emulator::missing = static_cast<emulator::Missing>(fence); }
+
+// Writes, for each of `rounds` barriers of a block, in which order its warps came past it.
+void turns(int warps, int rounds, int* out) {
+    emulator::state().run_block(0, 1, warps * emulator::kWarp, 0, [&] {
+        for (int round = 0; round < rounds; ++round) {
+            if (machine::lane() == 0) *out++ = machine::warp();
+            machine::sync_block();
+        }
+    });
+}
 
 void sizes(int route, int format, int channels, int* out) {
     const TileSizes found = tile_sizes(static_cast<Route>(route), static_cast<RowFormat>(format), channels);

@@ -1,9 +1,9 @@
 """Compiles what the backend would launch on a chip that is not there; a program of its own.
 
-``python -m tests.semicl_kernels.triton_kernels.compile_all sm_90 bfloat16`` plays the backend's own calls on the CPU,
-under a driver that knows a target and nothing else: a launch compiles and ends there. Each kernel that was compiled is
-printed as one line of JSON. It cannot share a process with the interpreter's tests: Triton decides when a kernel is
-defined who will run it.
+``python -m tests.semicl_kernels.triton_kernels.compile_all sm_90 bfloat16 every`` plays the backend's own calls on the
+CPU, under a driver that knows a target and nothing else: a launch compiles and ends there. Each kernel that was
+compiled is printed as one line of JSON. It cannot share a process with the interpreter's tests: Triton decides when a
+kernel is defined who will run it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ KINDS = {
 }
 ROWS = 64
 UNEVEN_CHANNELS = 48  # a tile has more
+# Triton compiles for one group what no call with several runs.
+GROUP_COUNTS = (1, 2)
 
 
 class Driver:
@@ -77,36 +79,40 @@ class Compiled:
         facts = {
             "seconds": round(time.perf_counter() - start, 2),
             "kernel": function.__name__,
+            "groups": dict(zip(function.arg_names, args, strict=False)).get("G"),
             "constants": {name: kwargs[name] for name in names if name in kwargs},
             "dtype": str(next((a.dtype for a in args if isinstance(a, torch.Tensor)), None)),
             "shared": kernel.metadata.shared,
             "warps": kernel.metadata.num_warps,
         }
         if self.architecture.startswith("sm_"):
-            facts |= disassembly.facts(kernel.asm["cubin"])
+            facts |= disassembly.usage(kernel.asm["cubin"])
+            facts["wgmma"] = kernel.asm["ptx"].count("wgmma.mma_async")
+            if facts["constants"].get("BOUNDED") and function.__name__ == "row_gradient":
+                facts["opcodes"] = disassembly.opcodes(kernel.asm["cubin"])
+            if function.__name__ == "store_logsumexp":
+                facts["loads_at_once"] = disassembly.loads_at_once(kernel.asm["cubin"])
         print(json.dumps(facts), flush=True)
 
 
-def groups(mutual: bool) -> Groups:
+def groups(count: int, mutual: bool) -> Groups:
     own = torch.arange(ROWS, dtype=torch.int32)
-    # Two: Triton compiles for one group what no call with several runs.
-    half = ROWS // 2
-    offsets, anchors = torch.tensor([0, half, ROWS], dtype=torch.int32), torch.tensor([half, half], dtype=torch.int32)
-    return Groups(offsets, anchors, own, own + 1, ROWS, mutual)
+    offsets = torch.arange(count + 1, dtype=torch.int32) * (ROWS // count)
+    return Groups(offsets, offsets.diff(), own, own + 1, ROWS, mutual)
 
 
-def play_loss(channels: int, dtype: torch.dtype) -> None:
-    """The calls of a loss with its gradient, and of the primitive."""
+def play_loss(channels: int, dtype: torch.dtype, count: int) -> None:
+    """The calls of a loss with its gradient, and of the primitive, on ``count`` groups."""
     features = torch.zeros(1, 1, channels, 8, 8, dtype=dtype)
     own = torch.arange(ROWS, dtype=torch.int32)
     weights = torch.ones(ROWS, dtype=torch.float64)
     whole = backend.BACKEND.fused
     assert whole is not None
-    _, gradient = whole.contrast(Problem(features, own, groups(True), own, own + 1, 10.0, True), weights)
+    _, gradient = whole.contrast(Problem(features, own, groups(count, True), own, own + 1, 10.0, True), weights)
     whole.scatter(gradient, torch.ones(()), own, features)
     rows = torch.zeros(ROWS, channels, dtype=dtype)
-    lse = backend.forward(rows, groups(True), 10.0, 10.0)
-    backend.backward(lse, rows, lse, groups(True), 10.0, 10.0)
+    lse = backend.forward(rows, groups(count, True), 10.0, 10.0)
+    backend.backward(lse, rows, lse, groups(count, True), 10.0, 10.0)
 
 
 def play_partition() -> None:
@@ -118,17 +124,20 @@ def play_partition() -> None:
             counting.partition(labels, block_size, True, True, None, 255, "anchor", every_place)
 
 
-def play_pairs(channels: int, dtype: torch.dtype, mutual: bool, bound: float | None) -> None:
+def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, bound: float | None) -> None:
     """The passes over pairs alone, the kernels whose tiles the table holds."""
     planes = backend.plane_count(dtype)
     rows = torch.zeros(planes, ROWS, channels, dtype=torch.bfloat16 if planes > 1 else dtype)
-    pairs = backend.Pairs(rows, groups(mutual), 10.0, bound)
+    pairs = backend.Pairs(rows, groups(count, mutual), 10.0, bound)
     pairs.slot_sums()
     factors = torch.zeros(2, ROWS)
     pairs.gradient(factors, peak_of(factors, dtype), torch.zeros(ROWS, channels))
 
 
-def main(architecture: str, name: str) -> None:
+def main(architecture: str, name: str, how_many: str) -> None:
+    """Compile for rows of the dtype ``name``; unless ``how_many`` is "every", of one group what the loss of normalized
+    features takes."""
+    every = how_many == "every"
     triton.runtime.driver.set_active(Driver(TARGETS[architecture]))
     compiled = Compiled(architecture)
     JITFunction.run = lambda *args, **kwargs: compiled(*args, **kwargs)
@@ -136,13 +145,16 @@ def main(architecture: str, name: str) -> None:
     play_partition()
     for dtype, precision in KINDS[name]:
         torch.set_float32_matmul_precision(precision)
-        play_loss(UNEVEN_CHANNELS, dtype)
+        for count in GROUP_COUNTS:
+            play_loss(UNEVEN_CHANNELS, dtype, count)
         tables = tiles.TABLES[architecture]
         planes = backend.plane_count(dtype)
         for channels in sorted({*tables["sums", planes], *tables["gradient", planes]}):
-            play_pairs(channels, dtype, True, 10.0)
-            play_pairs(channels, dtype, True, None)
-            play_pairs(channels, dtype, False, None)
+            for count in GROUP_COUNTS:
+                play_pairs(channels, dtype, count, True, 10.0)
+                if count > 1 or every:
+                    play_pairs(channels, dtype, count, True, None)
+                    play_pairs(channels, dtype, count, False, None)
 
 
 if __name__ == "__main__":

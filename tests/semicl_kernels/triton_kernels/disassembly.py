@@ -13,26 +13,34 @@ import triton
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
-def facts(cubin: bytes) -> dict[str, object]:
-    """Return the registers of a thread, the bytes of its local memory and how often the telling instructions stand."""
+def usage(cubin: bytes) -> dict[str, int]:
+    """Return the registers of a thread, the bytes of its stack and of its local memory."""
+    said = run("cuobjdump", "--dump-resource-usage", cubin=cubin)
+    resources = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
+    return {"registers": resources["REG"], "stack": resources["STACK"], "local": resources["LOCAL"]}
+
+
+def instructions(cubin: bytes) -> list[str]:
+    """Return the names of the instructions in their order; slower than the rest of what is asked here."""
+    code = run("nvdisasm", "-c", cubin=cubin)
+    return re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", code, re.MULTILINE)
+
+
+def loads_at_once(cubin: bytes) -> int:
+    """Return the most loads that stand between two instructions that may wait for one."""
+    stretches = re.split(r"\b(?:FADD|FFMA|FMUL|FMNMX|MUFU|BRA)\b", " ".join(instructions(cubin)))
+    return max(stretch.count("LDG") for stretch in stretches)
+
+
+def opcodes(cubin: bytes) -> dict[str, int]:
+    """Return how often the telling instructions stand."""
+    found = Counter(instructions(cubin))
+    return {name: count for name, count in found.items() if re.match(r"HGMMA|HMMA|LDL|STL|MUFU|UTC", name)}
+
+
+def run(tool: str, *arguments: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage = run("cuobjdump", "--dump-resource-usage", file.name)
-        code = run("nvdisasm", "-c", file.name)
-    resources = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    instructions = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", code, re.MULTILINE)
-    opcodes = Counter(instructions)
-    # Between two instructions that may wait for a load.
-    stretches = re.split(r"\b(?:FADD|FFMA|FMUL|FMNMX|MUFU|BRA)\b", " ".join(instructions))
-    return {
-        "registers": resources["REG"],
-        "stack": resources["STACK"],
-        "local": resources["LOCAL"],
-        "loads_at_once": max(stretch.count("LDG") for stretch in stretches),
-        "opcodes": {name: count for name, count in opcodes.items() if re.match(r"HGMMA|HMMA|LDL|STL|MUFU|UTC", name)},
-    }
-
-
-def run(tool: str, *arguments: str) -> str:
-    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
+        command = [TOOLS / tool, *arguments, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout

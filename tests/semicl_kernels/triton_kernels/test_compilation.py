@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed: pip install triton")
 
@@ -19,29 +21,40 @@ WARP_GROUP = 128  # threads
 SLOTS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
 PARTITION = ("count_classes", "sum_chunks", "sum_groups", "place_points", "place_views")
 CASES = [
-    pytest.param(architecture, dtype, marks=() if (architecture, dtype) == ("sm_90", "bfloat16") else pytest.mark.slow)
-    for architecture in SHARED_BYTES
-    for dtype in ("bfloat16", "float16", "float32")
+    pytest.param("sm_90", "bfloat16", "some"),
+    *(
+        pytest.param(architecture, dtype, "every", marks=pytest.mark.slow)
+        for architecture in SHARED_BYTES
+        for dtype in ("bfloat16", "float16", "float32")
+    ),
 ]
 
 
-def compiled(architecture: str, dtype: str, cache: Path) -> list[dict[str, Any]]:
+# Triton knows by the source what it has compiled before.
+CACHE = Path(__file__).parents[3] / "build/triton"
+
+
+def printed_by(program: str, *arguments: str, **variables: str) -> list[dict[str, Any]]:
+    """The lines of JSON that a program of this folder prints. It must not run in Triton's interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.semicl_kernels.triton_kernels.compile_all", architecture, dtype],
+        [sys.executable, "-m", f"tests.semicl_kernels.triton_kernels.{program}", *arguments],
         capture_output=True,
         text=True,
-        env={**environment, "TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
+        env={**environment, "TRITON_CACHE_DIR": str(CACHE), "OMP_NUM_THREADS": "1", **variables},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(("architecture", "dtype"), CASES)
-def test_kernels_compile_and_fit(architecture: str, dtype: str, tmp_path: Path) -> None:
-    kernels = compiled(architecture, dtype, tmp_path)
+@pytest.mark.parametrize(("architecture", "dtype", "how_many"), CASES)
+def test_kernels_compile_and_fit(architecture: str, dtype: str, how_many: str) -> None:
+    kernels = printed_by("compile_all", architecture, dtype, how_many)
     names = {kernel["kernel"] for kernel in kernels}
     assert names >= {*PASSES_OVER_PAIRS, *PARTITION, "gather_rows", "scatter_rows"}
+    for name in ("sum_pairs", "row_gradient", "join_pieces", "anchor_losses", "finish_gradient"):
+        groups = {kernel["groups"] for kernel in kernels if kernel["kernel"] == name}
+        assert groups == {1, 2}, name
     for kernel in kernels:
         assert kernel["shared"] <= SHARED_BYTES[architecture], kernel
     if architecture == "sm_90":
@@ -51,18 +64,42 @@ def test_kernels_compile_and_fit(architecture: str, dtype: str, tmp_path: Path) 
 
 def assert_machine_code(kernel: dict[str, Any]) -> None:
     """On Hopper: nothing spilt, products on tensor cores, one exponential a similarity where the maximum is known."""
-    opcodes = kernel["opcodes"]
     assert kernel["stack"] == kernel["local"] == 0, kernel
-    assert not [name for name in opcodes if name.startswith(("LDL", "STL"))], kernel
     if kernel["kernel"] == "store_logsumexp":
         # One after another, each slot would wait for memory.
         assert kernel["loads_at_once"] >= SLOTS_AT_ONCE, kernel
-    if kernel["kernel"] not in PASSES_OVER_PAIRS:
-        return
-    assert any(name.startswith("HGMMA") for name in opcodes), kernel
+    if kernel["kernel"] in PASSES_OVER_PAIRS:
+        assert kernel["wgmma"] > 0, kernel
     constants = kernel["constants"]
     if kernel["kernel"] == "row_gradient" and constants["BOUNDED"]:
+        opcodes = kernel["opcodes"]
+        assert any(name.startswith("HGMMA") for name in opcodes), kernel
+        assert not [name for name in opcodes if name.startswith(("LDL", "STL"))], kernel
         # Each of the two loops, without and with masks, holds one exponential for every similarity of a thread; a warp
         # group needs the weights of all, also where a second one has the other half of the gradient's channels.
         similarities = constants["ROWS"] * constants["STREAMED"] // WARP_GROUP
         assert opcodes["MUFU.EX2"] == 2 * similarities, kernel
+
+
+C_COMPILER = shutil.which(os.environ.get("CC", "gcc"))
+
+
+@pytest.mark.skipif(C_COMPILER is None, reason="no C compiler, which Triton's launcher is built with: install gcc")
+@pytest.mark.skipif(torch.version.hip is not None, reason="on AMD no call is repeated")
+def test_a_repeated_call_launches_what_the_first_launched(tmp_path: Path) -> None:
+    """By Triton's own launcher, over a driver that stands in for CUDA's: see launch_all.py."""
+    library = tmp_path / "libcuda.so.1"
+    source = Path(__file__).with_name("stand_in_driver.c")
+    flags = ("-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{library.name}")
+    subprocess.run([str(C_COMPILER), *flags, "-o", library, source], check=True)
+    folder = str(tmp_path)
+    # The name counts: Triton looks for it in the one folder, the loader in the other.
+    variables = {"TRITON_LIBCUDA_PATH": folder, "LD_LIBRARY_PATH": folder, "CUDA_VISIBLE_DEVICES": ""}
+    *calls, planted = printed_by("launch_all", str(library), **variables)
+    assert len(calls) == 3
+    for call in calls:
+        launches = len(call["kernels"])
+        assert call["searched"] == [launches, launches, 0, 0], "the third and fourth call are repeated"
+        assert call["differences"] == [[], [], []], call
+        assert {"row_gradient", "gather_rows", "scatter_rows"} <= {*call["kernels"]}
+    assert min(planted["found"].values()) > 0, planted
