@@ -46,15 +46,15 @@ def finite_number(name: str, value: float) -> float:
     return number
 
 
-def scale_of(temperature: float) -> float:
-    """Return what similarities are multiplied by at a temperature, a positive number with an inverse that float32 holds
-    with room to spare."""
+def checked_temperature(temperature: float) -> float:
+    """Return what similarities are divided by, a positive number with an inverse that float32 holds with room to
+    spare."""
     number = finite_number("temperature", temperature)
     if number <= 0:
         raise ValueError(f"temperature must be positive and finite; got {number}")
     if number * LARGEST_SCALE < 1:
         raise ValueError(f"temperature must be {1 / LARGEST_SCALE:g} or more, for float32 to hold 1 / it; got {number}")
-    return 1.0 / number
+    return number
 
 
 def checked_scale(scale: float) -> float:

@@ -219,7 +219,7 @@ def test_bad_offsets_past_the_front_door(fast_backend: str, offsets: list[int]) 
     with pytest.raises(ValueError, match="offsets"):
         call(**groups, backend=fast_backend)
     with pytest.raises(ValueError, match="offsets"):
-        torch.ops.semicl.grouped_logsumexp(*groups.values(), 4, False, 1.0, None, fast_backend)
+        torch.ops.semicl.grouped_logsumexp(*groups.values(), 4, False, torch.tensor(1.0), None, fast_backend)
 
 
 @pytest.mark.parametrize("function", [torch.func.grad, torch.func.vmap])
