@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -317,14 +319,56 @@ def supervised_contrastive_loss(
 
 
 class _OptionsModule(nn.Module):
-    """A module that holds the keyword options of a loss and shows them; bad ones are refused when it is made."""
+    """A module that holds the keyword options of a loss, shows them and lets them be changed one by one.
+
+    Every option is an attribute. A new value is checked at once, as all were when the module was made, and an attribute
+    that is no option is refused by these classes, not by classes that are made from them.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.options = options
+        self._check(**options)
+        self._options = options
+
+    @staticmethod
+    def _check(**options: Any) -> None:
+        """Raise TypeError or ValueError if an option is not what the loss takes."""
+        raise NotImplementedError
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options by name, to be read; they are changed as attributes."""
+        return MappingProxyType(self._options)
+
+    def __getattr__(self, name: str) -> Any:
+        options = self.__dict__.get("_options", {})
+        return options[name] if name in options else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        options = self.__dict__.get("_options", {})
+        if name in options:
+            changed = {**options, name: value}
+            self._check(**changed)
+            self.__dict__["_options"] = changed
+            return
+        ours = type(self).__module__ == __name__
+        if ours and options and not name.startswith("_") and not hasattr(self, name):
+            nearest = get_close_matches(name, options, 1, 0)
+            raise AttributeError(
+                f"{type(self).__name__} has no option {name!r}; do you mean {nearest[0]!r}? It has {', '.join(options)}"
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__.get("_options", {}):
+            raise AttributeError(f"option {name!r} of {type(self).__name__} cannot be deleted: give it another value")
+        super().__delattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._options})
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
 
 
 class LocalContrastiveLoss(_OptionsModule):
@@ -344,11 +388,6 @@ class LocalContrastiveLoss(_OptionsModule):
         reduction: str = "block",
         backend: str = "auto",
     ) -> None:
-        _resolve(temperature, scope, denominator, background, ignore_index, normalize, reduction)
-        check_steps("stride", stride)
-        if block_size is not None:
-            check_steps("block_size", block_size)
-        check_backend_name(backend)
         super().__init__(
             temperature=temperature,
             stride=stride,
@@ -362,32 +401,44 @@ class LocalContrastiveLoss(_OptionsModule):
             backend=backend,
         )
 
+    @staticmethod
+    def _check(**options: Any) -> None:
+        check_steps("stride", options.pop("stride"))
+        block_size = options.pop("block_size")
+        if block_size is not None:
+            check_steps("block_size", block_size)
+        check_backend_name(options.pop("backend"))
+        _resolve(**options)
+
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``features`` (B, V, C, *space) with ``labels`` (B, V, *space)."""
-        return local_contrastive_loss(features, labels, **self.options)
+        return local_contrastive_loss(features, labels, **self._options)
 
 
-class NTXentLoss(_OptionsModule):
+class _VectorsModule(_OptionsModule):
+    @staticmethod
+    def _check(**options: Any) -> None:
+        checked_temperature(options["temperature"])
+        check_backend_name(options["backend"])
+
+
+class NTXentLoss(_VectorsModule):
     """:func:`nt_xent_loss` as a module with the same options."""
 
     def __init__(self, *, temperature: float = 0.5, backend: str = "auto") -> None:
-        checked_temperature(temperature)
-        check_backend_name(backend)
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Return the loss of two views (N, C)."""
-        return nt_xent_loss(z1, z2, **self.options)
+        return nt_xent_loss(z1, z2, **self._options)
 
 
-class SupervisedContrastiveLoss(_OptionsModule):
+class SupervisedContrastiveLoss(_VectorsModule):
     """:func:`supervised_contrastive_loss` as a module with the same options."""
 
     def __init__(self, *, temperature: float = 0.07, backend: str = "auto") -> None:
-        checked_temperature(temperature)
-        check_backend_name(backend)
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``features`` (N, V, C) with ``labels`` (N,)."""
-        return supervised_contrastive_loss(features, labels, **self.options)
+        return supervised_contrastive_loss(features, labels, **self._options)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from semicl_kernels import grouped_logsumexp, local_contrastive_loss, nt_xent_loss, ops
+from semicl_kernels import LocalContrastiveLoss, grouped_logsumexp, local_contrastive_loss, nt_xent_loss, ops
 from semicl_kernels.partition import partition
 
 from .cases import Case
@@ -169,4 +169,19 @@ def test_one_graph_serves_all_temperatures_with_a_gradient() -> None:
     for temperature in TEMPERATURES:
         compiled, eager = (torch.autograd.grad(f(temperature), leaf)[0] for f in (call, gradient))
         torch.testing.assert_close(compiled, eager)
+    assert counter.frame_count <= MOST_GRAPHS
+
+
+def test_one_graph_serves_a_criterion_whose_temperature_is_scheduled() -> None:
+    criterion = LocalContrastiveLoss(backend="cpu")
+
+    def loss(temperature: float) -> Tensor:
+        return local_contrastive_loss(FEATURES, LABELS, temperature=temperature, backend="cpu")
+
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    call = torch.compile(criterion, backend=counter, fullgraph=True)
+    for temperature in TEMPERATURES:
+        criterion.temperature = temperature
+        assert torch.equal(call(FEATURES, LABELS), loss(temperature))
     assert counter.frame_count <= MOST_GRAPHS
