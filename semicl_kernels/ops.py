@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from . import counting
 from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend
@@ -361,6 +362,11 @@ GRADIENTS: dict[str, tuple[Save | None, Differentiate]] = {
 }
 
 
+# Products of pairs in each: similarities once, and their weights times rows for both points of a pair.
+PRODUCTS = {"grouped_logsumexp": 1, "grouped_logsumexp_backward": 3, "contrast": 3, "contrast_loss": 1}
+PRODUCTS |= {"contrast_map": 1, "contrast_map_backward": 3}
+
+
 def _save(name: str, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Keep what the gradient needs; refuse a gradient that there is no formula for."""
     save, _ = GRADIENTS[name]
@@ -399,6 +405,26 @@ def differentiable(name: str) -> Callable[..., Any]:
     return call
 
 
+def _products(count: int) -> Callable[..., int]:
+    """Return an operator's formula for torch's FlopCounterMode: ``count`` products of all pairs of points.
+
+    As torch counts attention with a mask, this is what plain PyTorch would compute, from shapes alone: every point of
+    the map meets as many points as the largest group may have. Labels, which tell anchors from others, are not read.
+    """
+
+    def formula(*arguments: Any, out_shape: Any = None) -> int:
+        largest = next(one for one in arguments if isinstance(one, (int, torch.SymInt)))
+        maps = [one for one in arguments if isinstance(one, torch.Size) and len(one) > 1]
+        return 2 * count * largest * maps[0].numel()
+
+    return formula
+
+
+def _none(*arguments: Any, out_shape: Any = None) -> int:
+    """The formula of an operator that multiplies no matrices, which are all that FlopCounterMode counts."""
+    return 0
+
+
 class _Registration(NamedTuple):
     """What the process has registered. It lasts as long as the process, so that reloaded modules and graphs that were
     captured before use the same operations."""
@@ -420,6 +446,7 @@ def _register() -> None:
                 setup_context=lambda name=name, **values: globals()["_save"](name, **values),
                 lib=library,
             )
+        register_flop_formula(getattr(torch.ops.semicl, name))(_products(PRODUCTS[name]) if name in PRODUCTS else _none)
     torch.ops.semicl.registration = _Registration(library, SCHEMAS)
 
 
