@@ -9,6 +9,7 @@ A loss's gradient is an operation whose own derivative raises: gradients are of 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -397,7 +398,7 @@ def differentiable(name: str) -> Callable[..., Any]:
     function: Any = type(f"Differentiable_{name}", (torch.autograd.Function,), functions)
 
     def call(first: Tensor, *others: Any) -> Any:
-        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
         if first.requires_grad and torch.is_grad_enabled() and not captured:
             return function.apply(first, *others)
         return operation(first, *others)
@@ -405,24 +406,21 @@ def differentiable(name: str) -> Callable[..., Any]:
     return call
 
 
-def _products(count: int) -> Callable[..., int]:
+def _products(count: int) -> Callable[..., int | torch.SymInt]:
     """Return an operator's formula for torch's FlopCounterMode: ``count`` products of all pairs of points.
 
     As torch counts attention with a mask, this is what plain PyTorch would compute, from shapes alone: every point of
     the map meets as many points as the largest group may have. Labels, which tell anchors from others, are not read.
     """
 
-    def formula(*arguments: Any, out_shape: Any = None) -> int:
+    def formula(*arguments: Any, out_shape: Any = None) -> int | torch.SymInt:
+        if count == 0:
+            return 0
         largest = next(one for one in arguments if isinstance(one, (int, torch.SymInt)))
         maps = [one for one in arguments if isinstance(one, torch.Size) and len(one) > 1]
         return 2 * count * largest * maps[0].numel()
 
     return formula
-
-
-def _none(*arguments: Any, out_shape: Any = None) -> int:
-    """The formula of an operator that multiplies no matrices, which are all that FlopCounterMode counts."""
-    return 0
 
 
 class _Registration(NamedTuple):
@@ -443,18 +441,23 @@ def _register() -> None:
             torch.library.register_autograd(
                 f"semicl::{name}",
                 _now("GRADIENTS", name, 1),
-                setup_context=lambda name=name, **values: globals()["_save"](name, **values),
+                setup_context=lambda name=name, **values: _names()["_save"](name, **values),
                 lib=library,
             )
-        register_flop_formula(getattr(torch.ops.semicl, name))(_products(PRODUCTS[name]) if name in PRODUCTS else _none)
-    torch.ops.semicl.registration = _Registration(library, SCHEMAS)
+        register_flop_formula(getattr(torch.ops.semicl, name))(_products(PRODUCTS.get(name, 0)))
+    torch.ops.semicl.registration = _Registration(library, SCHEMAS)  # type: ignore[attr-defined]
+
+
+def _names() -> dict[str, Any]:
+    """What this module, or the one imported in its place, calls by which name."""
+    return vars(sys.modules[__name__]) if __name__ in sys.modules else globals()
 
 
 def _now(table: str, name: str, number: int) -> Callable[..., Any]:
-    """Return a function that calls the one which the module's table holds at the time: a reload brings new ones."""
+    """Return a function that calls the one which the module's table holds at the time: loaded again it has new ones."""
 
     def call(*arguments: Any) -> Any:
-        return globals()[table][name][number](*arguments)
+        return _names()[table][name][number](*arguments)
 
     return call
 

@@ -83,6 +83,18 @@ def test_reloaded_code_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("modules_as_before")
+def test_package_imported_anew_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "semicl_kernels" and not name.endswith("._C")]:
+        monkeypatch.delitem(sys.modules, name)
+    anew = importlib.import_module("semicl_kernels")
+    assert anew is not semicl_kernels
+    assert torch.equal(anew.local_contrastive_loss(FEATURES, LABELS), local_contrastive_loss(FEATURES, LABELS))
+    table = importlib.import_module("semicl_kernels.ops").IMPLEMENTATIONS
+    monkeypatch.setitem(table, "contrast_loss", (lambda *arguments: torch.tensor(7.0), None))
+    assert anew.local_contrastive_loss(FEATURES, LABELS, backend="cpu") == 7
+
+
+@pytest.mark.usefixtures("modules_as_before")
 def test_operators_of_other_arguments_cannot_be_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from semicl_kernels import ops
 
