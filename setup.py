@@ -336,7 +336,7 @@ def cpu_extension() -> Extension:
 
 def cuda_extensions() -> list[Extension]:
     """The CUDA backend, where it is wanted and there is a compiler for it."""
-    wanted = os.environ.get("SEMICL_CUDA", "auto")
+    wanted = os.environ.get("SEMICL_CUDA") or "auto"  # empty is as unset
     if wanted not in ("0", "1", "auto"):
         raise SystemExit(f"SEMICL_CUDA must be 0, 1 or auto; got {wanted!r}")
     if wanted == "0":

@@ -27,11 +27,12 @@ def microseconds() -> dict[str, float]:
         largest=POINTS,
         mutual=True,
     )
+    scale = torch.tensor(10.0, dtype=torch.float64)
     z1, z2 = rows.chunk(2)
     learned = z1.clone().requires_grad_()
     calls = {
         "backend alone": lambda: cpu.forward(rows, groups, 10.0, None),
-        "registered operator": lambda: torch.ops.semicl.grouped_logsumexp(rows, *groups, 10.0, None, "cpu"),
+        "registered operator": lambda: torch.ops.semicl.grouped_logsumexp(rows, *groups, scale, None, "cpu"),
         "operator with its checks": lambda: grouped_logsumexp(rows, *groups.tensors, scale=10.0, backend="cpu"),
         "NT-Xent forward": lambda: nt_xent_loss(z1, z2, backend="cpu"),
         "NT-Xent forward + backward": lambda: nt_xent_loss(learned, z2, backend="cpu").backward(),

@@ -12,6 +12,7 @@
 #include "cpu/contrast.h"
 #include "cpu/dispatch.h"
 #include "cpu/features.h"
+#include "cpu/interrupt.h"
 #include "cpu/positives.h"
 #include "cpu/team.h"
 
@@ -77,10 +78,30 @@ double peak_rate(const std::string& set, bool narrow, int threads, double second
     return static_cast<double>(total) / elapsed();
 }
 
+// Python runs the handlers of signals in its main thread alone.
+unsigned long main_thread = 0;
+
+bool signal_stops_this_thread() {
+    if (PyThread_get_thread_ident() != main_thread) return false;
+    const py::gil_scoped_acquire acquired;
+    return PyErr_CheckSignals() != 0;
+}
+
+void raise_what_the_handler_raised(std::exception_ptr thrown) {
+    try {
+        if (thrown) std::rethrow_exception(thrown);
+    } catch (const Interrupted& interruption) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_KeyboardInterrupt, interruption.what());
+    }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
     module.doc() = "Compiled kernels of semicl_kernels; see semicl_kernels.backends.cpu.";
+    main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+    interrupted = signal_stops_this_thread;
+    py::register_exception_translator(raise_what_the_handler_raised);
     using Release = py::call_guard<py::gil_scoped_release>;
 
     module.attr("sources") = SEMICL_SOURCES;

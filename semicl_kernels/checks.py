@@ -13,6 +13,12 @@ from torch.autograd import forward_ad
 from .backends import Groups
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGERS = (
+    torch.bool,
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint16, torch.uint32),
+)
+LAZY = (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
 MOST_POINTS = 2**31 - 1 - 4096  # rows are counted in int32, by tiles and chunks that may reach past the last
 LARGEST_SCALE = 1e37  # of similarities: float32 also holds small multiples of it
@@ -46,15 +52,15 @@ def finite_number(name: str, value: float) -> float:
     return number
 
 
-def scale_of(temperature: float) -> float:
-    """Return what similarities are multiplied by at a temperature, a positive number with an inverse that float32 holds
-    with room to spare."""
+def checked_temperature(temperature: float) -> float:
+    """Return what similarities are divided by, a positive number with an inverse that float32 holds with room to
+    spare."""
     number = finite_number("temperature", temperature)
     if number <= 0:
         raise ValueError(f"temperature must be positive and finite; got {number}")
     if number * LARGEST_SCALE < 1:
         raise ValueError(f"temperature must be {1 / LARGEST_SCALE:g} or more, for float32 to hold 1 / it; got {number}")
-    return 1.0 / number
+    return number
 
 
 def checked_scale(scale: float) -> float:
@@ -103,16 +109,38 @@ def check_floats(name: str, tensor: Tensor) -> None:
     """Check a tensor that a loss is differentiated by."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
-    if tensor.dtype not in FLOATS:
-        raise TypeError(f"{name} must be of {FLOAT_NAMES}; got {tensor.dtype}")
     check_dense(name, tensor)
+    if tensor.dtype not in FLOATS:
+        way_out = "" if tensor.is_complex() else f": pass {name}.float()"
+        raise TypeError(f"{name} must be of {FLOAT_NAMES}; got {tensor.dtype}{way_out}")
     if not torch.compiler.is_compiling():
         check_untransformed(name, tensor)
 
 
 def check_dense(name: str, tensor: Tensor) -> None:
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor; got one of layout {tensor.layout}, so pass {name}.to_dense()")
+    """Refuse tensors whose values do not lie in one array of memory of this process."""
+    kind = way_out = ""
+    if hasattr(tensor, "full_tensor"):
+        kind = "a DTensor, shared out among processes"
+        way_out = (
+            f"{name}.to_local(), which contrasts the part of this process alone, or {name}.full_tensor(), which "
+            "gathers all parts in every process; the same for features and labels"
+        )
+    elif isinstance(tensor, torch.masked.MaskedTensor):
+        kind, way_out = "a MaskedTensor", f"{name}.get_data(), and ignore_index as the label of what is masked out"
+    elif type(tensor) in LAZY:
+        kind, way_out = "a parameter without a shape", "it after the first call of its module"
+    elif tensor.is_nested:
+        kind, way_out = (
+            "a nested tensor",
+            f"torch.nested.to_padded_tensor({name}, 0), and ignore_index as the label there",
+        )
+    elif tensor.is_quantized:
+        kind, way_out = f"a quantized one of {tensor.dtype}", f"{name}.dequantize(), or {name}.int_repr() of labels"
+    elif tensor.layout != torch.strided:
+        kind, way_out = f"one of layout {tensor.layout}", f"{name}.to_dense()"
+    if kind:
+        raise TypeError(f"{name} must be a dense tensor; got {kind}: pass {way_out}")
 
 
 def check_untransformed(name: str, tensor: Tensor) -> None:
@@ -159,16 +187,17 @@ def check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, l
     """Check labels of the ``shape``; ``layout`` says what it is of the features."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}")
+    check_dense("labels", labels)
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(
             f"labels must be of an integer dtype; got {labels.dtype}: pass labels.long(), and never "
             "interpolate class maps"
         )
-    if labels.dtype == torch.uint64:
+    if labels.dtype not in INTEGERS:
         raise TypeError(
-            "labels must be of an integer dtype that int64 can hold; got torch.uint64, so pass labels.long()"
+            "labels must be bool or of an integer dtype of 8 bits or more that int64 can hold; got "
+            f"{labels.dtype}, so pass labels.long()"
         )
-    check_dense("labels", labels)
     if tuple(labels.shape) != shape:
         raise ValueError(f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}")
     if labels.device != device:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +21,13 @@ from .checks import (
     check_steps,
     check_views_without_labels,
     check_word,
+    checked_temperature,
     integer_or_none,
-    scale_of,
     steps_of_axes,
 )
 from .counting import can_count
 from .forks import serial_in_children
+from .ops import contrast, contrast_map, differentiable_logsumexp, run_sums, unit
 from .partition import Partition, largest_group
 
 SCOPES = ("batch", "image")
@@ -39,7 +42,7 @@ SHORTEST = 1e-12  # as torch.nn.functional.normalize
 class _Options(NamedTuple):
     """What a loss is computed with, resolved: of the options all that say nothing about the map's axes."""
 
-    scale: float
+    temperature: float
     per_image: bool
     other_classes_only: bool
     background: int | None
@@ -57,13 +60,13 @@ def _resolve(
     normalize: bool,
     reduction: str,
 ) -> _Options:
-    scale = scale_of(temperature)
+    temperature = checked_temperature(temperature)
     check_word("scope", scope, SCOPES)
     check_word("denominator", denominator, DENOMINATORS)
     check_word("reduction", reduction, REDUCTIONS)
     check_bool("normalize", normalize)
     return _Options(
-        scale,
+        temperature,
         scope == "image",
         denominator == "negatives",
         integer_or_none("background", background),
@@ -103,11 +106,12 @@ def _contrast(
 ) -> Tensor:
     """The loss of docs/loss.md on a map (B, V, C, *space) with labels (B, V, *space), or None where every place is a
     class of its own."""
-    scale, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
+    temperature, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
     every_place = labels is None
     if labels is None:
         labels, background, ignore_index = _places(features), None, None
     largest = largest_group(labels.shape, block_size, per_image)
+    scale = unit(features) / temperature
     found, ops = BACKENDS[backend], torch.ops.semicl
     parts = Partition(
         *ops.partition(
@@ -125,14 +129,14 @@ def _contrast(
     runs = (parts.run_low, parts.run_high)
     problem = (features, parts.row_of_point, *parts.groups(largest), *runs, scale, normalize)
     if found.fused_map is not None and reduction == "none":
-        return ops.contrast_map(*problem, backend).reshape(labels.shape)
+        return contrast_map(*problem, backend).reshape(labels.shape)
     if found.fused is not None and reduction != "none":
         if torch.is_grad_enabled() and features.requires_grad:
-            return ops.contrast(*problem, parts.weights, backend)[0]
+            return contrast(*problem, parts.weights, backend)[0]
         return ops.contrast_loss(*problem, parts.weights, backend)
     rows = _gather(features, parts, normalize)
     bound = scale * LONGEST_SQUARE if normalize else None
-    lse = ops.grouped_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
+    lse = differentiable_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
     anchor = parts.weights > 0
     each = torch.where(anchor, lse - _positive_means(rows, parts, scale), 0)
     if reduction != "none":
@@ -155,13 +159,13 @@ def _gather(features: Tensor, parts: Partition, normalize: bool) -> Tensor:
     return (wide / length.clamp_min(SHORTEST)).to(rows.dtype)
 
 
-def _positive_means(rows: Tensor, parts: Partition, scale: float) -> Tensor:
+def _positive_means(rows: Tensor, parts: Partition, scale: Tensor) -> Tensor:
     """Return (M,): the mean of scale x_i . x_p over the other rows p of i's class run.
 
     It needs no pairs: the sum over p of x_i . x_p is x_i . (sum of the run - x_i).
     """
     wide = rows.to(accumulator(rows.dtype))
-    sums = torch.ops.semicl.run_sums(wide, parts.run_low, parts.run_high)
+    sums = run_sums(wide, parts.run_low, parts.run_high)
     count = (parts.run_high - parts.run_low - 1).clamp_min(1)
     return scale * (wide * (sums - wide)).sum(1) / count
 
@@ -240,13 +244,13 @@ def local_contrastive_loss(
     return _contrast(features, labels, blocks, options, name)
 
 
-def _contrast_vectors(features: Tensor, labels: Tensor | None, scale: float, backend: str) -> Tensor:
+def _contrast_vectors(features: Tensor, labels: Tensor | None, temperature: float, backend: str) -> Tensor:
     """The mean contrast of vectors (N, V, C), one group; labels (N,) or None."""
     check_point_count("features", features.shape[0] * features.shape[1])
     name = choose_backend(backend, features.device, features.dtype, features.shape[2])
     maps = features[..., None, None]
     ids = None if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
-    return _contrast(maps, ids, None, _Options(scale, False, False, None, None, True, "anchor"), name)
+    return _contrast(maps, ids, None, _Options(temperature, False, False, None, None, True, "anchor"), name)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: str = "auto") -> Tensor:
@@ -268,7 +272,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
     """
     check_floats("z1", z1)
     check_floats("z2", z2)
-    scale = scale_of(temperature)
+    temperature = checked_temperature(temperature)
     if z1.dim() != 2 or z1.shape[1] < 1:
         raise ValueError(f"z1 must be of shape (N, C) with C >= 1; got {tuple(z1.shape)}")
     if z2.shape != z1.shape:
@@ -277,7 +281,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
         raise TypeError(f"z2 must be of the dtype of z1, {z1.dtype}; got {z2.dtype}")
     if z2.device != z1.device:
         raise ValueError(f"z2 must be on the device of z1, {z1.device}; got {z2.device}")
-    return _contrast_vectors(torch.stack([z1, z2], dim=1), None, scale, backend)
+    return _contrast_vectors(torch.stack([z1, z2], dim=1), None, temperature, backend)
 
 
 def supervised_contrastive_loss(
@@ -301,28 +305,70 @@ def supervised_contrastive_loss(
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
     check_floats("features", features)
-    scale = scale_of(temperature)
+    temperature = checked_temperature(temperature)
     if features.dim() != 3 or features.shape[2] < 1:
         raise ValueError(f"features must be of shape (N, V, C) with C >= 1; got {tuple(features.shape)}")
     if labels is None:
         check_views_without_labels(features.shape[1])
     else:
         check_labels(labels, (features.shape[0],), features.device, "(N,)")
-    return _contrast_vectors(features, labels, scale, backend)
+    return _contrast_vectors(features, labels, temperature, backend)
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------
 
 
 class _OptionsModule(nn.Module):
-    """A module that holds the keyword options of a loss and shows them; bad ones are refused when it is made."""
+    """A module that holds the keyword options of a loss, shows them and lets them be changed one by one.
+
+    Every option is an attribute. A new value is checked at once, as all were when the module was made, and an attribute
+    that is no option is refused by these classes, not by classes that are made from them.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.options = options
+        self._check(**options)
+        self._options = options
+
+    @staticmethod
+    def _check(**options: Any) -> None:
+        """Raise TypeError or ValueError if an option is not what the loss takes."""
+        raise NotImplementedError
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options by name, to be read; they are changed as attributes."""
+        return MappingProxyType(self._options)
+
+    def __getattr__(self, name: str) -> Any:
+        options = self.__dict__.get("_options", {})
+        return options[name] if name in options else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        options = self.__dict__.get("_options", {})
+        if name in options:
+            changed = {**options, name: value}
+            self._check(**changed)
+            self.__dict__["_options"] = changed
+            return
+        ours = type(self).__module__ == __name__
+        if ours and options and not name.startswith("_") and not hasattr(self, name):
+            nearest = get_close_matches(name, options, 1, 0)
+            raise AttributeError(
+                f"{type(self).__name__} has no option {name!r}; do you mean {nearest[0]!r}? It has {', '.join(options)}"
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__.get("_options", {}):
+            raise AttributeError(f"option {name!r} of {type(self).__name__} cannot be deleted: give it another value")
+        super().__delattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._options})
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
 
 
 class LocalContrastiveLoss(_OptionsModule):
@@ -342,11 +388,6 @@ class LocalContrastiveLoss(_OptionsModule):
         reduction: str = "block",
         backend: str = "auto",
     ) -> None:
-        _resolve(temperature, scope, denominator, background, ignore_index, normalize, reduction)
-        check_steps("stride", stride)
-        if block_size is not None:
-            check_steps("block_size", block_size)
-        check_backend_name(backend)
         super().__init__(
             temperature=temperature,
             stride=stride,
@@ -360,32 +401,44 @@ class LocalContrastiveLoss(_OptionsModule):
             backend=backend,
         )
 
+    @staticmethod
+    def _check(**options: Any) -> None:
+        check_steps("stride", options.pop("stride"))
+        block_size = options.pop("block_size")
+        if block_size is not None:
+            check_steps("block_size", block_size)
+        check_backend_name(options.pop("backend"))
+        _resolve(**options)
+
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``features`` (B, V, C, *space) with ``labels`` (B, V, *space)."""
-        return local_contrastive_loss(features, labels, **self.options)
+        return local_contrastive_loss(features, labels, **self._options)
 
 
-class NTXentLoss(_OptionsModule):
+class _VectorsModule(_OptionsModule):
+    @staticmethod
+    def _check(**options: Any) -> None:
+        checked_temperature(options["temperature"])
+        check_backend_name(options["backend"])
+
+
+class NTXentLoss(_VectorsModule):
     """:func:`nt_xent_loss` as a module with the same options."""
 
     def __init__(self, *, temperature: float = 0.5, backend: str = "auto") -> None:
-        scale_of(temperature)
-        check_backend_name(backend)
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Return the loss of two views (N, C)."""
-        return nt_xent_loss(z1, z2, **self.options)
+        return nt_xent_loss(z1, z2, **self._options)
 
 
-class SupervisedContrastiveLoss(_OptionsModule):
+class SupervisedContrastiveLoss(_VectorsModule):
     """:func:`supervised_contrastive_loss` as a module with the same options."""
 
     def __init__(self, *, temperature: float = 0.07, backend: str = "auto") -> None:
-        scale_of(temperature)
-        check_backend_name(backend)
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``features`` (N, V, C) with ``labels`` (N,)."""
-        return supervised_contrastive_loss(features, labels, **self.options)
+        return supervised_contrastive_loss(features, labels, **self._options)

@@ -9,11 +9,13 @@ A loss's gradient is an operation whose own derivative raises: gradients are of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from . import counting
 from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend
@@ -32,34 +34,26 @@ from .partition import group_count, partition
 Differentiate = Callable[..., tuple[Tensor | None, ...]]
 Save = Callable[[Any, Any, Any], None]
 
-LIBRARY = torch.library.Library("semicl", "DEF")
-ANY_DEVICE = "CompositeExplicitAutograd"
-
 GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_low, Tensor skip_high, SymInt largest, bool mutual"
-LIBRARY.define(
-    "partition(Tensor labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
-    "int? ignore_index, str reduction, bool every_place, bool counted) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-LIBRARY.define(
-    f"grouped_logsumexp(Tensor rows, {GROUPS}, float scale, float? bound, str backend) -> Tensor",
-)
-LIBRARY.define(
-    f"grouped_logsumexp_backward(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, float scale, float? bound, "
-    "str backend) -> Tensor"
-)
-LIBRARY.define("run_sums(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor")
 PROBLEM = (
-    f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, float scale, bool normalize"
+    f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, Tensor scale, bool normalize"
 )
-LIBRARY.define(f"contrast({PROBLEM}, Tensor weights, str backend) -> (Tensor, Tensor)")
-LIBRARY.define(f"contrast_loss({PROBLEM}, Tensor weights, str backend) -> Tensor")
-LIBRARY.define(f"contrast_map({PROBLEM}, str backend) -> Tensor")
-LIBRARY.define(f"contrast_map_backward(Tensor grad, {PROBLEM}, str backend) -> Tensor")
-LIBRARY.define(
-    "contrast_backward(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
-    "bool channels_last, ScalarType dtype, str backend) -> Tensor"
-)
+# Scales and bounds are float64 tensors of no axis on the CPU: a compiled graph then serves any number.
+SCHEMAS = {
+    "partition": "(Tensor labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
+    "int? ignore_index, str reduction, bool every_place, bool counted) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "grouped_logsumexp": f"(Tensor rows, {GROUPS}, Tensor scale, Tensor? bound, str backend) -> Tensor",
+    "grouped_logsumexp_backward": f"(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, Tensor scale, Tensor? bound, "
+    "str backend) -> Tensor",
+    "run_sums": "(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor",
+    "contrast": f"({PROBLEM}, Tensor weights, str backend) -> (Tensor, Tensor)",
+    "contrast_loss": f"({PROBLEM}, Tensor weights, str backend) -> Tensor",
+    "contrast_map": f"({PROBLEM}, str backend) -> Tensor",
+    "contrast_map_backward": f"(Tensor grad, {PROBLEM}, str backend) -> Tensor",
+    "contrast_backward": "(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
+    "bool channels_last, ScalarType dtype, str backend) -> Tensor",
+}
 
 
 # ---- partition -------------------------------------------------------------------------------------------------------
@@ -101,11 +95,15 @@ def _partition_fake(labels: Tensor, block_size: list[int] | None, per_image: boo
 # ---- the primitive ---------------------------------------------------------------------------------------------------
 
 
+def _number(value: Tensor | None) -> float | None:
+    return None if value is None else float(value)
+
+
 def _logsumexp(rows: Tensor, *arguments: Any) -> Tensor:
     *flat, scale, bound, backend = arguments
     groups = Groups(*flat)
     check_groups(groups, len(rows))
-    return BACKENDS[backend].forward(rows, groups, scale, bound)
+    return BACKENDS[backend].forward(rows, groups, float(scale), _number(bound))
 
 
 def _logsumexp_fake(rows: Tensor, *rest: Any) -> Tensor:
@@ -116,7 +114,7 @@ def _logsumexp_backward(grad: Tensor, rows: Tensor, lse: Tensor, *arguments: Any
     *flat, scale, bound, backend = arguments
     groups = Groups(*flat)
     check_groups(groups, len(rows))
-    return BACKENDS[backend].backward(grad, rows, lse, groups, scale, bound)
+    return BACKENDS[backend].backward(grad, rows, lse, groups, float(scale), _number(bound))
 
 
 def _logsumexp_backward_fake(grad: Tensor, rows: Tensor, *rest: Any) -> Tensor:
@@ -124,14 +122,14 @@ def _logsumexp_backward_fake(grad: Tensor, rows: Tensor, *rest: Any) -> Tensor:
 
 
 def _save_for_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    rows, *groups, ctx.largest, ctx.mutual, ctx.scale, ctx.bound, ctx.backend = inputs
-    ctx.save_for_backward(rows, output, *groups)
+    rows, *groups, ctx.largest, ctx.mutual, scale, bound, ctx.backend = inputs
+    ctx.save_for_backward(rows, output, scale, bound, *groups)
 
 
 def _differentiate_logsumexp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    rows, lse, *groups = ctx.saved_tensors
+    rows, lse, scale, bound, *groups = ctx.saved_tensors
     gradient = torch.ops.semicl.grouped_logsumexp_backward(
-        grad, rows, lse, *groups, ctx.largest, ctx.mutual, ctx.scale, ctx.bound, ctx.backend
+        grad, rows, lse, *groups, ctx.largest, ctx.mutual, scale, bound, ctx.backend
     )
     return gradient, *[None] * 9
 
@@ -181,7 +179,7 @@ def fused_map(backend: str) -> FusedMap:
 
 def _problem(features: Tensor, row_of_point: Tensor, *rest: Any) -> Problem:
     *groups, run_low, run_high, scale, normalize = rest
-    return Problem(features, row_of_point, Groups(*groups), run_low, run_high, scale, normalize)
+    return Problem(features, row_of_point, Groups(*groups), run_low, run_high, float(scale), normalize)
 
 
 def _contrast(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -266,6 +264,23 @@ def _differentiate_contrast(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tens
     return gradient, *[None] * 13
 
 
+def _save_for_contrast_loss(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.largest, ctx.mutual, run_low, run_high, scale, ctx.normalize, weights, ctx.backend = inputs
+    ctx.save_for_backward(*tensors, run_low, run_high, scale, weights)
+
+
+def _differentiate_contrast_loss(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Of a graph that was captured where no gradient was wanted: the loss is computed again, with its gradient."""
+    features, row_of_point, *groups, run_low, run_high, scale, weights = ctx.saved_tensors
+    problem = (features, row_of_point, *groups, ctx.largest, ctx.mutual, run_low, run_high, scale, ctx.normalize)
+    loss, row_gradient = torch.ops.semicl.contrast(*problem, weights, ctx.backend)
+    channels_last = has_channels_last(features)
+    gradient = torch.ops.semicl.contrast_backward(
+        grad, loss, row_gradient, row_of_point, features.shape, channels_last, features.dtype, ctx.backend
+    )
+    return gradient, *[None] * 13
+
+
 # ---- the map of losses -----------------------------------------------------------------------------------------------
 
 
@@ -302,15 +317,14 @@ def _gradient_map(features: Tensor) -> Tensor:
 
 
 def _save_for_contrast_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, row_of_point, *groups, ctx.largest, ctx.mutual, run_low, run_high, ctx.scale, ctx.normalize, name = inputs
-    ctx.backend = name
-    ctx.save_for_backward(features, row_of_point, *groups, run_low, run_high)
+    *tensors, ctx.largest, ctx.mutual, run_low, run_high, scale, ctx.normalize, ctx.backend = inputs
+    ctx.save_for_backward(*tensors, run_low, run_high, scale)
 
 
 def _differentiate_contrast_map(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    *tensors, run_low, run_high = ctx.saved_tensors
+    *tensors, run_low, run_high, scale = ctx.saved_tensors
     gradient = torch.ops.semicl.contrast_map_backward(
-        grad, *tensors, ctx.largest, ctx.mutual, run_low, run_high, ctx.scale, ctx.normalize, ctx.backend
+        grad, *tensors, ctx.largest, ctx.mutual, run_low, run_high, scale, ctx.normalize, ctx.backend
     )
     return gradient, *[None] * 12
 
@@ -325,70 +339,140 @@ def _refuse_second_order(ctx: Any, *grads: Any) -> Any:
     )
 
 
-def _with_gradient(name: str, differentiate: Differentiate, save: Save | None) -> Callable[..., Any]:
-    """Return the operation as autograd sees it, of the two functions that ``torch.library.register_autograd`` takes.
+IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "partition": (_partition, _partition_fake),
+    "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
+    "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
+    "run_sums": (_run_sums, _run_sums_fake),
+    "contrast": (_contrast, _contrast_fake),
+    "contrast_loss": (_contrast_loss, _contrast_loss_fake),
+    "contrast_map": (_contrast_map, _contrast_map_fake),
+    "contrast_map_backward": (_contrast_map_backward, _contrast_map_backward_fake),
+    "contrast_backward": (_contrast_backward, _contrast_backward_fake),
+}
+# By the first argument; none but the partition, of integers alone, is without.
+GRADIENTS: dict[str, tuple[Save | None, Differentiate]] = {
+    "grouped_logsumexp": (_save_for_logsumexp, _differentiate_logsumexp),
+    "run_sums": (_save_runs, _differentiate_run_sums),
+    "contrast": (_save_for_contrast, _differentiate_contrast),
+    "contrast_loss": (_save_for_contrast_loss, _differentiate_contrast_loss),
+    "contrast_map": (_save_for_contrast_map, _differentiate_contrast_map),
+    "grouped_logsumexp_backward": (None, _refuse_second_order),
+    "contrast_backward": (None, _refuse_second_order),
+    "contrast_map_backward": (None, _refuse_second_order),
+}
 
-    What that makes of them goes through the operation's schema on every call, at a cost that grows with the square of
-    the number of arguments: of a call on a GPU it was the longest single step.
+
+# Products of pairs in each: similarities once, and their weights times rows for both points of a pair.
+PRODUCTS = {"grouped_logsumexp": 1, "grouped_logsumexp_backward": 3, "contrast": 3, "contrast_loss": 1}
+PRODUCTS |= {"contrast_map": 1, "contrast_map_backward": 3}
+
+
+def _save(name: str, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep what the gradient needs; refuse a gradient that there is no formula for."""
+    save, _ = GRADIENTS[name]
+    if save is None:
+        return
+    if any(ctx.needs_input_grad[1:]):
+        raise RuntimeError(
+            f"semicl::{name} has a gradient by its first argument alone, and another one requires a gradient: "
+            "detach() it"
+        )
+    save(ctx, inputs, output)
+
+
+def differentiable(name: str) -> Callable[..., Any]:
+    """Return the operation for calls from Python: with a Function of our own where a gradient is wanted at once.
+
+    The operation itself differentiates wherever a captured graph calls it, but goes through its schema to do so, at
+    a cost that grows with the square of the number of arguments.
     """
     operation = getattr(torch.ops.semicl, name).default
 
-    def below(keys: Any, arguments: Sequence[Any]) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
-
-    def forward(ctx: Any, *arguments_and_keys: Any) -> Any:
-        *arguments, keys = (
-            arguments_and_keys  # last, so that ctx.needs_input_grad tells of the arguments in their order
-        )
-        output = below(keys, arguments)
-        if save is not None:
-            save(ctx, arguments, output)
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        output = operation(*arguments)
+        _save(name, ctx, arguments, output)
         return output
 
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return *differentiate(ctx, *grads), None
-
-    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    functions = {"forward": staticmethod(forward), "backward": staticmethod(GRADIENTS[name][1])}
     function: Any = type(f"Differentiable_{name}", (torch.autograd.Function,), functions)
 
-    def differentiable(keys: Any, *arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
-            return function.apply(*arguments, keys)
-        return below(keys, arguments)
+    def call(first: Tensor, *others: Any) -> Any:
+        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if first.requires_grad and torch.is_grad_enabled() and not captured:
+            return function.apply(first, *others)
+        return operation(first, *others)
 
-    return differentiable
+    return call
+
+
+def _products(count: int) -> Callable[..., int | torch.SymInt]:
+    """Return an operator's formula for torch's FlopCounterMode: ``count`` products of all pairs of points.
+
+    As torch counts attention with a mask, this is what plain PyTorch would compute, from shapes alone: every point of
+    the map meets as many points as the largest group may have. Labels, which tell anchors from others, are not read.
+    """
+
+    def formula(*arguments: Any, out_shape: Any = None) -> int | torch.SymInt:
+        if count == 0:
+            return 0
+        largest = next(one for one in arguments if isinstance(one, (int, torch.SymInt)))
+        maps = [one for one in arguments if isinstance(one, torch.Size) and len(one) > 1]
+        return 2 * count * largest * maps[0].numel()
+
+    return formula
+
+
+class _Registration(NamedTuple):
+    """What the process has registered. It lasts as long as the process, so that reloaded modules and graphs that were
+    captured before use the same operations."""
+
+    library: torch.library.Library
+    schemas: dict[str, str]
 
 
 def _register() -> None:
-    operations: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-        "partition": (_partition, _partition_fake),
-        "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
-        "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
-        "run_sums": (_run_sums, _run_sums_fake),
-        "contrast": (_contrast, _contrast_fake),
-        "contrast_loss": (_contrast_loss, _contrast_loss_fake),
-        "contrast_map": (_contrast_map, _contrast_map_fake),
-        "contrast_map_backward": (_contrast_map_backward, _contrast_map_backward_fake),
-        "contrast_backward": (_contrast_backward, _contrast_backward_fake),
-    }
-    for name, (implementation, fake) in operations.items():
-        LIBRARY.impl(name, serial_in_children(implementation), ANY_DEVICE)
-        torch.library.register_fake(f"semicl::{name}", fake, lib=LIBRARY)
-    gradients: dict[str, Any] = {
-        "grouped_logsumexp": (_differentiate_logsumexp, _save_for_logsumexp),
-        "run_sums": (_differentiate_run_sums, _save_runs),
-        "contrast": (_differentiate_contrast, _save_for_contrast),
-        "contrast_map": (_differentiate_contrast_map, _save_for_contrast_map),
-        "grouped_logsumexp_backward": (_refuse_second_order, None),
-        "contrast_backward": (_refuse_second_order, None),
-        "contrast_map_backward": (_refuse_second_order, None),
-    }
-    for name, (differentiate, save) in gradients.items():
-        LIBRARY.impl(name, _with_gradient(name, differentiate, save), "Autograd", with_keyset=True)
+    library = torch.library.Library("semicl", "DEF")
+    for name, schema in SCHEMAS.items():
+        library.define(name + schema)
+        library.impl(name, serial_in_children(_now("IMPLEMENTATIONS", name, 0)), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"semicl::{name}", _now("IMPLEMENTATIONS", name, 1), lib=library)
+        if name in GRADIENTS:
+            torch.library.register_autograd(
+                f"semicl::{name}",
+                _now("GRADIENTS", name, 1),
+                setup_context=lambda name=name, **values: _names()["_save"](name, **values),
+                lib=library,
+            )
+        register_flop_formula(getattr(torch.ops.semicl, name))(_products(PRODUCTS.get(name, 0)))
+    torch.ops.semicl.registration = _Registration(library, SCHEMAS)  # type: ignore[attr-defined]
 
 
-_register()
+def _names() -> dict[str, Any]:
+    """What this module, or the one imported in its place, calls by which name."""
+    return vars(sys.modules[__name__]) if __name__ in sys.modules else globals()
+
+
+def _now(table: str, name: str, number: int) -> Callable[..., Any]:
+    """Return a function that calls the one which the module's table holds at the time: loaded again it has new ones."""
+
+    def call(*arguments: Any) -> Any:
+        return _names()[table][name][number](*arguments)
+
+    return call
+
+
+_registration = getattr(torch.ops.semicl, "registration", None)
+if _registration is None:
+    _register()
+elif _registration.schemas != SCHEMAS:
+    raise RuntimeError(
+        "the operators of semicl_kernels.ops have other arguments than those that this process registered: they "
+        "cannot be reloaded, so restart Python"
+    )
+
+contrast, contrast_map = differentiable("contrast"), differentiable("contrast_map")
+differentiable_logsumexp, run_sums = differentiable("grouped_logsumexp"), differentiable("run_sums")
 
 
 def grouped_logsumexp(
@@ -443,4 +527,12 @@ def grouped_logsumexp(
     name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1])
     contiguous = [tensor.contiguous() for tensor in integers.values()]
     largest = count if largest is None else min(largest, count)
-    return torch.ops.semicl.grouped_logsumexp(rows, *contiguous, largest, mutual, scale, bound, name)
+    one = unit(rows)
+    numbers = (one * scale, None if bound is None else one * bound)
+    return differentiable_logsumexp(rows, *contiguous, largest, mutual, *numbers, name)
+
+
+def unit(like: Tensor) -> Tensor:
+    """Return the number one as the operators take a scale. A number times it, or it by a number, stays any number in a
+    compiled graph, where the number alone would be that graph's constant."""
+    return like.new_ones((), dtype=torch.float64, device="cpu")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .backends import Groups
 
+MOST_REMEMBERED = 1 << 20  # points of a map whose groups are remembered: 8 MiB of four maps at most
 SORTED_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # what every torch can sort
 
 
@@ -66,8 +67,9 @@ def group_of_point(
     shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device
 ) -> Tensor:
     """Return (M,) int64: the group of every point. Blocks at the edge may be smaller; no point is lost."""
-    if captured(device):
-        # A CUDA graph keeps what it makes itself, and would go on reading what the cache has let go.
+    if captured(device) or shape.numel() > MOST_REMEMBERED:
+        # A CUDA graph keeps what it makes itself, and would go on reading what the cache has let go. Of a large map to
+        # make them takes little beside its sort, and to keep them much memory.
         return _group_of_point(shape, block_size, per_image, device)
     return _remembered(shape, block_size, per_image, device, stream_of(device))
 

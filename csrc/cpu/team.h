@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <thread>
 
 #include "flag.h"
+#include "interrupt.h"
 #include "threads.h"
 
 namespace semicl {
@@ -18,7 +20,8 @@ inline int team_size(int threads, int64_t values) { return values < kWorthwhile 
 
 class Team {
 public:
-    // Calls body(team, member) in up to `threads` threads, the caller's included, and returns when all have.
+    // Calls body(team, member) in up to `threads` threads, the caller's included, and returns when all have. Throws
+    // Interrupted when the caller is told to stop: then no loop of the team has begun another iteration.
     template <class Body>
     static void run(int threads, Body body) {
         struct Job {
@@ -33,16 +36,23 @@ public:
                 job.body(job.team, member);
             },
             &job);
+        if (job.team.stopped_) throw Interrupted();
     }
 
     // Every member calls this with the same count; each iteration runs once, and all are done when it returns.
     template <class Iteration>
     void for_each(int64_t count, Iteration iteration) {
-        for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count;) iteration(i);
+        for (int64_t i; !stopped() && (i = next_.fetch_add(1, std::memory_order_relaxed)) < count;) iteration(i);
         wait();
     }
 
 private:
+    bool stopped() {
+        if (std::this_thread::get_id() == caller_ && ++asked_ % kIterationsBetween == 0 && interrupted_now())
+            stopped_.store(true, std::memory_order_relaxed);
+        return stopped_.load(std::memory_order_relaxed);
+    }
+
     void wait() {
         const int next = round_.value() + 1;
         if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_.load(std::memory_order_relaxed)) {
@@ -54,6 +64,11 @@ private:
         round_.change(next);
     }
 
+    static constexpr int kIterationsBetween = 4;  // a look at the clock is dear beside the smallest iterations
+
+    const std::thread::id caller_ = std::this_thread::get_id();
+    int asked_ = 0;  // by the caller alone
+    std::atomic<bool> stopped_{false};
     std::atomic<int> size_{1};
     std::atomic<int64_t> next_{0};
     std::atomic<int> waiting_{0};

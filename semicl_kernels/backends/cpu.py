@@ -46,11 +46,12 @@ def extension() -> ModuleType:
 def instruction_set() -> tuple[str, bool]:
     """The name of the instruction set in use and whether it has bfloat16 dot products.
 
-    The best that the processor and the build have, or the one that the environment variable ``SEMICL_CPU`` names.
+    The best that the processor and the build have, or the one that the environment variable ``SEMICL_CPU`` names; empty
+    is as unset.
     """
     sets: list[tuple[str, bool]] = extension().instruction_sets()
-    wanted = os.environ.get("SEMICL_CPU")
-    if wanted is None:
+    wanted = os.environ.get("SEMICL_CPU", "").strip()
+    if not wanted:
         return sets[0]
     for name, narrow in sets:
         if name == wanted:

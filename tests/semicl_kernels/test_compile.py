@@ -22,6 +22,7 @@ from .on_device import (
 )
 
 CASE = Case((2, 2, 20, 9, 7), "ignored")
+SCALE = torch.tensor(5.0, dtype=torch.float64)  # as the operators take it
 OPTIONS = [
     {},
     {"block_size": 4, "stride": (1, 2), "scope": "image"},
@@ -112,7 +113,7 @@ def test_opcheck_of_the_primitive(backend: str, requires_grad: bool) -> None:
     rows, *groups = (move(tensor, device_of(backend)) for tensor in packed)
     torch.library.opcheck(
         torch.ops.semicl.grouped_logsumexp,
-        (rows.requires_grad_(requires_grad), *groups, 20, True, 5.0, 5.0, backend),
+        (rows.requires_grad_(requires_grad), *groups, 20, True, SCALE, SCALE, backend),
     )
 
 
@@ -121,7 +122,7 @@ def fused_arguments(features: Tensor) -> tuple[Any, ...]:
     labels = torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
     parts = partition(labels, None, False, False, None, None, "block")
     groups = parts.groups(labels.numel())
-    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, 5.0, True, parts.weights
+    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, SCALE, True, parts.weights
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

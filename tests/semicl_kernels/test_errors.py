@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from semicl_kernels import (
     LocalContrastiveLoss,
@@ -54,6 +56,32 @@ BAD_MAPS = [
     (local(FEATURES, LABELS.float()), TypeError, "labels", "float32"),
     (local(FEATURES, LABELS.to(torch.uint64)), TypeError, "labels", "uint64"),
     (local(FEATURES, LABELS.to("meta")), ValueError, "labels", "meta"),
+]
+
+with warnings.catch_warnings(action="ignore"):  # these are experimental, and some on their way out
+    NESTED = torch.nested.nested_tensor(list(FEATURES))
+    JAGGED = torch.nested.nested_tensor(list(FEATURES), layout=torch.jagged)
+    MASKED = torch.masked.masked_tensor(FEATURES, FEATURES > 0)
+    QUANTIZED = torch.quantize_per_tensor(FEATURES, 0.1, 0, torch.quint8)
+LAZY = torch.nn.UninitializedParameter()
+
+# Tensors of other kinds, and the way from them to what is taken.
+OTHER_KINDS = [
+    (local(NESTED, LABELS), "features", r"nested.*to_padded_tensor\(features"),
+    (local(JAGGED, LABELS), "features", r"nested.*to_padded_tensor\(features"),
+    (local(MASKED, LABELS), "features", r"MaskedTensor.*features\.get_data\(\)"),
+    (local(QUANTIZED, LABELS), "features", r"quint8.*features\.dequantize\(\)"),
+    (local(FEATURES.to_sparse(), LABELS), "features", r"sparse_coo.*features\.to_dense\(\)"),
+    (local(FEATURES.to_mkldnn(), LABELS), "features", r"mkldnn.*features\.to_dense\(\)"),
+    (local(LAZY, LABELS), "features", "without a shape.*first call"),
+    (local(FEATURES.to(torch.float8_e5m2), LABELS), "features", r"float8.*features\.float\(\)"),
+    (local(FEATURES.long(), LABELS), "features", r"int64.*features\.float\(\)"),
+    (local(FEATURES, torch.nested.nested_tensor(list(LABELS))), "labels", r"nested.*to_padded_tensor\(labels"),
+    (local(FEATURES, QUANTIZED[:, :, 0]), "labels", r"quint8.*labels\.int_repr\(\)"),
+    (local(FEATURES, LABELS.to_sparse()), "labels", r"sparse_coo.*labels\.to_dense\(\)"),
+    (local(FEATURES, torch.empty(LABELS.shape, dtype=torch.uint4)), "labels", r"uint4.*labels\.long\(\)"),
+    (local(FEATURES, torch.empty(LABELS.shape, dtype=torch.bits8)), "labels", r"bits8.*labels\.long\(\)"),
+    (lambda: nt_xent_loss(QUANTIZED[0, :, :, 0, 0], VECTORS[:, 0]), "z1", r"quint8.*z1\.dequantize\(\)"),
 ]
 
 BAD_OPTIONS = [
@@ -123,6 +151,49 @@ def assert_raises(call: Callable[[], object], error: Any, argument: str, got: st
 @pytest.mark.parametrize(("call", "error", "argument", "got"), BAD_MAPS)
 def test_bad_maps(call: Callable[[], object], error: Any, argument: str, got: str) -> None:
     assert_raises(call, error, argument, got)
+
+
+@pytest.mark.parametrize(("call", "argument", "way_out"), OTHER_KINDS)
+def test_tensors_of_other_kinds_are_told_the_way_out(call: Callable[[], object], argument: str, way_out: str) -> None:
+    assert_raises(call, TypeError, argument, way_out)
+
+
+def test_distributed_tensors_are_told_the_way_out() -> None:
+    distributed = pytest.importorskip("torch.distributed.tensor")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = distributed.init_device_mesh("cpu", (1,))
+        shared = [distributed.distribute_tensor(one, mesh, [distributed.Shard(0)]) for one in (FEATURES, LABELS)]
+        for call, argument in ((local(*shared), "features"), (local(FEATURES, shared[1]), "labels")):
+            assert_raises(call, TypeError, argument, rf"DTensor.*{argument}\.to_local\(\).*{argument}\.full_tensor\(\)")
+        assert torch.isfinite(local_contrastive_loss(*(one.to_local() for one in shared)))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("reduction", ["block", "none"])
+def test_tensors_without_values_have_losses_without(backend: str, reduction: str) -> None:
+    """On the meta device and as fake tensors, which tell shapes alone."""
+    expected = local_contrastive_loss(FEATURES, LABELS, reduction=reduction, backend="reference")
+    mode = FakeTensorMode()
+    fake = [mode.from_tensor(tensor) for tensor in (FEATURES, LABELS)]
+    with mode:
+        found = local_contrastive_loss(*fake, reduction=reduction, backend=backend)
+    assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
+    found = local_contrastive_loss(FEATURES.to("meta"), LABELS.to("meta"), reduction=reduction)
+    assert (found.shape, found.dtype, found.device.type) == (expected.shape, expected.dtype, "meta")
+
+
+def test_subclasses_of_tensors_are_taken() -> None:
+    class Image(torch.Tensor):
+        pass
+
+    leaf = FEATURES.clone().requires_grad_()
+    features, labels = leaf.as_subclass(Image), LABELS.as_subclass(Image)
+    loss = local_contrastive_loss(features, labels)
+    assert float(loss.detach()) == float(local_contrastive_loss(FEATURES, LABELS))
+    loss.backward()
+    assert leaf.grad is not None
 
 
 @pytest.mark.parametrize(("option", "value", "error", "got"), BAD_OPTIONS)
@@ -219,7 +290,7 @@ def test_bad_offsets_past_the_front_door(fast_backend: str, offsets: list[int]) 
     with pytest.raises(ValueError, match="offsets"):
         call(**groups, backend=fast_backend)
     with pytest.raises(ValueError, match="offsets"):
-        torch.ops.semicl.grouped_logsumexp(*groups.values(), 4, False, 1.0, None, fast_backend)
+        torch.ops.semicl.grouped_logsumexp(*groups.values(), 4, False, torch.tensor(1.0), None, fast_backend)
 
 
 @pytest.mark.parametrize("function", [torch.func.grad, torch.func.vmap])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections import Counter
 from typing import Any
@@ -124,3 +125,20 @@ def test_a_cuda_graph_takes_nothing_that_a_cache_may_drop(monkeypatch: pytest.Mo
     own = group_of_point(shape, (2, 2), False, device)
     assert own is not remembered
     assert torch.equal(own, remembered)
+
+
+def bytes_of_tensors() -> int:
+    gc.collect()
+    plain = [one for one in gc.get_objects() if type(one) is Tensor and one.layout == torch.strided]
+    return sum({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in plain}.values())
+
+
+def test_no_map_however_large_is_kept_for_good() -> None:
+    """What is remembered of five large maps and ten small ones is 32 MiB at most; of the large ones it would be 80."""
+    before = bytes_of_tensors()
+    for extra in range(5):
+        group_of_point(torch.Size((1, 1, 1024, 2048 + extra)), (16, 16), False, torch.device("cpu"))
+    assert bytes_of_tensors() - before <= 0
+    for extra in range(10):
+        group_of_point(torch.Size((1, 1, 1024, 1000 + extra)), (16, 16), False, torch.device("cpu"))
+    assert bytes_of_tensors() - before <= 32 * 2**20

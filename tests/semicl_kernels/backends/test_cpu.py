@@ -69,3 +69,12 @@ def test_wanted_instruction_set_that_is_not_there_is_refused(
     monkeypatch.setenv("SEMICL_CPU", "sse9")
     with pytest.raises(ValueError, match=r"SEMICL_CPU.*sse9.*baseline"):
         cpu.instruction_set.__wrapped__()
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_wanted_instruction_set_that_is_empty_is_as_unset(
+    compiled_backend: str, monkeypatch: pytest.MonkeyPatch, empty: str
+) -> None:
+    assert compiled_backend == "cpu"
+    monkeypatch.setenv("SEMICL_CPU", empty)
+    assert cpu.instruction_set.__wrapped__() == cpu.extension().instruction_sets()[0]

@@ -1,0 +1,187 @@
+"""Graphs that are captured once and called with other inputs: their gradients, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from semicl_kernels import LocalContrastiveLoss, grouped_logsumexp, local_contrastive_loss, nt_xent_loss, ops
+from semicl_kernels.partition import partition
+
+from .cases import Case
+from .groups import itself_skipped, unit_rows
+
+CASE = Case((1, 2, 8, 5, 4), "random", seed=4)
+FEATURES, LABELS = CASE.features(torch.float32), CASE.labels()
+TEMPERATURES = [0.1 + 0.05 * number for number in range(10)]
+BACKENDS = ["cpu", "tiled", "reference"]
+
+
+class Loss(torch.nn.Module):
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        return local_contrastive_loss(features, labels, **self.options)
+
+
+def exported(module: torch.nn.Module) -> Callable[..., Tensor]:
+    return torch.export.export(module, (FEATURES, LABELS)).module()
+
+
+def decomposed(module: torch.nn.Module) -> Callable[..., Tensor]:
+    return torch.export.export(module, (FEATURES, LABELS)).run_decompositions().module()
+
+
+def traced(module: torch.nn.Module) -> Callable[..., Tensor]:
+    return torch.jit.trace(module, (FEATURES, LABELS), check_trace=False)
+
+
+def symbolically_traced(module: torch.nn.Module) -> Callable[..., Tensor]:
+    return make_fx(module)(FEATURES, LABELS)
+
+
+def compiled_without_gradient(module: torch.nn.Module) -> Callable[..., Tensor]:
+    torch.compiler.reset()
+    call = torch.compile(module, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        call(FEATURES, LABELS)
+    return call
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is on its way out in torch.jit
+@pytest.mark.parametrize("capture", [exported, decomposed, traced, symbolically_traced, compiled_without_gradient])
+@pytest.mark.parametrize("reduction", ["block", "none"])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_graph_captured_without_a_gradient_has_one(
+    name: str, reduction: str, capture: Callable[[torch.nn.Module], Callable[..., Tensor]]
+) -> None:
+    module = Loss(backend=name, reduction=reduction)
+    graph = capture(module)
+    gradients = []
+    for call in (module, graph):
+        features = FEATURES.clone().requires_grad_()
+        call(features, LABELS).sum().backward()
+        assert features.grad is not None
+        gradients.append(features.grad)
+    assert gradients[0].norm() > 0
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_gradient_of_a_captured_loss_is_of_first_order_too() -> None:
+    features = FEATURES.clone().requires_grad_()
+    loss = symbolically_traced(Loss(backend="cpu"))(features, LABELS)
+    (gradient,) = torch.autograd.grad(loss, features, create_graph=True)
+    with pytest.raises(RuntimeError, match="first-order"):
+        gradient.sum().backward()
+
+
+def example_arguments(name: str) -> tuple[Any, ...]:
+    """Arguments that the operator takes, on the cpu backend."""
+    parts = partition(LABELS, None, False, False, 0, None, "block")
+    groups = parts.groups(LABELS.numel())
+    scale = torch.tensor(5.0, dtype=torch.float64)
+    rows = unit_rows(LABELS.numel(), 8, seed=0).float()
+    primitive = (*groups, scale, scale, "cpu")
+    problem = (FEATURES, parts.row_of_point, *groups, parts.run_low, parts.run_high, scale, True)
+    loss, row_gradient = torch.ops.semicl.contrast(*problem, parts.weights, "cpu")
+    lse = torch.ops.semicl.grouped_logsumexp(rows, *primitive)
+    return {
+        "partition": (LABELS, None, False, False, 0, None, "block", False, False),
+        "grouped_logsumexp": (rows, *primitive),
+        "grouped_logsumexp_backward": (lse, rows, lse, *primitive),
+        "run_sums": (rows, parts.run_low, parts.run_high),
+        "contrast": (*problem, parts.weights, "cpu"),
+        "contrast_loss": (*problem, parts.weights, "cpu"),
+        "contrast_map": (*problem, "cpu"),
+        "contrast_map_backward": (parts.weights.float(), *problem, "cpu"),
+        "contrast_backward": (
+            loss, loss, row_gradient, parts.row_of_point, FEATURES.shape, False, torch.float32, "cpu",
+        ),
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ops.SCHEMAS)
+def test_operator_differentiates_or_refuses(name: str) -> None:
+    """By every argument that can require a gradient, called as a captured graph calls it."""
+    operator, arguments = getattr(torch.ops.semicl, name), example_arguments(name)
+    for number, argument in enumerate(arguments):
+        if not isinstance(argument, Tensor) or not argument.is_floating_point():
+            continue
+        leaf = argument.detach().clone().requires_grad_()
+        try:
+            results = operator(*arguments[:number], leaf, *arguments[number + 1 :])
+            result = results[0] if isinstance(results, tuple) else results
+            result.sum().backward()
+        except RuntimeError as refusal:
+            if "semicl" not in str(refusal):  # torch's own, of a result without a gradient
+                raise
+        else:
+            assert leaf.grad is not None, f"argument {number}"
+
+
+# A graph of the first number alone, and one of any number: torch makes no float symbolic before it has changed.
+MOST_GRAPHS = 2
+
+
+def count_graphs(function: Callable[[float], Tensor], compiler: str = "aot_eager") -> int:
+    """Compile the function of a number, compare it with itself for ten of them, and return how many graphs it took."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend(compiler)
+    call = torch.compile(function, backend=counter, fullgraph=True)
+    for number in TEMPERATURES:
+        assert torch.equal(call(number), function(number))
+    return int(counter.frame_count)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("options", [{}, {"reduction": "none", "normalize": False}])
+def test_one_graph_serves_all_temperatures(name: str, options: dict[str, Any]) -> None:
+    def loss(temperature: float) -> Tensor:
+        return local_contrastive_loss(FEATURES, LABELS, temperature=temperature, backend=name, **options)
+
+    assert count_graphs(loss) <= MOST_GRAPHS
+
+
+def test_one_graph_serves_all_temperatures_of_vectors_and_scales_of_rows() -> None:
+    rows, *groups = itself_skipped(unit_rows(12, 8, seed=0).float())
+    assert count_graphs(lambda t: nt_xent_loss(rows[:6], rows[6:], temperature=t, backend="cpu")) <= MOST_GRAPHS
+    for bound in (None, 2.0):
+        assert count_graphs(lambda s: grouped_logsumexp(rows, *groups, scale=s, bound=bound)) <= MOST_GRAPHS  # noqa: B023
+    assert count_graphs(lambda s: grouped_logsumexp(rows, *groups, scale=s, bound=2 * s)) <= MOST_GRAPHS
+
+
+def test_one_graph_serves_all_temperatures_with_a_gradient() -> None:
+    def gradient(temperature: float) -> Tensor:
+        return (local_contrastive_loss(2 * leaf, LABELS, temperature=temperature, backend="cpu")).sum()
+
+    leaf = FEATURES.clone().requires_grad_()
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    call = torch.compile(gradient, backend=counter, fullgraph=True)
+    for temperature in TEMPERATURES:
+        compiled, eager = (torch.autograd.grad(f(temperature), leaf)[0] for f in (call, gradient))
+        torch.testing.assert_close(compiled, eager)
+    assert counter.frame_count <= MOST_GRAPHS
+
+
+def test_one_graph_serves_a_criterion_whose_temperature_is_scheduled() -> None:
+    criterion = LocalContrastiveLoss(backend="cpu")
+
+    def loss(temperature: float) -> Tensor:
+        return local_contrastive_loss(FEATURES, LABELS, temperature=temperature, backend="cpu")
+
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    call = torch.compile(criterion, backend=counter, fullgraph=True)
+    for temperature in TEMPERATURES:
+        criterion.temperature = temperature
+        assert torch.equal(call(FEATURES, LABELS), loss(temperature))
+    assert counter.frame_count <= MOST_GRAPHS
