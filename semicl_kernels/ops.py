@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import counting
-from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend
+from .backends import AVAILABLE, BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend, cpu
 from .checks import (
     check_bool,
     check_group_tensors,
@@ -27,7 +27,7 @@ from .checks import (
     integer_or_none,
 )
 from .forks import serial_in_children
-from .partition import group_count, partition
+from .partition import block_edges, group_count, partition
 
 Differentiate = Callable[..., tuple[Tensor | None, ...]]
 Save = Callable[[Any, Any, Any], None]
@@ -82,6 +82,9 @@ def _partition(
     options = (labels, blocks, per_image, other_classes_only, background, ignore_index, reduction)
     if counted and labels.numel() > 0 and counting.is_worth_it(labels.shape, blocks, per_image, every_place):
         return tuple(counting.partition(*options, every_place))
+    if labels.device.type == "cpu" and cpu.state() == AVAILABLE:
+        edges, groups = block_edges(labels.shape, blocks), group_count(labels.shape, blocks, per_image)
+        return cpu.partition(labels, edges, groups, *options[2:], every_place)
     return tuple(partition(*options))
 
 
