@@ -3,8 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/features.h"
 #include "cpu/interrupt.h"
+#include "cpu/partition.h"
 #include "cpu/positives.h"
 #include "cpu/team.h"
 
@@ -158,6 +161,30 @@ PYBIND11_MODULE(_C, module) {
         [](bool narrow, int threads, const Packed& packed, Address inverse_lengths, Address gradient) {
             undo_normalization(narrow, threads, packed.rows, packed.groups, at<float>(inverse_lengths),
                                at<float>(gradient));
+        },
+        Release());
+    module.def(
+        "partition",
+        [](int threads, Address labels, int bytes, bool is_signed, const std::array<int64_t, 5>& sizes,
+           const std::array<int64_t, 5>& strides, const std::array<int64_t, 3>& edges, bool per_image,
+           bool other_classes_only, std::optional<int64_t> background, std::optional<int64_t> ignored, int reduction,
+           bool every_place, const std::array<Address, 9>& out) {
+            LabelMap map{at<void>(labels), bytes, is_signed, {}, {}};
+            std::copy(sizes.begin(), sizes.end(), map.sizes);
+            std::copy(strides.begin(), strides.end(), map.strides);
+            const PartitionOptions options{{edges[0], edges[1], edges[2]},
+                                           per_image,
+                                           other_classes_only,
+                                           background.has_value(),
+                                           ignored.has_value(),
+                                           background.value_or(0),
+                                           ignored.value_or(0),
+                                           static_cast<Reduction>(reduction),
+                                           every_place};
+            partition(threads, map, options,
+                      {at<int64_t>(out[0]), at<int32_t>(out[1]), at<int32_t>(out[2]), at<int32_t>(out[3]),
+                       at<int32_t>(out[4]), at<int32_t>(out[5]), at<int32_t>(out[6]), at<int32_t>(out[7]),
+                       at<double>(out[8])});
         },
         Release());
     module.def(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from . import counting
-from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend
+from .backends import AVAILABLE, BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend, cpu
 from .checks import (
     check_bool,
     check_group_tensors,
@@ -29,7 +29,7 @@ from .checks import (
     integer_or_none,
 )
 from .forks import serial_in_children
-from .partition import group_count, partition
+from .partition import block_edges, group_count, partition
 
 Differentiate = Callable[..., tuple[Tensor | None, ...]]
 Save = Callable[[Any, Any, Any], None]
@@ -76,6 +76,9 @@ def _partition(
     options = (labels, blocks, per_image, other_classes_only, background, ignore_index, reduction)
     if counted and labels.numel() > 0 and counting.is_worth_it(labels.shape, blocks, per_image, every_place):
         return tuple(counting.partition(*options, every_place))
+    if labels.device.type == "cpu" and cpu.state() == AVAILABLE:
+        edges, groups = block_edges(labels.shape, blocks), group_count(labels.shape, blocks, per_image)
+        return cpu.partition(labels, edges, groups, *options[2:], every_place)
     return tuple(partition(*options))
 
 

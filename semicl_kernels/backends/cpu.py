@@ -151,6 +151,52 @@ def mergeable(features: Tensor) -> Tensor:
     return features if merged else features.contiguous()
 
 
+REDUCTION_CODES = {"block": 0, "anchor": 1, "sum": 2, "none": 2}  # csrc/cpu/partition.h, Reduction
+# What the compiled partition reads; other integers are copied to int64 first.
+READ_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def partition(
+    labels: Tensor,
+    block_edges: list[int],
+    group_total: int,
+    per_image: bool,
+    other_classes_only: bool,
+    background: int | None,
+    ignore_index: int | None,
+    reduction: str,
+    every_place: bool,
+) -> tuple[Tensor, ...]:
+    """Return the tensors of :class:`semicl_kernels.partition.Partition`, of labels on the CPU.
+
+    ``block_edges`` are of the axes of space. ``every_place``: the labels tell every place of every image apart and are
+    the same in all views; they are not read.
+    """
+    if labels.dtype not in READ_INTEGERS:
+        labels = labels.long()
+    missing, points = [1] * (5 - labels.dim()), labels.numel()
+    sizes = [points, group_total + 1, group_total, points, points, points, points]
+    integers = [floats(size, dtype=torch.int32) for size in sizes]
+    out = (floats(points, dtype=torch.int64), *integers, floats(points, dtype=torch.float64))
+    extension().partition(
+        thread_count(),
+        labels.data_ptr(),
+        labels.element_size(),
+        labels.dtype.is_signed,
+        [*labels.shape[:2], *missing, *labels.shape[2:]],
+        [*labels.stride()[:2], *missing, *labels.stride()[2:]],
+        [*missing, *block_edges],
+        per_image,
+        other_classes_only,
+        background,
+        ignore_index,
+        REDUCTION_CODES[reduction],
+        every_place,
+        [tensor.data_ptr() for tensor in out],
+    )
+    return out
+
+
 class Gathered(NamedTuple):
     rows: Tensor  # (M, padded C), as the arithmetic takes them
     inverse_lengths: Tensor  # (M,): what the features were multiplied by
