@@ -217,8 +217,8 @@ def local_contrastive_loss(
     Returns:
         A scalar, or with reduction "none" a map (B, V, *strided space) that is 0 where there is no anchor; float64 for
         float64 features, else float32. Without any anchor the loss is 0 and its gradient zero. Differentiable once.
-        Backends "tiled" and "reference", and "triton" with reduction "none", round the gradient by float16 vectors of
-        unit length to float16 on the way, as plain PyTorch does: it may overflow where the others' does not.
+        Backends "tiled" and "reference" round the gradient by float16 vectors of unit length to float16 on the way, as
+        plain PyTorch does: it may overflow where the others' does not.
 
     Raises:
         TypeError: if an argument has the wrong type or dtype.

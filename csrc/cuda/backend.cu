@@ -152,7 +152,7 @@ void pair_factors(const Device& device, const Problem& problem, const float* lse
 }
 
 void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
-                  float* pieces, float* gradient, int gradient_channels) {
+                  const Positives& positives, float* pieces, float* gradient) {
     const DeviceGuard guard(device.number);
     const GradientArgument weights{static_cast<const uint16_t*>(problem.rows),
                                    problem.count,
@@ -165,7 +165,7 @@ void row_gradient(const Device& device, const Problem& problem, const float* fac
                                    problem.scale,
                                    pieces,
                                    gradient,
-                                   gradient_channels};
+                                   positives};
     const int blocks = workers(device.number, problem.route);
     by_route(
         problem,
@@ -174,7 +174,7 @@ void row_gradient(const Device& device, const Problem& problem, const float* fac
         },
         [&](auto kernels) { kernels.group_gradient(weights, problem.channels, blocks, stream_of(device)); });
     const JoinArgument join{problem.groups,   problem.steps, gradient_sides_of(problem), blocks,
-                            problem.channels, pieces,        gradient,                   gradient_channels};
+                            problem.channels, pieces,        gradient};
     launch<JoinArgument>(join_pieces, kJoinBlocks * blocks, kPassThreads, 0, stream_of(device), join);
 }
 

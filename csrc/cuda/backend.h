@@ -66,9 +66,9 @@ void join_sums(const Device& device, const Problem& problem, const float* slots,
 void pair_factors(const Device& device, const Problem& problem, const float* lse, const float* grad, const float* peak,
                   float* factors);
 
-// gradient (M, gradient_channels) <- the gradient by the rows of groups with an anchor, from their factors. `pieces` is
-// (2 workers, gradient.owned, channels), of whatever values. Two launches.
-void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak, float* pieces,
-                  float* gradient, int gradient_channels);
+// gradient (M, channels) <- the gradient by the rows of groups with an anchor, from their factors and the pulls of the
+// positives. `pieces` is (2 workers, gradient.owned, channels), of whatever values. Two launches.
+void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
+                  const Positives& positives, float* pieces, float* gradient);
 
 }  // namespace semicl::cuda

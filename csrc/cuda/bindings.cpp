@@ -93,11 +93,12 @@ PYBIND11_MODULE(_cuda, module) {
                }),
                Release());
     module.def("row_gradient",
-               on_pairs<Address, Address, Address, Address, int>(
-                   [](const Device& device, const Problem& problem, Address factors, Address peak, Address pieces,
-                      Address gradient, int gradient_channels) {
-                       row_gradient(device, problem, at<float>(factors), at<float>(peak), at<float>(pieces),
-                                    at<float>(gradient), gradient_channels);
+               on_pairs<Address, Address, Address, Address, Address, Address, Address>(
+                   [](const Device& device, const Problem& problem, Address factors, Address peak, Address run_low,
+                      Address run_high, Address pulls, Address pieces, Address gradient) {
+                       const Positives positives{at<int>(run_low), at<int>(run_high), at<float>(pulls)};
+                       row_gradient(device, problem, at<float>(factors), at<float>(peak), positives, at<float>(pieces),
+                                    at<float>(gradient));
                    }),
                Release());
 }

@@ -42,8 +42,7 @@ warp_gradient(SEMICL_CONSTANT GradientArgument a) {
     int64_t done = 0;
     for (Piece piece; find_next(piece, done, a, {Owned::kRows, Streamed::kRows});) {
         const RowTile& tile = piece.tile;
-        const Steps steps(tile.column, tile.column_end, Streamed::kRows,
-                          a.groups.mutual ? find_skips(a.groups, tile.first, tile.end) : unknown_skips());
+        const Steps steps = find_steps(a, tile, Streamed::kRows);
         const auto copy_streamed = [&](int column, int stage) {
             if (column < steps.end()) {
                 copy_rows<FORMAT, Streamed, Tile::kThreads>(stages + stage * Tile::kStageBytes, a.rows, a.count, column,
@@ -69,10 +68,7 @@ warp_gradient(SEMICL_CONSTANT GradientArgument a) {
             const float* shifts = factors + Streamed::kRows;
             float values[Streamed::kRows / 2];
             multiply_rows<FORMAT, Owned, Streamed>(values, owned_tile, own_row, streamed);
-            if (steps.masked(column))
-                weigh<true, Maximum::kKnown, Streamed::kRows>(values, a, own, column, steps.end(), factors, shifts);
-            else
-                weigh<false, Maximum::kKnown, Streamed::kRows>(values, a, own, column, steps.end(), factors, shifts);
+            weigh_step<Maximum::kKnown, false, Streamed::kRows>(values, a, own, column, steps, factors, shifts);
             multiply_weights<FORMAT, Streamed>(sums, values, streamed);
         }
         machine::wait_copies<0>();  // of an owned tile that nothing passed, too

@@ -46,9 +46,7 @@ SEMICL_DEVICE void for_each_piece(const GradientArgument& a, const Visit& visit)
     const Sides sides{TILE::Owned::kRows, TILE::Streamed::kRows};
     int64_t done = 0;
     for (Piece piece; find_next(piece, done, a, sides);) {
-        const RowTile& tile = piece.tile;
-        visit(piece, Steps(tile.column, tile.column_end, TILE::Streamed::kRows,
-                           a.groups.mutual ? find_skips(a.groups, tile.first, tile.end) : unknown_skips()));
+        visit(piece, find_steps(a, piece.tile, TILE::Streamed::kRows));
     }
 }
 
@@ -134,10 +132,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
         const auto weigh_values = [&](int column, int buffer) {
             const float* factors =
                 reinterpret_cast<const float*>(shared + TILE::kFactorsAt + buffer * TILE::kFactorBytes);
-            if (steps.masked(column))
-                weigh<true, true, kColumns>(values, a, own, column, steps.end(), factors, nullptr);
-            else
-                weigh<false, true, kColumns>(values, a, own, column, steps.end(), factors, nullptr);
+            weigh_step<true, true, kColumns>(values, a, own, column, steps, factors, nullptr);
         };
         const auto pack_weights = [&] {
 #pragma unroll

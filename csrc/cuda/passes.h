@@ -166,8 +166,7 @@ struct JoinArgument {
     Sides sides;
     int workers, channels;
     const float* pieces;  // (2 workers, sides.owned, channels), of the gradient's passes
-    float* gradient;      // (M, gradient_channels), written: rows of tiles that are in pieces
-    int gradient_channels;
+    float* gradient;      // (M, channels), written: rows of tiles that are in pieces
 };
 
 constexpr int kJoinBlocks = 16;  // for each worker: what one block would take many rounds of waiting for memory
@@ -178,14 +177,22 @@ join_pieces(SEMICL_CONSTANT JoinArgument a) {
     const int worker = machine::block() / kJoinBlocks, part = machine::block() % kJoinBlocks;
     const OpenTile open = find_open_tile(a.groups, a.step_ends, a.sides, worker, a.workers);
     if (open.last == worker) return;
+    constexpr int kAtOnce = 4;
     const int64_t size = int64_t{a.sides.owned} * a.channels;
-    const int count = (open.tile.end - open.tile.first) * a.gradient_channels;
-    float* const gradient = a.gradient + static_cast<int64_t>(open.tile.first) * a.gradient_channels;
-    for (int i = part * kPassThreads + machine::thread(); i < count; i += kJoinBlocks * kPassThreads) {
-        const float* piece = a.pieces + i / a.gradient_channels * a.channels + i % a.gradient_channels;
-        float sum = piece[(2 * worker + 1) * size];
-        for (int other = worker + 1; other <= open.last; ++other) sum += piece[2 * other * size];
-        gradient[i] = sum;
+    const int count = (open.tile.end - open.tile.first) * a.channels;
+    float* const gradient = a.gradient + static_cast<int64_t>(open.tile.first) * a.channels;
+    for (int i = kAtOnce * (part * kPassThreads + machine::thread()); i < count;
+         i += kAtOnce * kJoinBlocks * kPassThreads) {
+        const auto piece = [&](int slot) {
+            return *reinterpret_cast<const Floats<kAtOnce>*>(a.pieces + slot * size + i);
+        };
+        Floats<kAtOnce> sum = piece(2 * worker + 1);
+        for (int other = worker + 1; other <= open.last; ++other) {
+            const Floats<kAtOnce> more = piece(2 * other);
+#pragma unroll
+            for (int k = 0; k < kAtOnce; ++k) sum.values[k] += more.values[k];
+        }
+        *reinterpret_cast<Floats<kAtOnce>*>(gradient + i) = sum;
     }
 }
 

@@ -33,13 +33,18 @@ SEMICL_DEVICE float* slot_of(const SumsArgument& a, int panel, int row) {
     return a.slots + (static_cast<int64_t>(panel) * a.count + row);
 }
 
+// Of the rows of all lanes, what each lane has of its own.
+SEMICL_DEVICE Skips over_warp(const Skips& own) {
+    return {machine::warp_min(own.hull), machine::warp_max(own.hull_end), machine::warp_max(own.core),
+            machine::warp_min(own.core_end)};
+}
+
 // What the rows of a tile skip; every lane of the warp gets it. There is a row.
 SEMICL_DEVICE Skips find_skips(const Groups& groups, int first, int end) {
     Skips own;
     for (int row = first + machine::lane(); row < end; row += kWarp)
         own.include({groups.skip_low[row], groups.skip_high[row]});
-    return {machine::warp_min(own.hull), machine::warp_max(own.hull_end), machine::warp_max(own.core),
-            machine::warp_min(own.core_end)};
+    return over_warp(own);
 }
 
 // One step of a panel pair: the warp's streamed rows and the owned tile that they pass.

@@ -31,10 +31,10 @@ constexpr Sides sums_sides(int planes, int channels) {
 }
 
 // The gradient of 64 rows of 256 channels takes 128 registers a thread, which leaves none for 64 weights beside it;
-// that of 32 rows in three planes likewise none for 32.
+// that of 32 rows in three planes likewise none for 32, nor that of 64 rows of 128 channels.
 constexpr Sides gradient_sides(int planes, int channels) {
     if (planes == 1 && channels > 128) return {64, 32};
-    if (planes > 1 && channels > 128) return {32, 16};
+    if (planes > 1 && channels > 64) return {channels > 128 ? 32 : 64, 16};
     return sums_sides(planes, channels);
 }
 

@@ -6,6 +6,11 @@
 // *Known maximum.* With u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an exponential: W = 2^(s - B) (u_i +
 // u_j). *Unknown maximum.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
 //
+// *Positives.* Of a loss, the positives take 1 / |P_i| from their softmax before the product: [i and j of one class
+// run, i != j] 2 v_i from W_ij, with v_i = g_i / |P_i| = v_j, the *pulls*. Where features of a class are nearly equal,
+// so are the two: multiplied apart and then subtracted they would leave rounding errors. Steps all of whose pairs are
+// of one class take off one number, others by a mask.
+//
 // Row factors come from row_factors (passes.h): u, or g, 0 for rows that give nothing; and the log-sum-exp in base 2,
 // +inf for those. For float16 rows all are multiplied by a power that keeps W in the range of float16.
 #pragma once
@@ -26,8 +31,14 @@ struct GradientArgument {
     const float* peak;              // the largest |g|, which the factors were divided by, or null
     float scale;
     float* pieces;    // (2 blocks, rows of a tile, CHANNELS)
-    float* gradient;  // (M, gradient_channels)
-    int gradient_channels;
+    float* gradient;  // (M, CHANNELS)
+    Positives positives;
+};
+
+// Floats that are loaded and stored at once.
+template <int COUNT>
+struct alignas(4 * COUNT) Floats {
+    float values[COUNT];
 };
 
 // What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The factors of
@@ -36,21 +47,40 @@ constexpr float kHeadroom = 8192;
 
 SEMICL_DEVICE float weights_divisor(const float* peak) { return peak ? *peak / kHeadroom : 1.0f; }
 
+// The steps of a piece: where positives are taken off none is passed over, and those in the class of all rows that stay
+// are shared. Every lane of the warp gets them.
+SEMICL_DEVICE Steps find_steps(const GradientArgument& a, const RowTile& tile, int step) {
+    const bool of_classes = a.positives.pulls != nullptr;
+    Skips skips;
+    for (int row = tile.first + machine::lane(); row < tile.end; row += kWarp) {
+        const bool none = of_classes && row >= tile.anchor_end;
+        const int* const low = of_classes ? a.positives.run_low : a.groups.skip_low;
+        const int* const high = of_classes ? a.positives.run_high : a.groups.skip_high;
+        skips.include(none ? Range{0, 0} : Range{low[row], high[row]});
+    }
+    skips = over_warp(skips);
+    // Pairs that are in no denominator have a mask.
+    if (of_classes && a.groups.skip_high[tile.first] - a.groups.skip_low[tile.first] > 1) skips.core_end = skips.core;
+    if (!a.groups.mutual) skips = unknown_skips();
+    return Steps(tile.column, tile.column_end, step, skips, of_classes ? Core::shared : Core::passed_over);
+}
+
 // A thread's two rows, of the sixteen of its warp from `first` on; rows end at `end`.
 struct OwnRows {
     int first, end;
     float factor[2], shift[2];
+    float shared_pull;  // from a weight of a shared step
 
     SEMICL_DEVICE int row(int r) const { return first + fragment_row(machine::lane(), 2 * r); }
     SEMICL_DEVICE bool inside(int r) const { return row(r) < end; }
-    // Read where a tile has a mask, not held for those that have none.
-    SEMICL_DEVICE Range skip(const Groups& groups, int r) const {
-        return inside(r) ? Range{groups.skip_low[row(r)], groups.skip_high[row(r)]} : Range{0, 0};
+    // Read where a step has a mask, not held for those that have none.
+    SEMICL_DEVICE Range range(const int* low, const int* high, int r) const {
+        return inside(r) ? Range{low[row(r)], high[row(r)]} : Range{0, 0};
     }
 };
 
 SEMICL_DEVICE OwnRows own_rows(const GradientArgument& a, int first, int end, bool known) {
-    OwnRows own{first, end, {}, {}};
+    OwnRows own{first, end, {}, {}, first < end && a.positives.pulls ? 2 * a.positives.pulls[first] : 0};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         own.factor[r] = own.inside(r) ? a.factors[own.row(r)] : 0;
@@ -60,39 +90,88 @@ SEMICL_DEVICE OwnRows own_rows(const GradientArgument& a, int first, int end, bo
 }
 
 template <bool KNOWN>
-SEMICL_DEVICE float pair_weight(float exponent, float own, float own_shift, float other, float other_shift) {
-    if (KNOWN) return machine::exp2(exponent) * (own + other);
+SEMICL_DEVICE float pair_weight(float exponent, float own, float own_shift, float other, float other_shift,
+                                float pull) {
+    if (KNOWN) return machine::exp2(exponent) * (own + other) - pull;
     // A term that is left out may overflow: its exponential is no softmax.
-    const float mine = own == 0 ? 0 : own * machine::exp2(exponent - own_shift);
+    const float mine = (own == 0 ? 0 : own * machine::exp2(exponent - own_shift)) - pull;
     return other == 0 ? mine : mine + other * machine::exp2(exponent - other_shift);
 }
 
+// Of the columns that a lane holds of a row (fragment_column), bit j for number j: those in the range, the step's first
+// column being `column`.
+template <int COLUMNS>
+SEMICL_DEVICE uint32_t held_columns(const Range& range, int column, int lane) {
+    const auto bits_below = [&](int end) {
+        const int offset = larger(smaller(larger(end, column), column + COLUMNS) - column - lane % 4 * 2, 0);
+        return (uint64_t{1} << (offset / 8 * 2 + smaller(offset % 8, 2))) - 1;
+    };
+    return static_cast<uint32_t>(bits_below(range.high) & ~bits_below(range.low));
+}
+
 // Turns a tile of products, in place, into weights. `factors` and `shifts` are those of the columns [column, ...), in
-// shared memory; columns end at `end`.
-template <bool MASKED, bool KNOWN, int COLUMNS>
+// shared memory; columns end at `end`. `MUTUAL` where skips are known to be; `pull` is taken from all weights where
+// there is no mask.
+template <bool MASKED, bool KNOWN, bool MUTUAL, int COLUMNS>
 SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
-                         int end, const float* factors, const float* shifts) {
+                         int end, const float* factors, const float* shifts, float pull) {
     const int lane = machine::lane();
-    Range own_skip[2] = {};
+    const bool mutual = MUTUAL || a.groups.mutual;
+    uint32_t kept[2] = {};
+    const uint32_t inside = MASKED ? held_columns<COLUMNS>({column, end}, column, lane) : 0;
 #pragma unroll
-    for (int r = 0; MASKED && r < 2; ++r) own_skip[r] = own.skip(a.groups, r);
+    for (int r = 0; MASKED && r < 2; ++r)
+        kept[r] = inside & ~held_columns<COLUMNS>(own.range(a.groups.skip_low, a.groups.skip_high, r), column, lane);
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {
         const int number = fragment_column(lane, j / 2, j % 2), id = column + number;
-        const bool inside = !MASKED || id < end;
-        const float other = inside ? factors[number] : 0;
-        const float other_shift = KNOWN ? 0 : inside ? shifts[number] : INFINITY;
+        const float other = factors[number], other_shift = KNOWN ? 0 : shifts[number];
         Range skip{0, 0};
-        if (MASKED && !a.groups.mutual && inside) skip = {a.groups.skip_low[id], a.groups.skip_high[id]};
+        if (MASKED && !mutual && (inside >> j & 1)) skip = {a.groups.skip_low[id], a.groups.skip_high[id]};
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             float& value = values[j / 2 * 4 + r * 2 + j % 2];
-            const bool mine = !MASKED || (inside && !own_skip[r].holds(id));
-            const bool theirs = MASKED && !a.groups.mutual ? inside && !skip.holds(own.row(r)) : mine;
+            const bool mine = !MASKED || (kept[r] >> j & 1);
+            const bool theirs = MASKED && !mutual ? (inside >> j & 1) && !skip.holds(own.row(r)) : mine;
             const float weight = pair_weight<KNOWN>(a.exponent.of(value), mine ? own.factor[r] : 0, own.shift[r],
-                                                    theirs ? other : 0, other_shift);
+                                                    theirs ? other : 0, other_shift, pull);
             value = mine || theirs ? weight : 0;
         }
+    }
+}
+
+// Takes the positives off the weights of a step that has a mask.
+template <int COLUMNS>
+SEMICL_DEVICE void take_pulls(float (&weights)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own,
+                              int column) {
+    const int lane = machine::lane();
+    const Positives& positives = a.positives;
+    uint32_t taken[2];
+    float pull[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int row = own.row(r);
+        taken[r] = held_columns<COLUMNS>(own.range(positives.run_low, positives.run_high, r), column, lane) &
+                   ~held_columns<COLUMNS>({row, row + 1}, column, lane);
+        pull[r] = own.inside(r) ? 2 * positives.pulls[row] : 0;
+    }
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 4; ++j)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) weights[j / 2 * 4 + r * 2 + j % 2] -= taken[r] >> j & 1 ? pull[r] : 0;
+}
+
+// Turns a step's products into weights, with as much of a mask as they need.
+template <bool KNOWN, bool MUTUAL, int COLUMNS>
+SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
+                              const Steps& steps, const float* factors, const float* shifts) {
+    const bool shared = steps.shared(column, {own.first, own.first + kWarpRows});
+    if (!shared && steps.masked(column)) {
+        weigh<true, KNOWN, MUTUAL, COLUMNS>(values, a, own, column, steps.end(), factors, shifts, 0);
+        if (a.positives.pulls) take_pulls<COLUMNS>(values, a, own, column);
+    } else {
+        weigh<false, KNOWN, MUTUAL, COLUMNS>(values, a, own, column, steps.end(), factors, shifts,
+                                             shared ? own.shared_pull : 0);
     }
 }
 
@@ -103,29 +182,23 @@ SEMICL_DEVICE bool find_next(Piece& piece, int64_t& done, const GradientArgument
     return next_piece(piece, done, a.groups, a.step_ends, sides, worker, machine::blocks());
 }
 
-// Writes the channels `channel` (even) and the next of a row, those of them that there are.
-SEMICL_DEVICE void write_pair(float* row, int channels, int channel, float low, float high) {
-    if (channel < channels) row[channel] = low;
-    if (channel + 1 < channels) row[channel + 1] = high;
-}
-
 // Writes a thread's part of the sums of weights times rows, as the gradient of its two rows where the piece is a whole
 // tile, else to the piece's slot. Its warp's rows begin at row `own_row` of the tile.
 template <int ROWS, int CHANNELS>
 SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, int slot, int own_row,
                                   const OwnRows& own) {
     const float scale = a.scale * weights_divisor(a.peak);
-    const int lane = fresh_lane(), channels = slot == kWhole ? a.gradient_channels : CHANNELS;
-    float* const rows = slot == kWhole ? a.gradient + static_cast<int64_t>(own.first) * channels
-                                       : a.pieces + (static_cast<int64_t>(slot) * ROWS + own_row) * channels;
+    const int lane = fresh_lane();
+    float* const rows = slot == kWhole ? a.gradient + static_cast<int64_t>(own.first) * CHANNELS
+                                       : a.pieces + (static_cast<int64_t>(slot) * ROWS + own_row) * CHANNELS;
 #pragma unroll
-    for (int i = 0; i < CHANNELS / 8; ++i) {
-        const int channel = fragment_column(lane, i, 0);
+    for (int r = 0; r < 2; ++r) {
+        if (!own.inside(r)) continue;
+        float* const row = rows + fragment_row(lane, 2 * r) * CHANNELS;
 #pragma unroll
-        for (int r = 0; r < 2; ++r)
-            if (own.inside(r))
-                write_pair(rows + fragment_row(lane, 2 * r) * channels, channels, channel, scale * sums[i * 4 + r * 2],
-                           scale * sums[i * 4 + r * 2 + 1]);
+        for (int i = 0; i < CHANNELS / 8; ++i)
+            *reinterpret_cast<Floats<2>*>(row + fragment_column(lane, i, 0)) = {scale * sums[i * 4 + r * 2],
+                                                                                scale * sums[i * 4 + r * 2 + 1]};
     }
 }
 

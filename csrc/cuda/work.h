@@ -44,6 +44,13 @@ struct Groups {
     bool mutual;
 };
 
+// What the positives take from the weights of pairs (weights.h): of rows i and j != i of one class run [run_low,
+// run_high), twice the pull that all of the run have, 0 where they are no anchors. Null where there are none.
+struct Positives {
+    const int *run_low, *run_high;
+    const float* pulls;
+};
+
 struct Group {
     int begin, end, anchor_end;
     SEMICL_HOST_DEVICE int points() const { return end - begin; }
@@ -258,11 +265,15 @@ struct Skips {
 // Of a tile any of whose rows may be skipped by any column.
 SEMICL_HOST_DEVICE Skips unknown_skips() { return {-0x7fffffff, 0x7fffffff, 0x7fffffff, -0x7fffffff}; }
 
-// The steps of `step` columns from `first` to `end`, less those that lie in the core.
+// What becomes of steps that lie in the core: nobody takes them, or all who stay take them without a mask, as steps
+// outside of the hull, but those that meet themselves there.
+enum class Core { passed_over, shared };
+
+// The steps of `step` columns from `first` to `end`.
 class Steps {
 public:
-    SEMICL_HOST_DEVICE Steps(int first, int end, int step, const Skips& skips)
-        : first_(first), end_(end), step_(step), skips_(skips) {}
+    SEMICL_HOST_DEVICE Steps(int first, int end, int step, const Skips& skips, Core core = Core::passed_over)
+        : first_(first), end_(end), step_(step), skips_(skips), core_(core) {}
 
     SEMICL_HOST_DEVICE int begin() const { return past_core(first_); }
     SEMICL_HOST_DEVICE int after(int column) const { return end_ - column > step_ ? past_core(column + step_) : end_; }
@@ -272,16 +283,23 @@ public:
     SEMICL_HOST_DEVICE bool masked(int column) const {
         return end_ - column < step_ || (skips_.hull < column + step_ && skips_.hull_end > column);
     }
+    // Whether the step is all in a shared core, and outside of `own`.
+    SEMICL_HOST_DEVICE bool shared(int column, const Range& own) const {
+        return core_ == Core::shared && column >= skips_.core && column + step_ <= skips_.core_end &&
+               (column >= own.high || column + step_ <= own.low);
+    }
 
 private:
     SEMICL_HOST_DEVICE int past_core(int column) const {
         if (column >= end_) return end_;
+        if (core_ == Core::shared) return column;
         if (skips_.core > column || smaller(column + step_, end_) > skips_.core_end) return column;
         return skips_.core_end >= end_ ? end_ : first_ + (skips_.core_end - first_) / step_ * step_;
     }
 
     int first_, end_, step_;
     Skips skips_;
+    Core core_;
 };
 
 }  // namespace semicl::cuda

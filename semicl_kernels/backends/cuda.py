@@ -1,10 +1,10 @@
 """The CUDA backend: checks and allocates, then hands raw addresses and a stream to ``csrc/cuda`` (see backend.h there).
 
 Rows are packed for the tensor cores: 16 bits a number, three planes of bfloat16 for float32, channels padded with
-zeros to 32, 64, 128 or 256. What is done by rows alone, Triton's kernels do around the passes over pairs (fused.py);
-where Triton is not, the primitive alone is compiled. How much work there is is found on the device; nothing waits for
-it, and a call can be captured in a CUDA graph. The compiled code is checked statically and by an emulated machine, but
-no GPU has run it yet: "auto" never picks it.
+zeros to 32, 64, 128 or 256. What is done by rows alone, Triton's kernels do around the passes over pairs (fused.py),
+and all of the map of losses; where Triton is not, the primitive alone is compiled. How much work there is is found on
+the device; nothing waits for it, and a call can be captured in a CUDA graph. The compiled code is checked statically
+and by an emulated machine, but no GPU has run it yet: "auto" never picks it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import extensions
+from . import extensions, triton
 from .base import AVAILABLE, Backend, Groups
-from .fused import GpuFused, exponents, peak_of, span_of
+from .fused import GpuFused, Positives, exponents, peak_of, span_of
 from .launching import ALIGNMENT
 from .levels import level
 from .repeating import CurrentStream, call, empty, zeros
@@ -215,10 +215,12 @@ class Pairs:
         call(compiled.pair_factors, *self.arguments, lse, grad, peak, factors)
         return factors
 
-    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
-        """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
+    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor, positives: Positives | None = None) -> None:
+        """Write the gradient by the rows of groups with an anchor to ``out`` (M, channels as packed), float32."""
+        assert positives is None or positives.by_class, "the map of losses is Triton's"
         pieces = self.empty(2 * self.workers, self.gradient_rows, self.packed.shape[2])
-        call(compiled.row_gradient, *self.arguments, factors, peak, pieces, out, out.shape[1])
+        pulls = (None, None, None) if positives is None else positives[:3]
+        call(compiled.row_gradient, *self.arguments, factors, peak, *pulls, pieces, out)
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
@@ -228,20 +230,22 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    out = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
     if rows.numel() == 0 or len(groups.anchors) == 0:
-        return out.to(rows.dtype)
-    pairs = Pairs(pack(rows), groups, scale, bound)
+        return torch.zeros_like(rows, memory_format=torch.contiguous_format)
+    packed = pack(rows)
+    out = torch.zeros(packed.shape[1:], dtype=torch.float32, device=rows.device)
+    pairs = Pairs(packed, groups, scale, bound)
     grad, unit = level(grad.float(), groups)
     peak = peak_of(grad, rows.dtype)
     pairs.gradient(pairs.factors(grad, lse, peak), peak, out)
-    return out.mul_(unit[:, None]).to(rows.dtype)
+    return torch.mul(out[:, : rows.shape[1]], unit[:, None]).to(rows.dtype)
 
 
 def planes_of(dtype: torch.dtype) -> int:
     return PLANES if dtype == torch.float32 else 1
 
 
-# All around the pairs is Triton's: where that is not, the primitive alone is ours.
-FUSED = GpuFused(Pairs, planes_of, padded) if find_spec("triton") else None
-BACKEND = Backend("cuda", state, refuses, forward, backward, FUSED)
+# All around the pairs is Triton's: where that is not, the primitive alone is ours. So is the whole map of losses, in
+# which each row of a class has a weight of its own.
+FUSED, FUSED_MAP = (GpuFused(Pairs, planes_of, padded), triton.FUSED) if find_spec("triton") else (None, None)
+BACKEND = Backend("cuda", state, refuses, forward, backward, FUSED, FUSED_MAP)

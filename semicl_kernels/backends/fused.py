@@ -1,7 +1,7 @@
 """The whole contrast on a GPU: Triton kernels for all that is done by rows, around any backend's passes over pairs.
 
 From a map to the loss and its gradient by the rows: gather and normalise, sum the class runs, the pairs' exponentials,
-then losses and factors of the anchors in one pass, the pairs' gradient, and one pass for the positives and the
+then losses and factors of the anchors in one pass, the pairs' gradient, positives and all, and one pass for the
 normalisation. A dozen launches or two, whatever the number of groups, worked out once for all calls that look alike
 (repeating.py); nothing waits for the device.
 """
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .base import LONGEST_SQUARE, Groups, Problem
 from .launching import OPTIONS, TILE_ELEMENTS, chip, padded
-from .repeating import empty, launch, repeat
+from .levels import level
+from .repeating import empty, launch, repeat, zeros
 
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
@@ -28,7 +29,6 @@ LOG2_E = math.log2(math.e)
 # multiprocessors have 4 each, and 16 or 15.
 PANELS, MORE_PANELS = 32, 64
 LONG_PANEL = 768  # rows: there are MORE_PANELS where each has so many
-RUN_TILE = 64  # rows whose runs are summed in one product
 HEADS_AT_ONCE = 32
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone
 
@@ -61,11 +61,20 @@ class Pairs(Protocol):
     def slot_sums(self) -> Tensor:
         """Return (slots, M): each anchor's sums over the panels of its group."""
 
-    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
+    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor, positives: Positives | None = None) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32.
 
         ``factors`` is (2, M): the rows' factors and, where not ``bounded``, shifts; ``peak`` what they are relative to.
         """
+
+
+class Positives(NamedTuple):
+    """What the positives take from the weights of pairs: of rows i and j != i of one class run, pulls_i + pulls_j."""
+
+    run_low: Tensor  # (M,) int32
+    run_high: Tensor  # (M,) int32
+    pulls: Tensor  # (M,) float32, 0 for rows that are no anchors
+    by_class: bool  # whether they are the same for all rows of a run
 
 
 class Exponents(NamedTuple):
@@ -103,13 +112,13 @@ class Weighed(NamedTuple):
     rows: Tensor  # (planes, M, C)
     pairs: Pairs
     inverse_lengths: Tensor  # (M,)
-    sums: Tensor  # (M, C), of run_sums
     factors: Tensor  # (2, M), of Pairs.gradient
+    pulls: Tensor  # (M,), of Positives
 
 
 @dataclass(frozen=True)
 class GpuFused:
-    """``Fused`` of base.py by a backend's passes over pairs.
+    """``FusedMap`` of base.py by a backend's passes over pairs.
 
     ``pairs`` makes them from rows, groups, scale and bound; ``planes`` says how many planes carry a dtype, and
     ``row_channels`` how many channels a row has for so many of the features.
@@ -131,6 +140,28 @@ class GpuFused:
         return self._repeated("loss", problem, weights, peak, planes, loss)[0]
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return self._contrast(problem, weights, by_class=True)
+
+    def anchor_losses(self, problem: Problem) -> Tensor:
+        weights = torch.ones(len(problem.row_of_point), dtype=torch.float32, device=problem.features.device)
+        if len(weights) == 0:
+            return weights
+        planes = self.planes(problem.features.dtype)
+
+        def anchor_losses() -> tuple[Tensor]:
+            each = zeros(weights.shape, torch.float32, weights.device)
+            self._weigh(problem, weights, None, planes, each)
+            return (each,)
+
+        return self._repeated("anchor losses", problem, weights, None, planes, anchor_losses)[0]
+
+    def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
+        weights, unit = level(weights, problem.groups)
+        _, row_gradient = self._contrast(problem, weights, by_class=False)
+        self.scatter(row_gradient.mul_(unit[:, None]), unit.new_ones(()), problem.row_of_point, out)
+
+    def _contrast(self, problem: Problem, weights: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:
+        """``by_class``: the weights are the same for all of a class run."""
         features, count = problem.features, len(problem.row_of_point)
         shape = (count, self.row_channels(features.shape[2]))
         if count == 0:
@@ -141,11 +172,13 @@ class GpuFused:
         def contrast() -> tuple[Tensor, Tensor]:
             weighed = self._weigh(problem, weights, peak, planes)
             gradient = empty(shape, torch.float32, features.device)
-            weighed.pairs.gradient(weighed.factors, peak, gradient)
-            finish_gradient(gradient, weighed, problem, weights)
+            positives = Positives(problem.run_low, problem.run_high, weighed.pulls, by_class)
+            weighed.pairs.gradient(weighed.factors, peak, gradient, positives)
+            if problem.normalize:
+                undo_normalization(gradient, weighed, problem)
             return weighed.loss, gradient
 
-        loss, gradient = self._repeated("contrast", problem, weights, peak, planes, contrast)
+        loss, gradient = self._repeated(f"contrast, {by_class}", problem, weights, peak, planes, contrast)
         return loss, gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
@@ -189,14 +222,15 @@ class GpuFused:
         inputs = (features, row_of_point, *groups.tensors, run_low, run_high, weights, peak)
         return repeat(name, (self, planes, groups.largest, groups.mutual, scale, normalize), inputs, function)
 
-    def _weigh(self, problem: Problem, weights: Tensor, peak: Tensor | None, planes: int) -> Weighed:
-        """Gather the rows of a map and weigh their losses."""
+    def _weigh(
+        self, problem: Problem, weights: Tensor, peak: Tensor | None, planes: int, each: Tensor | None = None
+    ) -> Weighed:
+        """Gather the rows of a map and weigh their losses, which are written to ``each`` (M,)."""
         features, scale = problem.features, problem.scale
         rows, inverse_lengths = gather(problem, planes, self.row_channels(features.shape[2]))
         pairs = self.pairs(rows, problem.groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
-        sums = run_sums(rows, problem, weights)
-        loss, factors = anchor_losses(rows, pairs, sums, problem, weights, peak)
-        return Weighed(loss, rows, pairs, inverse_lengths, sums, factors)
+        loss, factors, pulls = anchor_losses(rows, pairs, problem, weights, peak, each)
+        return Weighed(loss, rows, pairs, inverse_lengths, factors, pulls)
 
 
 def points_at_once(channels: int) -> int:
@@ -250,36 +284,43 @@ def warps_of(rows: Tensor) -> int:
     return 4 if len(rows) == 1 else 8
 
 
-def run_sums(rows: Tensor, problem: Problem, weights: Tensor) -> Tensor:
-    """Return (M, C): the sums of the runs of rows with a weight, at the first row of each."""
+def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return, for each row tile, (tiles, C) the sum of the class run that comes in from the tiles before over those
+    tiles, and likewise of the run that goes on to the tiles after; written where there is such a run."""
     from ..triton_kernels import runs
 
     _, count, channels = rows.shape
-    sizes = sizes_of(rows)
-    tiles, parts = -(-count // RUN_TILE), sizes.pop("CP") // sizes["WIDTH"]
-    sums, heads = (empty((size, channels), torch.float32, rows.device) for size in (count, tiles))
-    common = (weights, problem.run_low, problem.run_high, sums, heads, count)
-    launch(runs.sum_runs_in_tiles, (tiles, parts), rows, *common, ROWS=RUN_TILE, **sizes)
+    groups, total = problem.groups, len(problem.groups.anchors)
+    sizes = {**sizes_of(rows), "ROWS": pairs.tile_rows}
+    grid = (chip(rows.device).programs, sizes.pop("CP") // sizes["WIDTH"])
+    shape = (count // pairs.tile_rows + total, channels)  # of no more tiles
+    heads, tails, before, after = (empty(shape, torch.float32, rows.device) for _ in range(4))
+    where = (groups.offsets, groups.anchors, pairs.tile_ends)
+    launch(runs.sum_edges, grid, rows, problem.run_low, *where, heads, tails, count, total, **sizes)
     sizes.pop("PLANES")
-    launch(runs.join_runs, (tiles, parts), *common, ROWS=RUN_TILE, AT_ONCE=HEADS_AT_ONCE, **sizes)
-    return sums
+    runs_of_rows = (problem.run_low, problem.run_high)
+    launch(
+        runs.join_edges, grid, *runs_of_rows, *where, heads, tails, before, after, total, AT_ONCE=HEADS_AT_ONCE, **sizes
+    )
+    return before, after
 
 
 def anchor_losses(
-    rows: Tensor, pairs: Pairs, sums: Tensor, problem: Problem, weights: Tensor, peak: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the weighted loss, and the factors (2, M) of its gradient by the log-sum-exps."""
+    rows: Tensor, pairs: Pairs, problem: Problem, weights: Tensor, peak: Tensor | None, each: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weighted loss, the factors (2, M) of its gradient by the log-sum-exps and the pulls (M,) of the
+    positives."""
     from ..triton_kernels import runs
 
     count, programs = rows.shape[1], chip(rows.device).programs
-    factors = empty((2, count), torch.float32, rows.device)
+    factors, pulls = empty((2, count), torch.float32, rows.device), empty((count,), torch.float32, rows.device)
     losses, loss = empty((programs,), torch.float64, rows.device), empty((), torch.float32, rows.device)
     launch(
         runs.anchor_losses,
         (programs,),
         rows,
         pairs.slot_sums(),
-        sums,
+        *run_edges(rows, pairs, problem),
         weights,
         problem.run_low,
         problem.run_high,
@@ -287,6 +328,8 @@ def anchor_losses(
         problem.groups.anchors,
         pairs.tile_ends,
         *factors,
+        pulls,
+        each,
         losses,
         count,
         len(problem.groups.anchors),
@@ -300,30 +343,23 @@ def anchor_losses(
         **sizes_of(rows),
     )
     launch(runs.sum_losses, (1,), losses, loss, programs, COUNT=1 << (programs - 1).bit_length(), **OPTIONS)
-    return loss, factors
+    return loss, factors, pulls
 
 
-def finish_gradient(gradient: Tensor, weighed: Weighed, problem: Problem, weights: Tensor) -> None:
-    """Make of the gradient of the log-sum-exps by the rows that of the loss by the vectors they were made from."""
+def undo_normalization(gradient: Tensor, weighed: Weighed, problem: Problem) -> None:
+    """Make of the gradient by the rows that by the vectors they were made from."""
     from ..triton_kernels import runs
 
     launch(
-        runs.finish_gradient,
+        runs.undo_normalization,
         (chip(gradient.device).programs,),
         gradient,
         weighed.rows,
-        weighed.sums,
-        weights,
-        problem.run_low,
-        problem.run_high,
         weighed.inverse_lengths,
         problem.groups.offsets,
-        problem.groups.anchors,
         weighed.pairs.tile_ends,
         len(gradient),
         len(problem.groups.anchors),
-        problem.scale,
-        NORMALIZE=problem.normalize,
         ROWS=weighed.pairs.tile_rows,
         num_warps=warps_of(weighed.rows),
         **sizes_of(weighed.rows),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .base import Backend, Groups
-from .fused import CHANNELS_AT_ONCE, GpuFused, exponents, peak_of, span_of
+from .fused import CHANNELS_AT_ONCE, GpuFused, Positives, exponents, peak_of, span_of
 from .launching import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .levels import level
 from .repeating import empty, launch, zeros
@@ -181,10 +181,11 @@ class Pairs:
         )
         return factors
 
-    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor) -> None:
+    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor, positives: Positives | None = None) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
         from ..triton_kernels import gradient
 
+        kind = gradient.NONE if positives is None else gradient.BY_CLASS if positives.by_class else gradient.BY_ROW
         tile = self.gradient_tile
         pieces = self.empty(2 * self.chip.programs, tile.owned, self.part_channels)
         sizes = {
@@ -203,6 +204,7 @@ class Pairs:
             *self.groups.tensors,
             self.step_ends,
             *factors,
+            *((None,) * 3 if positives is None else positives[:3]),
             pieces,
             out,
             self.group_total,
@@ -213,6 +215,7 @@ class Pairs:
             WIDTH=tile.width or self.padded,
             MUTUAL=self.groups.mutual,
             BOUNDED=self.bounded,
+            POSITIVES=kind.value,
             PLANES=self.planes,
             STAGES=tile.stages,
             num_warps=tile.warps,
@@ -256,4 +259,5 @@ def row_channels(channels: int) -> int:
     return channels
 
 
-BACKEND = Backend("triton", state, refuses, forward, backward, GpuFused(Pairs, plane_count, row_channels))
+FUSED = GpuFused(Pairs, plane_count, row_channels)
+BACKEND = Backend("triton", state, refuses, forward, backward, FUSED, FUSED)

@@ -5,6 +5,10 @@ anchors or not, stays, with the sums of its gradient in registers, while the gro
 tile has none) stream past. Each streamed tile serves two products: S = X_i X_j^T, then W X_j. Programs share the steps
 of all tiles out equally (work.py); the pieces of a tile that several of them had are summed by :func:`join_pieces`.
 
+Of a loss, the positives take 1 / |P_i| from their softmax before the product, [i and j of one class, i != j] (v_i +
+v_j) from W_ij, with v_i = g_i / |P_i|. Where features of a class are nearly equal so are the two: multiplied apart and
+then subtracted they would leave rounding errors. Tiles all of whose pairs are of one class take off one number.
+
 *Known maximum.* With u_i = g_i 2^(B - lse_i) both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
 *Unknown maximum.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
 
@@ -18,22 +22,31 @@ import triton
 import triton.language as tl
 
 from .planes import deep_similarities, load_rows, product, split, transposed
-from .strips import clear_tile, masked_tile, peel, skip_hull
+from .strips import clear_in_class, clear_tile, masked_in_class, masked_tile, peel, peel_class, skip_hull
 from .work import OPENING, find_item, find_tile, stretch
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
 # backend divides by it too: kHeadroom of csrc/cuda/weights.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
 WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a slot for a piece
+# What the positives take from the weights: nothing, the same for all pairs of a class run, or of each row its own.
+NONE, BY_CLASS, BY_ROW = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def in_units(weight, peak):
+    """Return weights by which W stays within the range of float16, where there is a largest one."""
+    if peak is not None:
+        largest = tl.load(peak).to(tl.float32)
+        weight = weight * tl.where(largest == 0.0, 0.0, HEADROOM / largest)
+    return weight
 
 
 @triton.jit
 def factor_of(weight, log2_sum, anchor, shift, peak, BOUNDED: tl.constexpr):
     """Return (factor, exponent shift) of rows with a weight and log2 of their sum."""
     some = anchor & (log2_sum != float("-inf"))
-    if peak is not None:
-        largest = tl.load(peak).to(tl.float32)
-        weight = weight * tl.where(largest == 0.0, 0.0, HEADROOM / largest)
+    weight = in_units(weight, peak)
     if BOUNDED:
         return tl.where(some, weight * tl.exp2(shift - log2_sum), 0.0), log2_sum
     else:
@@ -92,6 +105,9 @@ def add_products(
     skip_high,
     factors,
     shifts,
+    run_low,
+    run_high,
+    pulls,
     first,
     last,
     first_row,
@@ -99,6 +115,7 @@ def add_products(
     out_channel,
     rate,
     shift,
+    pull,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -107,11 +124,13 @@ def add_products(
     STREAMED: tl.constexpr,
     MUTUAL: tl.constexpr,
     BOUNDED: tl.constexpr,
+    POSITIVES: tl.constexpr,
     MASKED: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Take one streamed tile past the owned rows: return ``sums`` with W_ij x_j added."""
+    """Take one streamed tile past the owned rows: return ``sums`` with W_ij x_j added. ``pull`` is what the positives
+    take from every W_ij of a tile without a mask."""
     ids = first + tl.arange(0, STREAMED)
     inside = ids < last
     streamed = load_rows(rows, M, first, last, out_channel, STREAMED, C, OUT, PLANES, MASKED)
@@ -125,6 +144,11 @@ def add_products(
         s = rate * deep_similarities(rows, M, first_row, end, first, last, ROWS, STREAMED, C, CP, WIDTH, PLANES, STAGES)
     own = factor[:, None]
     if MASKED:
+        there = row_ids < end
+        if POSITIVES != NONE:
+            # Loaded here, not where the tile begins: the loop without masks has no registers to spare for them.
+            low = tl.load(skip_low + row_ids, mask=there, other=0)
+            high = tl.load(skip_high + row_ids, mask=there, other=0)
         keep = ((ids[None, :] < low[:, None]) | (ids[None, :] >= high[:, None])) & inside[None, :]
         if not MUTUAL:
             other_low = tl.load(skip_low + ids, mask=inside, other=0)[None, :]
@@ -134,7 +158,7 @@ def add_products(
             own = tl.where(keep, own, 0.0)
             keep = keep | keeps_me
     if BOUNDED:
-        w = tl.exp2(s - shift) * (own + other_factor)
+        w = tl.exp2(s - shift) * (own + other_factor) - pull
     else:
         other_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))[None, :]
         mine = share(s, row_shift[:, None])
@@ -143,9 +167,20 @@ def add_products(
             # A pair that counts for nothing must not give its NaN either.
             mine = tl.where(own == 0.0, 0.0, mine)
             theirs = tl.where(other_factor == 0.0, 0.0, theirs)
-        w = own * mine + other_factor * theirs
+        w = own * mine + (other_factor * theirs - pull)
     if MASKED:
         w = tl.where(keep, w, 0.0)
+        if POSITIVES != NONE:
+            # A row that is no anchor has no pull, nor has any of its class.
+            class_low = tl.load(run_low + row_ids, mask=there, other=0)[:, None]
+            class_high = tl.load(run_high + row_ids, mask=there, other=0)[:, None]
+            taken = tl.load(pulls + row_ids, mask=there, other=0.0)[:, None]
+            if POSITIVES == BY_CLASS:
+                taken *= 2
+            else:
+                taken += tl.load(pulls + ids, mask=inside, other=0.0)[None, :]
+            of_class = (ids[None, :] >= class_low) & (ids[None, :] < class_high) & (ids[None, :] != row_ids[:, None])
+            w -= tl.where(of_class, taken, 0.0)
     w = split(w, rows.dtype.element_ty, PLANES)
     if PLANES == 1:
         return product(w, streamed, sums, PLANES)
@@ -183,6 +218,9 @@ def row_gradient(
     step_ends,  # (G,) int64, of count_work
     factors,  # (M,) float32, of pair_factors
     shifts,  # (M,) float32, likewise
+    run_low,  # (M,) int32, where there are positives: else None
+    run_high,  # (M,) int32, likewise
+    pulls,  # (M,) float32, likewise, of anchor_losses
     pieces,  # (2 programs, ROWS, OUT) float32, written: tiles of which others have a piece
     out,  # (M, C) float32, written: the other rows of groups with an anchor
     G,
@@ -198,10 +236,11 @@ def row_gradient(
     STREAMED: tl.constexpr,
     MUTUAL: tl.constexpr,
     BOUNDED: tl.constexpr,
+    POSITIVES: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write the gradient of sum_i grad_i lse_i by the rows, whole tiles to ``out`` and others piece by piece."""
+    """Write the gradient of sum_i grad_i lse_i, or l_i, by the rows: whole tiles to ``out``, others piece by piece."""
     at, stop = stretch(tl.program_id(0), tl.load(step_ends + G - 1))
     left = (stop - at).to(tl.int32)
     while left > 0:
@@ -230,30 +269,62 @@ def row_gradient(
         row_shift = factor
         if not BOUNDED:
             row_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))
-        low = tl.load(skip_low + ids, mask=inside, other=0)
-        high = tl.load(skip_high + ids, mask=inside, other=0)
-        if MUTUAL:
-            hull_low, hull_high, core_low, core_high = skip_hull(low, high, inside)
+        if POSITIVES != NONE:
+            is_anchor = ids < anchor_end
+            class_low = tl.load(run_low + ids, mask=is_anchor, other=0)
+            class_high = tl.load(run_high + ids, mask=is_anchor, other=0)
+            hull_low, hull_high, core_low, core_high = skip_hull(class_low, class_high, inside)
+            class_pull = 2 * tl.load(pulls + first_row)
+            low, high = 0, 0
+            if POSITIVES == BY_ROW:
+                core_high = core_low
+            else:
+                # Where the class is in no denominator, its pairs have a mask.
+                core_high = tl.where(
+                    tl.load(skip_high + first_row) - tl.load(skip_low + first_row) > 1, begin, core_high
+                )
+            clear, hull_tile, hull_end, core_tile, core_end, own_tile, own_end = peel_class(
+                first, last, first_row, first_row + ROWS, hull_low, hull_high, core_low, core_high, STREAMED
+            )
         else:
-            # Any streamed row may skip any of these rows.
-            hull_low, hull_high, core_low, core_high = begin, end, end, begin
-        clear, clear_jump, jump, masked, hull_tile, core_tile, core, ragged = peel(
-            first, last, hull_low, hull_high, core_low, core_high, STREAMED
-        )
+            low = tl.load(skip_low + ids, mask=inside, other=0)
+            high = tl.load(skip_high + ids, mask=inside, other=0)
+            if MUTUAL:
+                hull_low, hull_high, core_low, core_high = skip_hull(low, high, inside)
+            else:
+                # Any streamed row may skip any of these rows.
+                hull_low, hull_high, core_low, core_high = begin, end, end, begin
+            clear, clear_jump, jump, masked, hull_tile, core_tile, core, ragged = peel(
+                first, last, hull_low, hull_high, core_low, core_high, STREAMED
+            )
         sums = tl.zeros((ROWS, OUT), dtype=tl.float32)
         for k in tl.range(0, clear, num_stages=STAGES):
-            column = first + clear_tile(k, clear_jump, jump) * STREAMED
+            if POSITIVES != NONE:
+                tile = clear_in_class(k, hull_tile, hull_end, core_tile, core_end, own_tile, own_end)
+                pull = tl.where((tile >= core_tile) & (tile < core_end), class_pull, 0.0)
+            else:
+                tile = clear_tile(k, clear_jump, jump)
+                pull = 0.0
+            column = first + tile * STREAMED
             sums = add_products(
-                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts, column, last,
-                first_row, end, out_channel, rate, shift,
-                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, False, PLANES, STAGES,
+                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts,
+                run_low, run_high, pulls, column, last, first_row, end, out_channel, rate, shift, pull,
+                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, POSITIVES, False, PLANES, STAGES,
             )  # fmt: skip
+        if POSITIVES != NONE:
+            # Here, not before: the loop without masks has no registers to spare for it.
+            tiles = tl.cdiv(tl.maximum(last - first, 0), STREAMED)
+            masked = tiles - clear
         for k in tl.range(0, masked, num_stages=STAGES):
-            column = first + masked_tile(k, masked, hull_tile, core_tile, core, ragged) * STREAMED
+            if POSITIVES != NONE:
+                tile = masked_in_class(k, tiles, hull_tile, hull_end, core_tile, core_end, own_tile, own_end)
+            else:
+                tile = masked_tile(k, masked, hull_tile, core_tile, core, ragged)
+            column = first + tile * STREAMED
             sums = add_products(
-                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts, column, last,
-                first_row, end, out_channel, rate, shift,
-                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, True, PLANES, STAGES,
+                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts,
+                run_low, run_high, pulls, column, last, first_row, end, out_channel, rate, shift, 0.0,
+                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, POSITIVES, True, PLANES, STAGES,
             )  # fmt: skip
         sums *= scaled_by(scale, peak)
         row, c = tl.arange(0, ROWS)[:, None], tl.arange(0, OUT)[None, :]

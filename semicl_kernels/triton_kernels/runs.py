@@ -1,12 +1,15 @@
-"""The positives: sums over the rows of each class run, no pairs (docs/loss.md).
+"""The positives' share of the losses, from sums over the rows of each class run, no pairs (docs/loss.md).
 
-The mean over the other rows p of i's run of x_i . x_p is x_i . (S - x_i) / (length - 1), with S the sum of the run. A
-run may be two rows or all of them, so its sum is taken in two steps, each in a fixed order. :func:`sum_runs_in_tiles`
-sums what lies in one tile of rows: with R_ij = 1 where rows i and j are of one run, R X holds every row's sum in one
-product. Sums of runs that begin in the tile go to their first row, the sum of the run that comes in from before to the
-tile's ``heads``. :func:`join_runs` adds to each run that leaves its first tile the heads of the tiles it reaches.
+The mean over the other rows p of i's run of x_i . x_p is x_i . O_i / (length - 1), O_i the sum of the others. A sum of
+all less x_i would lose what is small beside x_i, so O_i is put together of sums that never held x_i:
 
-Rows without a weight take no part; their memory may hold anything.
+    rows of a run:   ...... tile k-1 | x x x i x x x | tile k+1 ......
+                     before ---------> inside O_i     <--------- after
+
+What is inside one tile of rows is a product: with R_ij = 1 where i and j != i are of one run, R X holds it for every
+row. :func:`sum_edges` sums, in each tile, the run that comes in from the tile before and the one that goes on to the
+next. :func:`join_edges` makes of them what lies before and after each tile that a run reaches; each run is one
+program's, in a fixed order.
 """
 
 from __future__ import annotations
@@ -14,97 +17,113 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gradient import factor_of
+from .gradient import factor_of, in_units
 from .logsumexp import join
 from .planes import load_rows, plane_product, sum_planes
 from .work import find_item
 
 
 @triton.jit
-def sum_runs_in_tiles(
+def sum_edges(
     rows,  # (PLANES, M, C)
-    weights,  # (M,) float64
     run_low,  # (M,) int32
-    run_high,  # (M,) int32
-    sums,  # (M, C) float32, written for the first row of every run
-    heads,  # (tiles, C) float32, written: the sum in the tile of the run of the tile's first row
+    offsets,  # (G + 1,) int32
+    anchors,  # (G,) int32
+    tile_ends,  # (G,) int32, of count_work
+    heads,  # (tiles, C) float32, written: the sum in each tile of the run of its first row
+    tails,  # (tiles, C) float32, written: of the run of its last anchor
     M,
+    G,
     C: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     PLANES: tl.constexpr,
 ):
-    """Sum every run within one tile of ROWS rows and WIDTH channels."""
-    first, channel = tl.program_id(0) * ROWS, tl.program_id(1) * WIDTH
-    i = tl.arange(0, ROWS)
-    ids = first + i
-    low = tl.load(run_low + ids, mask=ids < M, other=-1)
-    weighted = tl.load(weights + ids, mask=ids < M, other=0.0) > 0
-    tiles = load_rows(rows, M, first, M, channel, ROWS, C, WIDTH, PLANES, True)
-    together = (low[:, None] == low[None, :]).to(tl.float32).to(rows.dtype.element_ty)
-    total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
-    if PLANES == 3:
-        total = plane_product(together, tl.where(weighted[:, None], tiles[2], 0.0), total)
-    if PLANES >= 2:
-        total = plane_product(together, tl.where(weighted[:, None], tiles[1], 0.0), total)
-    total = plane_product(together, tl.where(weighted[:, None], tiles[0], 0.0), total)
+    """Sum the runs at both edges of the tiles that have an anchor, WIDTH channels a program."""
+    channel = tl.program_id(1) * WIDTH
     c = channel + tl.arange(0, WIDTH)
-    begins = weighted & (low == ids)
-    tl.store(sums + ids.to(tl.int64)[:, None] * C + c[None, :], total, mask=begins[:, None] & (c < C)[None, :])
-    head = tl.sum(tl.where((i == 0)[:, None], total, 0.0), 0)
-    tl.store(heads + tl.program_id(0).to(tl.int64) * C + c, head, mask=c < C)
+    items = tl.load(tile_ends + G - 1)
+    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+        g, number = find_item(item, tile_ends, G)
+        begin = tl.load(offsets + g)
+        first, last = begin + number * ROWS, begin + tl.load(anchors + g)
+        if first < last:
+            ids = first + tl.arange(0, ROWS)
+            low = tl.load(run_low + ids, mask=ids < last, other=-1)
+            x = sum_planes(load_rows(rows, M, first, last, channel, ROWS, C, WIDTH, PLANES, True), PLANES)
+            head = tl.load(run_low + first)
+            tail = tl.load(run_low + tl.minimum(first + ROWS, last) - 1)
+            to = tl.cast(item, tl.int64) * C + c
+            tl.store(heads + to, tl.sum(tl.where((low == head)[:, None], x, 0.0), 0), mask=c < C)
+            tl.store(tails + to, tl.sum(tl.where((low == tail)[:, None], x, 0.0), 0), mask=c < C)
 
 
 @triton.jit
-def join_runs(
-    weights,  # (M,) float64
+def join_edges(
     run_low,  # (M,) int32
     run_high,  # (M,) int32
-    sums,  # (M, C) float32, added to
-    heads,  # (tiles, C) float32
-    M,
+    offsets,  # (G + 1,) int32
+    anchors,  # (G,) int32
+    tile_ends,  # (G,) int32, of count_work
+    heads,  # (tiles, C) float32, of sum_edges
+    tails,  # (tiles, C) float32, likewise
+    before,  # (tiles, C) float32, written: the sum, in all tiles before, of the run that comes in from them
+    after,  # (tiles, C) float32, written: in all tiles after, of the run that goes on to them
+    G,
     C: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ):
-    """Add to the run that begins in this tile and leaves it what lies in the tiles after."""
-    first, channel = tl.program_id(0) * ROWS, tl.program_id(1) * WIDTH
-    end = tl.minimum(first + ROWS, M)
-    low, high = tl.load(run_low + end - 1), tl.load(run_high + end - 1)
-    if (low >= first) & (high > end):  # noqa: SIM102 - the weight is there for runs alone
-        if tl.load(weights + low) > 0:
-            c = channel + tl.arange(0, WIDTH)
-            total = tl.zeros((WIDTH,), dtype=tl.float32)
-            last = (high - 1) // ROWS
-            for tile in range(tl.program_id(0) + 1, last + 1, AT_ONCE):
-                tiles = tile + tl.arange(0, AT_ONCE)
-                pointers = heads + tiles.to(tl.int64)[:, None] * C + c[None, :]
-                total += tl.sum(tl.load(pointers, mask=(tiles <= last)[:, None] & (c < C)[None, :], other=0.0), 0)
-            run = sums + tl.cast(low, tl.int64) * C + c
-            tl.store(run, tl.load(run, mask=c < C, other=0.0) + total, mask=c < C)
+    """Sum what each run that leaves its first tile has before and after the tiles that it reaches."""
+    c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    step = tl.arange(0, AT_ONCE)
+    items = tl.load(tile_ends + G - 1)
+    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+        g, number = find_item(item, tile_ends, G)
+        begin = tl.load(offsets + g)
+        first, last = begin + number * ROWS, begin + tl.load(anchors + g)
+        end = first + ROWS
+        if end < last:
+            low, high = tl.load(run_low + end - 1), tl.load(run_high + end - 1)
+            if (low >= first) & (high > end):
+                count = (high - 1 - first) // ROWS  # of tiles that it reaches
+                so_far = tl.load(tails + tl.cast(item, tl.int64) * C + c, mask=c < C, other=0.0)
+                tl.store(before + tl.cast(item + 1, tl.int64) * C + c, so_far, mask=c < C)
+                for done in range(1, count, AT_ONCE):
+                    tiles = (item + done + step).to(tl.int64)[:, None] * C + c[None, :]
+                    mask = (done + step < count)[:, None] & (c < C)[None, :]
+                    values = tl.load(heads + tiles, mask=mask, other=0.0)
+                    tl.store(before + tiles + C, so_far[None, :] + tl.cumsum(values, 0), mask=mask)
+                    so_far += tl.sum(values, 0)
+                so_far = tl.zeros((WIDTH,), dtype=tl.float32)
+                for done in range(0, count, AT_ONCE):
+                    tiles = (item + count - done - step).to(tl.int64)[:, None] * C + c[None, :]
+                    mask = (done + step < count)[:, None] & (c < C)[None, :]
+                    values = tl.load(heads + tiles, mask=mask, other=0.0)
+                    tl.store(after + tiles - C, so_far[None, :] + tl.cumsum(values, 0), mask=mask)
+                    so_far += tl.sum(values, 0)
 
 
 @triton.jit
-def load_others(
-    rows, sums, run_low, M, first, last, ids, weighted, channel,
-    C: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, PLANES: tl.constexpr,
-):  # fmt: skip
-    """Return (x, S - x) of a tile's rows, the second 0 where a row has no weight."""
-    x = sum_planes(load_rows(rows, M, first, last, channel, ROWS, C, WIDTH, PLANES, True), PLANES)
-    c = channel + tl.arange(0, WIDTH)
-    run = tl.load(run_low + ids, mask=weighted, other=0).to(tl.int64)
-    mask = weighted[:, None] & (c < C)[None, :]
-    total = tl.load(sums + run[:, None] * C + c[None, :], mask=mask, other=0.0)
-    return x, tl.where(weighted[:, None], total - x, 0.0)
+def sum_others(together, planes, PLANES: tl.constexpr):
+    """Return the sums, for each row, of the rows that it is together with."""
+    together = together.to(tl.float32).to(planes[0].dtype)
+    total = tl.zeros((together.shape[0], planes[0].shape[1]), dtype=tl.float32)
+    if PLANES == 3:
+        total = plane_product(together, planes[2], total)
+    if PLANES >= 2:
+        total = plane_product(together, planes[1], total)
+    return plane_product(together, planes[0], total)
 
 
 @triton.jit
 def anchor_losses(
     rows,  # (PLANES, M, C)
     slots,  # (slots, M) float32
-    sums,  # (M, C) float32, of join_runs
-    weights,  # (M,) float64
+    before,  # (tiles, C) float32, of join_edges
+    after,  # (tiles, C) float32, likewise
+    weights,  # (M,) float64 or float32
     run_low,  # (M,) int32
     run_high,  # (M,) int32
     offsets,  # (G + 1,) int32
@@ -112,13 +131,15 @@ def anchor_losses(
     tile_ends,  # (G,) int32, of count_work
     factors,  # (M,) float32, written for the rows of groups with an anchor: of row_gradient
     shifts,  # (M,) float32, likewise
-    losses,  # (programs,) float64, written: each program's part of the loss
+    pulls,  # (M,) float32, likewise
+    each,  # (M,) float32, written for the anchors: their losses; or None
+    losses,  # (programs,) float64, written: each program's part of the weighted sum of losses
     M,
     G,
     SPAN,
     scale,
     shift,
-    peak,  # the largest weight, or None
+    peak,  # the largest |weight|, or None
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -132,26 +153,38 @@ def anchor_losses(
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        first = begin + number * ROWS
+        first, last = begin + number * ROWS, begin + tl.load(anchors + g)
         ids = first + tl.arange(0, ROWS)
-        inside = ids < end
-        anchor = ids < begin + tl.load(anchors + g)
+        anchor = ids < last
         weight = tl.load(weights + ids, mask=anchor, other=0.0)
         log2_sum = join(slots, ids, anchor, M, tl.cdiv(end - begin, SPAN), shift, BOUNDED)
         factor, own_shift = factor_of(weight.to(tl.float32), log2_sum, anchor, shift, peak, BOUNDED)
-        tl.store(factors + ids, factor, mask=inside)
+        low, high = tl.load(run_low + ids, mask=anchor, other=-1), tl.load(run_high + ids, mask=anchor, other=1)
+        positives = (high - low - 1).to(tl.float32)
+        tl.store(factors + ids, factor, mask=ids < end)
+        tl.store(pulls + ids, tl.div_rn(in_units(weight.to(tl.float32), peak), positives), mask=ids < end)
         if not BOUNDED:
-            tl.store(shifts + ids, own_shift, mask=inside)
-        if first < begin + tl.load(anchors + g):
-            positive = tl.zeros((ROWS,), dtype=tl.float32)
+            tl.store(shifts + ids, own_shift, mask=ids < end)
+        if first < last:
+            together = (low[:, None] == low[None, :]) & (ids[:, None] != ids[None, :])
+            comes_in, goes_on = anchor & (low < first), high > first + ROWS
+            channels_before = tl.where(tl.load(run_low + first) < first, C, 0)
+            channels_after = tl.where(tl.max(high) > first + ROWS, C, 0)
+            total = tl.zeros((ROWS,), dtype=tl.float32)
             for channel in range(0, CP, WIDTH):
-                x, others = load_others(
-                    rows, sums, run_low, M, first, end, ids, anchor, channel, C, WIDTH, ROWS, PLANES
-                )
-                positive += tl.sum(x * others, 1)
-            low, high = tl.load(run_low + ids, mask=anchor, other=0), tl.load(run_high + ids, mask=anchor, other=2)
-            each = log2_sum * 0.6931471805599453 - scale * positive / (high - low - 1)
-            loss += tl.where(anchor, weight * each.to(tl.float64), 0.0)
+                planes = load_rows(rows, M, first, last, channel, ROWS, C, WIDTH, PLANES, True)
+                others = sum_others(together, planes, PLANES)
+                c = channel + tl.arange(0, WIDTH)
+                to = tl.cast(item, tl.int64) * C + c
+                sum_before = tl.load(before + to, mask=c < channels_before, other=0.0)
+                sum_after = tl.load(after + to, mask=c < channels_after, other=0.0)
+                others += tl.where(comes_in[:, None], sum_before[None, :], 0.0)
+                others += tl.where(goes_on[:, None], sum_after[None, :], 0.0)
+                total += tl.sum(sum_planes(planes, PLANES) * others, 1)
+            own = log2_sum * 0.6931471805599453 - scale * total / positives
+            if each is not None:
+                tl.store(each + ids, own, mask=anchor)
+            loss += tl.where(anchor, weight * own.to(tl.float64), 0.0)
     tl.store(losses + tl.program_id(0), tl.sum(loss))
 
 
@@ -163,57 +196,37 @@ def sum_losses(losses, loss, count, COUNT: tl.constexpr):
 
 
 @triton.jit
-def finish_gradient(
-    gradient,  # (M, C) float32: by the rows, of the log-sum-exps; changed in place
+def undo_normalization(
+    gradient,  # (M, C) float32: by the rows; changed in place to that by the vectors they were made from
     rows,  # (PLANES, M, C)
-    sums,  # (M, C) float32, of join_runs
-    weights,  # (M,) float64
-    run_low,  # (M,) int32
-    run_high,  # (M,) int32
     inverse_lengths,  # (M,) float32
     offsets,  # (G + 1,) int32
-    anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
     M,
     G,
-    scale,
-    NORMALIZE: tl.constexpr,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     PLANES: tl.constexpr,
 ):
-    """Take the positives from the gradient and, where NORMALIZE, lead it through the normalisation of the rows.
-
-    All anchors of a run have one weight w, so the positives' gradient is 2 scale w (S - x_i) / (length - 1).
-    """
+    """Lead the gradient of groups with an anchor through the normalisation of the rows."""
     items = tl.load(tile_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
-        begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        first = begin + number * ROWS
+        first, end = tl.load(offsets + g) + number * ROWS, tl.load(offsets + g + 1)
         ids = first + tl.arange(0, ROWS)
-        inside = ids < end
-        anchor = ids < begin + tl.load(anchors + g)
-        low, high = tl.load(run_low + ids, mask=anchor, other=0), tl.load(run_high + ids, mask=anchor, other=2)
-        pull = 2 * scale * tl.load(weights + ids, mask=anchor, other=0.0).to(tl.float32) / (high - low - 1)
+        inverse = tl.load(inverse_lengths + ids, mask=ids < end, other=1.0)
         along = tl.zeros((ROWS,), dtype=tl.float32)
-        inverse = tl.full((ROWS,), 1.0, dtype=tl.float32)
-        if NORMALIZE:
-            inverse = tl.load(inverse_lengths + ids, mask=inside, other=1.0)
-            for channel in range(0, CP, WIDTH):
-                x, others = load_others(
-                    rows, sums, run_low, M, first, end, ids, anchor, channel, C, WIDTH, ROWS, PLANES
-                )
-                c = channel + tl.arange(0, WIDTH)
-                mask = inside[:, None] & (c < C)[None, :]
-                value = tl.load(gradient + ids.to(tl.int64)[:, None] * C + c[None, :], mask=mask, other=0.0)
-                along += tl.sum(x * (value - pull[:, None] * others), 1)
         for channel in range(0, CP, WIDTH):
-            x, others = load_others(rows, sums, run_low, M, first, end, ids, anchor, channel, C, WIDTH, ROWS, PLANES)
+            x = sum_planes(load_rows(rows, M, first, end, channel, ROWS, C, WIDTH, PLANES, True), PLANES)
             c = channel + tl.arange(0, WIDTH)
-            mask = inside[:, None] & (c < C)[None, :]
+            mask = (ids < end)[:, None] & (c < C)[None, :]
+            along += tl.sum(x * tl.load(gradient + ids.to(tl.int64)[:, None] * C + c[None, :], mask=mask, other=0.0), 1)
+        for channel in range(0, CP, WIDTH):
+            x = sum_planes(load_rows(rows, M, first, end, channel, ROWS, C, WIDTH, PLANES, True), PLANES)
+            c = channel + tl.arange(0, WIDTH)
+            mask = (ids < end)[:, None] & (c < C)[None, :]
             pointers = gradient + ids.to(tl.int64)[:, None] * C + c[None, :]
-            value = tl.load(pointers, mask=mask, other=0.0) - pull[:, None] * others
+            value = tl.load(pointers, mask=mask, other=0.0)
             tl.store(pointers, (value - along[:, None] * x) * inverse[:, None], mask=mask)

@@ -57,6 +57,55 @@ def peel(first, last, hull_low, hull_high, core_low, core_high, SIDE: tl.constex
 
 
 @triton.jit
+def peel_class(
+    first, last, own_low, own_high, hull_low, hull_high, core_low, core_high, SIDE: tl.constexpr
+):  # fmt: skip
+    """Split the tiles of :func:`peel` where the ranges are the classes of the fixed rows [own_low, own_high): a tile
+    that lies in all of them needs no mask, but where a row may meet itself.
+
+            hull_tile    core_tile   own_tile     own_end   core_end     hull_end
+        clear   |   masked   |   clear   |   masked   |   clear   |   masked   |   clear
+
+    Returns (clear, hull_tile, hull_end, core_tile, core_end, own_tile, own_end): how many tiles are taken without a
+    mask, and the first of each kind. The last of all, where it is ragged, has a mask.
+    """
+    length = tl.maximum(last - first, 0)
+    full, tiles = length // SIDE, tl.cdiv(length, SIDE)
+    hull_tile = tl.minimum(tl.maximum(hull_low - first, 0) // SIDE, tiles)
+    hull_tile = tl.where(hull_low < hull_high, hull_tile, tiles)
+    hull_end = tl.cdiv(tl.minimum(tl.maximum(hull_high - first, 0), length), SIDE)
+    hull_end = tl.maximum(hull_end, hull_tile)
+    core_tile = tl.cdiv(tl.minimum(tl.maximum(core_low - first, 0), length), SIDE)
+    core_tile = tl.minimum(tl.maximum(core_tile, hull_tile), hull_end)
+    core_end = tl.minimum(tl.maximum(core_high - first, 0), length) // SIDE
+    core_end = tl.minimum(tl.maximum(core_end, core_tile), hull_end)
+    own_tile = tl.maximum(own_low - first, 0) // SIDE
+    own_tile = tl.minimum(tl.maximum(own_tile, core_tile), core_end)
+    own_end = tl.cdiv(tl.maximum(own_high - first, 0), SIDE)
+    own_end = tl.minimum(tl.maximum(own_end, own_tile), core_end)
+    clear = tiles - (core_tile - hull_tile) - (own_end - own_tile) - (hull_end - core_end)
+    ragged = (full < tiles) & ((hull_tile > full) | (hull_end <= full))
+    return clear - ragged.to(tl.int32), hull_tile, hull_end, core_tile, core_end, own_tile, own_end
+
+
+@triton.jit
+def clear_in_class(k, hull_tile, hull_end, core_tile, core_end, own_tile, own_end):
+    """Return the k-th tile without a mask, of peel_class."""
+    tile = k + tl.where(k >= hull_tile, core_tile - hull_tile, 0)
+    tile += tl.where(tile >= own_tile, own_end - own_tile, 0)
+    return tile + tl.where(tile >= core_end, hull_end - core_end, 0)
+
+
+@triton.jit
+def masked_in_class(k, tiles, hull_tile, hull_end, core_tile, core_end, own_tile, own_end):
+    """Return the k-th tile with a mask, of ``tiles`` of all; past the hull it is the last."""
+    tile = hull_tile + k
+    tile += tl.where(tile >= core_tile, own_tile - core_tile, 0)
+    tile += tl.where(tile >= own_end, core_end - own_end, 0)
+    return tl.where(tile >= hull_end, tiles - 1, tile)
+
+
+@triton.jit
 def clear_tile(k, clear_jump, jump):
     """Return the k-th tile without a mask."""
     return k + tl.where(k >= clear_jump, jump, 0)

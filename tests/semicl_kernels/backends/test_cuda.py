@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semicl_kernels import grouped_logsumexp
-from semicl_kernels.backends import AVAILABLE, BACKENDS, Fused, Groups, cuda, fused, launching
+from semicl_kernels import grouped_logsumexp, local_contrastive_loss
+from semicl_kernels.backends import AVAILABLE, BACKENDS, Fused, FusedMap, Groups, cuda, fused, launching
 
-from .. import emulator, on_device
+from .. import emulator, near_equal, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
 from ..cases import Case, cases
 from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
@@ -34,9 +34,10 @@ def machine() -> emulator.Emulator:
     return emulator.Emulator()
 
 
-def whole_contrast() -> Fused | None:
+def whole_contrast() -> tuple[Fused | None, FusedMap | None]:
     """The whole contrast, where Triton's interpreter runs the kernels around the emulated ones."""
-    return cuda.FUSED if launching.state() == AVAILABLE and launching.interpreted() else None
+    interpreted = launching.state() == AVAILABLE and launching.interpreted()
+    return (cuda.FUSED, cuda.FUSED_MAP) if interpreted else (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def emulated() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(cuda, "launch_site", lambda device: (0, 0))
         patch.setattr(on_device, "ON_GPU", ())  # it computes on tensors of the host
         on_host = cuda.Backend(
-            "cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward, whole_contrast()
+            "cuda", lambda: AVAILABLE, lambda *_: None, cuda.forward, cuda.backward, *whole_contrast()
         )
         patch.setitem(BACKENDS, "cuda", on_host)
         yield patch
@@ -288,6 +289,21 @@ def test_losses(
     be_a(gpu, emulated)
     with machine().in_order(order):
         assert_agrees("cuda", case, dtype)
+
+
+# One class that fills tiles of 128 rows but for its edges, two that share one, background.
+LABELS = torch.tensor([1] * 270 + [2] * 20 + [3] * 7 + [0] * 18)
+
+
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+def test_gradients_of_nearly_equal_features(dtype: torch.dtype, denominator: str) -> None:
+    if BACKENDS["cuda"].fused is None:
+        pytest.skip("Triton's interpreter does what is done by rows: set TRITON_INTERPRET=1")
+    features = near_equal.features_of(LABELS, 32, 0.005, False).to(dtype)
+    loss = partial(local_contrastive_loss, backend="cuda")
+    assert near_equal.error_ratio(loss, LABELS, features, denominator) <= 2
 
 
 @pytest.mark.usefixtures("route")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,9 +13,10 @@ from torch import Tensor
 from semicl_kernels import available_backends
 from semicl_kernels.backends import launching, triton
 
+from .. import near_equal
 from ..accuracy import assert_gradients_follow_rule
 from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
-from ..on_device import device_of
+from ..on_device import device_of, local_contrastive_loss
 from ..test_ops import lse_and_gradient, sizes_of
 
 STATE = available_backends()["triton"]
@@ -64,3 +67,44 @@ def assert_shared_out(packed: Packed, anchors: int, programs: int) -> None:
 def test_ragged_groups_are_shared_out_too(packed: Packed, programs: int) -> None:
     packed = packed.with_rows(packed.rows.float().double())
     assert_right(shared_out(packed, programs), packed)
+
+
+# One class that fills tiles of the interpreter's 64 rows but for its edges, two that share one, background.
+LABELS = torch.tensor([1] * 130 + [2] * 20 + [3] * 7 + [0] * 18)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "spread", "one_direction", "denominator", "reduction"),
+    [
+        (torch.float32, 0.3, False, "all", "block"),
+        (torch.float32, 0.005, False, "all", "block"),
+        (torch.float32, 0.005, True, "all", "block"),
+        (torch.float32, 0.005, True, "negatives", "block"),
+        (torch.float32, 0.005, False, "all", "none"),
+        (torch.float32, 0.005, False, "negatives", "none"),
+        (torch.bfloat16, 0.005, False, "all", "block"),
+        (torch.float16, 0.005, True, "all", "none"),
+    ],
+)
+def test_gradients_of_nearly_equal_features(
+    dtype: torch.dtype, spread: float, one_direction: bool, denominator: str, reduction: str
+) -> None:
+    features = near_equal.features_of(LABELS, 32, spread, one_direction).to(dtype)
+    loss = partial(local_contrastive_loss, backend="triton")
+    assert near_equal.error_ratio(loss, LABELS, features, denominator, reduction) <= 2
+
+
+@pytest.mark.parametrize("reduction", ["block", "none"])
+@pytest.mark.parametrize("count", [1, 130])
+def test_short_vectors_beside_one_that_dwarfs_them(count: int, reduction: str) -> None:
+    """Taken from a sum of all, what is short beside 1e5 would be lost; also where a class is of many tiles."""
+    labels = torch.tensor([1] * (count + 1) + [2, 2])
+    x = torch.zeros(1, 1, 2, 1, len(labels))
+    x[0, 0, 0, 0, labels == 1] = 1e-3
+    x[0, 0, 0, 0, count // 2] = 1e5
+    x[0, 0, 1, 0, labels == 2] = 1
+    options = {"temperature": 1.0, "normalize": False, "reduction": reduction, "backend": "triton"}
+    found = local_contrastive_loss(x, labels[None, None, None], **options)
+    true = near_equal.anchor_losses(x.double(), labels, temperature=1.0, unit=False)
+    true = true.mean() if reduction == "block" else true.reshape(found.shape)
+    torch.testing.assert_close(found.double(), true, rtol=1e-5, atol=2e-5)

@@ -208,13 +208,13 @@ class Emulator:
         self.run_pass("pair_factors", problem, lse, grad, peak, factors)
 
     def row_gradient(self, *arguments: object) -> None:
-        *problem, factors, peak, pieces, gradient, channels = arguments
-        self.run_pass("row_gradient", problem, factors, peak, pieces, gradient, numbers=[channels])
+        *problem, factors, peak, run_low, run_high, pulls, pieces, gradient = arguments
+        self.run_pass("row_gradient", problem, factors, peak, run_low, run_high, pulls, pieces, gradient)
 
-    def run_pass(self, name: str, problem: Iterable[object], *addresses: int, numbers: Iterable[int] = ()) -> None:
-        """Call a pass of backend.h with addresses, then plain numbers."""
+    def run_pass(self, name: str, problem: Iterable[object], *addresses: int) -> None:
+        """Call a pass of backend.h with addresses."""
         call = getattr(self.library, f"{name}_of")
-        self.check(call(ctypes.byref(self.problem(*problem)), *map(address, addresses), *numbers))
+        self.check(call(ctypes.byref(self.problem(*problem)), *map(address, addresses)))
 
     def visit_sums(self, problem: Problem, owned: int, streamed: int, triangle: bool, counts: int) -> int:
         """Write how often the loops of the forward pass come by each pair of rows to the address ``counts``, and return

@@ -105,9 +105,11 @@ const char* pair_factors_of(const EmulatedProblem* p, const float* lse, const fl
     return guarded([&] { pair_factors({}, problem_of(*p), lse, grad, peak, factors); });
 }
 
-const char* row_gradient_of(const EmulatedProblem* p, const float* factors, const float* peak, float* pieces,
-                            float* gradient, int gradient_channels) {
-    return guarded([&] { row_gradient({}, problem_of(*p), factors, peak, pieces, gradient, gradient_channels); });
+const char* row_gradient_of(const EmulatedProblem* p, const float* factors, const float* peak, const int* run_low,
+                            const int* run_high, const float* pulls, float* pieces, float* gradient) {
+    return guarded([&] {
+        row_gradient({}, problem_of(*p), factors, peak, {run_low, run_high, pulls}, pieces, gradient);
+    });
 }
 
 // ---- schedules: the loops of the kernels, with a mark where they multiply ------------------------------------------

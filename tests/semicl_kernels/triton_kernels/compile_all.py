@@ -22,7 +22,7 @@ from semicl_kernels import counting
 from semicl_kernels.backends import fused, launching
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups, Problem
-from semicl_kernels.backends.fused import peak_of
+from semicl_kernels.backends.fused import Positives, peak_of
 from semicl_kernels.triton_kernels import tiles
 
 from . import disassembly
@@ -75,7 +75,10 @@ class Compiled:
         if id(kernel) in self.seen:
             return
         self.seen.add(id(kernel))
-        names = ("C", "CP", "WIDTH", "OUT", "OWNED", "ROWS", "STREAMED", "PLANES", "MUTUAL", "BOUNDED", "TRIANGLE")
+        names = (
+            "C", "CP", "WIDTH", "OUT", "OWNED", "ROWS", "STREAMED", "PLANES", "MUTUAL", "BOUNDED", "TRIANGLE",
+            "POSITIVES",
+        )  # fmt: skip
         facts = {
             "seconds": round(time.perf_counter() - start, 2),
             "kernel": function.__name__,
@@ -108,8 +111,13 @@ def play_loss(channels: int, dtype: torch.dtype, count: int) -> None:
     weights = torch.ones(ROWS, dtype=torch.float64)
     whole = backend.BACKEND.fused
     assert whole is not None
-    _, gradient = whole.contrast(Problem(features, own, groups(count, True), own, own + 1, 10.0, True), weights)
+    problem = Problem(features, own, groups(count, True), own, own + 1, 10.0, True)
+    _, gradient = whole.contrast(problem, weights)
     whole.scatter(gradient, torch.ones(()), own, features)
+    of_map = backend.BACKEND.fused_map
+    assert of_map is not None
+    of_map.anchor_losses(problem)
+    of_map.map_gradient(problem, weights.float(), features)
     rows = torch.zeros(ROWS, channels, dtype=dtype)
     lse = backend.forward(rows, groups(count, True), 10.0, 10.0)
     backend.backward(lse, rows, lse, groups(count, True), 10.0, 10.0)
@@ -125,13 +133,15 @@ def play_partition() -> None:
 
 
 def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, bound: float | None) -> None:
-    """The passes over pairs alone, the kernels whose tiles the table holds."""
+    """The passes over pairs alone, the kernels whose tiles the table holds; a loss's are mutual."""
     planes = backend.plane_count(dtype)
     rows = torch.zeros(planes, ROWS, channels, dtype=torch.bfloat16 if planes > 1 else dtype)
     pairs = backend.Pairs(rows, groups(count, mutual), 10.0, bound)
     pairs.slot_sums()
     factors = torch.zeros(2, ROWS)
-    pairs.gradient(factors, peak_of(factors, dtype), torch.zeros(ROWS, channels))
+    own = torch.arange(ROWS, dtype=torch.int32)
+    positives = Positives(own, own + 1, torch.zeros(ROWS), True) if mutual else None
+    pairs.gradient(factors, peak_of(factors, dtype), torch.zeros(ROWS, channels), positives)
 
 
 def main(architecture: str, name: str, how_many: str) -> None:
