@@ -1,10 +1,10 @@
 """The registered boundary: every operation with its shapes, its gradient and its way to a backend.
 
-``partition`` puts the points in order; ``grouped_logsumexp`` is the primitive of docs/loss.md and ``run_sums`` what the
-positives need beside it. For backends that have it there is the whole contrast in one operation: ``contrast`` is the
-reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no gradient is wanted, and
-``contrast_map`` the map of losses of reduction "none". These trust their groups, which come from ``partition`` alone.
-A loss's gradient is an operation whose own derivative raises: gradients are of first order only.
+``partition`` puts the points in order and ``grouped_logsumexp`` is the primitive of docs/loss.md. The whole contrast is
+one operation: ``contrast`` is the reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no
+gradient is wanted, and ``contrast_map`` the map of losses of reduction "none". These trust their groups, which come
+from ``partition`` alone. ``reference_loss`` is all of it by the naive backend, which takes nothing from the others. A
+loss's gradient is an operation whose own derivative raises: gradients are of first order only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import counting
-from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend
+from .backends import BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend, reference
 from .checks import (
     check_bool,
     check_group_tensors,
@@ -48,7 +48,6 @@ LIBRARY.define(
     f"grouped_logsumexp_backward(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, float scale, float? bound, "
     "str backend) -> Tensor"
 )
-LIBRARY.define("run_sums(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor")
 PROBLEM = (
     f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, float scale, bool normalize"
 )
@@ -60,6 +59,12 @@ LIBRARY.define(
     "contrast_backward(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
     "bool channels_last, ScalarType dtype, str backend) -> Tensor"
 )
+TASK = (
+    "Tensor features, Tensor? labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
+    "int? ignore_index, float scale, bool normalize, str reduction"
+)
+LIBRARY.define(f"reference_loss({TASK}) -> Tensor")
+LIBRARY.define(f"reference_loss_backward(Tensor grad, {TASK}) -> Tensor")
 
 
 # ---- partition -------------------------------------------------------------------------------------------------------
@@ -136,34 +141,6 @@ def _differentiate_logsumexp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     return gradient, *[None] * 9
 
 
-# ---- sums of runs ----------------------------------------------------------------------------------------------------
-
-
-def _run_sums(rows: Tensor, run_low: Tensor, run_high: Tensor) -> Tensor:
-    """Return (M, C): for every row the sum of the rows of its run [run_low, run_high).
-
-    As many segments as rows, empty but for those that begin a run: sizes that the host knows, and, other than in a
-    scatter, sums in a fixed order.
-    """
-    low = run_low.long()
-    begins = low == torch.arange(len(low), device=low.device)
-    lengths = torch.where(begins, run_high - low, 0)
-    return torch.segment_reduce(rows, "sum", lengths=lengths, axis=0, unsafe=True, initial=0)[low]
-
-
-def _run_sums_fake(rows: Tensor, run_low: Tensor, run_high: Tensor) -> Tensor:
-    return torch.empty_like(rows, memory_format=torch.contiguous_format)
-
-
-def _save_runs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[1:])
-
-
-def _differentiate_run_sums(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    """The sum goes both ways: row i counts for every row of its run as each of them counts for i."""
-    return torch.ops.semicl.run_sums(grad, *ctx.saved_tensors), None, None
-
-
 # ---- the whole contrast ----------------------------------------------------------------------------------------------
 
 
@@ -191,8 +168,9 @@ def _contrast(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     channels = fused(rest[-1]).row_channels(features.shape[2])
-    loss = features.new_empty((), dtype=torch.float32)
-    return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
+    dtype = accumulator(features.dtype)
+    loss = features.new_empty((), dtype=dtype)
+    return loss, features.new_empty((row_of_point.shape[0], channels), dtype=dtype)
 
 
 def _contrast_loss(*arguments: Any) -> Tensor:
@@ -201,7 +179,7 @@ def _contrast_loss(*arguments: Any) -> Tensor:
 
 
 def _contrast_loss_fake(features: Tensor, *rest: Any) -> Tensor:
-    return features.new_empty((), dtype=torch.float32)
+    return features.new_empty((), dtype=accumulator(features.dtype))
 
 
 def has_channels_last(features: Tensor) -> bool:
@@ -278,7 +256,7 @@ def _contrast_map(*arguments: Any) -> Tensor:
 
 
 def _contrast_map_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
-    return features.new_empty(row_of_point.shape[0], dtype=torch.float32)
+    return features.new_empty(row_of_point.shape[0], dtype=accumulator(features.dtype))
 
 
 def _contrast_map_backward(grad: Tensor, *arguments: Any) -> Tensor:
@@ -313,6 +291,42 @@ def _differentiate_contrast_map(ctx: Any, grad: Tensor) -> tuple[Tensor | None, 
         grad, *tensors, ctx.largest, ctx.mutual, run_low, run_high, ctx.scale, ctx.normalize, ctx.backend
     )
     return gradient, *[None] * 12
+
+
+# ---- the reference ---------------------------------------------------------------------------------------------------
+
+
+def _task(block_size: list[int] | None, *rest: Any) -> reference.Task:
+    return reference.Task(None if block_size is None else tuple(block_size), *rest)
+
+
+def _reference_loss(features: Tensor, labels: Tensor | None, *task: Any) -> Tensor:
+    return reference.loss(features, labels, _task(*task))
+
+
+def _reference_loss_fake(features: Tensor, labels: Tensor | None, *task: Any) -> Tensor:
+    batch, views, _, *space = features.shape
+    shape = (batch, views, *space) if task[-1] == "none" else ()
+    return features.new_empty(shape, dtype=accumulator(features.dtype))
+
+
+def _reference_loss_backward(grad: Tensor, features: Tensor, labels: Tensor | None, *task: Any) -> Tensor:
+    out = _gradient_map(features)
+    return out.copy_(reference.gradient(grad, features, labels, _task(*task)))
+
+
+def _reference_loss_backward_fake(grad: Tensor, features: Tensor, *rest: Any) -> Tensor:
+    return _gradient_map(features)
+
+
+def _save_for_reference_loss(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, labels, *ctx.task = inputs
+    ctx.save_for_backward(features, labels)
+
+
+def _differentiate_reference_loss(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = torch.ops.semicl.reference_loss_backward(grad, *ctx.saved_tensors, *ctx.task)
+    return gradient, *[None] * 9
 
 
 # ---- registration ----------------------------------------------------------------------------------------------------
@@ -365,7 +379,8 @@ def _register() -> None:
         "partition": (_partition, _partition_fake),
         "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
         "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
-        "run_sums": (_run_sums, _run_sums_fake),
+        "reference_loss": (_reference_loss, _reference_loss_fake),
+        "reference_loss_backward": (_reference_loss_backward, _reference_loss_backward_fake),
         "contrast": (_contrast, _contrast_fake),
         "contrast_loss": (_contrast_loss, _contrast_loss_fake),
         "contrast_map": (_contrast_map, _contrast_map_fake),
@@ -377,12 +392,13 @@ def _register() -> None:
         torch.library.register_fake(f"semicl::{name}", fake, lib=LIBRARY)
     gradients: dict[str, Any] = {
         "grouped_logsumexp": (_differentiate_logsumexp, _save_for_logsumexp),
-        "run_sums": (_differentiate_run_sums, _save_runs),
+        "reference_loss": (_differentiate_reference_loss, _save_for_reference_loss),
         "contrast": (_differentiate_contrast, _save_for_contrast),
         "contrast_map": (_differentiate_contrast_map, _save_for_contrast_map),
         "grouped_logsumexp_backward": (_refuse_second_order, None),
         "contrast_backward": (_refuse_second_order, None),
         "contrast_map_backward": (_refuse_second_order, None),
+        "reference_loss_backward": (_refuse_second_order, None),
     }
     for name, (differentiate, save) in gradients.items():
         LIBRARY.impl(name, _with_gradient(name, differentiate, save), "Autograd", with_keyset=True)
