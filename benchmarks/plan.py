@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from .measure import Task
-from .problems import SHAPES, Shape, dense, hippocampus
+from .problems import SHAPES, Shape, dense, hippocampus, nearly_equal
 
 ALL = ("fused", "fused-bf16", "tiled", "anchors-only", "authors")
 OURS = ("fused", "fused-bf16", "anchors-only")
@@ -33,18 +35,22 @@ def quick_task(shape: Shape) -> Task:
     return Task(shape, ("fused", "fused-bf16", "anchors-only"), ("fused", "anchors-only"), 6)
 
 
-def accuracies() -> tuple[tuple[Shape, torch.dtype], ...]:
-    shapes = (hippocampus(16), hippocampus(32), dense(2048, 64), dense(2048, 256))
-    return tuple((shape, dtype) for shape in shapes for dtype in (torch.float32, torch.bfloat16))
+def accuracies(shapes: Iterable[Shape], spreads: Iterable[float]) -> tuple[tuple[Shape, torch.dtype], ...]:
+    """Normal features of the shapes, and those of the first and the last within ``spreads`` of a center."""
+    normal = tuple(shapes)
+    near = [nearly_equal(*of) for of in itertools.product({normal[0], normal[-1]}, ("class", "one"), spreads)]
+    wanted = (*normal, *sorted(near, key=lambda shape: shape.name))
+    return tuple((shape, dtype) for shape in wanted for dtype in (torch.float32, torch.bfloat16))
 
 
 def full() -> Plan:
-    return Plan(tuple(full_task(shape) for shape in SHAPES), accuracies())
+    shapes = (hippocampus(16), hippocampus(32), dense(2048, 256), dense(2048, 64))
+    return Plan(tuple(full_task(shape) for shape in SHAPES), accuracies(shapes, (0.1, 0.01, 0.001)))
 
 
 def quick() -> Plan:
     shapes = (hippocampus(16), hippocampus(32), *(dense(n, 128) for n in (1024, 2048, 4096, 8192)))
-    return Plan(tuple(quick_task(shape) for shape in shapes), accuracies()[:2])
+    return Plan(tuple(quick_task(shape) for shape in shapes), accuracies(shapes[:1], (0.01,)))
 
 
 def only(plan: Plan, words: list[str]) -> Plan:

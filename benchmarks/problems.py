@@ -7,7 +7,7 @@ labels: every point is an anchor, its positive the same place in the other view,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class Shape:
     foreground: float = 1.0  # share of the points of every image
     block: int | None = None
     seed: int = 0
+    around: str | None = None  # what features lie around: a center of their "class", "one" of all, or nothing
+    spread: float = 1.0  # standard deviation of the features there
 
     @property
     def points(self) -> int:
@@ -80,18 +82,31 @@ def build(shape: Shape, dtype: torch.dtype = torch.float32, device: torch.device
     """Return the problem of a shape: normal features, rounded to ``dtype`` from the same float32 numbers."""
     generator = torch.Generator().manual_seed(shape.seed + 1)
     size = (shape.batch, VIEWS, shape.channels, shape.height, shape.width)
-    features = torch.randn(size, generator=generator).to(device, dtype).requires_grad_()
-    labels = shape.labels()
-    return Problem(features, None if labels is None else labels.to(device), shape.block)
+    features, labels = torch.randn(size, generator=generator), shape.labels()
+    if shape.around is not None:
+        classes = places(features) if labels is None else labels
+        index = torch.zeros_like(classes) if shape.around == "one" else classes.unique(return_inverse=True)[1]
+        centers = torch.randn((int(index.max()) + 1, shape.channels), generator=generator)
+        features = centers[index].movedim(-1, 2) + shape.spread * features
+    leaf = features.to(device, dtype).requires_grad_()
+    return Problem(leaf, None if labels is None else labels.to(device), shape.block)
+
+
+def nearly_equal(shape: Shape, around: str, spread: float) -> Shape:
+    """Return the shape with features as a trained network makes them: around a center of each class, or one of all."""
+    return replace(shape, name=f"{shape.name}, {around} +- {spread:g}", around=around, spread=spread)
 
 
 def identities(problem: Problem) -> Tensor:
     """Return labels (B, V, H, W): the problem's own, or numbers that tell all places apart, the same in all views."""
-    if problem.labels is not None:
-        return problem.labels
-    batch, views, _, height, width = problem.features.shape
-    places = torch.arange(1, batch * height * width + 1, device=problem.features.device)
-    return places.reshape(batch, 1, height, width).expand(batch, views, height, width)
+    return problem.labels if problem.labels is not None else places(problem.features)
+
+
+def places(features: Tensor) -> Tensor:
+    """Return (B, V, H, W): numbers that tell all places apart, the same in all views."""
+    batch, views, _, height, width = features.shape
+    numbers = torch.arange(1, batch * height * width + 1, device=features.device)
+    return numbers.reshape(batch, 1, height, width).expand(batch, views, height, width)
 
 
 # ---- label maps ------------------------------------------------------------------------------------------------------

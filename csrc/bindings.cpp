@@ -50,9 +50,9 @@ struct Packed {
     Groups groups;
 };
 
-Packed packed_of(Address rows, int64_t count, int64_t channels, const std::array<Address, 4>& groups,
+Packed packed_of(Address rows, int64_t count, int64_t channels, Address scales, const std::array<Address, 4>& groups,
                  int64_t group_count) {
-    return {{at<void>(rows), count, channels},
+    return {{at<void>(rows), count, channels, at<float>(scales)},
             {group_count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]),
              at<int32_t>(groups[3])}};
 }
@@ -117,8 +117,8 @@ PYBIND11_MODULE(_C, module) {
     module.def("peak_rate", &peak_rate, Release());
 
     py::class_<Packed>(module, "Packed")
-        .def(py::init(&packed_of), py::arg("rows"), py::arg("count"), py::arg("channels"), py::arg("groups"),
-             py::arg("group_count"));
+        .def(py::init(&packed_of), py::arg("rows"), py::arg("count"), py::arg("channels"), py::arg("scales"),
+             py::arg("groups"), py::arg("group_count"));
     module.def(
         "logsumexp",
         [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address lse) {
@@ -134,11 +134,12 @@ PYBIND11_MODULE(_C, module) {
         },
         Release());
     module.def(
-        "weighted_logsumexp",
-        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address weights,
-           Address lse, Address gradient) {
-            weighted_logsumexp(arithmetic(set, narrow), threads, packed.rows, packed.groups, scale,
-                               at<float>(weights), at<float>(lse), at<float>(gradient));
+        "contrast_gradient",
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address run_low,
+           Address run_high, Address weights, Address lse, Address gradient) {
+            contrast_gradient(arithmetic(set, narrow), threads, packed.rows, packed.groups,
+                              {at<int32_t>(run_low), at<int32_t>(run_high)}, scale, at<float>(weights),
+                              at<float>(lse), at<float>(gradient));
         },
         Release());
     module.def(
@@ -146,14 +147,6 @@ PYBIND11_MODULE(_C, module) {
         [](bool narrow, int threads, const Packed& packed, float scale, Address run_high, Address means) {
             positive_means(narrow, threads, packed.rows, packed.groups, at<int32_t>(run_high), scale,
                            at<float>(means));
-        },
-        Release());
-    module.def(
-        "subtract_positives",
-        [](bool narrow, int threads, const Packed& packed, float scale, Address run_high, Address weights,
-           Address means, Address gradient) {
-            subtract_positives(narrow, threads, packed.rows, packed.groups, at<int32_t>(run_high), scale,
-                               at<float>(weights), at<float>(means), at<float>(gradient));
         },
         Release());
     module.def(
@@ -191,9 +184,9 @@ PYBIND11_MODULE(_C, module) {
         "gather_rows",
         [](int threads, Address values, int dtype, const std::array<int64_t, 5>& sizes,
            const std::array<int64_t, 5>& strides, Address row_of_point, bool normalize, bool narrow,
-           int64_t row_channels, Address rows, Address inverse_lengths) {
+           int64_t row_channels, Address rows, Address inverse_lengths, Address scales) {
             gather_rows(threads, map_of(values, dtype, sizes, strides), at<int32_t>(row_of_point), normalize, narrow,
-                        row_channels, at<void>(rows), at<float>(inverse_lengths));
+                        row_channels, at<void>(rows), at<float>(inverse_lengths), at<float>(scales));
         },
         Release());
     module.def(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .backends import BACKENDS, LONGEST_SQUARE, accumulator, check_backend_name, choose_backend
+from .backends import check_backend_name, choose_backend
 from .checks import (
     check_bool,
     check_features,
@@ -27,13 +27,12 @@ from .checks import (
 )
 from .counting import can_count
 from .forks import serial_in_children
-from .ops import contrast, contrast_map, differentiable_logsumexp, run_sums, unit
+from .ops import contrast, contrast_map, reference_loss, unit
 from .partition import Partition, largest_group
 
 SCOPES = ("batch", "image")
 DENOMINATORS = ("all", "negatives")
 REDUCTIONS = ("block", "anchor", "sum", "none")
-SHORTEST = 1e-12  # as torch.nn.functional.normalize
 
 
 # ---- the one path from a map to a loss -------------------------------------------------------------------------------
@@ -107,20 +106,23 @@ def _contrast(
     """The loss of docs/loss.md on a map (B, V, C, *space) with labels (B, V, *space), or None where every place is a
     class of its own."""
     temperature, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
-    every_place = labels is None
-    if labels is None:
-        labels, background, ignore_index = _places(features), None, None
-    largest = largest_group(labels.shape, block_size, per_image)
     scale = unit(features) / temperature
-    found, ops = BACKENDS[backend], torch.ops.semicl
+    every_place = labels is None
+    background, ignore_index = (None if labels is None else _label_among(labels, x) for x in (background, ignore_index))
+    if backend == "reference":
+        choice = (per_image, other_classes_only, background, ignore_index)
+        return reference_loss(features, labels, block_size, *choice, scale, normalize, reduction)
+    if labels is None:
+        labels = _places(features)
+    largest = largest_group(labels.shape, block_size, per_image)
     parts = Partition(
-        *ops.partition(
+        *torch.ops.semicl.partition(
             labels,
             block_size,
             per_image,
             other_classes_only,
-            _label_among(labels, background),
-            _label_among(labels, ignore_index),
+            background,
+            ignore_index,
             reduction,
             every_place,
             can_count(labels.device, backend),
@@ -128,46 +130,11 @@ def _contrast(
     )
     runs = (parts.run_low, parts.run_high)
     problem = (features, parts.row_of_point, *parts.groups(largest), *runs, scale, normalize)
-    if found.fused_map is not None and reduction == "none":
+    if reduction == "none":
         return contrast_map(*problem, backend).reshape(labels.shape)
-    if found.fused is not None and reduction != "none":
-        if torch.is_grad_enabled() and features.requires_grad:
-            return contrast(*problem, parts.weights, backend)[0]
-        return ops.contrast_loss(*problem, parts.weights, backend)
-    rows = _gather(features, parts, normalize)
-    bound = scale * LONGEST_SQUARE if normalize else None
-    lse = differentiable_logsumexp(rows, *parts.groups(largest), scale, bound, backend)
-    anchor = parts.weights > 0
-    each = torch.where(anchor, lse - _positive_means(rows, parts, scale), 0)
-    if reduction != "none":
-        return torch.dot(each.double(), parts.weights).to(each.dtype)
-    values = torch.zeros_like(each).scatter(0, parts.point_of_row, each)
-    return values.reshape(labels.shape)
-
-
-def _gather(features: Tensor, parts: Partition, normalize: bool) -> Tensor:
-    """Return the rows (M, C), of unit length where ``normalize``, in the features' dtype; zeros for points that have no
-    part in the loss, so that even a NaN of theirs has none."""
-    live = parts.row_of_point[parts.point_of_row] >= 0
-    rows = features.movedim(2, -1).reshape(-1, features.shape[2])[parts.point_of_row]
-    rows = torch.where(live[:, None], rows, 0)
-    if not normalize:
-        return rows
-    wide = rows.to(accumulator(rows.dtype))
-    length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-    wide = torch.where(length > SHORTEST, wide, wide.detach())
-    return (wide / length.clamp_min(SHORTEST)).to(rows.dtype)
-
-
-def _positive_means(rows: Tensor, parts: Partition, scale: Tensor) -> Tensor:
-    """Return (M,): the mean of scale x_i . x_p over the other rows p of i's class run.
-
-    It needs no pairs: the sum over p of x_i . x_p is x_i . (sum of the run - x_i).
-    """
-    wide = rows.to(accumulator(rows.dtype))
-    sums = run_sums(wide, parts.run_low, parts.run_high)
-    count = (parts.run_high - parts.run_low - 1).clamp_min(1)
-    return scale * (wide * (sums - wide)).sum(1) / count
+    if torch.is_grad_enabled() and features.requires_grad:
+        return contrast(*problem, parts.weights, backend)[0]
+    return torch.ops.semicl.contrast_loss(*problem, parts.weights, backend)
 
 
 # ---- public functions ------------------------------------------------------------------------------------------------
@@ -217,8 +184,8 @@ def local_contrastive_loss(
     Returns:
         A scalar, or with reduction "none" a map (B, V, *strided space) that is 0 where there is no anchor; float64 for
         float64 features, else float32. Without any anchor the loss is 0 and its gradient zero. Differentiable once.
-        Backends "tiled" and "reference" round the gradient by float16 vectors of unit length to float16 on the way, as
-        plain PyTorch does: it may overflow where the others' does not.
+        Backend "reference" rounds the gradient by float16 vectors of unit length to float16 on the way, as plain
+        PyTorch does: it may overflow where the others' does not.
 
     Raises:
         TypeError: if an argument has the wrong type or dtype.

@@ -1,10 +1,10 @@
 """The registered boundary: every operation with its shapes, its gradient and its way to a backend.
 
-``partition`` puts the points in order; ``grouped_logsumexp`` is the primitive of docs/loss.md and ``run_sums`` what the
-positives need beside it. For backends that have it there is the whole contrast in one operation: ``contrast`` is the
-reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no gradient is wanted, and
-``contrast_map`` the map of losses of reduction "none". These trust their groups, which come from ``partition`` alone.
-A loss's gradient is an operation whose own derivative raises: gradients are of first order only.
+``partition`` puts the points in order and ``grouped_logsumexp`` is the primitive of docs/loss.md. The whole contrast is
+one operation: ``contrast`` is the reduced loss with its gradient in one pass, ``contrast_loss`` the same loss where no
+gradient is wanted, and ``contrast_map`` the map of losses of reduction "none". These trust their groups, which come
+from ``partition`` alone. ``reference_loss`` is all of it by the naive backend, which takes nothing from the others. A
+loss's gradient is an operation whose own derivative raises: gradients are of first order only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from . import counting
-from .backends import AVAILABLE, BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend, cpu
+from .backends import AVAILABLE, BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend, cpu, reference
 from .checks import (
     check_bool,
     check_group_tensors,
@@ -29,7 +29,7 @@ from .checks import (
     integer_or_none,
 )
 from .forks import serial_in_children
-from .partition import block_edges, group_count, partition
+from .partition import block_edges, group_count, largest_group, partition
 
 Differentiate = Callable[..., tuple[Tensor | None, ...]]
 Save = Callable[[Any, Any, Any], None]
@@ -37,6 +37,10 @@ Save = Callable[[Any, Any, Any], None]
 GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_low, Tensor skip_high, SymInt largest, bool mutual"
 PROBLEM = (
     f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, Tensor scale, bool normalize"
+)
+TASK = (
+    "Tensor features, Tensor? labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
+    "int? ignore_index, Tensor scale, bool normalize, str reduction"
 )
 # Scales and bounds are float64 tensors of no axis on the CPU: a compiled graph then serves any number.
 SCHEMAS = {
@@ -46,13 +50,14 @@ SCHEMAS = {
     "grouped_logsumexp": f"(Tensor rows, {GROUPS}, Tensor scale, Tensor? bound, str backend) -> Tensor",
     "grouped_logsumexp_backward": f"(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, Tensor scale, Tensor? bound, "
     "str backend) -> Tensor",
-    "run_sums": "(Tensor rows, Tensor run_low, Tensor run_high) -> Tensor",
     "contrast": f"({PROBLEM}, Tensor weights, str backend) -> (Tensor, Tensor)",
     "contrast_loss": f"({PROBLEM}, Tensor weights, str backend) -> Tensor",
     "contrast_map": f"({PROBLEM}, str backend) -> Tensor",
     "contrast_map_backward": f"(Tensor grad, {PROBLEM}, str backend) -> Tensor",
     "contrast_backward": "(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
     "bool channels_last, ScalarType dtype, str backend) -> Tensor",
+    "reference_loss": f"({TASK}) -> Tensor",
+    "reference_loss_backward": f"(Tensor grad, {TASK}) -> Tensor",
 }
 
 
@@ -137,34 +142,6 @@ def _differentiate_logsumexp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     return gradient, *[None] * 9
 
 
-# ---- sums of runs ----------------------------------------------------------------------------------------------------
-
-
-def _run_sums(rows: Tensor, run_low: Tensor, run_high: Tensor) -> Tensor:
-    """Return (M, C): for every row the sum of the rows of its run [run_low, run_high).
-
-    As many segments as rows, empty but for those that begin a run: sizes that the host knows, and, other than in a
-    scatter, sums in a fixed order.
-    """
-    low = run_low.long()
-    begins = low == torch.arange(len(low), device=low.device)
-    lengths = torch.where(begins, run_high - low, 0)
-    return torch.segment_reduce(rows, "sum", lengths=lengths, axis=0, unsafe=True, initial=0)[low]
-
-
-def _run_sums_fake(rows: Tensor, run_low: Tensor, run_high: Tensor) -> Tensor:
-    return torch.empty_like(rows, memory_format=torch.contiguous_format)
-
-
-def _save_runs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[1:])
-
-
-def _differentiate_run_sums(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    """The sum goes both ways: row i counts for every row of its run as each of them counts for i."""
-    return torch.ops.semicl.run_sums(grad, *ctx.saved_tensors), None, None
-
-
 # ---- the whole contrast ----------------------------------------------------------------------------------------------
 
 
@@ -192,8 +169,9 @@ def _contrast(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     channels = fused(rest[-1]).row_channels(features.shape[2])
-    loss = features.new_empty((), dtype=torch.float32)
-    return loss, features.new_empty((row_of_point.shape[0], channels), dtype=torch.float32)
+    dtype = accumulator(features.dtype)
+    loss = features.new_empty((), dtype=dtype)
+    return loss, features.new_empty((row_of_point.shape[0], channels), dtype=dtype)
 
 
 def _contrast_loss(*arguments: Any) -> Tensor:
@@ -202,7 +180,7 @@ def _contrast_loss(*arguments: Any) -> Tensor:
 
 
 def _contrast_loss_fake(features: Tensor, *rest: Any) -> Tensor:
-    return features.new_empty((), dtype=torch.float32)
+    return features.new_empty((), dtype=accumulator(features.dtype))
 
 
 def has_channels_last(features: Tensor) -> bool:
@@ -296,7 +274,7 @@ def _contrast_map(*arguments: Any) -> Tensor:
 
 
 def _contrast_map_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> Tensor:
-    return features.new_empty(row_of_point.shape[0], dtype=torch.float32)
+    return features.new_empty(row_of_point.shape[0], dtype=accumulator(features.dtype))
 
 
 def _contrast_map_backward(grad: Tensor, *arguments: Any) -> Tensor:
@@ -332,6 +310,48 @@ def _differentiate_contrast_map(ctx: Any, grad: Tensor) -> tuple[Tensor | None, 
     return gradient, *[None] * 12
 
 
+# ---- the reference ---------------------------------------------------------------------------------------------------
+
+
+def _task(block_size: list[int] | None, *rest: Any) -> reference.Task:
+    per_image, other_classes_only, background, ignore_index, scale, normalize, reduction = rest
+    blocks = None if block_size is None else tuple(block_size)
+    choices = (per_image, other_classes_only, background, ignore_index)
+    return reference.Task(blocks, *choices, float(scale), normalize, reduction)
+
+
+def _reference_loss(features: Tensor, labels: Tensor | None, *task: Any) -> Tensor:
+    return reference.loss(features, labels, _task(*task))
+
+
+def _reference_loss_fake(features: Tensor, labels: Tensor | None, *task: Any) -> Tensor:
+    batch, views, _, *space = features.shape
+    shape = (batch, views, *space) if task[-1] == "none" else ()
+    return features.new_empty(shape, dtype=accumulator(features.dtype))
+
+
+def _reference_loss_backward(grad: Tensor, features: Tensor, labels: Tensor | None, *task: Any) -> Tensor:
+    out = _gradient_map(features)
+    return out.copy_(reference.gradient(grad, features, labels, _task(*task)))
+
+
+def _reference_loss_backward_fake(grad: Tensor, features: Tensor, *rest: Any) -> Tensor:
+    return _gradient_map(features)
+
+
+def _save_for_reference_loss(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, labels, *ctx.choices, scale, ctx.normalize, ctx.reduction = inputs
+    ctx.save_for_backward(features, labels, scale)
+
+
+def _differentiate_reference_loss(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    features, labels, scale = ctx.saved_tensors
+    gradient = torch.ops.semicl.reference_loss_backward(
+        grad, features, labels, *ctx.choices, scale, ctx.normalize, ctx.reduction
+    )
+    return gradient, *[None] * 9
+
+
 # ---- registration ----------------------------------------------------------------------------------------------------
 
 
@@ -346,7 +366,8 @@ IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "partition": (_partition, _partition_fake),
     "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
     "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
-    "run_sums": (_run_sums, _run_sums_fake),
+    "reference_loss": (_reference_loss, _reference_loss_fake),
+    "reference_loss_backward": (_reference_loss_backward, _reference_loss_backward_fake),
     "contrast": (_contrast, _contrast_fake),
     "contrast_loss": (_contrast_loss, _contrast_loss_fake),
     "contrast_map": (_contrast_map, _contrast_map_fake),
@@ -356,19 +377,20 @@ IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 # By the first argument; none but the partition, of integers alone, is without.
 GRADIENTS: dict[str, tuple[Save | None, Differentiate]] = {
     "grouped_logsumexp": (_save_for_logsumexp, _differentiate_logsumexp),
-    "run_sums": (_save_runs, _differentiate_run_sums),
+    "reference_loss": (_save_for_reference_loss, _differentiate_reference_loss),
     "contrast": (_save_for_contrast, _differentiate_contrast),
     "contrast_loss": (_save_for_contrast_loss, _differentiate_contrast_loss),
     "contrast_map": (_save_for_contrast_map, _differentiate_contrast_map),
     "grouped_logsumexp_backward": (None, _refuse_second_order),
     "contrast_backward": (None, _refuse_second_order),
     "contrast_map_backward": (None, _refuse_second_order),
+    "reference_loss_backward": (None, _refuse_second_order),
 }
 
 
 # Products of pairs in each: similarities once, and their weights times rows for both points of a pair.
 PRODUCTS = {"grouped_logsumexp": 1, "grouped_logsumexp_backward": 3, "contrast": 3, "contrast_loss": 1}
-PRODUCTS |= {"contrast_map": 1, "contrast_map_backward": 3}
+PRODUCTS |= {"contrast_map": 1, "contrast_map_backward": 3, "reference_loss": 1, "reference_loss_backward": 3}
 
 
 def _save(name: str, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -409,19 +431,25 @@ def differentiable(name: str) -> Callable[..., Any]:
     return call
 
 
-def _products(count: int) -> Callable[..., int | torch.SymInt]:
-    """Return an operator's formula for torch's FlopCounterMode: ``count`` products of all pairs of points.
+def _products(name: str) -> Callable[..., int | torch.SymInt]:
+    """Return an operator's formula for torch's FlopCounterMode: its products of all pairs of points.
 
     As torch counts attention with a mask, this is what plain PyTorch would compute, from shapes alone: every point of
     the map meets as many points as the largest group may have. Labels, which tell anchors from others, are not read.
     """
 
+    count = PRODUCTS.get(name, 0)
+
     def formula(*arguments: Any, out_shape: Any = None) -> int | torch.SymInt:
         if count == 0:
             return 0
-        largest = next(one for one in arguments if isinstance(one, (int, torch.SymInt)))
+        if name.startswith("reference_loss"):
+            features, _, blocks, per_image = arguments[len(arguments) - 10 :][:4]
+            largest = largest_group(torch.Size((*features[:2], *features[3:])), blocks, per_image)
+            return 2 * count * largest * features.numel()
+        most = next(one for one in arguments if isinstance(one, (int, torch.SymInt)))
         maps = [one for one in arguments if isinstance(one, torch.Size) and len(one) > 1]
-        return 2 * count * largest * maps[0].numel()
+        return 2 * count * most * maps[0].numel()
 
     return formula
 
@@ -447,7 +475,7 @@ def _register() -> None:
                 setup_context=lambda name=name, **values: _names()["_save"](name, **values),
                 lib=library,
             )
-        register_flop_formula(getattr(torch.ops.semicl, name))(_products(PRODUCTS.get(name, 0)))
+        register_flop_formula(getattr(torch.ops.semicl, name))(_products(name))
     torch.ops.semicl.registration = _Registration(library, SCHEMAS)  # type: ignore[attr-defined]
 
 
@@ -475,7 +503,7 @@ elif _registration.schemas != SCHEMAS:
     )
 
 contrast, contrast_map = differentiable("contrast"), differentiable("contrast_map")
-differentiable_logsumexp, run_sums = differentiable("grouped_logsumexp"), differentiable("run_sums")
+differentiable_logsumexp, reference_loss = differentiable("grouped_logsumexp"), differentiable("reference_loss")
 
 
 def grouped_logsumexp(

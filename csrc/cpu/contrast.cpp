@@ -6,11 +6,12 @@
 //
 //   logsumexp            one sweep: exponentials, row sums and column sums; nothing is kept
 //   logsumexp_gradient   tiles become weights W at once, then two products: W^T x into the columns, W x into the rows
-//   weighted_logsumexp   a panel's exponentials against *all* columns are kept until its row sums are known, then become
+//   contrast_gradient    a panel's exponentials against *all* columns are kept until its row sums are known, then become
 //                        weights: each similarity is computed once. Products: 6 a n C - 3 a R C operations for a anchors
-//                        of n points in panels of R, against 4 a a C + 8 a (n - a) C for the two calls above.
+//                        of n points in panels of R, against 4 a a C + 8 a (n - a) C for the two calls above. Its
+//                        weights are those of the positives too.
 //
-// Exponentials are taken of s - shift with shift = scale * max |x|^2 >= s, which one exponential serves for row and column.
+// Exponentials are taken of s - shift with shift = scale * max |x|^2 >= s up to rounding, which one exponential serves for row and column.
 // Where exp(-2 shift) could leave the normal float32 numbers (or a row is not finite) the group takes the safe way
 // instead: maxima by rows, no column sums, two exponentials for a weight.
 //
@@ -46,6 +47,7 @@ constexpr size_t kPlanChunks = size_t{1} << 16;  // that a plan may hold before 
 constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so is its inverse,
 constexpr float kLargestScale = 1e3f;   // even when such a scale multiplies it
 constexpr float kNever = 3e38f;         // exp(s - kNever) is 0
+constexpr double kLog2E = 1.4426950408889634;
 
 std::atomic<int64_t> executed{0};
 
@@ -175,7 +177,7 @@ struct Scratch {
     float* panels;       // packed columns of a tile
     float* values;       // a tile's worth of swept rows
     float column_sums[kTileColumns], maxima[kSweepRows];
-    float column_factors[kTileColumns], column_lses[kTileColumns];
+    float column_scales[kTileColumns], column_factors[kTileColumns], column_positives[kTileColumns], column_lses[kTileColumns];
     int32_t skip_low[kTileColumns], skip_high[kTileColumns];
 };
 
@@ -192,7 +194,8 @@ public:
           shifts_(static_cast<size_t>(groups.count)),
           panels_(threads_ * kTileColumns * units_),
           swept_(threads_ * kSweepRows * int64_t{kTileStride}),
-          scratch_(static_cast<size_t>(threads_)) {
+          scratch_(static_cast<size_t>(threads_)),
+          positives_(static_cast<size_t>(rows.count)) {
         for (int t = 0; t < threads_; ++t) {
             scratch_[t].panels = panels_.get() + t * kTileColumns * units_;
             scratch_[t].values = swept_.get() + t * kSweepRows * int64_t{kTileStride};
@@ -210,7 +213,7 @@ public:
     // The log-sum-exps are doubles: where they are large a float would lose more than a row of exponentials does.
     void logsumexp(const std::vector<int32_t>& live, double* lse);
     void gradient(const std::vector<int32_t>& live, const double* lse, const float* grad, float* out);
-    void weighted(const float* weights, float* lse, float* out);
+    void contrast(const Classes& classes, const float* weights, float* lse, float* out);
 
 private:
     int64_t offset(int32_t g) const { return groups_.offsets[g]; }
@@ -219,6 +222,13 @@ private:
     bool safe_needed(int32_t g) const {
         return !(shifts_[g] <= kLargestShift && std::fabs(scale_) <= kLargestScale);
     }
+    Exponent exponent(int32_t g) const {
+        const double rate = scale_ * kLog2E;
+        const float near = static_cast<float>(rate);
+        return {near, static_cast<float>(rate - near), static_cast<float>(shifts_[g] * kLog2E)};
+    }
+    // What the logarithm of a group's sums of exponentials is relative to.
+    double shift(int32_t g) const { return exponent(g).shift / kLog2E; }
     const void* row(int64_t i) const { return static_cast<const float*>(rows_.values) + i * units_; }
 
     int worthwhile_threads(int threads) const;
@@ -248,7 +258,9 @@ private:
     void into_columns_when_deep(const Plan& plan, const Chunk& chunk, int32_t done, const float* values,
                                 float* gradient) const;
     void into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const;
-    void load_column_factors(const Tile& tile, const float* factors, const float* lses, bool count, Scratch& scratch) const;
+    void measure_positives(const Classes& classes, const float* weights);
+    void load_columns(const Tile& tile, const float* factors, const float* lses, bool count, Scratch& scratch) const;
+    Factors factors_of(const Tile& tile, const float* factors, const Scratch& scratch) const;
     double sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const float* sums) const;
 
     const Arithmetic& arithmetic_;
@@ -257,11 +269,13 @@ private:
     const float scale_;
     const int64_t channels_, units_;
     const int threads_;
+    Classes classes_{nullptr, nullptr};
     std::vector<float> shifts_;
     Buffer<float> panels_, swept_;
     std::vector<Scratch> scratch_;
     std::vector<int64_t> pair_rows_;  // per group: its first interleaved pair of rows, anchors and others apart
     std::unique_ptr<Buffer<float>> pairs_;
+    std::vector<float> positives_;  // per row: what each pair with one of its positives weighs
 };
 
 int Engine::worthwhile_threads(int threads) const {
@@ -416,6 +430,11 @@ Tile Engine::columns_of(const Plan& plan, const Chunk& chunk, Scratch& scratch) 
     tile.column_skip_high = scratch.skip_high;
     std::fill(scratch.skip_low, scratch.skip_low + kTileColumns, 0);
     std::fill(scratch.skip_high, scratch.skip_high + kTileColumns, 0);
+    if (rows_.scales) {
+        tile.column_scales = scratch.column_scales;
+        std::copy_n(rows_.scales + tile.first_column, tile.columns, scratch.column_scales);
+        std::fill(scratch.column_scales + tile.columns, scratch.column_scales + kTileColumns, 0.0f);
+    }
     if (!chunk.columns_count()) return tile;
     tile.skip_low = INT32_MAX;
     for (int j = 0; j < chunk.width; ++j) {
@@ -437,6 +456,11 @@ Tile Engine::rows_of(const Tile& columns, const Plan& plan, const Chunk& chunk, 
     tile.first_row = offset(panel.group) + panel.first + first;
     tile.row_skip_low = groups_.skip_low + tile.first_row;
     tile.row_skip_high = groups_.skip_high + tile.first_row;
+    if (rows_.scales) tile.row_scales = rows_.scales + tile.first_row;
+    if (classes_.run_low) {
+        tile.row_run_low = classes_.run_low + tile.first_row;
+        tile.row_run_high = classes_.run_high + tile.first_row;
+    }
     return tile;
 }
 
@@ -447,6 +471,7 @@ void Engine::pack(const Plan& plan, const Chunk& chunk, Scratch& scratch) const 
 
 void Engine::similarities(const Tile& tile, Scratch& scratch) const {
     arithmetic_.similarity(row(tile.first_row), tile.rows, scratch.panels, tile.columns, units_, tile.values);
+    if (rows_.scales) arithmetic_.rescale(tile);
 }
 
 double Engine::sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const float* sums) const {
@@ -467,7 +492,7 @@ void Engine::logsumexp(const std::vector<int32_t>& live, double* lse) {
 
         const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
             const bool safe = safe_needed(plan.panels[chunk.panel].group);
-            const float shift = shifts_[plan.panels[chunk.panel].group];
+            const Exponent exponents = exponent(plan.panels[chunk.panel].group);
             const Tile columns = columns_of(plan, chunk, scratch);
             pack(plan, chunk, scratch);
             for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
@@ -478,7 +503,7 @@ void Engine::logsumexp(const std::vector<int32_t>& live, double* lse) {
                     arithmetic_.safe_row_sums(tile, scale_, maxima.get() + chunk.sums + first, row_sums);
                     continue;
                 }
-                arithmetic_.exponentials(tile, scale_, shift, row_sums, scratch.column_sums);
+                arithmetic_.exponentials(tile, exponents, row_sums, scratch.column_sums);
                 if (chunk.columns_count())
                     for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
             }
@@ -489,7 +514,7 @@ void Engine::logsumexp(const std::vector<int32_t>& live, double* lse) {
             for (int32_t i = block.first; i < block.first + block.rows; ++i) {
                 if (!safe_needed(panel.group)) {
                     const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
-                    lse[base + i] = shifts_[panel.group] + std::log(sum);
+                    lse[base + i] = shift(panel.group) + std::log(sum);
                     continue;
                 }
                 float largest = -INFINITY;
@@ -576,14 +601,31 @@ void Engine::into_rows(const Plan& plan, const RowBlock& block, const float* val
     }
 }
 
+// scale weight_i / |P(i)|, which no similarity enters: 0 for rows that are no anchors.
+void Engine::measure_positives(const Classes& classes, const float* weights) {
+    classes_ = classes;
+    for (int32_t g : all_groups())
+        for (int64_t i = offset(g); i < offset(g) + anchors(g); ++i) {
+            const int32_t count = classes.run_high[i] - classes.run_low[i] - 1;
+            if (count > 0) positives_[i] = static_cast<float>(double{scale_} * weights[i] / count);
+        }
+}
+
 // The columns' factors and log-sum-exps as padded arrays; 0 and kNever for columns that do not count.
-void Engine::load_column_factors(const Tile& tile, const float* factors, const float* lses, bool count,
-                                 Scratch& scratch) const {
+void Engine::load_columns(const Tile& tile, const float* factors, const float* lses, bool count, Scratch& scratch) const {
     const int held = count ? tile.columns : 0;
-    std::copy_n(factors + tile.first_column, held, scratch.column_factors);
-    std::copy_n(lses + tile.first_column, held, scratch.column_lses);
-    std::fill(scratch.column_factors + held, scratch.column_factors + kTileColumns, 0.0f);
-    std::fill(scratch.column_lses + held, scratch.column_lses + kTileColumns, kNever);
+    const auto load = [&](const float* from, float* to, float otherwise) {
+        std::copy_n(from + tile.first_column, held, to);
+        std::fill(to + held, to + kTileColumns, otherwise);
+    };
+    load(factors, scratch.column_factors, 0.0f);
+    load(positives_.data(), scratch.column_positives, 0.0f);
+    load(lses, scratch.column_lses, kNever);
+}
+
+Factors Engine::factors_of(const Tile& tile, const float* factors, const Scratch& scratch) const {
+    return {factors + tile.first_row, scratch.column_factors, positives_.data() + tile.first_row,
+            scratch.column_positives};
 }
 
 void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const float* grad, float* out) {
@@ -596,8 +638,8 @@ void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const
         for (int64_t i = offset(g); i < offset(g) + anchors(g); ++i) {
             const bool counts = lse[i] != -INFINITY && grad[i] != 0.0f;
             lses[i] = counts ? static_cast<float>(lse[i]) : kNever;
-            const double shift = safe_needed(g) ? lses[i] : shifts_[g];
-            factors[i] = counts ? static_cast<float>(scale_ * grad[i] * std::exp(shift - lse[i])) : 0.0f;
+            const double relative_to = safe_needed(g) ? lses[i] : shift(g);
+            factors[i] = counts ? static_cast<float>(scale_ * grad[i] * std::exp(relative_to - lse[i])) : 0.0f;
         }
     };
     Team::run(threads_, [&](Team& team, int) {
@@ -610,18 +652,18 @@ void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const
         const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
             const int32_t group = plan.panels[chunk.panel].group;
             const Tile columns = columns_of(plan, chunk, scratch);
-            load_column_factors(columns, factors.get(), lses.get(), chunk.columns_count(), scratch);
+            load_columns(columns, factors.get(), lses.get(), chunk.columns_count(), scratch);
             pack(plan, chunk, scratch);
             for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
                 const Tile tile =
                     rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
                 similarities(tile, scratch);
+                const Factors weighing = factors_of(tile, factors.get(), scratch);
                 if (safe_needed(group)) {
-                    arithmetic_.safe_weigh(tile, scale_, factors.get() + tile.first_row, lses.get() + tile.first_row,
-                                           scratch.column_factors, scratch.column_lses);
+                    arithmetic_.safe_weigh(tile, scale_, weighing, lses.get() + tile.first_row, scratch.column_lses);
                 } else {
-                    arithmetic_.exponentials(tile, scale_, shifts_[group], scratch.maxima, scratch.column_sums);
-                    arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
+                    arithmetic_.exponentials(tile, exponent(group), scratch.maxima, scratch.column_sums);
+                    arithmetic_.weigh(tile, weighing);
                 }
                 arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
                 into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
@@ -641,7 +683,8 @@ void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const
 
 // ---- both at once ----------------------------------------------------------------------------------------------------
 
-void Engine::weighted(const float* weights, float* lse, float* out) {
+void Engine::contrast(const Classes& classes, const float* weights, float* lse, float* out) {
+    measure_positives(classes, weights);
     prefer_huge_pages(out, rows_.count * channels_ * int64_t{sizeof(float)});
     interleave();
     std::vector<int32_t> together, apart;
@@ -672,8 +715,8 @@ void Engine::weighted(const float* weights, float* lse, float* out) {
                 const Tile tile =
                     rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
                 similarities(tile, scratch);
-                arithmetic_.exponentials(tile, scale_, shifts_[plan.panels[chunk.panel].group],
-                                         sums.get() + chunk.sums + first, scratch.column_sums);
+                arithmetic_.exponentials(tile, exponent(plan.panels[chunk.panel].group), sums.get() + chunk.sums + first,
+                                         scratch.column_sums);
                 if (chunk.columns_count())
                     for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
             }
@@ -683,17 +726,17 @@ void Engine::weighted(const float* weights, float* lse, float* out) {
             const int64_t base = offset(panel.group) + panel.first;
             for (int32_t i = block.first; i < block.first + block.rows; ++i) {
                 const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
-                lse[base + i] = static_cast<float>(shifts_[panel.group] + std::log(sum));
+                lse[base + i] = static_cast<float>(shift(panel.group) + std::log(sum));
                 factors[base + i] = sum == 0.0 ? 0.0f : static_cast<float>(scale_ * weights[base + i] / sum);
             }
         };
         const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
             const Tile columns = columns_of(plan, chunk, scratch);
-            load_column_factors(columns, factors.get(), factors.get(), chunk.columns_count(), scratch);
+            load_columns(columns, factors.get(), factors.get(), chunk.columns_count(), scratch);
             for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
                 const Tile tile =
                     rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
-                arithmetic_.weigh(tile, factors.get() + tile.first_row, scratch.column_factors);
+                arithmetic_.weigh(tile, factors_of(tile, factors.get(), scratch));
                 arithmetic_.seal_weights(tile.values, tile.rows, tile.columns);
                 into_columns_when_deep(plan, chunk, first + tile.rows, values.get(), out);
             }
@@ -732,9 +775,9 @@ void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& r
     engine.gradient(engine.all_groups(), exact.get(), grad, gradient);
 }
 
-void weighted_logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
-                        const float* weights, float* lse, float* gradient) {
-    Engine(arithmetic, threads, rows, groups, scale).weighted(weights, lse, gradient);
+void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
+                       const Classes& classes, float scale, const float* weights, float* lse, float* gradient) {
+    Engine(arithmetic, threads, rows, groups, scale).contrast(classes, weights, lse, gradient);
 }
 
 int64_t executed_multiply_adds() { return executed.load(); }

@@ -1,4 +1,4 @@
-// The grouped log-sum-exp, its gradient, and the whole contrast with its gradient in one pass, on packed rows.
+// The grouped log-sum-exp, its gradient, and the gradient of the whole contrast, on packed rows.
 #pragma once
 #include <cstdint>
 
@@ -16,6 +16,7 @@ struct Groups {
 struct Rows {
     const void* values;  // float or bfloat16, as the arithmetic takes them
     int64_t count, channels;
+    const float* scales;  // what rows are multiplied by in similarities, or null: rounded unit rows are not of length 1
 };
 
 // lse[i] = log sum over D(i) of exp(scale x_i . x_j) for the anchors (-inf where D(i) is empty); others are left alone.
@@ -25,10 +26,16 @@ void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, cons
 void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
                         const float* lse, const float* grad, float* gradient);
 
-// lse as above and gradient <- d(sum_i weights[i] lse[i]) / d rows together, with the similarities computed once where
-// that costs less than twice over half of them.
-void weighted_logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
-                        const float* weights, float* lse, float* gradient);
+// Row i and the other rows of [run_low[i], run_high[i]) are of one class; a class is all anchors or none.
+struct Classes {
+    const int32_t *run_low, *run_high;
+};
+
+// lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together, the positives
+// being the other rows of its class. The similarities are computed once where that costs less than twice over half of
+// them.
+void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
+                       const Classes& classes, float scale, const float* weights, float* lse, float* gradient);
 
 // The multiply-adds executed in this process by the calls above.
 int64_t executed_multiply_adds();

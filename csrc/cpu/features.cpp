@@ -18,6 +18,9 @@ constexpr int kBlock = 64;         // points of a line taken together
 constexpr int kBlockStride = 80;   // floats from channel to channel: not a power of two
 constexpr int kChannelsAhead = 8;  // every channel is on another page: nothing but us foresees the next one
 constexpr int kLine = 64;          // bytes of a cache line
+// Squares summed in float at a time: an error of a length is one of all similarities of its row. Of many equal terms a
+// chain of 128 floats would lose three bits.
+constexpr int kSquares = 16;
 
 struct Block {
     int64_t point;   // of its first point, in the order of the map
@@ -51,13 +54,14 @@ void for_each_block(int threads, const Map& map, Visit visit) {
 
 template <class Value>
 void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
-            int64_t row_channels, void* rows, float* inverse_lengths) {
+            int64_t row_channels, void* rows, float* inverse_lengths, float* scales) {
     const Value* values = static_cast<const Value*>(map.values);
     prefer_huge_pages(rows, map.points() * row_channels * static_cast<int64_t>(narrow ? sizeof(BFloat16) : sizeof(float)));
     for_each_block(threads, map, [&](const Block& block, float* channels) {
         const int32_t* row_of = row_of_point + block.point;
         if (std::all_of(row_of, row_of + block.held, [](int32_t row) { return row < 0; })) return;
-        float squares[kBlock] = {};
+        float few[kBlock] = {};
+        double squares[kBlock] = {};
         for (int64_t c = 0; c < map.channels; ++c) {
             const Value* from = values + block.offset + c * map.channel_stride;
             float* to = channels + c * kBlockStride;
@@ -68,16 +72,22 @@ void gather(int threads, const Map& map, const int32_t* row_of_point, bool norma
                 for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p]);
             else
                 for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p * map.space_stride[2]]);
-            for (int p = 0; p < block.held; ++p) squares[p] += to[p] * to[p];
+            for (int p = 0; p < block.held; ++p) few[p] += to[p] * to[p];
+            if ((c + 1) % kSquares == 0 || c + 1 == map.channels)
+                for (int p = 0; p < block.held; ++p) squares[p] += few[p], few[p] = 0.0f;
         }
         for (int p = 0; p < block.held; ++p) {
             if (row_of[p] < 0) continue;
-            const float length = std::sqrt(squares[p]);
-            const float inverse = normalize ? 1.0f / (length < kSmallestLength ? kSmallestLength : length) : 1.0f;
+            const double length = std::max<double>(std::sqrt(squares[p]), kSmallestLength);
+            const float inverse = normalize ? static_cast<float>(1.0 / length) : 1.0f;
             inverse_lengths[row_of[p]] = inverse;
             const auto fill = [&](auto* row) {
                 for (int64_t c = 0; c < map.channels; ++c) from_float(channels[c * kBlockStride + p] * inverse, row[c]);
                 for (int64_t c = map.channels; c < row_channels; ++c) from_float(0.0f, row[c]);
+                if (!scales) return;
+                double square = 0.0;
+                for (int64_t c = 0; c < map.channels; ++c) square += to_float(row[c]) * to_float(row[c]);
+                scales[row_of[p]] = square > 0.0 ? static_cast<float>(1.0 / std::sqrt(square)) : 1.0f;
             };
             if (narrow)
                 fill(static_cast<BFloat16*>(rows) + row_of[p] * row_channels);
@@ -117,11 +127,11 @@ void scatter(int threads, const float* rows, int64_t row_channels, const int32_t
 }  // namespace
 
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
-                 int64_t row_channels, void* rows, float* inverse_lengths) {
+                 int64_t row_channels, void* rows, float* inverse_lengths, float* scales) {
     const auto gather_as = map.dtype == Dtype::float32    ? gather<float>
                            : map.dtype == Dtype::bfloat16 ? gather<BFloat16>
                                                           : gather<Float16>;
-    gather_as(threads, map, row_of_point, normalize, narrow, row_channels, rows, inverse_lengths);
+    gather_as(threads, map, row_of_point, normalize, narrow, row_channels, rows, inverse_lengths, scales);
 }
 
 void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point,

@@ -19,10 +19,11 @@ struct Map {
 };
 
 // rows[r] <- the channels of the point whose entry in row_of_point is r (-1: the point is left out), divided by their
-// length where `normalize`, padded with zeros to row_channels; inverse_lengths[r] <- what they were multiplied by.
+// length where `normalize`, padded with zeros to row_channels; inverse_lengths[r] <- what they were multiplied by. Where
+// `scales` is not null, scales[r] <- what the row, rounded, would have to be multiplied by to have the length 1.
 // rows is float, or bfloat16 where the map is and `narrow`. row_of_point runs over the points in order.
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
-                 int64_t row_channels, void* rows, float* inverse_lengths);
+                 int64_t row_channels, void* rows, float* inverse_lengths, float* scales);
 
 // map <- factors[r factor_step] * rows[r], r = row_of_point, 0 where a point is left out. rows is float.
 void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point,

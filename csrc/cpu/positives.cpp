@@ -38,37 +38,15 @@ std::vector<Run> live_rows(const Groups& groups) {
     return parts;
 }
 
-// Calls visit(run, sum, scratch) for every class run of two rows or more, shared out over the threads: `sum` holds the
-// sum of the run's rows (channels), `scratch` is room for two rows more.
-template <class Value, class Visit>
-void for_each_sum(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, Visit visit) {
-    const Value* values = static_cast<const Value*>(rows.values);
-    const int64_t channels = rows.channels;
-    const std::vector<Run> runs = class_runs(groups, run_high);
-    const int size = team_size(threads, rows.count * rows.channels);
-    std::vector<double> scratch(static_cast<size_t>(size * 3 * channels));
-    Team::run(size, [&](Team& team, int member) {
-        double* sum = scratch.data() + member * 3 * channels;
-        team.for_each(static_cast<int64_t>(runs.size()), [&](int64_t k) {
-            const Run run = runs[k];
-            if (run.end - run.begin < 2) return;
-            std::fill_n(sum, channels, 0.0);
-            for (int64_t i = run.begin; i < run.end; ++i)
-                for (int64_t c = 0; c < channels; ++c) sum[c] += to_float(values[i * channels + c]);
-            visit(run, sum, sum + channels);
-        });
-    });
-}
-
-// Stores the sum of the run without `row` in `others` and returns row . others.
+// Returns row . sum, then adds the row to the sum, the row times its scale.
 template <class Value>
-double dot_others(const Value* row, const double* sum, double* others, int64_t channels) {
+double product_then_add(const Value* row, double scale, double* sum, int64_t channels) {
     double lanes[16] = {};
     for (int64_t c = 0; c < channels; c += 16)
         for (int lane = 0; lane < 16; ++lane) {
-            const double v = to_float(row[c + lane]);
-            others[c + lane] = sum[c + lane] - v;
-            lanes[lane] += v * others[c + lane];
+            const double v = scale * to_float(row[c + lane]);
+            lanes[lane] += v * sum[c + lane];
+            sum[c + lane] += v;
         }
     double product = 0.0;
     for (double lane : lanes) product += lane;
@@ -76,35 +54,28 @@ double dot_others(const Value* row, const double* sum, double* others, int64_t c
 }
 
 template <class Value>
-void means_alone(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
-                 float* means) {
+void means_of_runs(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
+                   float* means) {
     const Value* values = static_cast<const Value*>(rows.values);
     const int64_t channels = rows.channels;
-    for_each_sum<Value>(threads, rows, groups, run_high, [=](Run run, const double* sum, double* others) {
-        const double each = scale / static_cast<double>(run.end - run.begin - 1);
-        for (int64_t i = run.begin; i < run.end; ++i)
-            means[i] = static_cast<float>(each * dot_others(values + i * channels, sum, others, channels));
-    });
-}
-
-template <class Value>
-void means_and_gradient(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
-                        const float* weights, float* means, float* gradient) {
-    const Value* values = static_cast<const Value*>(rows.values);
-    const int64_t channels = rows.channels;
-    for_each_sum<Value>(threads, rows, groups, run_high, [=](Run run, const double* sum, double* scratch) {
-        const double each = scale / static_cast<double>(run.end - run.begin - 1);
-        double *others = scratch, *weighted = scratch + channels;
-        std::fill_n(weighted, channels, 0.0);
-        for (int64_t i = run.begin; i < run.end; ++i)
-            for (int64_t c = 0; c < channels; ++c) weighted[c] += each * weights[i] * to_float(values[i * channels + c]);
-        for (int64_t i = run.begin; i < run.end; ++i) {
-            const Value* row = values + i * channels;
-            means[i] = static_cast<float>(each * dot_others(row, sum, others, channels));
-            const double own = each * weights[i];
-            for (int64_t c = 0; c < channels; ++c)
-                gradient[i * channels + c] -= static_cast<float>(own * others[c] + weighted[c] - own * to_float(row[c]));
-        }
+    const std::vector<Run> runs = class_runs(groups, run_high);
+    const int size = team_size(threads, rows.count * rows.channels);
+    std::vector<double> sums(static_cast<size_t>(size * channels)), before(static_cast<size_t>(rows.count));
+    Team::run(size, [&](Team& team, int member) {
+        double* sum = sums.data() + member * channels;
+        team.for_each(static_cast<int64_t>(runs.size()), [&](int64_t k) {
+            const Run run = runs[k];
+            if (run.end - run.begin < 2) return;
+            const double each = scale / static_cast<double>(run.end - run.begin - 1);
+            const auto visit = [&](int64_t i) {
+                return product_then_add(values + i * channels, rows.scales ? rows.scales[i] : 1.0, sum, channels);
+            };
+            std::fill_n(sum, channels, 0.0);
+            for (int64_t i = run.begin; i < run.end; ++i) before[i] = visit(i);
+            std::fill_n(sum, channels, 0.0);
+            for (int64_t i = run.end - 1; i >= run.begin; --i)
+                means[i] = static_cast<float>(each * (before[i] + visit(i)));
+        });
     });
 }
 
@@ -138,13 +109,7 @@ void across(int threads, const Rows& rows, const Groups& groups, const float* in
 
 void positive_means(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
                     float scale, float* means) {
-    (narrow ? means_alone<BFloat16> : means_alone<float>)(threads, rows, groups, run_high, scale, means);
-}
-
-void subtract_positives(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
-                        float scale, const float* weights, float* means, float* gradient) {
-    (narrow ? means_and_gradient<BFloat16> : means_and_gradient<float>)(threads, rows, groups, run_high, scale, weights,
-                                                                        means, gradient);
+    (narrow ? means_of_runs<BFloat16> : means_of_runs<float>)(threads, rows, groups, run_high, scale, means);
 }
 
 void undo_normalization(bool narrow, int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths,

@@ -8,6 +8,7 @@
 //
 // A tile holds, for m rows i and w columns j, first the dot products x_i . x_j, then exp(scale x_i . x_j - shift), then
 // the weight W_ij of the gradient (docs/loss.md: "the backward matrix is symmetric"), each in place of the one before.
+// The weights of the positives are taken off in W_ij, before the products (docs/loss.md, "Positives in the same matrix").
 #pragma once
 #include <cstdint>
 
@@ -27,6 +28,22 @@ struct Tile {
     const int32_t* column_skip_low;   // [kTileColumns], padded; for columns that are not anchors, an empty range
     const int32_t* column_skip_high;  // [kTileColumns], padded
     int32_t skip_low, skip_high;      // the union of the columns' ranges
+    const float* row_scales;          // [m], or null, as the columns': what similarities are multiplied by
+    const float* column_scales;       // [kTileColumns], padded
+    const int32_t* row_run_low;       // [m]: row i's class is the rows [low, high); null where there are no positives
+    const int32_t* row_run_high;      // [m]
+};
+
+// What each row and column of a tile adds to the weights of its pairs.
+struct Factors {
+    const float *rows, *columns;                    // of the exponentials
+    const float *row_positives, *column_positives;  // of each pair of the same class
+};
+
+// exp(scale v - shift) as 2^(rate v + (rest v - shift)): the rate in base 2 is no float, and what is missing of it would be
+// an error of every similarity alike. The shift, in base 2 too, is what the sums of exponentials are relative to.
+struct Exponent {
+    float rate, rest, shift;
 };
 
 struct Arithmetic {
@@ -36,6 +53,8 @@ struct Arithmetic {
     void (*pack_columns)(const void* rows, int w, int64_t units, void* panels);
     // values[i, j] = rows[i] . column j of the panels, for m rows and w columns.
     void (*similarity)(const void* rows, int m, const void* panels, int w, int64_t units, float* values);
+    // values[i, j] *= row_scales[i] column_scales[j].
+    void (*rescale)(const Tile& tile);
     // out <- n rows of bfloat16 as ceil(n/2) rows of C units (rows 2r and 2r+1 side by side). Only where `paired`.
     void (*interleave_rows)(const void* rows, int64_t n, int64_t channels, void* out);
     // Makes the finished weights of a tile ready for the two products. Rows are padded to even with zeros.
@@ -46,17 +65,18 @@ struct Arithmetic {
     void (*multiply_into_rows)(const float* values, int first, int m, int w, const void* operand, int64_t channels,
                                float* out);
 
-    // values <- exp(scale v - shift); row_sums[i] = sum over the columns in D(i), column_sums[j] = sum over the upper
-    // rows i with i in D(j) (kTileColumns entries, overwritten).
-    void (*exponentials)(const Tile& tile, float scale, float shift, float* row_sums, float* column_sums);
+    // values <- 2^exponent; row_sums[i] = sum over the columns in D(i), column_sums[j] = sum over the upper rows i with i
+    // in D(j) (kTileColumns entries, overwritten).
+    void (*exponentials)(const Tile& tile, const Exponent& exponent, float* row_sums, float* column_sums);
     // row_maxima[i] = max of scale v over D(i), row_sums[i] = sum of exp(scale v - row_maxima[i]); for any range of v.
     void (*safe_row_sums)(const Tile& tile, float scale, float* row_maxima, float* row_sums);
-    // values <- v (row_factor_i [j in D(i)] + column_factor_j [i in D(j)]), v the exponentials.
-    void (*weigh)(const Tile& tile, const float* row_factors, const float* column_factors);
-    // values <- row_grad_i e^{scale v - row_lse_i} [j in D(i)] + column_grad_j e^{scale v - column_lse_j} [i in D(j)],
+    // values <- v (row_i [j in D(i)] + column_j [i in D(j)]) - (row_positive_i + column_positive_j) [i, j of one class],
+    // v the exponentials. A point and itself are no pair.
+    void (*weigh)(const Tile& tile, const Factors& factors);
+    // values <- row_i e^{scale v - row_lse_i} [j in D(i)] + column_j e^{scale v - column_lse_j} [i in D(j)] - the same,
     // v the dot products; for any range of v.
-    void (*safe_weigh)(const Tile& tile, float scale, const float* row_grads, const float* row_lses,
-                       const float* column_grads, const float* column_lses);
+    void (*safe_weigh)(const Tile& tile, float scale, const Factors& factors, const float* row_lses,
+                       const float* column_lses);
     // Runs `iterations` rounds of independent multiply-adds on full vectors; returns how many scalar ones that was.
     int64_t (*spin)(int64_t iterations);
 };

@@ -29,6 +29,7 @@ constexpr int kRows = 6;
 constexpr int kVectorBytes = 16;
 constexpr int kRows = 6;
 #endif
+constexpr int kHalf = kRows / 2;    // of products that are summed in two parts
 constexpr int kLanes = kVectorBytes / 4;
 constexpr int kPanel = 2 * kLanes;  // columns of a packed panel
 constexpr int64_t kDepth = 128;     // summed at a time: a panel so deep and its left operand fit the first cache
@@ -111,19 +112,22 @@ struct Pair {
 
 // ---- the micro-kernel ------------------------------------------------------------------------------------------------
 
-// out[i, :] (+)= sum_p left[i * row_stride + p * unit_stride] right[p * right_stride, :], for kM rows and kN vectors.
-template <class Operand, int kM, int kN, bool kAccumulate>
+// out[i, :] (+)= sum_p left[i * row_stride + p * unit_stride] right[p * right_stride, :], for kM rows and kN vectors,
+// each summed in kChains parts by turns: the rounding of a sum grows with its length.
+template <class Operand, int kM, int kN, int kChains, bool kAccumulate>
 void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t unit_stride, const float* right,
             int64_t right_stride, int64_t depth, float* out, int64_t out_stride) {
-    Float sums[kM][kN];
-#pragma GCC unroll 16
-    for (int i = 0; i < kM; ++i)
+    Float sums[kChains][kM][kN];
 #pragma GCC unroll 2
-        for (int v = 0; v < kN; ++v) sums[i][v] = Float{};
+    for (int s = 0; s < kChains; ++s)
+#pragma GCC unroll 16
+        for (int i = 0; i < kM; ++i)
+#pragma GCC unroll 2
+            for (int v = 0; v < kN; ++v) sums[s][i][v] = Float{};
     // Tiles come from the third cache or beyond, in strides that hardware does not foresee.
     for (int i = 0; i < kM; ++i)
         for (int v = 0; v < kN; ++v) __builtin_prefetch(out + i * out_stride + v * kLanes, 1);
-    for (int64_t p = 0; p < depth; ++p) {
+    const auto step = [&](int64_t p, Float(&part)[kM][kN]) {
         __builtin_prefetch(left + kM * row_stride + p * unit_stride);  // for the next kM rows
         Float columns[kN];
 #pragma GCC unroll 2
@@ -132,15 +136,22 @@ void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t un
         for (int i = 0; i < kM; ++i) {
             const typename Operand::Scalar value = left[i * row_stride + p * unit_stride];
 #pragma GCC unroll 2
-            for (int v = 0; v < kN; ++v) sums[i][v] = Operand::multiply_add(value, columns[v], sums[i][v]);
+            for (int v = 0; v < kN; ++v) part[i][v] = Operand::multiply_add(value, columns[v], part[i][v]);
         }
-    }
+    };
+    int64_t p = 0;
+    for (; p + kChains <= depth; p += kChains)
+#pragma GCC unroll 2
+        for (int s = 0; s < kChains; ++s) step(p + s, sums[s]);
+    for (; p < depth; ++p) step(p, sums[0]);
 #pragma GCC unroll 16
     for (int i = 0; i < kM; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < kN; ++v) {
+            Float sum = sums[0][i][v];
+            if constexpr (kChains > 1) sum += sums[1][i][v];
             float* target = out + i * out_stride + v * kLanes;
-            store(target, kAccumulate ? load(target) + sums[i][v] : sums[i][v]);
+            store(target, kAccumulate ? load(target) + sum : sum);
         }
 }
 
@@ -149,18 +160,18 @@ using Kernel = void (*)(const typename Operand::Scalar*, int64_t, int64_t, const
                         int64_t);
 
 // The kernels of 1 .. kRows rows, so that a ragged edge costs what it holds.
-template <class Operand, int kN, bool kAccumulate>
+template <class Operand, int kMost, int kN, int kChains, bool kAccumulate>
 struct Kernels {
-    Kernel<Operand> of_rows[kRows + 1];
-    constexpr Kernels() : of_rows{} { fill<kRows>(); }
+    Kernel<Operand> of_rows[kMost + 1];
+    constexpr Kernels() : of_rows{} { fill<kMost>(); }
     template <int kM>
     constexpr void fill() {
-        of_rows[kM] = kernel<Operand, kM, kN, kAccumulate>;
+        of_rows[kM] = kernel<Operand, kM, kN, kChains, kAccumulate>;
         if constexpr (kM > 1) fill<kM - 1>();
     }
 };
-template <class Operand, int kN, bool kAccumulate>
-constexpr Kernels<Operand, kN, kAccumulate> kernels{};
+template <class Operand, int kMost, int kN, int kChains, bool kAccumulate>
+constexpr Kernels<Operand, kMost, kN, kChains, kAccumulate> kernels{};
 
 // out[m, columns] += left (m x depth) right (depth x columns); columns is a multiple of one vector.
 template <class Operand>
@@ -173,12 +184,12 @@ void multiply(const typename Operand::Scalar* left, int64_t row_stride, int64_t 
         const int64_t d = depth - p < slice ? depth - p : slice;
         int64_t c = 0;
         for (; c + kPanel <= columns; c += kPanel)
-            for (int i = 0; i < m; i += kRows)
-                kernels<Operand, 2, true>.of_rows[smaller(kRows, m - i)](
+            for (int i = 0; i < m; i += kHalf)
+                kernels<Operand, kHalf, 2, 2, true>.of_rows[smaller(kHalf, m - i)](
                     l + i * row_stride, row_stride, unit_stride, r + c, columns, d, out + i * columns + c, columns);
         for (; c < columns; c += kLanes)
             for (int i = 0; i < m; i += kRows)
-                kernels<Operand, 1, true>.of_rows[smaller(kRows, m - i)](
+                kernels<Operand, kRows, 1, 2, true>.of_rows[smaller(kRows, m - i)](
                     l + i * row_stride, row_stride, unit_stride, r + c, columns, d, out + i * columns + c, columns);
     }
 }
@@ -263,12 +274,21 @@ void similarity(const void* rows, int m, const void* panels, int w, int64_t unit
     const int64_t slice = slice_of(units);
     for (int64_t u = 0; u < units; u += slice) {
         const Kernel<Operand>* of_rows =
-            u == 0 ? kernels<Operand, 2, false>.of_rows : kernels<Operand, 2, true>.of_rows;
+            u == 0 ? kernels<Operand, kRows, 2, 1, false>.of_rows : kernels<Operand, kRows, 2, 1, true>.of_rows;
         const int64_t depth = units - u < slice ? units - u : slice;
         for (int j = 0; j < w; j += kPanel)
             for (int i = 0; i < m; i += kRows)
                 of_rows[smaller(kRows, m - i)](left + i * units + u, units, 1, right + j * units + u * kPanel, kPanel,
                                                depth, values + i * kTileStride + j, kTileStride);
+    }
+}
+
+void rescale(const Tile& tile) {
+    for (int i = 0; i < tile.rows; ++i) {
+        const Float scale = splat(tile.row_scales[i]);
+        float* row = tile.values + i * kTileStride;
+        for (int j = 0; j < tile.columns; j += kLanes)
+            store(row + j, load(row + j) * (scale * load(tile.column_scales + j)));
     }
 }
 
@@ -370,8 +390,11 @@ inline bool touched(const Tile& tile, int i) {
     return by_row || (row >= tile.skip_low && row < tile.skip_high);
 }
 
-template <class Sweep>
-inline void masked_element(const Tile& tile, Sweep& sweep, int i, int j) {
+struct Masks {
+    Int in_row, in_column;  // whether the column is in D(row), and the row in D(column)
+};
+
+inline Masks masks_of(const Tile& tile, int i, int j) {
     const Int lanes = lane_numbers() + j;
     const Int held = lanes < splat_int(tile.columns);
     const Int column = lanes + static_cast<int32_t>(tile.first_column);
@@ -379,8 +402,14 @@ inline void masked_element(const Tile& tile, Sweep& sweep, int i, int j) {
     const Int in_row = (column < splat_int(tile.row_skip_low[i])) | (column >= splat_int(tile.row_skip_high[i]));
     const Int in_column =
         (row < load_int(tile.column_skip_low + j)) | (row >= load_int(tile.column_skip_high + j));
+    return {in_row & held, in_column & held};
+}
+
+template <class Sweep>
+inline void masked_element(const Tile& tile, Sweep& sweep, int i, int j) {
+    const Masks masks = masks_of(tile, i, j);
     float* p = tile.values + i * kTileStride + j;
-    store(p, sweep.element(load(p), Where{in_row & held}, Where{in_column & held}, j));
+    store(p, sweep.element(load(p), Where{masks.in_row}, Where{masks.in_column}, j));
 }
 
 template <class Sweep>
@@ -399,14 +428,14 @@ void run(const Tile& tile, Sweep sweep) {
 
 struct Exponentials {
     const Tile& tile;
-    Float scale, shift;
+    Float rate, rest, shift;
     float *row_sums, *column_sums;
     Float sum = Float{};
     bool upper = false;
     void begin(int i) { sum = Float{}, upper = i < tile.upper_rows; }
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column in_column, int j) {
-        const Float e = exp2(v * scale - shift);
+        const Float e = exp2(v * rate + (v * rest - shift));
         sum += in_row(e);
         if (upper) store(column_sums + j, load(column_sums + j) + in_column(e));
         return e;
@@ -414,9 +443,10 @@ struct Exponentials {
     void end(int i) { row_sums[i] = sum_lanes(sum); }
 };
 
-void exponentials(const Tile& tile, float scale, float shift, float* row_sums, float* column_sums) {
+void exponentials(const Tile& tile, const Exponent& exponent, float* row_sums, float* column_sums) {
     for (int j = 0; j < kTileColumns; ++j) column_sums[j] = 0.0f;
-    run(tile, Exponentials{tile, splat(scale * kLog2E), splat(shift * kLog2E), row_sums, column_sums});
+    run(tile, Exponentials{tile, splat(exponent.rate), splat(exponent.rest), splat(exponent.shift), row_sums,
+                           column_sums});
 }
 
 constexpr float kNothing = -__builtin_inff();
@@ -480,38 +510,92 @@ void safe_row_sums(const Tile& tile, float scale, float* row_maxima, float* row_
     run(tile, SafeSums{splat(scale), row_maxima, row_sums});
 }
 
-struct Weigh {
-    const float *row_factors, *column_factors;
-    Float factor = Float{};
-    void begin(int i) { factor = splat(row_factors[i]); }
-    template <class Row, class Column>
-    Float element(Float v, Row in_row, Column in_column, int j) {
-        return v * (in_row(factor) + in_column(load(column_factors + j)));
-    }
-    void end(int) {}
+// ---- weights: exponentials times factors, less what the positives weigh ----------------------------------------------
+//
+// The columns of a row's class are one stretch [begin, end): vectors outside it, inside it and across its ends are told
+// apart, so that most need no mask.
+
+struct Never {
+    Float operator()(Float) const { return Float{}; }
 };
 
-void weigh(const Tile& tile, const float* row_factors, const float* column_factors) {
-    run(tile, Weigh{row_factors, column_factors});
-}
+struct Weigh {
+    const Factors& factors;
+    Float factor = Float{}, positive = Float{};
+    void begin(int i) {
+        factor = splat(factors.rows[i]);
+        positive = splat(factors.row_positives[i]);
+    }
+    template <class Row, class Column, class Same>
+    Float element(Float v, Row in_row, Column in_column, Same same, int j) {
+        return v * (in_row(factor) + in_column(load(factors.columns + j))) -
+               same(positive + load(factors.column_positives + j));
+    }
+};
 
 struct SafeWeigh {
     Float scale;
-    const float *row_grads, *row_lses, *column_grads, *column_lses;
-    Float grad = Float{}, lse = Float{};
-    void begin(int i) { grad = splat(row_grads[i]), lse = splat(row_lses[i]); }
-    template <class Row, class Column>
-    Float element(Float v, Row in_row, Column in_column, int j) {
-        const Float s = product(v, scale);
-        return in_row(grad * exp2((s - lse) * kLog2E)) +
-               in_column(load(column_grads + j) * exp2((s - load(column_lses + j)) * kLog2E));
+    const Factors& factors;
+    const float *row_lses, *column_lses;
+    Float factor = Float{}, positive = Float{}, lse = Float{};
+    void begin(int i) {
+        factor = splat(factors.rows[i]), lse = splat(row_lses[i]);
+        positive = splat(factors.row_positives[i]);
     }
-    void end(int) {}
+    template <class Row, class Column, class Same>
+    Float element(Float v, Row in_row, Column in_column, Same same, int j) {
+        const Float s = product(v, scale);
+        return in_row(factor * exp2((s - lse) * kLog2E)) +
+               in_column(load(factors.columns + j) * exp2((s - load(column_lses + j)) * kLog2E)) -
+               same(positive + load(factors.column_positives + j));
+    }
 };
 
-void safe_weigh(const Tile& tile, float scale, const float* row_grads, const float* row_lses, const float* column_grads,
+template <class Weights>
+inline void masked_weight(const Tile& tile, Weights& weights, int i, int j, int begin, int end) {
+    const Masks masks = masks_of(tile, i, j);
+    const Int lanes = lane_numbers() + j;
+    const Int itself = splat_int(static_cast<int32_t>(tile.first_row - tile.first_column) + i);
+    const Int same = (lanes >= splat_int(begin)) & (lanes < splat_int(end)) & (lanes != itself);
+    float* p = tile.values + i * kTileStride + j;
+    store(p, weights.element(load(p), Where{masks.in_row}, Where{masks.in_column}, Where{same}, j));
+}
+
+inline int within(int64_t column, int columns) {
+    return column < 0 ? 0 : column > columns ? columns : static_cast<int>(column);
+}
+
+template <class Weights>
+void run_weights(const Tile& tile, Weights weights) {
+    for (int i = 0; i < tile.rows; ++i) {
+        weights.begin(i);
+        int begin = tile.columns, end = tile.columns;
+        if (tile.row_run_low) {
+            begin = within(tile.row_run_low[i] - tile.first_column, tile.columns);
+            end = within(tile.row_run_high[i] - tile.first_column, tile.columns);
+            if (begin >= end) begin = end = tile.columns;
+        }
+        float* row = tile.values + i * kTileStride;
+        int j = 0;
+        if (!touched(tile, i)) {
+            for (; j + kLanes <= begin; j += kLanes)
+                store(row + j, weights.element(load(row + j), Always{}, Always{}, Never{}, j));
+            if (j < begin && j + kLanes <= tile.columns) masked_weight(tile, weights, i, j, begin, end), j += kLanes;
+            for (; j + kLanes <= end; j += kLanes)
+                store(row + j, weights.element(load(row + j), Always{}, Always{}, Always{}, j));
+            if (j < end && j + kLanes <= tile.columns) masked_weight(tile, weights, i, j, begin, end), j += kLanes;
+            for (; j + kLanes <= tile.columns; j += kLanes)
+                store(row + j, weights.element(load(row + j), Always{}, Always{}, Never{}, j));
+        }
+        for (; j < tile.columns; j += kLanes) masked_weight(tile, weights, i, j, begin, end);
+    }
+}
+
+void weigh(const Tile& tile, const Factors& factors) { run_weights(tile, Weigh{factors}); }
+
+void safe_weigh(const Tile& tile, float scale, const Factors& factors, const float* row_lses,
                 const float* column_lses) {
-    run(tile, SafeWeigh{splat(scale), row_grads, row_lses, column_grads, column_lses});
+    run_weights(tile, SafeWeigh{splat(scale), factors, row_lses, column_lses});
 }
 
 // ---- the peak --------------------------------------------------------------------------------------------------------
@@ -546,6 +630,7 @@ int64_t spin(int64_t iterations) {
 const Arithmetic single{false,
                         pack_columns,
                         similarity<Single>,
+                        rescale,
                         nullptr,
                         seal_single,
                         multiply_into_columns_single,
@@ -560,6 +645,7 @@ const Arithmetic single{false,
 const Arithmetic pair{true,
                       pack_columns,
                       similarity<Pair>,
+                      rescale,
                       interleave_rows,
                       seal_pair,
                       multiply_into_columns_pair,

@@ -75,7 +75,8 @@ class Fused(Protocol):
         """Return how many channels the row gradient has for so many of the features."""
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``sum_i weights_i l_i`` (a float32 scalar) and its gradient by the gathered rows, float32."""
+        """Return ``sum_i weights_i l_i`` (a scalar) and its gradient by the gathered rows; both float64 for float64
+        features, else float32."""
 
     def loss(self, problem: Problem, weights: Tensor) -> Tensor:
         """Return the first of :meth:`contrast`'s two alone."""
@@ -88,12 +89,12 @@ class FusedMap(Fused, Protocol):
     """The same for the single losses, which may each have a weight of its own."""
 
     def anchor_losses(self, problem: Problem) -> Tensor:
-        """Return (M,) float32: ``l_i`` of every row that is an anchor, 0 for other rows."""
+        """Return (M,), in the dtype of the loss: ``l_i`` of every row that is an anchor, 0 for other rows."""
 
     def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
         """Write the gradient of ``sum_i weights_i l_i`` by the features to the map ``out``, which is as scatter's.
 
-        ``weights`` is (M,) float32, of any size; those of rows that are no anchors do not count.
+        ``weights`` is (M,), in the dtype of the loss, of any size; those of rows that are no anchors do not count.
         """
 
 

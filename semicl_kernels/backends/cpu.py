@@ -95,22 +95,27 @@ def as_rows(rows: Tensor) -> Tensor:
     return torch.nn.functional.pad(rows, (0, missing)).contiguous() if missing else rows.contiguous()
 
 
-def packed(rows: Tensor, groups: Groups) -> Any:
-    """The rows, of :func:`as_rows`, and their groups as every pass of the compiled code takes them."""
+def packed(rows: Tensor, groups: Groups, scales: Tensor | None = None) -> Any:
+    """The rows, of :func:`as_rows`, and their groups as every pass of the compiled code takes them; ``scales`` (M,) is
+    what rows are multiplied by in similarities."""
     addresses = [tensor.data_ptr() for tensor in groups.tensors]
-    return extension().Packed(rows.data_ptr(), *rows.shape, addresses, len(groups.anchors))
+    return extension().Packed(rows.data_ptr(), *rows.shape, address(scales), addresses, len(groups.anchors))
+
+
+def address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    return logsumexp(as_rows(rows), groups, scale)
+    rows = as_rows(rows)
+    return logsumexp(rows, packed(rows, groups), scale)
 
 
-def logsumexp(rows: Tensor, groups: Groups, scale: float) -> Tensor:
-    """Return lse (M,) of rows that :func:`as_rows` made."""
+def logsumexp(rows: Tensor, arguments: Any, scale: float) -> Tensor:
+    """Return lse (M,) of rows that :func:`packed` took."""
     lse = floats(len(rows)).zero_()
-    extension().logsumexp(
-        instruction_set()[0], is_narrow(rows.dtype), thread_count(), packed(rows, groups), scale, lse.data_ptr()
-    )
+    narrow = is_narrow(rows.dtype)
+    extension().logsumexp(instruction_set()[0], narrow, thread_count(), arguments, scale, lse.data_ptr())
     return lse
 
 
@@ -200,6 +205,7 @@ def partition(
 class Gathered(NamedTuple):
     rows: Tensor  # (M, padded C), as the arithmetic takes them
     inverse_lengths: Tensor  # (M,): what the features were multiplied by
+    scales: Tensor | None  # (M,): what rows of unit length lost of it by rounding
 
 
 def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
@@ -207,6 +213,8 @@ def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
     features = mergeable(features)
     count, channels = row_of_point.numel(), padded(features.shape[2])
     rows, inverse_lengths = floats(count, channels, dtype=row_dtype(features.dtype)), floats(count)
+    # A length off by 2^-9 is off in all similarities of a row: where those of a class are nearly equal, it decides.
+    scales = floats(count) if normalize and is_narrow(features.dtype) else None
     extension().gather_rows(
         thread_count(),
         features.data_ptr(),
@@ -218,8 +226,23 @@ def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
         channels,
         rows.data_ptr(),
         inverse_lengths.data_ptr(),
+        address(scales),
     )
-    return Gathered(rows, inverse_lengths)
+    return Gathered(rows, inverse_lengths, scales)
+
+
+def positive_means(rows: Tensor, arguments: Any, problem: Problem) -> Tensor:
+    """Return (M,): the mean of ``scale x_i . x_p`` over the other rows p of an anchor's class, 0 for other rows."""
+    means = floats(len(rows)).zero_()
+    extension().positive_means(
+        is_narrow(rows.dtype),
+        thread_count(),
+        arguments,
+        problem.scale,
+        problem.run_high.data_ptr(),
+        means.data_ptr(),
+    )
+    return means
 
 
 class CompiledFused:
@@ -229,18 +252,9 @@ class CompiledFused:
         return padded(channels)
 
     def anchor_losses(self, problem: Problem) -> Tensor:
-        groups, scale = problem.groups, problem.scale
-        rows, _ = gather(problem.features, problem.row_of_point, problem.normalize)
-        means = floats(len(rows)).zero_()
-        extension().positive_means(
-            is_narrow(rows.dtype),
-            thread_count(),
-            packed(rows, groups),
-            scale,
-            problem.run_high.data_ptr(),
-            means.data_ptr(),
-        )
-        return logsumexp(rows, groups, scale).sub_(means)
+        rows, _, scales = gather(problem.features, problem.row_of_point, problem.normalize)
+        arguments = packed(rows, problem.groups, scales)
+        return logsumexp(rows, arguments, problem.scale).sub_(positive_means(rows, arguments, problem))
 
     def loss(self, problem: Problem, weights: Tensor) -> Tensor:
         return torch.dot(weights, self.anchor_losses(problem).double()).float()
@@ -253,35 +267,27 @@ class CompiledFused:
         """Return (M,) the anchors' losses and the gradient by the gathered rows of their sum, each ``weights`` (M,)
         float32 times, which may differ within a class run and be as large as 2."""
         lib, threads, narrow = extension(), thread_count(), is_narrow(problem.features.dtype)
-        rows, inverse_lengths = gather(problem.features, problem.row_of_point, problem.normalize)
+        rows, inverse_lengths, scales = gather(problem.features, problem.row_of_point, problem.normalize)
         count, scale = len(rows), problem.scale
-        arguments = packed(rows, problem.groups)
-        lse, means = floats(count).zero_(), floats(count).zero_()
+        arguments = packed(rows, problem.groups, scales)
+        lse = floats(count).zero_()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
         gradient = floats(*rows.shape)
-        lib.weighted_logsumexp(
+        lib.contrast_gradient(
             instruction_set()[0],
             narrow,
             threads,
             arguments,
             scale,
+            problem.run_low.data_ptr(),
+            problem.run_high.data_ptr(),
             weights.data_ptr(),
             lse.data_ptr(),
             gradient.data_ptr(),
         )
-        lib.subtract_positives(
-            narrow,
-            threads,
-            arguments,
-            scale,
-            problem.run_high.data_ptr(),
-            weights.data_ptr(),
-            means.data_ptr(),
-            gradient.data_ptr(),
-        )
         if problem.normalize:
             lib.undo_normalization(narrow, threads, arguments, inverse_lengths.data_ptr(), gradient.data_ptr())
-        return lse.sub_(means), gradient
+        return lse.sub_(positive_means(rows, arguments, problem)), gradient
 
     def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
         weights, unit = level(weights, problem.groups)

@@ -42,6 +42,8 @@ def state() -> str:
 def find_state() -> str:
     if compiled is None:
         return missing
+    if find_spec("triton") is None:
+        return "triton, which does all around the pairs, is not installed: it comes with torch for GPUs"
     if not torch.cuda.is_available() or torch.version.hip is not None:
         return "torch sees no NVIDIA GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
     major, minor = torch.cuda.get_device_capability()
@@ -245,7 +247,5 @@ def planes_of(dtype: torch.dtype) -> int:
     return PLANES if dtype == torch.float32 else 1
 
 
-# All around the pairs is Triton's: where that is not, the primitive alone is ours. So is the whole map of losses, in
-# which each row of a class has a weight of its own.
-FUSED, FUSED_MAP = (GpuFused(Pairs, planes_of, padded), triton.FUSED) if find_spec("triton") else (None, None)
-BACKEND = Backend("cuda", state, refuses, forward, backward, FUSED, FUSED_MAP)
+# All around the pairs is Triton's. So is the whole map of losses, in which each row of a class has a weight of its own.
+BACKEND = Backend("cuda", state, refuses, forward, backward, GpuFused(Pairs, planes_of, padded), triton.FUSED)

@@ -1,62 +1,215 @@
 """The naive backend, the one specification that tests and benchmarks share.
 
-It writes the similarities of a whole group at once, in plain PyTorch and in the dtype of the rows, as anyone would who
-reads the formulas; float64 is exact enough to measure the others against.
+The losses as anyone would write them who reads docs/loss.md: of each group the matrix of similarities, masks, a
+log-sum-exp and a mean, in plain PyTorch and in the dtype of the features; of narrow ones, only lengths and the sums of
+losses are float32. It shares no code with the other backends, which are measured against it, nor their way from labels
+to groups.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .base import AVAILABLE, Backend, Groups, accumulator
+from .base import AVAILABLE, Backend, Groups
+
+EPSILON = 1e-12  # of torch.nn.functional.normalize
 
 
-def live_groups(groups: Groups) -> Iterator[tuple[int, int, int]]:
-    """Yield (first row, rows, anchors) of every group that has an anchor; this waits for the device."""
+class Task(NamedTuple):
+    """What a loss is computed with."""
+
+    block_size: tuple[int, ...] | None
+    per_image: bool
+    other_classes_only: bool
+    background: int | None
+    ignore_index: int | None
+    scale: float
+    normalize: bool
+    reduction: str
+
+
+class Contrast(NamedTuple):
+    """The anchors of one group of points and how they contrast with all of them."""
+
+    points: Tensor  # (n,): of the map
+    anchors: Tensor  # (a,): which of the points
+    losses: Tensor  # (a,)
+    by_similarity: Tensor  # (a, n): the derivative of each loss by its similarities
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def points_of(features: Tensor) -> Tensor:
+    """Return (points, C)."""
+    return features.movedim(2, -1).reshape(-1, features.shape[2])
+
+
+def unit_vectors(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return vectors of length 1 and the lengths they had, both wide; one of no length stays as it is."""
+    exact = points.to(wide(points.dtype))
+    lengths = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
+    return exact / lengths.clamp_min(EPSILON), lengths
+
+
+def classes_of(features: Tensor, labels: Tensor | None) -> Tensor:
+    """Return (B, V, *space) int64; without labels every place of every image is a class, the same in all views."""
+    if labels is not None:
+        return labels.long()
+    batch, views, _, *space = features.shape
+    places = torch.arange(batch, device=features.device).reshape(-1, 1, *[1 for _ in space])
+    for axis, size in enumerate(space):
+        along = torch.arange(size, device=features.device)
+        places = places * size + along.reshape([-1 if a == axis else 1 for a in range(len(space))])
+    return places.expand(batch, views, *space)
+
+
+def groups_of(classes: Tensor, task: Task) -> Iterator[Tensor]:
+    """Yield the points (n,) of each group, less those that are ignored."""
+    batch, _, *space = classes.shape
+    numbers = torch.arange(classes.numel(), device=classes.device).reshape(classes.shape)
+    edges = task.block_size or [max(size, 1) for size in space]
+    images = [slice(b, b + 1) for b in range(batch)] if task.per_image else [slice(None)]
+    corners = itertools.product(*[range(0, size, edge) for size, edge in zip(space, edges, strict=True)])
+    for corner, image in itertools.product(corners, images):
+        block = [slice(first, first + edge) for first, edge in zip(corner, edges, strict=True)]
+        points = numbers[(image, slice(None), *block)].flatten()
+        if task.ignore_index is not None:
+            points = points[classes.flatten()[points] != task.ignore_index]
+        yield points
+
+
+def contrast(x: Tensor, points: Tensor, classes: Tensor, task: Task) -> Contrast:
+    """The contrast of ``points`` with vectors ``x`` (n, C) and ``classes`` (n,)."""
+    number = torch.arange(len(classes), device=classes.device)
+    _, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
+    same_class = counts[inverse]
+    is_anchor = same_class > 1
+    if task.background is not None:
+        is_anchor &= classes != task.background
+    if task.other_classes_only:
+        is_anchor &= same_class < len(classes)
+    anchors = number[is_anchor]
+
+    same = classes[anchors, None] == classes
+    itself = anchors[:, None] == number
+    positives = same & ~itself
+    denominator = ~same if task.other_classes_only else ~itself
+    s = x[anchors] @ x.T * task.scale
+    among_denominator = s.masked_fill(~denominator, -torch.inf)
+    count = positives.sum(1, keepdim=True)
+    means = (s.masked_fill(~positives, 0) / count).sum(1)
+    by_similarity = among_denominator.softmax(1) - positives.to(s.dtype) / count
+    return Contrast(points, anchors, among_denominator.logsumexp(1) - means, by_similarity)
+
+
+def vectors_of(features: Tensor, task: Task) -> Tensor:
+    points = points_of(features)
+    return unit_vectors(points)[0].to(features.dtype) if task.normalize else points
+
+
+def contrasts(vectors: Tensor, classes: Tensor, task: Task) -> Iterator[Contrast]:
+    """Yield the contrast of every group that has an anchor."""
+    for points in groups_of(classes, task):
+        if len(points) == 0:
+            continue
+        found = contrast(vectors[points], points, classes.flatten()[points], task)
+        if len(found.anchors) > 0:
+            yield found
+
+
+def anchor_weights(found: list[Tensor], reduction: str) -> list[float]:
+    """What each anchor of each group counts in the loss; ``found`` are the groups' anchors."""
+    if reduction == "block":
+        return [1 / (len(found) * len(anchors)) for anchors in found]
+    if reduction == "anchor":
+        return [1 / sum(len(anchors) for anchors in found) for _ in found]
+    return [1.0 for _ in found]
+
+
+def loss(features: Tensor, labels: Tensor | None, task: Task) -> Tensor:
+    """Return the loss, or with reduction "none" its map (B, V, *space)."""
+    with torch.autocast(features.device.type, enabled=False):
+        classes = classes_of(features, labels)
+        each = torch.zeros(classes.numel(), dtype=wide(features.dtype), device=features.device)
+        found = []
+        for one in contrasts(vectors_of(features, task), classes, task):
+            each[one.points[one.anchors]] = one.losses.to(each.dtype)
+            found.append(one.points[one.anchors])
+        if task.reduction == "none":
+            return each.reshape(classes.shape)
+        weights = anchor_weights(found, task.reduction)
+        sums = [(weight * each[anchors]).sum() for anchors, weight in zip(found, weights, strict=True)]
+        return torch.stack(sums).sum() if sums else each.new_zeros(())
+
+
+def gradient(grad: Tensor, features: Tensor, labels: Tensor | None, task: Task) -> Tensor:
+    """Return the gradient by the features of ``grad`` times the loss, or of the sum of ``grad`` times its map."""
+    with torch.autocast(features.device.type, enabled=False):
+        classes, x = classes_of(features, labels), vectors_of(features, task)
+        found = [(one.points, one.anchors) for one in contrasts(x, classes, task)]
+        weights = iter(anchor_weights([anchors for _, anchors in found], task.reduction))
+        out = torch.zeros_like(x)
+        for one in contrasts(x, classes, task):
+            above = grad.flatten()[one.points[one.anchors]] if task.reduction == "none" else grad * next(weights)
+            by_product = one.by_similarity * (task.scale * above.reshape(-1, 1)).to(x.dtype)
+            group = x[one.points]
+            out[one.points[one.anchors]] += by_product @ group
+            out[one.points] += by_product.T @ group[one.anchors]
+        if task.normalize:
+            unit, lengths = unit_vectors(points_of(features))
+            exact = out.to(unit.dtype)
+            across = (exact - (exact * unit).sum(1, keepdim=True) * unit) / lengths
+            # A vector of no length has no direction; points of no part may hold anything.
+            across = torch.where((lengths > EPSILON) & (out != 0).any(1, keepdim=True), across, 0)
+            out = across.to(features.dtype)
+        batch, views, channels, *space = features.shape
+        return out.reshape(batch, views, *space, channels).movedim(-1, 2)
+
+
+# ---- the primitive ---------------------------------------------------------------------------------------------------
+
+
+class Rows(NamedTuple):
+    """The anchors of a group and its rows, of the packed ones, and their similarities, -inf outside D(i)."""
+
+    anchors: slice
+    all: slice
+    s: Tensor
+
+
+def similarities(rows: Tensor, groups: Groups, scale: float) -> Iterator[Rows]:
     offsets, anchors = groups.offsets.tolist(), groups.anchors.tolist()
+    number = torch.arange(len(rows), device=rows.device)
     for begin, end, count in zip(offsets, offsets[1:], anchors, strict=False):
-        if count > 0:
-            yield begin, end - begin, count
-
-
-def in_denominator(groups: Groups, begin: int, count: int, first: int, last: int) -> Tensor:
-    """Return (count, last - first) bool: whether column j in [first, last) is in D(i) of the rows from ``begin`` on."""
-    columns = torch.arange(first, last, device=groups.skip_low.device)
-    low = groups.skip_low[begin : begin + count, None]
-    high = groups.skip_high[begin : begin + count, None]
-    return (columns < low) | (columns >= high)
-
-
-def similarities(rows: Tensor, groups: Groups, begin: int, points: int, count: int, scale: float) -> Tensor:
-    """Return (anchors, points) of one group: scale x_i . x_j, -inf outside D(i)."""
-    group = rows[begin : begin + points]
-    s = group[:count] @ group.T * scale
-    return s.masked_fill(~in_denominator(groups, begin, count, begin, begin + points), -torch.inf)
+        own, every = slice(begin, begin + count), slice(begin, end)
+        left_out = (number[every] >= groups.skip_low[own, None]) & (number[every] < groups.skip_high[own, None])
+        yield Rows(own, every, (rows[own] @ rows[every].T * scale).masked_fill(left_out, -torch.inf))
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    lse = rows.new_zeros(len(rows), dtype=accumulator(rows.dtype))
+    lse = rows.new_zeros(len(rows), dtype=wide(rows.dtype))
     with torch.autocast(rows.device.type, enabled=False):
-        for begin, points, count in live_groups(groups):
-            s = similarities(rows, groups, begin, points, count, scale)
-            lse[begin : begin + count] = s.logsumexp(1).to(lse.dtype)
+        for group in similarities(rows, groups, scale):
+            lse[group.anchors] = group.s.logsumexp(1).to(lse.dtype)
     return lse
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     out = torch.zeros_like(rows)
     with torch.autocast(rows.device.type, enabled=False):
-        for begin, points, count in live_groups(groups):
-            group = rows[begin : begin + points]
-            s = similarities(rows, groups, begin, points, count, scale)
-            empty = lse[begin : begin + count, None] == -torch.inf
-            softmax = s.softmax(1).masked_fill(empty, 0)
-            weights = softmax * (scale * grad[begin : begin + count, None]).to(rows.dtype)
-            out[begin : begin + count] += weights @ group
-            out[begin : begin + points] += weights.T @ group[:count]
+        for group in similarities(rows, groups, scale):
+            empty = lse[group.anchors, None] == -torch.inf
+            softmax = group.s.softmax(1).masked_fill(empty, 0)
+            weights = softmax * (scale * grad[group.anchors, None]).to(rows.dtype)
+            out[group.anchors] += weights @ rows[group.all]
+            out[group.all] += weights.T @ rows[group.anchors]
     return out
 
 

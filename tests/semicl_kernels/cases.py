@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +10,14 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from . import naive
+from . import oracle
 from .accuracy import Sizes
 
 # Class k of a case is written as CODES[k]: labels may be large or negative. The first is the default background.
 CODES = (0, 1, -7, 2**40, -(2**62), 5)
 IGNORE = -100
+# What the features of a class lie around: nothing, a center of its own or the same for all.
+AROUND = (None, "class", "one")
 LABEL_KINDS = ("random", "one class", "one pixel", "background", "pair", "ignored")
 # The options that say which points meet, with their defaults.
 GEOMETRY = {"stride": 1, "block_size": None, "scope": "batch", "ignore_index": None}
@@ -27,6 +30,9 @@ class Case:
     label_kind: str | None = "random"  # None: no labels
     layout: str = "contiguous"
     duplicated: bool = False
+    around: str | None = None
+    spread: float = 1.0  # of the features around that
+    decades: tuple[float, float] = (0.0, 0.0)  # powers of ten from which every vector is given a factor
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -38,7 +44,25 @@ class Case:
             flat = values.flatten(3) if values.dim() > 3 else values
             repeats = torch.arange(flat.shape[3]) % 3
             values = flat[..., repeats.clamp(max=flat.shape[3] - 1)].reshape(self.shape)
-        return lay_out(values.to(dtype), self.layout)
+        if self.around is not None:
+            values = self.centers(generator) + self.spread * values
+        low, high = self.decades
+        sizes = torch.rand((*self.shape[:2], 1, *self.shape[3:]), generator=generator, dtype=torch.float64)
+        return lay_out((10 ** (low + (high - low) * sizes) * values).to(dtype), self.layout)
+
+    def centers(self, generator: torch.Generator) -> Tensor:
+        """Return (B, V, C, *space): a vector of normal numbers for each class, or one for all."""
+        batch, views, channels, *space = self.shape
+        labels = self.labels()
+        if self.around == "one":
+            classes = torch.zeros(batch, views, *space, dtype=torch.int64)
+        elif labels is None:
+            places = torch.arange(batch * math.prod(space))
+            classes = places.reshape(batch, 1, *space).expand(batch, views, *space)
+        else:
+            classes = labels.unique(return_inverse=True)[1]
+        count = int(classes.max()) + 1 if classes.numel() else 0
+        return torch.randn(count, channels, generator=generator, dtype=torch.float64)[classes].movedim(-1, 2)
 
     def labels(self) -> Tensor | None:
         if self.label_kind is None:
@@ -50,9 +74,9 @@ class Case:
     def anchors(self) -> int:
         geometry = {name: self.options.get(name, value) for name, value in GEOMETRY.items()}
         labels = self.labels()
-        points = naive.points_of_map(self.features(torch.float64), labels, normalize=False, **geometry)
+        points = oracle.points_of_map(self.shape, labels, **geometry)
         background = self.options.get("background", 0) if labels is not None else None
-        return naive.count_anchors(points, self.options.get("denominator", "all"), background)
+        return oracle.count_anchors(points, self.options.get("denominator", "all"), background)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         anchors = self.anchors()
@@ -125,10 +149,24 @@ def cases(draw: st.DrawFn, largest_side: int, most_channels: int) -> Case:
     )
 
 
+def uneven(shape: torch.Size) -> Tensor:
+    """What the losses of a map are weighed by, so that its gradient tells them apart; a scalar by half."""
+    return torch.linspace(0.5, 1.5, math.prod(shape), dtype=torch.float64).reshape(shape)
+
+
 def value_and_gradient(loss: Any, case: Case, features: Tensor) -> tuple[Tensor, Tensor]:
     """The loss (map) of a case and the gradient of its sum, weighted unevenly where it is a map."""
     leaf = features.detach().requires_grad_()
     value = loss(leaf, case.labels(), **case.options)
-    weights = torch.linspace(0.5, 1.5, value.numel(), dtype=torch.float64).reshape(value.shape).to(value.dtype)
-    (gradient,) = torch.autograd.grad((value * weights).sum(), leaf)
+    (gradient,) = torch.autograd.grad((value * uneven(value.shape).to(value.dtype)).sum(), leaf)
     return value.detach(), gradient
+
+
+def true_value_and_gradient(case: Case, features: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """The same by the oracle."""
+    options = {**case.options, **options}
+    truth = oracle.local_contrastive_loss(features, case.labels(), **options)
+    if options.get("reduction") != "none":
+        return truth.value, truth.gradient * uneven(torch.Size())
+    above = uneven(truth.value.shape)
+    return truth.value, oracle.local_contrastive_loss(features, case.labels(), **options, above=above).gradient

@@ -93,11 +93,13 @@ def example_arguments(name: str) -> tuple[Any, ...]:
     problem = (FEATURES, parts.row_of_point, *groups, parts.run_low, parts.run_high, scale, True)
     loss, row_gradient = torch.ops.semicl.contrast(*problem, parts.weights, "cpu")
     lse = torch.ops.semicl.grouped_logsumexp(rows, *primitive)
+    task = (None, False, False, 0, None, scale, True, "block")
     return {
         "partition": (LABELS, None, False, False, 0, None, "block", False, False),
         "grouped_logsumexp": (rows, *primitive),
         "grouped_logsumexp_backward": (lse, rows, lse, *primitive),
-        "run_sums": (rows, parts.run_low, parts.run_high),
+        "reference_loss": (FEATURES, LABELS, *task),
+        "reference_loss_backward": (loss, FEATURES, LABELS, *task),
         "contrast": (*problem, parts.weights, "cpu"),
         "contrast_loss": (*problem, parts.weights, "cpu"),
         "contrast_map": (*problem, "cpu"),

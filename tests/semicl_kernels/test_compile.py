@@ -178,12 +178,15 @@ def test_opcheck_of_the_partition() -> None:
         )
 
 
+@pytest.mark.parametrize("options", [(None, False, False, 0, None), ([4, 3], True, True, 0, -100)])
+@pytest.mark.parametrize("reduction", ["block", "none"])
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_opcheck_of_the_sums_of_runs(requires_grad: bool) -> None:
-    rows = unit_rows(6, 12, seed=0).float().requires_grad_(requires_grad)
-    low = torch.tensor([0, 0, 2, 3, 3, 3], dtype=torch.int32)
-    high = torch.tensor([2, 2, 3, 6, 6, 6], dtype=torch.int32)
-    torch.library.opcheck(torch.ops.semicl.run_sums, (rows, low, high))
+def test_opcheck_of_the_reference(requires_grad: bool, reduction: str, options: tuple[Any, ...]) -> None:
+    features = CASE.features(torch.float32).requires_grad_(requires_grad)
+    task = (features, CASE.labels(), *options, 5.0, True, reduction)
+    torch.library.opcheck(torch.ops.semicl.reference_loss, task)
+    grad = torch.ops.semicl.reference_loss(*task).detach()
+    torch.library.opcheck(torch.ops.semicl.reference_loss_backward, (grad, features.detach(), *task[1:]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

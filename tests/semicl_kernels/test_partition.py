@@ -15,7 +15,7 @@ from torch import Tensor
 from semicl_kernels.partition import Partition, group_of_point, largest_group, partition
 
 from .cases import IGNORE, Case, cases
-from .naive import per_axis
+from .oracle import per_axis
 
 
 def place_groups(shape: tuple[int, ...], block_size: Any, per_image: bool) -> list[tuple[int, ...]]:

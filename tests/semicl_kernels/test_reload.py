@@ -98,7 +98,7 @@ def test_package_imported_anew_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> 
 def test_operators_of_other_arguments_cannot_be_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from semicl_kernels import ops
 
-    changed = torch.ops.semicl.registration._replace(schemas={**ops.SCHEMAS, "run_sums": "(Tensor rows) -> Tensor"})
+    changed = torch.ops.semicl.registration._replace(schemas={**ops.SCHEMAS, "contrast_map": "(Tensor rows) -> Tensor"})
     monkeypatch.setattr(torch.ops.semicl, "registration", changed)
     with pytest.raises(RuntimeError, match="restart Python"):
         importlib.reload(ops)

@@ -1,0 +1,111 @@
+"""Features as a trained network makes them, and random configurations, by the rule of accuracy.py."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from . import oracle
+from .cases import Case, value_and_gradient
+from .fuzz import draw, failure
+from .interpreter import is_interpreted, skip_many_points
+from .on_device import local_contrastive_loss
+
+MAPS = {64: (1, 2, 32, 4, 8), 576: (1, 2, 48, 16, 18), 1600: (1, 2, 128, 20, 40)}  # by their points
+
+
+def gradient(case: Case, features: Tensor, backend: str) -> Tensor:
+    return value_and_gradient(partial(local_contrastive_loss, backend=backend), case, features)[1].double()
+
+
+def error_over_plain(case: Case, dtype: torch.dtype, backend: str) -> float:
+    """The distance of the gradient from the true one over that of plain PyTorch's, with no floor."""
+    features = case.features(dtype)
+    truth = gradient(case, features.double(), "reference")
+    error, plain = (gradient(case, features, name) - truth for name in (backend, "reference"))
+    return float(error.norm() / plain.norm())
+
+
+@pytest.mark.parametrize("around", ["class", "one"])
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("block_size", [None, 8])
+@pytest.mark.parametrize("points", MAPS)
+def test_gradient_of_nearly_equal_features(
+    fast_backend: str, points: int, block_size: int | None, denominator: str, around: str
+) -> None:
+    """The weights of the positives and those of the log-sum-exp then all but cancel."""
+    skip_many_points(fast_backend, points)
+    options = {"denominator": denominator, "block_size": block_size}
+    spreads = (0.1, 0.001) if points > 1000 or is_interpreted(fast_backend) else (1, 0.3, 0.1, 0.05, 0.01, 0.005, 0.001)
+    for spread in spreads:
+        case = Case(MAPS[points], around=around, spread=spread, options=options)
+        assert error_over_plain(case, torch.float32, fast_backend) <= 2, spread
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("label_kind", ["random", None])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("reduction", ["anchor", "none"])
+def test_gradient_of_nearly_equal_features_in_other_forms(
+    fast_backend: str, reduction: str, normalize: bool, label_kind: str | None, dtype: torch.dtype
+) -> None:
+    skip_many_points(fast_backend, 64)
+    options = {"reduction": reduction, "normalize": normalize, "temperature": 0.1 if normalize else 3.2}
+    for around in ("class", "one"):
+        for spread in (0.3, 0.01):
+            case = Case(MAPS[64], label_kind, around=around, spread=spread, options=options)
+            assert error_over_plain(case, dtype, fast_backend) <= 2, (around, spread)
+            assert error_over_plain(case, torch.float32, fast_backend) <= 2, (around, spread)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.05, 0.01, 0.005])
+@pytest.mark.parametrize("reduction", ["block", "none"])
+def test_unit_vectors_keep_their_length_when_rounded(compiled_backend: str, reduction: str, spread: float) -> None:
+    """Unit vectors of bfloat16 are up to 2^-8 too long or too short, more than those of a class differ."""
+    case = Case((1, 2, 128, 16, 18), around="class", spread=spread, options={"reduction": reduction})
+    features = case.features(torch.bfloat16)
+    truth = gradient(case, features.double(), "reference")
+    assert (gradient(case, features, compiled_backend) - truth).norm() < 0.1 * truth.norm()
+
+
+@pytest.mark.parametrize("reduction", ["block", "none"])
+@pytest.mark.parametrize(("long", "short"), [(1e5, 1e-3), (1e4, 1e-5), (1e5, 1e-5), (100.0, 1e-2)])
+def test_short_vectors_beside_long_ones(backend: str, reduction: str, long: float, short: float) -> None:
+    """Two classes, one of a long and a short vector, and no temperature to speak of: each counts by its own length."""
+    features = torch.tensor([[long, 0], [short, 0], [0, 1], [0, 1]]).T.reshape(1, 1, 2, 1, 4).clone()
+    labels = torch.tensor([1, 1, 2, 2]).reshape(1, 1, 1, 4)
+    options = {"normalize": False, "temperature": 1.0, "reduction": reduction}
+    truth = oracle.local_contrastive_loss(features, labels, **options, above=torch.ones(labels.shape))
+    with torch.no_grad():
+        alone = local_contrastive_loss(features, labels, backend=backend, **options)
+    features.requires_grad_()
+    loss = local_contrastive_loss(features, labels, backend=backend, **options)
+    (found,) = torch.autograd.grad(loss.sum(), features)
+    for one in (loss.detach(), alone):
+        torch.testing.assert_close(one.double(), truth.value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.double(), truth.gradient, rtol=1e-5, atol=1e-6 * float(truth.gradient.abs().max()))
+
+
+CASES = 120  # of a backend, in the tests that always run; python -m tests.semicl_kernels.fuzz runs any number
+
+
+@pytest.mark.parametrize("first", range(0, CASES, 30))
+def test_random_configurations(backend: str, first: int) -> None:
+    if is_interpreted(backend):
+        pytest.skip("a few are run below")
+    assert not [wrong for k in range(first, first + 30) if (wrong := failure(backend, k)) is not None]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_random_configurations_in_the_interpreter(number: int) -> None:
+    if not is_interpreted("triton"):
+        pytest.skip("TRITON_INTERPRET is not 1")
+    assert failure("triton", number, most_points=40) is None
+
+
+def test_a_configuration_is_its_number() -> None:
+    assert draw(3, "cpu") == draw(3, "cpu")
+    assert len({str(draw(k, "cpu")) for k in range(20)}) == 20
