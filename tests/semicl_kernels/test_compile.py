@@ -183,7 +183,8 @@ def test_opcheck_of_the_partition() -> None:
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck_of_the_reference(requires_grad: bool, reduction: str, options: tuple[Any, ...]) -> None:
     features = CASE.features(torch.float32).requires_grad_(requires_grad)
-    task = (features, CASE.labels(), *options, 5.0, True, reduction)
+    scale = torch.tensor(5.0, dtype=torch.float64)
+    task = (features, CASE.labels(), *options, scale, True, reduction)
     torch.library.opcheck(torch.ops.semicl.reference_loss, task)
     grad = torch.ops.semicl.reference_loss(*task).detach()
     torch.library.opcheck(torch.ops.semicl.reference_loss_backward, (grad, features.detach(), *task[1:]))
