@@ -33,13 +33,12 @@ class Task(NamedTuple):
     reduction: str
 
 
-class Contrast(NamedTuple):
-    """The anchors of one group of points and how they contrast with all of them."""
+class Group(NamedTuple):
+    """A group of points that has an anchor."""
 
     points: Tensor  # (n,): of the map
+    classes: Tensor  # (n,)
     anchors: Tensor  # (a,): which of the points
-    losses: Tensor  # (a,)
-    by_similarity: Tensor  # (a, n): the derivative of each loss by its similarities
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -70,10 +69,10 @@ def classes_of(features: Tensor, labels: Tensor | None) -> Tensor:
     return places.expand(batch, views, *space)
 
 
-def groups_of(classes: Tensor, task: Task) -> Iterator[Tensor]:
-    """Yield the points (n,) of each group, less those that are ignored."""
+def groups_of(classes: Tensor, task: Task) -> Iterator[Group]:
+    """Yield every group that has an anchor, its points less those that are ignored."""
     batch, _, *space = classes.shape
-    numbers = torch.arange(classes.numel(), device=classes.device).reshape(classes.shape)
+    numbers, flat = torch.arange(classes.numel(), device=classes.device).reshape(classes.shape), classes.flatten()
     edges = task.block_size or [max(size, 1) for size in space]
     images = [slice(b, b + 1) for b in range(batch)] if task.per_image else [slice(None)]
     corners = itertools.product(*[range(0, size, edge) for size, edge in zip(space, edges, strict=True)])
@@ -81,13 +80,14 @@ def groups_of(classes: Tensor, task: Task) -> Iterator[Tensor]:
         block = [slice(first, first + edge) for first, edge in zip(corner, edges, strict=True)]
         points = numbers[(image, slice(None), *block)].flatten()
         if task.ignore_index is not None:
-            points = points[classes.flatten()[points] != task.ignore_index]
-        yield points
+            points = points[flat[points] != task.ignore_index]
+        anchors = anchors_among(flat[points], task)
+        if len(anchors) > 0:
+            yield Group(points, flat[points], anchors)
 
 
-def contrast(x: Tensor, points: Tensor, classes: Tensor, task: Task) -> Contrast:
-    """The contrast of ``points`` with vectors ``x`` (n, C) and ``classes`` (n,)."""
-    number = torch.arange(len(classes), device=classes.device)
+def anchors_among(classes: Tensor, task: Task) -> Tensor:
+    """Return which of the points of a group (n,) are anchors: they have another of their class, and one to meet."""
     _, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
     same_class = counts[inverse]
     is_anchor = same_class > 1
@@ -95,10 +95,15 @@ def contrast(x: Tensor, points: Tensor, classes: Tensor, task: Task) -> Contrast
         is_anchor &= classes != task.background
     if task.other_classes_only:
         is_anchor &= same_class < len(classes)
-    anchors = number[is_anchor]
+    return is_anchor.nonzero()[:, 0]
 
+
+def contrast(x: Tensor, group: Group, task: Task) -> tuple[Tensor, Tensor]:
+    """Return the losses (a,) of a group's anchors, of its vectors (n, C), and their derivatives (a, n) by the
+    similarities."""
+    _, classes, anchors = group
     same = classes[anchors, None] == classes
-    itself = anchors[:, None] == number
+    itself = anchors[:, None] == torch.arange(len(classes), device=classes.device)
     positives = same & ~itself
     denominator = ~same if task.other_classes_only else ~itself
     s = x[anchors] @ x.T * task.scale
@@ -106,7 +111,7 @@ def contrast(x: Tensor, points: Tensor, classes: Tensor, task: Task) -> Contrast
     count = positives.sum(1, keepdim=True)
     means = (s.masked_fill(~positives, 0) / count).sum(1)
     by_similarity = among_denominator.softmax(1) - positives.to(s.dtype) / count
-    return Contrast(points, anchors, among_denominator.logsumexp(1) - means, by_similarity)
+    return among_denominator.logsumexp(1) - means, by_similarity
 
 
 def vectors_of(features: Tensor, task: Task) -> Tensor:
@@ -114,54 +119,41 @@ def vectors_of(features: Tensor, task: Task) -> Tensor:
     return unit_vectors(points)[0].to(features.dtype) if task.normalize else points
 
 
-def contrasts(vectors: Tensor, classes: Tensor, task: Task) -> Iterator[Contrast]:
-    """Yield the contrast of every group that has an anchor."""
-    for points in groups_of(classes, task):
-        if len(points) == 0:
-            continue
-        found = contrast(vectors[points], points, classes.flatten()[points], task)
-        if len(found.anchors) > 0:
-            yield found
-
-
-def anchor_weights(found: list[Tensor], reduction: str) -> list[float]:
-    """What each anchor of each group counts in the loss; ``found`` are the groups' anchors."""
+def anchor_weights(groups: list[Group], reduction: str) -> list[float]:
+    """What each anchor of each group counts in the loss."""
     if reduction == "block":
-        return [1 / (len(found) * len(anchors)) for anchors in found]
+        return [1 / (len(groups) * len(group.anchors)) for group in groups]
     if reduction == "anchor":
-        return [1 / sum(len(anchors) for anchors in found) for _ in found]
-    return [1.0 for _ in found]
+        return [1 / sum(len(group.anchors) for group in groups) for _ in groups]
+    return [1.0 for _ in groups]
 
 
 def loss(features: Tensor, labels: Tensor | None, task: Task) -> Tensor:
     """Return the loss, or with reduction "none" its map (B, V, *space)."""
     with torch.autocast(features.device.type, enabled=False):
-        classes = classes_of(features, labels)
+        classes, x = classes_of(features, labels), vectors_of(features, task)
+        groups = list(groups_of(classes, task))
         each = torch.zeros(classes.numel(), dtype=wide(features.dtype), device=features.device)
-        found = []
-        for one in contrasts(vectors_of(features, task), classes, task):
-            each[one.points[one.anchors]] = one.losses.to(each.dtype)
-            found.append(one.points[one.anchors])
-        if task.reduction == "none":
-            return each.reshape(classes.shape)
-        weights = anchor_weights(found, task.reduction)
-        sums = [(weight * each[anchors]).sum() for anchors, weight in zip(found, weights, strict=True)]
-        return torch.stack(sums).sum() if sums else each.new_zeros(())
+        total = each.new_zeros(())
+        for group, weight in zip(groups, anchor_weights(groups, task.reduction), strict=True):
+            losses = contrast(x[group.points], group, task)[0].to(each.dtype)
+            each[group.points[group.anchors]] = losses
+            total += (weight * losses).sum()
+        return each.reshape(classes.shape) if task.reduction == "none" else total
 
 
 def gradient(grad: Tensor, features: Tensor, labels: Tensor | None, task: Task) -> Tensor:
     """Return the gradient by the features of ``grad`` times the loss, or of the sum of ``grad`` times its map."""
     with torch.autocast(features.device.type, enabled=False):
         classes, x = classes_of(features, labels), vectors_of(features, task)
-        found = [(one.points, one.anchors) for one in contrasts(x, classes, task)]
-        weights = iter(anchor_weights([anchors for _, anchors in found], task.reduction))
+        groups = list(groups_of(classes, task))
         out = torch.zeros_like(x)
-        for one in contrasts(x, classes, task):
-            above = grad.flatten()[one.points[one.anchors]] if task.reduction == "none" else grad * next(weights)
-            by_product = one.by_similarity * (task.scale * above.reshape(-1, 1)).to(x.dtype)
-            group = x[one.points]
-            out[one.points[one.anchors]] += by_product @ group
-            out[one.points] += by_product.T @ group[one.anchors]
+        for group, weight in zip(groups, anchor_weights(groups, task.reduction), strict=True):
+            anchors, vectors = group.points[group.anchors], x[group.points]
+            above = grad.flatten()[anchors] if task.reduction == "none" else grad * weight
+            by_product = contrast(vectors, group, task)[1] * (task.scale * above.reshape(-1, 1)).to(x.dtype)
+            out[anchors] += by_product @ vectors
+            out[group.points] += by_product.T @ vectors[group.anchors]
         if task.normalize:
             unit, lengths = unit_vectors(points_of(features))
             exact = out.to(unit.dtype)
