@@ -7,13 +7,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.profilers import SimpleProfiler
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from semicl.checkpoints import AtomicCheckpointIO
+from semicl.checkpoints import AtomicCheckpointIO, MovableCheckpoint, picked_validation
 from semicl.console import say
 from semicl.cost import Cost
 from semicl.interruption import adopt, take_signals
@@ -91,9 +91,9 @@ def train_with_validation(
     labelled ones.
 
     Returns:
-        As `train`, and the best validation Dice.
+        As `train`, and the epoch and the validation Dice of the weights that were written.
     """
-    best = ModelCheckpoint(
+    best = MovableCheckpoint(
         dirpath=folder.path,
         filename=folder.model.stem,
         monitor=VALIDATION_DICE,
@@ -110,7 +110,8 @@ def train_with_validation(
         # The labelled volumes are among the unlabelled ones, which are the longer of the two.
         batches = CombinedLoader((batches, _batches(unlabelled, stage, trainer, machine)), "min_size")
     _fit(trainer, stage, folder, batches, volumes)
-    return _account(stage, trainer, measured) | {"best validation Dice": max(dice for _, dice in stage.history)}
+    epoch, dice = picked_validation(folder.model)
+    return _account(stage, trainer, measured) | {"best epoch": epoch, "best validation Dice": dice}
 
 
 def _trainer(
@@ -121,7 +122,7 @@ def _trainer(
     for harmless in QUIETED:
         warnings.filterwarnings("ignore", message=harmless)
     measured = Measured()
-    last = ModelCheckpoint(
+    last = MovableCheckpoint(
         dirpath=folder.path,
         filename=folder.last.stem,
         save_on_train_epoch_end=True,
