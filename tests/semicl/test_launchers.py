@@ -13,8 +13,13 @@ LAUNCHERS = {
     "sbatch": SLURM,
     "srun": SLURM | {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"},
     "torchrun": {
-        **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "4",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "none",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
     },
     "LSF": {"LSB_JOBID": "7", "LSB_DJOB_RANKFILE": "none", "JSM_NAMESPACE_LOCAL_RANK": "1", "JSM_NAMESPACE_SIZE": "4"}
     | {"JSM_NAMESPACE_RANK": "1"},
