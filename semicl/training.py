@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from semicl.checkpoints import AtomicCheckpointIO, MovableCheckpoint, picked_validation
 from semicl.console import say
 from semicl.cost import Cost
+from semicl.finite import FiniteSteps
 from semicl.interruption import adopt, take_signals
 from semicl.options import MachineOptions
 from semicl.pictures import ValidationPictures
@@ -141,7 +142,7 @@ def _trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[Interruption(), Cost(), *callbacks, ProgressFile(folder.progress), last],
+        callbacks=[Interruption(), FiniteSteps(folder), Cost(), *callbacks, ProgressFile(folder.progress), last],
         plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if machine.devices == 1 else [])],
         **options,
     )
