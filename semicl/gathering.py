@@ -29,7 +29,7 @@ def everyones(vectors: Tensor) -> Tensor:
 
     All processes give as many. A process's gradient is the sum of those of all processes' losses.
     """
-    gathered: Tensor = _Gather.apply(vectors)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(vectors)
     return gathered
 
 

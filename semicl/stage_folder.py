@@ -105,7 +105,7 @@ class StageFolder:
             self.require_free()
         if reason is not None or (overwrite and self._is_stage):  # what is in a folder of something else stays
             self._clear()
-        remove_partial(self.path)
+        remove_partial(self.path, self.test)
         if self.finished:
             self._remove_state()
         else:

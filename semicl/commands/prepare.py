@@ -70,7 +70,8 @@ def prepare(source: SourceOptions, options: PrepareOptions, again: bool = False)
     prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options), folder, files)
     _tell_doubts(sound)
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
-    remove_partial(source.prepared / "cache")
+    made = source.prepared / PHANTOM
+    remove_partial(*(source.prepared / name for name in ("", "cache", "splits")), made, *made.glob("*"))
     for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
         prepared.write_arrays(case)
     prepared.write(splits, [_origin(options, repeat) for repeat in range(options.repeats)])

@@ -17,6 +17,7 @@ from semicl.console import on_main_process, say
 from semicl.errors import SemiclError
 from semicl.evaluated import evaluated_on, judged
 from semicl.file_states import cases_hash
+from semicl.files import remove_partial
 from semicl.grid import Grid, require_fit
 from semicl.options import (
     EvaluateOptions,
@@ -99,6 +100,8 @@ def run(
         prepared = ready(source, prepare)
     sections = (pretrain_global, pretrain_local, finetune)
     steps = {split: _steps(source.prepared, run_options, split, *sections) for split in run_options.splits}
+    if on_main_process():
+        remove_partial(run_options.output)
     plans = [f"split {split}: {', '.join(_planned(found, experiment, prepared))}" for split, found in steps.items()]
     say("To do, " + "; ".join(plans) + ".")
     for split, found in steps.items():
