@@ -93,7 +93,7 @@ def test_validation_picks_the_checkpoint(
     best: int,
 ) -> None:
     given = iter([value for value in dice for _ in range(2)])
-    monkeypatch.setattr("semicl.stages.dice_per_class", lambda *_: torch.tensor([next(given)]))
+    monkeypatch.setattr("semicl.stages.dice_per_class", lambda *_: torch.full((3,), next(given)))
     stage = _fine_tune(prepared, network, card, folder)
     steps = [2, 4, 6]
     assert torch.load(folder.model, weights_only=True)["global_step"] == steps[best]
@@ -109,7 +109,7 @@ def test_the_best_weights_stay_the_best_in_a_folder_that_was_moved(
     prepared: Prepared, network: UNet, card: ModelCard, folder: StageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = iter([value for value in (0.9, 0.1, 0.2) for _ in range(2)])
-    monkeypatch.setattr("semicl.stages.dice_per_class", lambda *_: torch.tensor([next(given)]))
+    monkeypatch.setattr("semicl.stages.dice_per_class", lambda *_: torch.full((3,), next(given)))
     before = signal.getsignal(signal.SIGINT)
     options = SegmentationOptions(ScheduleOptions(3, 16, 1e-2))
     pieces, validation = LabelledPieces(prepared, prepared.cases[:2]), Volumes(prepared, prepared.cases[2:4])
