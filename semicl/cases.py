@@ -21,6 +21,9 @@ MMWHS_CLASSES = {
 }
 """Classes 1 to 7 and their values in the label files."""
 
+DECATHLON = "dataset.json"
+"""The Decathlon's own description of a folder."""
+
 MMWHS_IMAGE, MMWHS_LABEL = "_image", "_label"
 
 Subject = Callable[[str], str]
@@ -62,7 +65,7 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
     """
     if not folder.is_dir():
         raise SemiclError(f"{folder}: no such folder; give --data a folder of cases")
-    if (folder / "dataset.json").is_file():
+    if (folder / DECATHLON).is_file():
         return _decathlon(folder, subject_of)
     if (folder / "images").is_dir():
         return _plain(folder, subject_of)
@@ -75,7 +78,7 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
 
 
 def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
-    description = folder / "dataset.json"
+    description = folder / DECATHLON
     try:
         content = read_json(description)
         name = str(content.get("name", folder.name))

@@ -1,18 +1,22 @@
 """Checkpoints: written in one step, and loaded with an account of what was taken."""
 
+import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from semicl.errors import SemiclError
 from semicl.files import replacing
+from semicl.hashing import LENGTH
 from semicl.inputs import CHECKPOINT, require_checkpoint
 from semicl.model_card import KEY, ModelCard
 from semicl.networks import UNet
@@ -44,6 +48,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return super().load_checkpoint(path, *arguments, **options)
         except Exception as error:  # torch.load raises whatever the damage leads to
             raise SemiclError(f"{path}: not readable{_cause(error)}; give --overwrite to start anew") from error
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Lightning's callback, whose state names its files alone, so that the folder they lie in may be moved.
+
+    Lightning's own state holds absolute paths, and forgets the best score where they have changed.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        return _with_files(super().state_dict(), "")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state over.
+
+        Raises:
+            SemiclError: the file of the best weights is not there any more.
+        """
+        super().load_state_dict(_with_files(state_dict, str(self.dirpath)))
+        if self.best_model_path and not Path(self.best_model_path).is_file():
+            raise SemiclError(
+                f"{self.best_model_path}: no such file, though the stage had written it before it was interrupted; "
+                "put it back, or give --overwrite to start anew"
+            )
+
+
+def _with_files(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The state of a ModelCheckpoint, with its files in this folder."""
+    paths = {name: state[name] for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    scores = {os.path.join(folder, Path(path).name): score for path, score in state["best_k_models"].items()}
+    moved = {name: os.path.join(folder, Path(path).name) if path else "" for name, path in paths.items()}
+    return {**state, **moved, "best_k_models": scores, "dirpath": folder}
 
 
 @dataclass(frozen=True)
@@ -147,6 +182,29 @@ def read_card(path: Path) -> ModelCard:
         SemiclError: the file is missing, no checkpoint, or has no card.
     """
     return _card(path, _read(path))
+
+
+def weights_hash(path: Path) -> str:
+    """A hash of the names, types, shapes and bits of a checkpoint's tensors, whatever else is in the file.
+
+    Raises:
+        SemiclError: the file is missing or no checkpoint.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(_state(_read(path)).items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[: 2 * LENGTH]
+
+
+def picked_validation(path: Path) -> tuple[int, float]:
+    """The epoch whose weights a checkpoint of fine-tuning holds, from 1, and the validation Dice that they reached.
+
+    Raises:
+        SemiclError: the file is missing or no checkpoint.
+    """
+    content = _read(path)
+    return content["epoch"] + 1, content["history"][-1][1]
 
 
 def _read(path: Path) -> dict[str, Any]:

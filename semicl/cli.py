@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from semicl.command_words import configs_first, is_typed, plain_words
 from semicl.config import gives, options_of, read_config, shipped_configs
 from semicl.config_check import check
-from semicl.console import complain, say
+from semicl.console import complain, say, speak_alone
 from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
@@ -170,6 +170,8 @@ def _fail(error: object, code: int) -> int:
 def _run(name: str, configs: Sequence[str], chosen: dict[str, Any]) -> None:
     """Run a command and tell the next; those that it calls tell none."""
     after = following(name, configs, **chosen)  # first: who trains for hours may edit the configs
+    if all(part.machine.devices == 1 for part in chosen.values() if hasattr(part, "machine")):
+        speak_alone()
     module = name.replace("-", "_")
     getattr(import_module(f"semicl.commands.{module}"), module)(**chosen)
     if after is not None:

@@ -20,9 +20,12 @@ WIDTH = 100
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Variables of launchers, of which the first that is set tells which process this is."""
+
 # Lightning sets it too, if it is not set yet, but takes seconds to import.
 if not hasattr(rank_zero_only, "rank"):
-    rank_zero_only.rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)  # type: ignore[attr-defined]
+    rank_zero_only.rank = int(next(filter(None, map(os.environ.get, _RANKS)), 0))  # type: ignore[attr-defined]
 
 
 class Table(table.Table):
@@ -87,6 +90,11 @@ def summary_table(title: str, rows: Mapping[str, object]) -> Table:
 def conclude(title: str, rows: Mapping[str, object]) -> None:
     """The end of every command: its summary."""
     show(summary_table(title, rows))
+
+
+def speak_alone() -> None:
+    """Make this process the main one, whatever a launcher's variables say: nothing trains together with it."""
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
 def on_main_process() -> bool:

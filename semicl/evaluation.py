@@ -12,7 +12,7 @@ import torch
 
 from semicl.cases import Case
 from semicl.checks import read_nifti
-from semicl.classes import ABSENT, Values
+from semicl.classes import Values
 from semicl.console import Table
 from semicl.errors import SemiclError
 from semicl.files import read_json, replacing, write_json
@@ -21,6 +21,7 @@ from semicl.metrics import Agreement, agreement
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.prediction import predict_file
+from semicl.spread import shown, spread
 from semicl.volumes import class_numbers
 
 MEASURES = {"dice": "Dice", "hd95": "HD95 (mm)", "surface": "ASD (mm)"}
@@ -67,9 +68,9 @@ class Evaluation:
         for heading in MEASURES.values():
             table.add_column(heading, justify="right")
         for column, name in enumerate(self.classes):
-            table.add_row(name, *(_spread(getattr(self, measure)[:, column]) for measure in MEASURES))
+            table.add_row(name, *(shown(getattr(self, measure)[:, column]) for measure in MEASURES))
         table.add_section()
-        table.add_row("mean", *(_spread(self.per_case(measure)) for measure in MEASURES), style="bold")
+        table.add_row("mean", *(shown(self.per_case(measure)) for measure in MEASURES), style="bold")
         return table
 
     def write(self, folder: Path, **about: Any) -> None:
@@ -89,10 +90,10 @@ class Evaluation:
                     values = (getattr(self, measure)[row, column] for measure in MEASURES)
                     writer.writerow([name, label, *map(known, values)])
         per_class = {
-            name: {measure: _mean_and_deviation(getattr(self, measure)[:, column]) for measure in MEASURES}
+            name: {measure: spread(getattr(self, measure)[:, column]) for measure in MEASURES}
             for column, name in enumerate(self.classes)
         }
-        per_class["mean"] = {measure: _mean_and_deviation(self.per_case(measure)) for measure in MEASURES}
+        per_class["mean"] = {measure: spread(self.per_case(measure)) for measure in MEASURES}
         per_case = {
             name: {measure: [known(value) for value in getattr(self, measure)[row]] for measure in MEASURES}
             for row, name in enumerate(self.names)
@@ -167,11 +168,3 @@ def _judge(network: UNet, card: ModelCard, image: Path, label: Path, values: Val
 def known(value: float) -> float | None:
     """A number for a file, whatever its type; None for NaN, which stands for a class that no label holds."""
     return None if np.isnan(value) else float(value)
-
-
-def _spread(values: np.ndarray) -> str:
-    return ABSENT if np.isnan(values).any() else f"{values.mean():.3f} ± {values.std():.3f}"
-
-
-def _mean_and_deviation(values: np.ndarray) -> dict[str, float | None]:
-    return {"mean": known(values.mean()), "deviation": known(values.std())}

@@ -66,11 +66,11 @@ def embedding_figure(
     return figure
 
 
-def fractions_figure(series: Mapping[str, Sequence[tuple[float, float, float]]], title: str) -> Figure:
+def fractions_figure(series: Mapping[str, Sequence[tuple[float, float, float | None]]], title: str) -> Figure:
     """A figure of Dice against the fraction of labels, a line a method.
 
     Args:
-        series: for each method, its fractions with mean and standard deviation of Dice.
+        series: for each method, its fractions with mean and standard deviation of Dice, None where there is none.
         title: of the figure.
     """
     figure = Figure(figsize=(8, 4.6), layout="constrained")
@@ -81,8 +81,9 @@ def fractions_figure(series: Mapping[str, Sequence[tuple[float, float, float]]],
         # Side by side, or the bars of methods that are close to each other would lie on one another.
         aside = 1 + 0.02 * (number - (len(series) - 1) / 2)
         places, means, deviations = zip(*((fraction * aside, mean, sd) for fraction, mean, sd in points), strict=True)
+        bars = [deviation or 0.0 for deviation in deviations]
         colour = colours(number % 20)
-        axis.errorbar(places, means, deviations, marker="o", capsize=3, color=colour, label=_as_is(method))
+        axis.errorbar(places, means, bars, marker="o", capsize=3, color=colour, label=_as_is(method))
     axis.set_xscale("log")
     axis.set_xticks(fractions, [f"{100 * fraction:.3g} %" for fraction in fractions])
     axis.minorticks_off()

@@ -27,9 +27,9 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what a killed process left half-written in a folder."""
-    for partial in folder.glob(f"{PARTIAL}*"):
+def remove_partial(*folders: Path) -> None:
+    """Remove files that a killed process left half-written in folders, which need not exist."""
+    for partial in (partial for folder in folders for partial in folder.glob(f"{PARTIAL}*") if partial.is_file()):
         partial.unlink(missing_ok=True)
 
 

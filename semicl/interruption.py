@@ -6,6 +6,7 @@ do not outlive it.
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from subprocess import Popen
@@ -69,6 +70,12 @@ def end_children() -> None:
     for child in _children:
         with suppress(ChildProcessError):  # gone already
             os.waitpid(child.pid, 0)
+
+
+def wait_to_be_ended() -> None:
+    """Wait for the first process to end this one; under another launcher, return at once."""
+    while _has_parent():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _has_parent() -> bool:

@@ -23,6 +23,15 @@ def _require_seed(seed: int) -> None:
     _require(0 <= seed < 2**32, "seed", seed, "a number from 0 to 4294967295")  # scikit-learn takes no larger one
 
 
+def _require_splits(splits: tuple[int, ...]) -> None:
+    _require(
+        len(splits) == len(set(splits)) > 0 and min(splits) >= 0,
+        "splits",
+        list(splits),
+        "one or more numbers of splits, from 0, each once",
+    )
+
+
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
@@ -430,8 +439,13 @@ class RunOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require(len(self.splits) > 0, "splits", list(self.splits), "one or more numbers of splits")
-        _require(len(self.starts) > 0, "starts", list(self.starts), "one or more of 'random', 'global', 'pretrained'")
+        _require_splits(self.splits)
+        _require(
+            len(self.starts) == len(set(self.starts)) > 0,
+            "starts",
+            list(self.starts),
+            "one or more of 'random', 'global', 'pretrained', each once",
+        )
 
 
 PRETRAINING = ("pretrain_global", "pretrain_local")
@@ -506,7 +520,7 @@ class StudyOptions:
             unknown = [name for name in self.only if name not in self.methods]
             known = ", ".join(f'"{name}"' for name in self.methods)
             _require(len(self.only) > 0 and not unknown, "only", json.dumps(unknown), f"one or more of {known}")
-        _require(len(self.splits) > 0, "splits", list(self.splits), "one or more numbers of splits")
+        _require_splits(self.splits)
         if self.label_fractions is not None:
             _require(
                 len(self.label_fractions) > 0 and all(0 < fraction <= 1 for fraction in self.label_fractions),

@@ -7,13 +7,14 @@ cache/NAME.label.npy     (depth, height, width) uint8, a file of its own, so tha
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
+from semicl.file_states import FileState, place_in
 from semicl.files import read_json, replacing, write_json
 from semicl.grid import Grid
 from semicl.splits import Split, is_as_made, is_made_for, read_split, split_json
@@ -32,6 +33,8 @@ class Prepared:
         grid: what the network sees.
         cases: all of them.
         options: what `semicl prepare` was told.
+        source: the folder that the cases were found in.
+        states: its files by their place in it, as they were when they were read.
     """
 
     folder: Path
@@ -40,6 +43,21 @@ class Prepared:
     grid: Grid
     cases: tuple[Case, ...]
     options: dict[str, str]
+    source: Path = Path()
+    states: dict[str, FileState] = field(default_factory=dict)
+
+    def content(self, file: Path) -> str:
+        """The hash of a file's bytes, as they were when it was read.
+
+        Raises:
+            SemiclError: the folder was prepared by a version that did not note it.
+        """
+        try:
+            return self.states[place_in(self.source, file)].sha256
+        except KeyError:
+            raise SemiclError(
+                f"{self.folder / DESCRIPTION}: does not tell the content of {file}; run `semicl prepare` again"
+            ) from None
 
     def split(self, number: int) -> Split:
         """Split `number`: one that was made for this folder, or a person's own.
@@ -81,16 +99,31 @@ class Prepared:
     def write(self, splits: Sequence[Split], origins: Sequence[dict[str, object]]) -> None:
         """Write splits and description; the arrays are there already."""
         for number, (split, origin) in enumerate(zip(splits, origins, strict=True)):
-            write_json(self._split_file(number), split_json(split, **origin))
+            self.write_split(number, split, origin)
         for number, file in self._split_files():
             if number >= len(splits) and is_made_for(file, number):
                 file.unlink()
+        self.write_description()
+
+    def write_split(self, number: int, split: Split, origin: dict[str, object]) -> None:
+        """Write split `number`, and what it was made of."""
+        write_json(self._split_file(number), split_json(split, **origin))
+
+    def has_split(self, number: int) -> bool:
+        """Whether split `number` is there: one that was made for this folder, or a person's own."""
+        file = self._split_file(number)
+        return file.is_file() and not (number >= self._repeats and is_made_for(file, number))
+
+    def write_description(self) -> None:
+        """Write all but splits and arrays."""
         description = {
             "name": self.name,
             "classes": self.classes,
             **asdict(self.grid),
             "cases": [vars(case) for case in self.cases],
             "options": self.options,
+            "source": self.source,
+            "files": {place: asdict(state) for place, state in self.states.items()},
         }
         write_json(self.folder / DESCRIPTION, description)
 
@@ -109,7 +142,12 @@ class Prepared:
         return self.folder / "cache" / f"{case.name}.{kind}.npy"
 
     def _split_file(self, number: int) -> Path:
-        return self.folder / "splits" / f"{number}.json"
+        return self.split_file(self.folder, number)
+
+    @staticmethod
+    def split_file(folder: Path, number: int) -> Path:
+        """The file of split `number` in a prepared folder."""
+        return folder / "splits" / f"{number}.json"
 
     def _split_files(self) -> list[tuple[int, Path]]:
         """Number and file of every split that is there."""
@@ -138,7 +176,9 @@ def read_prepared(folder: Path) -> Prepared:
             for c in content["cases"]
         )
         grid = Grid.from_dict(content)
-        return Prepared(folder, content["name"], content["classes"], grid, cases, content["options"])
+        source = Path(content.get("source", ""))  # older versions noted neither
+        states = {place: FileState(**state) for place, state in content.get("files", {}).items()}
+        return Prepared(folder, content["name"], content["classes"], grid, cases, content["options"], source, states)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise SemiclError(
             f"{description}: damaged ({type(error).__name__}: {error}); run `semicl prepare` again"

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from semicl.classes import ABSENT
 from semicl.console import Table
 from semicl.evaluation import Evaluation
+from semicl.spread import shown
 
 Splits = Sequence[Evaluation]
 """One evaluation for each split."""
@@ -46,6 +46,9 @@ def verdict(random: Splits, pretrained: Splits) -> str:
         [after.per_case("dice") - before.per_case("dice") for before, after in zip(random, pretrained, strict=True)]
     )
     direction = "raised" if gains.mean() > 0 else "lowered" if gains.mean() < 0 else "did not change"
+    if len(gains) == 1:
+        text = f"Pre-training {direction} the Dice of the only test volume by {abs(gains.mean()):.3f}."
+        return f"{text} One volume, one split and one seed: an illustration, not a benchmark."
     text = (
         f"Pre-training {direction} the mean Dice by {abs(gains.mean()):.3f}; it was better on {(gains > 0).sum()} of "
         f"{len(gains)} test volumes."
@@ -54,8 +57,5 @@ def verdict(random: Splits, pretrained: Splits) -> str:
 
 
 def _number(values: Sequence[float]) -> str:
-    values = [value for value in values if not np.isnan(value)]
-    if not values:
-        return ABSENT
-    text = f"{np.mean(values):.3f}"
-    return text if len(values) == 1 else f"{text} ± {np.std(values):.3f}"
+    there = [value for value in values if not np.isnan(value)]
+    return f"{there[0]:.3f}" if len(values) == len(there) == 1 else shown(there)

@@ -22,6 +22,7 @@ class Seen:
         label_fraction: what it was told; None where it has seen no label.
         labelled: names of the cases whose labels it was trained on, sorted.
         transductive: whether it has seen the images, not the labels, of the test cases.
+        images: names of the cases whose images it was trained on, sorted; None where its checkpoint does not tell.
     """
 
     data: str
@@ -30,6 +31,7 @@ class Seen:
     label_fraction: float | None
     labelled: tuple[str, ...]
     transductive: bool = False
+    images: tuple[str, ...] | None = None
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Seen":
@@ -37,14 +39,30 @@ class Seen:
         parts = {part: tuple(names) for part, names in content["parts"].items()}
         labelled = tuple(content["labelled"])
         transductive = content.get("transductive", False)  # older checkpoints do not tell
-        return cls(content["data"], content["split"], parts, content["label_fraction"], labelled, transductive)
+        images = content.get("images")
+        return cls(
+            content["data"],
+            content["split"],
+            parts,
+            content["label_fraction"],
+            labelled,
+            transductive,
+            None if images is None else tuple(images),
+        )
 
     def shares_cases(self, parts: dict[str, tuple[str, ...]]) -> bool:
         """Whether a case is in both splits; none is where the data sets are different ones."""
         return not set().union(*self.parts.values()).isdisjoint(set().union(*parts.values()))
 
 
-def seen_in(data: str, number: int, split: Split, label_fraction: float | None, transductive: bool = False) -> Seen:
+def seen_in(
+    data: str,
+    number: int,
+    split: Split,
+    label_fraction: float | None,
+    transductive: bool = False,
+    images: Iterable[Case] | None = None,
+) -> Seen:
     """What a stage sees that is trained on a split with this fraction of the labels, or without labels.
 
     Args:
@@ -53,12 +71,14 @@ def seen_in(data: str, number: int, split: Split, label_fraction: float | None, 
         split: whose cases they are.
         label_fraction: None for a stage without labels.
         transductive: whether the images of the test cases are among those it sees.
+        images: the cases whose images it is trained on.
 
     Raises:
         SemiclError: the fraction yields no case.
     """
     labelled = () if label_fraction is None else split.labelled(label_fraction)
-    return Seen(data, number, _parts(split), label_fraction, _names(labelled), transductive)
+    names = None if images is None else _names(images)
+    return Seen(data, number, _parts(split), label_fraction, _names(labelled), transductive, names)
 
 
 def seen_after(before: Sequence[Seen], now: Seen, start: Path) -> tuple[Seen, ...]:
@@ -83,7 +103,10 @@ def seen_after(before: Sequence[Seen], now: Seen, start: Path) -> tuple[Seen, ..
             )
     others = [seen for seen in before if seen not in same]
     labelled = next((seen for seen in (now, *same) if seen.labelled), now)
-    return (*others, replace(labelled, transductive=any(seen.transductive for seen in (now, *same))))
+    transductive = any(seen.transductive for seen in (now, *same))
+    images = [seen.images for seen in (now, *same)]
+    known = None if None in images else tuple(sorted({name for names in images for name in names or ()}))
+    return (*others, replace(labelled, transductive=transductive, images=known))
 
 
 def split_to_judge(seen: Sequence[Seen], prepared: Prepared, asked: int | None, checkpoint: Path) -> int:
@@ -106,8 +129,11 @@ def split_to_judge(seen: Sequence[Seen], prepared: Prepared, asked: int | None, 
 
 
 def trained_on(seen: Sequence[Seen], cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Those of the cases that a network was trained on, as far as their names tell."""
-    names = {name for one in seen for name in one.parts["training"]}
+    """Those of the cases whose images a network was trained on, with or without labels, as far as their names tell.
+
+    Where a checkpoint does not tell which, all of the training part may have been.
+    """
+    names = {name for one in seen for name in (one.parts["training"] if one.images is None else one.images)}
     return tuple(case for case in cases if case.name in names)
 
 

@@ -1,10 +1,11 @@
 """The folder of one stage: what is in it, whether it is finished, and whether it may be written to.
 
-options.json    what the stage was told, and which data it was given, before anything else
+options.json    what the stage depends on: options that can change its result, and its data; before anything else
 last.ckpt       the whole state after the last finished epoch, until the stage is finished
 model.ckpt      the weights: of the last epoch, or in fine-tuning of the best validation
 logs/           TensorBoard and CSV
 progress.json   epochs done, of how many, until the stage is finished
+diverged.json   the step that was not finite, where training stopped
 summary.json    written last, so a folder that has it is finished
 test/           what `semicl evaluate` found, in an experiment
 """
@@ -19,12 +20,10 @@ from typing import Any
 from semicl.errors import SemiclError
 from semicl.files import read_json, remove_partial, write_json
 from semicl.nested import laid_over
-
-FREE = ("machine", "output", "resume", "overwrite")
-"""Options that may differ between a stage and its resumption: they say where it runs, not what it computes."""
+from semicl.stage_inputs import FILES
 
 DATA = "data"
-"""Beside the options: how the data were prepared and split."""
+"""Beside the options: how the data were prepared and split, and, under `FILES`, what is in the files."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,11 @@ class StageFolder:
         return self.path / "progress.json"
 
     @property
+    def diverged(self) -> Path:
+        """The step that was not finite."""
+        return self.path / "diverged.json"
+
+    @property
     def test(self) -> Path:
         """What the test volumes showed."""
         return self.path / "test"
@@ -63,26 +67,50 @@ class StageFolder:
         """Whether the stage came to its end."""
         return self._summary.is_file() and self.model.is_file()
 
-    def open(self, options: Mapping[str, Any], defaults: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-        """Make the folder ready for a stage with these options.
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from, or nothing left to do."""
+        return self._summary.is_file() or self.last.is_file()
+
+    @property
+    def epochs(self) -> int:
+        """How many are done of an unfinished stage."""
+        return int(read_json(self.progress)["epoch"]) if self.progress.is_file() else 0
+
+    def open(
+        self, told: Mapping[str, Any], defaults: Mapping[str, Any], resume: bool, overwrite: bool, retrain: bool = False
+    ) -> str | None:
+        """Make the folder ready for a stage.
 
         A stage that was begun before there was one of the options did what that option's default says.
+
+        Args:
+            told: what the stage depends on.
+            defaults: of the options.
+            resume: go on with an unfinished stage.
+            overwrite: start anew.
+            retrain: with resume, start anew where the files are no more those that the stage was trained on.
+
+        Returns:
+            Why it starts anew although it is resumed; None where it does not.
 
         Raises:
             SemiclError: it holds a stage and neither resume nor overwrite was asked for, or the stage to resume was
                 told something else, was given other data, or has options that are not readable.
         """
-        if overwrite:
-            if self._begun:  # what is in a folder of something else stays
-                self._clear()
-        elif resume:
-            self._compare(options, defaults)
-        else:
+        reason = None
+        if resume and self.begun:
+            reason = self.reason_to_start_anew(told, defaults, retrain)
+        elif not (resume or overwrite):
             self.require_free()
-        if self.path.is_dir():
-            remove_partial(self.path)
-        if not self.finished:
-            write_json(self._options, options)
+        if reason is not None or (overwrite and self._is_stage):  # what is in a folder of something else stays
+            self._clear()
+        remove_partial(self.path, self.test)
+        if self.finished:
+            self._remove_state()
+        else:
+            write_json(self._options, told)
+        return reason
 
     def require_free(self) -> None:
         """Raise where there is a stage.
@@ -90,27 +118,59 @@ class StageFolder:
         Raises:
             SemiclError: there is.
         """
-        if self._summary.is_file() or self.last.is_file():
+        if self.begun:
             state = "a finished stage" if self.finished else "an unfinished stage"
             raise SemiclError(
                 f"{self.path}: holds {state}; give --resume to go on with it, --overwrite to start anew, "
                 "or another --output"
             )
 
+    def reason_to_start_anew(
+        self, told: Mapping[str, Any], defaults: Mapping[str, Any], retrain: bool = False
+    ) -> str | None:
+        """Why a stage that is begun cannot go on, but may start anew unasked; None where it goes on or is finished.
+
+        Args and raises: as of `open`.
+        """
+        if not self._options.is_file():
+            return None
+        now = json.loads(json.dumps(told, default=str))
+        before = laid_over(json.loads(json.dumps(defaults, default=str)), self._told())
+        given, noted = now.pop(DATA, {}), before.pop(DATA, {})
+        files = list(_differences(noted.pop(FILES, {}), given.pop(FILES, {}), noted_only=True))
+        data = list(_differences(noted, given, noted_only=True))
+        options = list(_differences(before, now))
+        if self.last.is_file() and self.diverged.is_file() and (options or data or files):
+            return "what it is told now differs from what it diverged with"
+        for name, old, new in options:
+            raise SemiclError(
+                f"{self._options}: the stage was told --{name} {old}, now {new}; give the same option, another "
+                "--output, or --overwrite to start anew"
+            )
+        for name, old, new in (*data, *([] if retrain else files)):
+            raise SemiclError(
+                f"{self._options}: the stage was trained on data with {name} {old}, now {new}; prepare them as they "
+                "were, give another --output, or --overwrite to start anew"
+            )
+        return f"changed since it was trained: {', '.join(name for name, *_ in files)}" if files else None
+
+    def mark_diverged(self, epoch: int, step: int, what: str) -> None:
+        """Note which step was not finite, so that the stage may start anew with other options."""
+        write_json(self.diverged, {"epoch": epoch, "step": step, "not finite": what})
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and remove the state, which nothing needs any more."""
         write_json(self._summary, summary)
-        for file in (self.last, self.progress):
-            file.unlink(missing_ok=True)
+        self._remove_state()
 
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
         return dict(read_json(self._summary))
 
     @property
-    def _begun(self) -> bool:
+    def _is_stage(self) -> bool:
         """Whether there is a stage, however far it came."""
-        return any(file.is_file() for file in (self._options, self._summary, self.last))
+        return self.begun or self._options.is_file()
 
     @property
     def _summary(self) -> Path:
@@ -120,28 +180,16 @@ class StageFolder:
     def _options(self) -> Path:
         return self.path / "options.json"
 
+    def _remove_state(self) -> None:
+        """Remove what a finished stage needs no more."""
+        for file in (self.last, self.progress, self.diverged):
+            file.unlink(missing_ok=True)
+
     def _clear(self) -> None:
-        for file in (self._summary, self.last, self.progress, self.model, self._options):
+        for file in (self._summary, self.last, self.progress, self.diverged, self.model, self._options):
             file.unlink(missing_ok=True)
         for folder in (self.logs, self.test):
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _compare(self, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        if not self._options.is_file():
-            return
-        now = json.loads(json.dumps(options, default=str))
-        before = laid_over(json.loads(json.dumps(defaults, default=str)), self._told())
-        given = now.pop(DATA, {})
-        for name, old, new in _differences(before.pop(DATA, given), given):  # older versions did not note the data
-            raise SemiclError(
-                f"{self._options}: the stage was trained on data with {name} {old}, now {new}; prepare them as they "
-                "were, give another --output, or --overwrite to start anew"
-            )
-        for name, old, new in _differences(before, now):
-            raise SemiclError(
-                f"{self._options}: the stage was told --{name} {old}, now {new}; give the same option, another "
-                "--output, or --overwrite to start anew"
-            )
 
     def _told(self) -> dict[str, Any]:
         """The options that the stage was begun with."""
@@ -155,12 +203,13 @@ class StageFolder:
         return told
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for name in [*before, *(name for name in now if name not in before)]:
-        old, new = before.get(name), now.get(name)
-        if prefix == "" and name in FREE:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "", noted_only: bool = False
+) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value of what differs; what counts no more, or was not noted by an older version, does not."""
+    for name, new in now.items():
+        old = before.get(name)
+        if isinstance(old, dict) and isinstance(new, dict) and not noted_only:
             yield from _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
+        elif old != new and (name in before or not noted_only):
             yield f"{prefix}{name}", old, new

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,65 +13,106 @@ from semicl.cases import Case
 from semicl.console import conclude, on_main_process, say
 from semicl.errors import SemiclError
 from semicl.grid import require_fit
-from semicl.hashing import short_hash
 from semicl.inputs import require_checkpoint
+from semicl.nested import laid_over
 from semicl.options import ExperimentOptions, StageOptions
 from semicl.outputs import output_folder
 from semicl.prepared import Prepared, read_prepared
-from semicl.seen import seen_after, seen_in
-from semicl.splits import Split, split_json
+from semicl.seen import Seen, seen_after, seen_in
+from semicl.splits import Split
 from semicl.stage_folder import DATA, StageFolder
+from semicl.stage_inputs import (
+    FILES,
+    SectionOptions,
+    StageInputs,
+    data_seen,
+    decisive_options,
+    sees_labels,
+    stage_inputs,
+)
 
 if TYPE_CHECKING:
     from semicl.model_card import ModelCard
     from semicl.networks import UNet
 
-SPLIT = "split of hash"
-"""Stands beside the options of `semicl prepare`; the hash is of who is in which part, in which order."""
-
 
 @dataclass(frozen=True)
-class StageSetup:
-    """A stage that is ready to train: nothing is written yet.
-
-    `labelled` are the cases whose labels it may be trained on.
-    """
-
-    prepared: Prepared
-    split: Split
-    labelled: tuple[Case, ...]
-    card: ModelCard
-    network: UNet
-    folder: StageFolder
-
-
-def set_up(
-    name: str, experiment: ExperimentOptions, stage: StageOptions, label_fraction: float | None = None
-) -> StageSetup:
-    """Read the prepared folder and make the network, with the weights of `start` or of the seed.
-
-    What can be told without torch, which takes seconds to import, is told before.
+class StagePlan:
+    """A stage that can be trained, as far as can be told without torch, which takes seconds to import.
 
     Args:
         name: of the stage.
+        prepared: the data.
+        split: of the data.
+        inputs: the cases that it sees.
+        seen: the same, as its checkpoint will tell.
+        folder: of the stage.
+        told: what its result depends on, but for the weights that it starts with.
+        defaults: of the options.
+    """
+
+    name: str
+    prepared: Prepared
+    split: Split
+    inputs: StageInputs
+    seen: Seen
+    folder: StageFolder
+    told: dict[str, Any]
+    defaults: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageSetup(StagePlan):
+    """A stage that is ready to train, with its network and its card: nothing is written yet."""
+
+    card: ModelCard
+    network: UNet
+
+
+def plan_stage(name: str, options: SectionOptions, experiment: ExperimentOptions, stage: StageOptions) -> StagePlan:
+    """Read the prepared folder and check what can be checked without torch and the weights of `start`.
+
+    Args:
+        name: of the stage.
+        options: its own.
         experiment: what all stages share.
         stage: where this one reads and writes.
-        label_fraction: whose labels it is trained on; None for a stage without labels.
 
     Raises:
-        SemiclError: the accelerator is not there, the prepared folder, the split, the fraction or the checkpoint cannot
-            be used, the checkpoint was trained on another split or fraction, the patch does not fit the network, or the
-            output folder is taken or one of the inputs.
+        SemiclError: the prepared folder, the split or the fraction cannot be used, the patch does not fit the network,
+            or the output folder is taken or one of the inputs.
     """
     prepared = read_prepared(stage.prepared)
     split = prepared.split(stage.split)
-    labelled = () if label_fraction is None else split.labelled(label_fraction)
-    transductive = experiment.transductive and label_fraction is None
-    now = seen_in(prepared.name, stage.split, split, label_fraction, transductive)
+    inputs = stage_inputs(options, experiment, split)
+    labels = sees_labels(options)
+    now = seen_in(
+        prepared.name,
+        stage.split,
+        split,
+        experiment.label_fraction if labels else None,
+        experiment.transductive and not labels,
+        inputs.trained_on,
+    )
     require_fit(prepared.grid, len(experiment.network.levels))
     folder = StageFolder(_output(stage, prepared))
     if on_main_process() and not (stage.resume or stage.overwrite):
         folder.require_free()
+    told = {"stage": name, "split": stage.split} | decisive_options(options, experiment)
+    told[DATA] = data_seen(prepared, split, inputs, labels)
+    defaults = asdict(type(options)()) | asdict(ExperimentOptions())
+    return StagePlan(name, prepared, split, inputs, now, folder, told, defaults)
+
+
+def set_up(plan: StagePlan, experiment: ExperimentOptions, start: Path | None) -> StageSetup:
+    """Make the network of a planned stage, with the weights of `start` or of the seed.
+
+    Raises:
+        SemiclError: the accelerator is not there, or the checkpoint cannot be used, knows other classes, or was trained
+            on another split or fraction.
+    """
+    if start is not None:
+        require_checkpoint(start)
 
     import torch
 
@@ -80,64 +121,81 @@ def set_up(
     from semicl.model_card import ModelCard
 
     require_accelerator(experiment.machine)
-    card = ModelCard(name, experiment.network.levels, prepared.classes, prepared.grid, (now,))
+    prepared = plan.prepared
+    card = ModelCard(plan.name, experiment.network.levels, prepared.classes, prepared.grid, (plan.seen,))
     network = card.new_network(experiment.seed)
-    if stage.start is not None:
-        report = load_weights(network, stage.start)
+    if start is not None:
+        report = load_weights(network, start)
         if report.classes not in ((), tuple(prepared.classes)):
             raise SemiclError(
-                f"{stage.start}: its classifier knows {', '.join(report.classes)}, {stage.prepared} holds "
+                f"{start}: its classifier knows {', '.join(report.classes)}, {prepared.folder} holds "
                 f"{', '.join(prepared.classes)}; give a --start of pre-training, or data with the same classes in the "
                 "same order"
             )
-        card = replace(card, seen=seen_after(report.seen, now, stage.start))
+        card = replace(card, seen=seen_after(report.seen, plan.seen, start))
         say(report)
     torch.manual_seed(experiment.seed)  # of the projection heads
-    return StageSetup(prepared, split, labelled, card, network, folder)
+    told = told_with_start(plan.told, start)
+    return StageSetup(**(vars(plan) | {"told": told}), card=card, network=network)
 
 
 def _output(stage: StageOptions, prepared: Prepared) -> Path:
     """The folder of the stage, which may not be one that it reads: what is in it would be replaced."""
     inputs = {stage.prepared, *(file.parent for file in prepared.files())}
     if stage.start is not None:
-        require_checkpoint(stage.start)
         inputs.add(stage.start.parent)
     return output_folder(stage.output, inputs)
 
 
+def told_with_start(told: Mapping[str, Any], start: Path | None) -> dict[str, Any]:
+    """What a stage depends on, the weights that it starts with included.
+
+    Raises:
+        SemiclError: the checkpoint cannot be read.
+    """
+    weights = None
+    if start is not None:
+        from semicl.checkpoints import weights_hash
+
+        weights = weights_hash(start)
+    return laid_over(told, {DATA: {FILES: {"starting weights of hash": weights}}})
+
+
 @rank_zero_only
-def open_folder(setup: StageSetup, stage: StageOptions, *told: Any) -> None:
+def open_folder(setup: StageSetup, stage: StageOptions, retrain: bool = False) -> None:
     """Make the stage's folder ready.
+
+    Args:
+        setup: the stage.
+        stage: whether to resume or to overwrite.
+        retrain: whether a stage to resume starts anew where its files have changed.
 
     Raises:
         SemiclError: it holds a stage that is not to be resumed or overwritten, or that was told something else or
             trained on other data.
     """
-    parts = (stage, *told)
-    options = {"stage": setup.card.stage} | _flat(parts)
-    # A folder may be prepared anew, and a split edited, under the name that it had.
-    options[DATA] = setup.prepared.options | {SPLIT: short_hash(split_json(setup.split))}
-    setup.folder.open(options, _flat([type(part)() for part in parts]), stage.resume, stage.overwrite)
-
-
-def _flat(parts: Iterable[Any]) -> dict[str, Any]:
-    """The options of several dataclasses beside each other."""
-    return {name: value for part in parts for name, value in asdict(part).items()}
+    reason = setup.folder.open(setup.told, setup.defaults, stage.resume, stage.overwrite, retrain)
+    if reason is not None:
+        say(f"{setup.folder.path}: starts anew: {reason}.")
 
 
 def finished_before(setup: StageSetup) -> bool:
-    """Whether there is nothing left to do, which is then said."""
-    if setup.folder.finished:
+    """Whether there is nothing left to do, which is then said; the first process decides for all."""
+    import torch
+
+    found: list[Any] = [setup.folder.finished]
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(found)
+    if found[0]:
         say(f"{setup.folder.path}: finished already, nothing to do.")
-    return setup.folder.finished
+    return bool(found[0])
 
 
-def images_for_pretraining(split: Split, transductive: bool) -> tuple[Case, ...]:
-    """The cases whose images a stage without labels may see: training, and where it is said so, test."""
-    if not transductive:
-        return split.training
-    say(f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(split.test)} test volumes.")
-    return split.training + split.test
+def tell_of_test_images(plan: StagePlan) -> None:
+    """Say where a stage without labels sees the images of test volumes."""
+    seen = set(plan.inputs.images) & set(plan.split.test)
+    if seen:
+        say(f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(seen)} test volumes.")
 
 
 @rank_zero_only
@@ -148,7 +206,8 @@ def finish(setup: StageSetup, cases: Sequence[Case], pieces: int, cost: Mapping[
         "volumes": len(cases),
         "slices or patches": pieces,
         **cost,
-        "weights": str(setup.folder.model),
+        "weights": setup.folder.model.name,
     }
     setup.folder.finish(summary)
-    conclude(setup.card.stage, {name: value for name, value in summary.items() if not isinstance(value, list)})
+    shown = {name: value for name, value in summary.items() if not isinstance(value, list)}
+    conclude(setup.card.stage, shown | {"weights": setup.folder.model})

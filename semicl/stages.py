@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from semicl.augment import ImageViews, Intensities, LabelledViews
+from semicl.gathering import everyones, own_among_everyones
 from semicl.inference import class_probabilities
 from semicl.metrics import dice_per_class
 from semicl.mixup import Mix, mixed
@@ -93,6 +94,7 @@ class GlobalContrast(Stage):
         self.encoder = network.encoder
         self.projection = ImageProjection(len(card.grid.patch_size), card.levels[-1], options.channels)
         self._loss = NTXentLoss(temperature=options.temperature)
+        self._own = LocalContrastiveLoss(temperature=options.temperature, reduction="anchor")
         self._view = ImageViews(options.augmentation, card.grid.voxel_size)
 
     def views(self, batch: Tensor) -> Tensor:
@@ -102,14 +104,17 @@ class GlobalContrast(Stage):
     def training_step(self, views: Tensor) -> Tensor:
         z1, z2 = self.projection(self.encoder(views)[-1]).chunk(2)
         if self.trainer.world_size > 1:
-            z1, z2 = self._everyones(z1), self._everyones(z2)
+            return self.logged(self._loss_among_everyones(z1, z2))
         return self.logged(self._loss(z1, z2))
 
-    def _everyones(self, vectors: Tensor) -> Tensor:
-        """The vectors (N, channels) of every process, with gradients, one after the other."""
-        gathered = self.all_gather(vectors, sync_grads=True)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)
+    def _loss_among_everyones(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """NT-Xent of this process's slices among those of all: the mean over processes is that of the whole batch.
+
+        Others' slices are background, which is met but has no loss of its own.
+        """
+        views = torch.stack([z1, z2], dim=1)
+        labels = own_among_everyones(len(views), views.device)[:, None].expand(-1, 2)
+        return self._own(everyones(views)[..., None, None], labels[..., None, None])
 
 
 def local_contrast(options: LocalLossOptions) -> LocalContrastiveLoss:

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.profilers import SimpleProfiler
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from semicl.checkpoints import AtomicCheckpointIO
+from semicl.checkpoints import AtomicCheckpointIO, MovableCheckpoint, picked_validation
 from semicl.console import say
 from semicl.cost import Cost
+from semicl.finite import FiniteSteps
 from semicl.interruption import adopt, take_signals
 from semicl.options import MachineOptions
 from semicl.pictures import ValidationPictures
@@ -90,9 +92,9 @@ def train_with_validation(
     labelled ones.
 
     Returns:
-        As `train`, and the best validation Dice.
+        As `train`, and the epoch and the validation Dice of the weights that were written.
     """
-    best = ModelCheckpoint(
+    best = MovableCheckpoint(
         dirpath=folder.path,
         filename=folder.model.stem,
         monitor=VALIDATION_DICE,
@@ -109,7 +111,8 @@ def train_with_validation(
         # The labelled volumes are among the unlabelled ones, which are the longer of the two.
         batches = CombinedLoader((batches, _batches(unlabelled, stage, trainer, machine)), "min_size")
     _fit(trainer, stage, folder, batches, volumes)
-    return _account(stage, trainer, measured) | {"best validation Dice": max(dice for _, dice in stage.history)}
+    epoch, dice = picked_validation(folder.model)
+    return _account(stage, trainer, measured) | {"best epoch": epoch, "best validation Dice": dice}
 
 
 def _trainer(
@@ -120,7 +123,7 @@ def _trainer(
     for harmless in QUIETED:
         warnings.filterwarnings("ignore", message=harmless)
     measured = Measured()
-    last = ModelCheckpoint(
+    last = MovableCheckpoint(
         dirpath=folder.path,
         filename=folder.last.stem,
         save_on_train_epoch_end=True,
@@ -139,8 +142,8 @@ def _trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[Interruption(), Cost(), *callbacks, ProgressFile(folder.progress), last],
-        plugins=[AtomicCheckpointIO()],
+        callbacks=[Interruption(), FiniteSteps(folder), Cost(), *callbacks, ProgressFile(folder.progress), last],
+        plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if machine.devices == 1 else [])],
         **options,
     )
     if machine.compile:

@@ -13,6 +13,8 @@ from semicl.checks import CheckedCase, check_files, problems, unit_note
 from semicl.classes import ABSENT, Values, absent, held_values, unknown_classes, values_by_name, without
 from semicl.console import WIDTH, conclude, say, show
 from semicl.errors import SemiclError
+from semicl.evaluated import judged
+from semicl.file_states import cases_hash, file_states
 from semicl.inputs import require_checkpoint
 from semicl.options import EvaluateOptions
 from semicl.outputs import output_folder
@@ -60,9 +62,12 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     known_images = len(known_test_images(card.seen, cases))
     if known_images:
         say(f"TRANSDUCTIVE: pre-training saw the images, not the labels, of {known_images} of the {len(cases)} cases.")
+    folder, known = (source.source, source.states) if isinstance(source, Prepared) else (Path(options.data or ""), None)
+    files = file_states([file for case in cases for file in (case.image, case.label) if file], folder, known)
+    depends = judged(options.checkpoint, cases_hash(cases, folder, files))
     network = to_device(network, options.machine)
     evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values)
-    evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where)
+    evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where, depends_on=depends)
     show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
     rows = {"mean Dice": evaluation.mean_dice(), "checkpoint": options.checkpoint, "files": options.output}
     conclude("Evaluated", rows)

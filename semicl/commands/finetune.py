@@ -4,36 +4,41 @@ from semicl.classes import without
 from semicl.console import say
 from semicl.errors import SemiclError
 from semicl.options import ExperimentOptions, SegmentationOptions, StageOptions
-from semicl.stage_setup import finish, finished_before, open_folder, set_up
+from semicl.stage_setup import StagePlan, finish, finished_before, open_folder, plan_stage, set_up
 
 
-def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
+def finetune(
+    segmentation: SegmentationOptions, experiment: ExperimentOptions, stage: StageOptions, retrain: bool = False
+) -> None:
     """Train stage 3 and write its folder; the test volumes are not opened.
 
     TCSM sees the images, not the labels, of all training volumes too.
 
+    Args:
+        segmentation: the stage.
+        experiment: what all stages share.
+        stage: where it reads and writes.
+        retrain: whether a stage to resume starts anew where its files have changed.
+
     Raises:
         SemiclError: something it needs cannot be used, or the folder is taken.
     """
-    setup = set_up("finetune", experiment, stage, experiment.label_fraction)
+    setup = set_up(plan_stage("finetune", segmentation, experiment, stage), experiment, stage.start)
 
     from semicl.pieces import ImagePieces, LabelledPieces, Volumes
     from semicl.stages import Segmentation
     from semicl.tcsm import SelfEnsembling
     from semicl.training import train_with_validation
 
-    pieces = LabelledPieces(setup.prepared, setup.labelled)
-    labelled = [case for case in setup.split.validation if case.label is not None]
-    validation = Volumes(setup.prepared, labelled[: segmentation.validation_volumes])
-    judged = validation.classes()
-    if not judged:
-        names = ", ".join(case.name for case in labelled[: segmentation.validation_volumes])
-        raise SemiclError(f"validation cases {names}: hold no foreground; give another --split or --validation_volumes")
+    inputs = setup.inputs
+    pieces = LabelledPieces(setup.prepared, inputs.labelled)
+    validation = Volumes(setup.prepared, inputs.validation)
+    judged = judged_classes(setup)
     kind: type[Segmentation] = Segmentation
     unlabelled: ImagePieces | None = None
     if segmentation.tcsm.weight > 0:
-        kind, unlabelled = SelfEnsembling, ImagePieces(setup.prepared, setup.split.training)
-    open_folder(setup, stage, segmentation, experiment)
+        kind, unlabelled = SelfEnsembling, ImagePieces(setup.prepared, inputs.images)
+    open_folder(setup, stage, retrain)
     if finished_before(setup):
         return
     module = kind(setup.network, segmentation, setup.card, experiment.seed)
@@ -46,4 +51,19 @@ def finetune(segmentation: SegmentationOptions, experiment: ExperimentOptions, s
         module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title, unlabelled
     )
     cost["validation"] = [list(moment) for moment in module.history]
-    finish(setup, setup.labelled, len(pieces), cost)
+    finish(setup, inputs.labelled, len(pieces), cost)
+
+
+def judged_classes(plan: StagePlan) -> list[int]:
+    """Numbers of the classes that the validation volumes hold, by which weights are picked.
+
+    Raises:
+        SemiclError: there is none.
+    """
+    from semicl.pieces import Volumes
+
+    judged = Volumes(plan.prepared, plan.inputs.validation).classes()
+    if not judged:
+        names = ", ".join(case.name for case in plan.inputs.validation)
+        raise SemiclError(f"validation cases {names}: hold no foreground; give another --split or --validation_volumes")
+    return judged

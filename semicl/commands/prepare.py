@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from semicl.cases import Case, CaseFolder, find_cases
+from semicl.cases import DECATHLON, Case, CaseFolder, find_cases
 from semicl.checks import CheckedCase, check_files, problems, unit_note
 from semicl.class_names import BACKGROUND, nfc
 from semicl.classes import absent, held_values, without
 from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
 from semicl.errors import SemiclError
+from semicl.file_states import FileState, changed_files, file_states
 from semicl.files import remove_partial
 from semicl.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
 from semicl.options import NetworkOptions, PrepareOptions, SourceOptions
@@ -27,21 +28,31 @@ from semicl.subjects import subject_rule
 
 PHANTOM = "phantom"
 
+NAMED = 3
+"""Changed files that are named."""
+
 JUDGED = 3
 """Cases, at most, on which the loss by shrinking is measured."""
 
 
-def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
+def prepare(source: SourceOptions, options: PrepareOptions, again: bool = False) -> Prepared:
     """Write a prepared folder.
+
+    Args:
+        source: the data, and where they are made ready.
+        options: how.
+        again: whether the folder was made ready so before and its files have changed since.
 
     Raises:
         SemiclError: no cases, files with something wrong, too few subjects, or a split in the folder that a person
             edited; nothing has then been written but, where they were asked for, the phantom's volumes or the download.
     """
-    require_source(source, options)
+    if not again:
+        require_source(source, options)
     _require_no_edited_split(source.prepared, options.repeats)
-    folder = _data_folder(source, options).resolve()  # so that the files are found from other working directories too
+    folder = _data_folder(source, options, again)
     found = _found(folder, options)
+    files = file_states(_files(folder, found), folder, _states_before(source.prepared))
     checked = [check_files(case) for case in tqdm(found.cases, desc="check files", unit="case", ncols=WIDTH)]
     held = _values_held(checked)
     classes = _classes(found, options, held)
@@ -56,16 +67,14 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
         say(without(lacking, "means and of what validation picks by"))
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
     grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
-    prepared = Prepared(source.prepared, found.name, classes, grid, cases, _told_as_before(source, options))
+    prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options), folder, files)
     _tell_doubts(sound)
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
-    remove_partial(source.prepared / "cache")
+    made = source.prepared / PHANTOM
+    remove_partial(*(source.prepared / name for name in ("", "cache", "splits")), made, *made.glob("*"))
     for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
         prepared.write_arrays(case)
-    prepared.write(
-        splits,
-        [{"seed": options.seed, "repeat": k, "shares": options.shares} for k in range(options.repeats)],
-    )
+    prepared.write(splits, [_origin(options, repeat) for repeat in range(options.repeats)])
     _tell_shrinkage(prepared, sound)
     _tell_levels(grid)
     _conclude(prepared, splits[0])
@@ -73,13 +82,14 @@ def prepare(source: SourceOptions, options: PrepareOptions) -> Prepared:
 
 
 def ready(source: SourceOptions, options: PrepareOptions) -> Prepared:
-    """The prepared folder, made where it is not there yet or is to be made anew.
+    """The prepared folder, made where it is not there yet, is to be made anew, or its files have changed.
 
     Raises:
         SemiclError: what `prepare` and `prepared_before` raise.
     """
-    anew = options.overwrite and on_main_process()  # processes that train with the first come here too
-    return (None if anew else prepared_before(source, options)) or prepare(source, options)
+    if options.overwrite and on_main_process():  # processes that train with the first come here too
+        return prepare(source, options)
+    return prepared_before(source, options) or prepare(source, options, again=_told_before(source, options) is not None)
 
 
 def require_ready(source: SourceOptions, options: PrepareOptions) -> None:
@@ -88,12 +98,52 @@ def require_ready(source: SourceOptions, options: PrepareOptions) -> None:
     Raises:
         SemiclError: the data are not there, or the folder for them holds others.
     """
-    if options.overwrite or prepared_before(source, options) is None:
+    if options.overwrite or _told_before(source, options) is None:
         require_source(source, options)
+    elif options.download is None and source.data not in (None, PHANTOM):
+        _found(Path(str(source.data)).expanduser(), options)
 
 
 def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared | None:
-    """The prepared folder, where it is there already and was told the same.
+    """The prepared folder, where it is there already, was told the same and the files are still those it was made of.
+
+    Files may have been moved, with their folder. Splits that are missing are made.
+
+    Raises:
+        SemiclError: it was told something else, is of other data, or is damaged.
+    """
+    before = _told_before(source, options)
+    if before is None:
+        return None
+    folder = _data_folder(source, options, again=True)
+    found = _found(folder, options)
+    states = file_states(_files(folder, found), folder, before.states)
+    changed = changed_files(before.states, states)
+    other = states.keys() != before.states.keys() or len(changed) == len(states)
+    if changed and other and before.states and folder != before.source:
+        raise SemiclError(
+            f"{source.prepared}: was prepared from {before.source}, and {folder} holds other files ({changed[0]}); "
+            "give another --prepared, or --overwrite to replace what is there"
+        )
+    if changed:
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        say(f"{folder}: changed since it was prepared: {', '.join(changed[:NAMED])}{more}. It is prepared again.")
+        return None
+    by_name = {case.name: case for case in found.cases}
+    cases = tuple(by_name[case.name] for case in before.cases)
+    repeats = max(int(before.options["repeats"]), options.repeats)
+    told_now = told(source, replace(options, repeats=repeats))
+    now = replace(before, cases=cases, options=told_now, source=folder, states=states)
+    for number in range(options.repeats):
+        if not before.has_split(number):
+            now.write_split(number, make_split(cases, options.shares, options.seed, number), _origin(options, number))
+    if now != before:
+        now.write_description()
+    return now
+
+
+def _told_before(source: SourceOptions, options: PrepareOptions) -> Prepared | None:
+    """The prepared folder, where it is there already; no file of a case is opened.
 
     Raises:
         SemiclError: it was told something else, or is damaged.
@@ -104,12 +154,31 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
     now, defaults = told(source, options), told(SourceOptions(), PrepareOptions())
     for name, value in now.items():
         before = prepared.options.get(name, defaults[name])  # older folders did not note every option
-        if before != value and not (name == "data" and _place(before) == _place(value)):
+        if before != value and name not in ("data", "repeats"):
             raise SemiclError(
                 f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or "
                 "--overwrite to replace what is there"
             )
     return prepared
+
+
+def _files(folder: Path, found: CaseFolder) -> list[Path]:
+    """The files that are read of the data's folder, those of damaged cases included."""
+    files = [file for case in found.cases for file in (case.image, case.label) if file is not None]
+    return [*files, folder / DECATHLON]
+
+
+def _states_before(folder: Path) -> dict[str, FileState]:
+    """The files as an earlier preparation found them; nothing where there is none, or one that is to be made whole."""
+    try:
+        return read_prepared(folder).states
+    except SemiclError:
+        return {}
+
+
+def _origin(options: PrepareOptions, repeat: int) -> dict[str, object]:
+    """What a split is made of, beside the cases."""
+    return {"seed": options.seed, "repeat": repeat, "shares": options.shares}
 
 
 def require_source(source: SourceOptions, options: PrepareOptions) -> None:
@@ -141,21 +210,6 @@ def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
     return {name: str(value) for name, value in given.items()}
 
 
-def _place(data: str | None) -> Path | None:
-    """Where the data are, however that was typed."""
-    return None if data is None else Path(os.path.expanduser(data)).resolve()
-
-
-def _told_as_before(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
-    """The same, with the folder of the data as it was typed when it was prepared before: stages compare the text."""
-    now = told(source, options)
-    try:
-        before = read_prepared(source.prepared).options.get("data")
-    except SemiclError:  # no folder, or one that is to be made whole
-        return now
-    return now | {"data": before} if _place(before) == _place(now["data"]) else now
-
-
 def _require_no_edited_split(folder: Path, repeats: int) -> None:
     """Raise where a split would be lost that a person edited."""
     try:
@@ -169,17 +223,27 @@ def _require_no_edited_split(folder: Path, repeats: int) -> None:
         )
 
 
-def _data_folder(source: SourceOptions, options: PrepareOptions) -> Path:
+def _data_folder(source: SourceOptions, options: PrepareOptions, again: bool = False) -> Path:
+    """The folder of the cases, resolved, so that they are found from other working directories too.
+
+    The phantom is written, unless it is looked at again and still there.
+    """
     if options.download is not None:
         from semicl.download import download
 
-        return download(options.download, source.prepared.parent)
-    if source.data not in (None, PHANTOM):
-        return Path(os.path.expanduser(str(source.data)))
+        return download(options.download, source.prepared.parent).resolve()
+    if source.data is None:
+        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+    if source.data != PHANTOM:
+        return Path(source.data).expanduser().resolve()
+    folder = (source.prepared / PHANTOM).resolve()
+    there = (folder / DECATHLON).is_file()
+    if there and again:
+        return folder
     say("PHANTOM: synthetic volumes. What is measured on them says nothing about patients.")
-    folder = source.prepared / PHANTOM
-    if (folder / "dataset.json").is_file() and not options.overwrite and _found(folder, options).name != "Phantom":
-        raise SemiclError(f"{folder}: holds other cases; give another --prepared, or --overwrite to replace them")
+    if there and not options.overwrite and _found(folder, options).name != "Phantom":
+        named = source.prepared / PHANTOM
+        raise SemiclError(f"{named}: holds other cases; give another --prepared, or --overwrite to replace them")
 
     from semicl.phantom import write_phantom
 

@@ -7,41 +7,51 @@ from typing import TYPE_CHECKING
 from semicl.errors import SemiclError
 from semicl.options import ExperimentOptions, LocalContrastOptions, StageOptions
 from semicl.stage_setup import (
-    StageSetup,
+    StagePlan,
     finish,
     finished_before,
-    images_for_pretraining,
     open_folder,
+    plan_stage,
     set_up,
+    tell_of_test_images,
 )
 
 if TYPE_CHECKING:
     from semicl.pieces import LabelledPieces
 
 
-def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions, stage: StageOptions) -> None:
+def pretrain_local(
+    contrast: LocalContrastOptions, experiment: ExperimentOptions, stage: StageOptions, retrain: bool = False
+) -> None:
     """Train stage 2 and write its folder.
 
     The supervised form sees the labelled fraction alone. The self-supervised form sees the images of all training
     volumes and opens no label file.
 
+    Args:
+        contrast: the stage.
+        experiment: what all stages share.
+        stage: where it reads and writes.
+        retrain: whether a stage to resume starts anew where its files have changed.
+
     Raises:
         SemiclError: something it needs cannot be used, the fraction has no foreground, or the folder is taken.
     """
-    setup = set_up("pretrain-local", experiment, stage, experiment.label_fraction if contrast.loss.supervised else None)
+    setup = set_up(plan_stage("pretrain-local", contrast, experiment, stage), experiment, stage.start)
 
     from semicl.pieces import ImagePieces
     from semicl.stages import SelfSupervisedLocalContrast, SupervisedLocalContrast
     from semicl.training import train
 
     if contrast.loss.supervised:
-        cases = setup.labelled
-        pieces: LabelledPieces | ImagePieces = _anchored(setup)
+        cases = setup.inputs.labelled
+        pieces: LabelledPieces | ImagePieces = anchored(setup)
         kind: type[SupervisedLocalContrast | SelfSupervisedLocalContrast] = SupervisedLocalContrast
     else:
-        cases = images_for_pretraining(setup.split, experiment.transductive)
+        tell_of_test_images(setup)
+        cases = setup.inputs.images
         pieces, kind = ImagePieces(setup.prepared, cases), SelfSupervisedLocalContrast
-    open_folder(setup, stage, contrast, experiment)
+    open_folder(setup, stage, retrain)
     if finished_before(setup):
         return
     module = kind(setup.network, contrast, setup.card, experiment.seed)
@@ -49,13 +59,17 @@ def pretrain_local(contrast: LocalContrastOptions, experiment: ExperimentOptions
     finish(setup, cases, len(pieces), cost)
 
 
-def _anchored(setup: StageSetup) -> LabelledPieces:
-    """The slices or patches of the labelled fraction that hold an anchor."""
+def anchored(plan: StagePlan) -> LabelledPieces:
+    """The slices or patches of the labelled fraction that hold an anchor.
+
+    Raises:
+        SemiclError: none does.
+    """
     from semicl.pieces import LabelledPieces, has_foreground
 
-    pieces = LabelledPieces(setup.prepared, setup.labelled)
+    pieces = LabelledPieces(plan.prepared, plan.inputs.labelled)
     pieces.keep(has_foreground)
     if len(pieces) == 0:
-        names = ", ".join(case.name for case in setup.labelled)
+        names = ", ".join(case.name for case in plan.inputs.labelled)
         raise SemiclError(f"labelled cases {names}: hold no foreground; give another --split or --label_fraction")
     return pieces

@@ -1,17 +1,23 @@
 """`semicl run`: an experiment, from files to the test Dice of each start."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from semicl.commands.evaluate import evaluate
 from semicl.commands.finetune import finetune as fine_tune
+from semicl.commands.finetune import judged_classes
 from semicl.commands.prepare import ready, require_ready
 from semicl.commands.pretrain_global import pretrain_global as contrast_globally
+from semicl.commands.pretrain_local import anchored
 from semicl.commands.pretrain_local import pretrain_local as contrast_locally
 from semicl.console import on_main_process, say
 from semicl.errors import SemiclError
+from semicl.evaluated import evaluated_on, judged
+from semicl.file_states import cases_hash
+from semicl.files import remove_partial
 from semicl.grid import Grid, require_fit
 from semicl.options import (
     EvaluateOptions,
@@ -25,10 +31,38 @@ from semicl.options import (
     StageOptions,
 )
 from semicl.outputs import output_folder
+from semicl.prepared import Prepared
 from semicl.sections import section
 from semicl.stage_folder import StageFolder
+from semicl.stage_inputs import SectionOptions
+from semicl.stage_setup import plan_stage, told_with_start
 
 RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One stage of one split.
+
+    Args:
+        command: its name.
+        section: of the options.
+        train: its function.
+        options: its own.
+        stage: where it reads and writes.
+        after: the stage whose weights it starts with.
+    """
+
+    command: str
+    section: str
+    train: Callable[..., None]
+    options: SectionOptions
+    stage: StageOptions
+    after: "_Step | None"
+
+    @property
+    def folder(self) -> StageFolder:
+        return StageFolder(self.stage.output)
 
 
 def run(
@@ -42,10 +76,13 @@ def run(
 ) -> None:
     """Prepare, pre-train, fine-tune from each start and evaluate, for each split; what is done already is skipped.
 
+    All that can be checked is checked before the first step. A stage whose files have changed since is trained again.
+
     Raises:
         SemiclError: what any of the stages raises.
     """
     require_fit(Grid(prepare.patch_size), len(experiment.network.levels))
+    _require_splits(source.prepared, run_options.splits, prepare.repeats)
     with section("prepare", prepare):
         require_ready(source, prepare)
     output_folder(run_options.output, [source.prepared, *([Path(source.data).expanduser()] if source.data else [])])
@@ -61,28 +98,21 @@ def run(
 
     with section("prepare", prepare):
         prepared = ready(source, prepare)
-    tuned: dict[str, list[StageFolder]] = {start: [] for start in run_options.starts}
-    for split in run_options.splits:
-        folder = run_options.output / f"split-{split}"
-        stage = StageOptions(
-            source.prepared, split, folder, resume=not run_options.overwrite, overwrite=run_options.overwrite
-        )
-        checkpoints = _checkpoints(folder)
-        if set(run_options.starts) != {"random"}:
-            with section("pretrain_global", pretrain_global):
-                contrast_globally(pretrain_global, experiment, replace(stage, output=folder / "pretrain-global"))
-        if "pretrained" in run_options.starts:
-            local = replace(stage, output=folder / "pretrain-local", start=checkpoints["global"])
-            with section("pretrain_local", pretrain_local):
-                contrast_locally(pretrain_local, experiment, local)
-        for start in run_options.starts:
-            output = folder / f"finetune-{start}"
-            with section("finetune", finetune):
-                fine_tune(finetune, experiment, replace(stage, output=output, start=checkpoints[start]))
-            tuned[start].append(StageFolder(output))
-        if on_main_process():
-            _evaluate(experiment, stage, [folders[-1] for folders in tuned.values()])
+    sections = (pretrain_global, pretrain_local, finetune)
+    steps = {split: _steps(source.prepared, run_options, split, *sections) for split in run_options.splits}
     if on_main_process():
+        remove_partial(run_options.output)
+    plans = [f"split {split}: {', '.join(_planned(found, experiment, prepared))}" for split, found in steps.items()]
+    say("To do, " + "; ".join(plans) + ".")
+    for split, found in steps.items():
+        for step in found:
+            with section(step.section, step.options):
+                step.train(step.options, experiment, step.stage, retrain=True)
+        if on_main_process():
+            _evaluate(experiment, prepared, split, _tuned(found))
+    if on_main_process():
+        by_split = map(_tuned, steps.values())
+        tuned = dict(zip(map(str, run_options.starts), map(list, zip(*by_split, strict=True)), strict=True))
         conclude_experiment(run_options.output, prepared, run_options.splits, tuned)
 
 
@@ -102,22 +132,98 @@ def _require_same_experiment(options: RunOptions) -> None:
         )
 
 
-def _checkpoints(folder: Path) -> Mapping[str, Path | None]:
-    """What each start takes its weights from."""
-    return {
-        "random": None,
-        "global": StageFolder(folder / "pretrain-global").model,
-        "pretrained": StageFolder(folder / "pretrain-local").model,
-    }
+def _steps(
+    prepared: Path,
+    run_options: RunOptions,
+    split: int,
+    pretrain_global: GlobalContrastOptions,
+    pretrain_local: LocalContrastOptions,
+    finetune: SegmentationOptions,
+) -> list[_Step]:
+    """The stages of a split in their order, fine-tuning from each start at the end."""
+
+    def step(name: str, train: Callable[..., None], options: SectionOptions, after: _Step | None = None) -> _Step:
+        command = name.partition("finetune")[1] or name
+        stage = StageOptions(
+            prepared,
+            split,
+            run_options.output / f"split-{split}" / name,
+            after.folder.model if after else None,
+            resume=not run_options.overwrite,
+            overwrite=run_options.overwrite,
+        )
+        return _Step(command, command.replace("-", "_"), train, options, stage, after)
+
+    from_start: dict[str, _Step | None] = {"random": None}
+    if set(run_options.starts) != {"random"}:
+        from_start["global"] = step("pretrain-global", contrast_globally, pretrain_global)
+    if "pretrained" in run_options.starts:
+        from_start["pretrained"] = step("pretrain-local", contrast_locally, pretrain_local, from_start["global"])
+    tuning = [step(f"finetune-{start}", fine_tune, finetune, from_start[start]) for start in run_options.starts]
+    return [*(each for each in from_start.values() if each), *tuning]
 
 
-def _evaluate(experiment: ExperimentOptions, stage: StageOptions, tuned: list[StageFolder]) -> None:
+def _tuned(steps: Sequence[_Step]) -> list[StageFolder]:
+    """The folders of fine-tuning."""
+    return [step.folder for step in steps if step.command == "finetune"]
+
+
+def _planned(steps: Sequence[_Step], experiment: ExperimentOptions, prepared: Prepared) -> Iterator[str]:
+    """What is to be done in each stage of a split, in words.
+
+    Raises:
+        SemiclError: a stage cannot be trained, or its folder holds one that was told something else.
+    """
+    trained: set[Path] = set()
+    for step in steps:
+        with section(step.section, step.options):
+            plan = plan_stage(step.command, step.options, experiment, step.stage)
+            if isinstance(step.options, LocalContrastOptions) and step.options.loss.supervised:
+                anchored(plan)
+            if isinstance(step.options, SegmentationOptions):
+                judged_classes(plan)
+            follows = step.after is not None and step.after.folder.path in trained
+            told = plan.told if follows else told_with_start(plan.told, step.stage.start)
+            word = _to_do(plan.folder, told, plan.defaults, step.stage.overwrite)
+        if word != "done":
+            trained.add(plan.folder.path)
+        elif follows:
+            word = f"as {step.after.folder.path.name} turns out" if step.after else word
+        yield f"{plan.folder.path.name} {word}"
+    if not any(case.label is not None for case in prepared.split(steps[0].stage.split).test):
+        raise SemiclError(
+            f"{prepared.folder}: no test case of split {steps[0].stage.split} has a label; give another --splits"
+        )
+
+
+def _to_do(folder: StageFolder, told: dict[str, Any], defaults: dict[str, Any], overwrite: bool) -> str:
+    if overwrite or not folder.begun:
+        return "from the start"
+    reason = folder.reason_to_start_anew(told, defaults, retrain=True)
+    if reason is not None:
+        return f"anew ({reason})"
+    return "done" if folder.finished else f"from epoch {folder.epochs + 1}"
+
+
+def _require_splits(prepared: Path, splits: Sequence[int], repeats: int) -> None:
+    """Raise where a split is neither among those that are made nor there already, made by hand."""
+    missing = [number for number in splits if number >= repeats and not Prepared.split_file(prepared, number).is_file()]
+    if missing:
+        raise SemiclError(
+            f"--splits takes numbers of splits, from 0 to {repeats - 1}, got {json.dumps(missing)}; give others, or "
+            f"--prepare.repeats {max(missing) + 1}"
+        )
+
+
+def _evaluate(experiment: ExperimentOptions, prepared: Prepared, split: int, tuned: Sequence[StageFolder]) -> None:
     """Judge the fine-tuned networks of a split on its test volumes, after all training on that split."""
+    cases = [case for case in prepared.split(split).test if case.label is not None]
+    known = cases_hash(cases, prepared.source, prepared.states)
     for folder in tuned:
-        if (folder.test / "results.json").is_file():
+        if evaluated_on(folder.test) == judged(folder.model, known):
             say(f"{folder.test}: evaluated already, nothing to do.")
             continue
         whole = EvaluateOptions(
-            folder.model, stage.prepared, stage.split, output=folder.test, overwrite=True, machine=experiment.machine
+            folder.model, prepared.folder, split, output=folder.test, overwrite=True, machine=experiment.machine
         )
-        evaluate(whole)  # replacing what an interrupted one left
+        evaluate(whole)  # replacing what an interrupted one left, or what was found on other files

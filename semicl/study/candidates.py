@@ -7,10 +7,11 @@ from typing import Any
 
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
+from semicl.spread import spread
 from semicl.stage_folder import StageFolder
 from semicl.study.conditions import conditions
 from semicl.study.plan import Cell, by_row, validation_dice
-from semicl.study.results import MADE, as_markdown, spread, stage_record, study_record, tried_rates
+from semicl.study.results import MADE, as_markdown, stage_record, study_record, tried_rates
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Candidate:
         return {cell.split: max(map(validation_dice, cell.tunings)) for cell in self.cells}
 
     @property
-    def dice(self) -> dict[str, float]:
+    def dice(self) -> dict[str, Any]:
         """Mean and standard deviation over splits of the best validation Dice."""
         return spread(list(self.by_split.values()))
 

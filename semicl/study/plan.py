@@ -1,9 +1,9 @@
 """What a study consists of: its cells, and the jobs they share.
 
 A job is one command line of `semicl`: a stage of pre-training, fine-tuning, or the evaluation on the test volumes. The
-name of a stage's folder ends in a hash of everything that decides its result: the options of the stage, the seed, the
-network, the precision, the data and their split, the label fraction where it sees labels, and the job it starts from.
-So cells that have a stage in common share its folder, and a changed option leads to another folder.
+name of a stage's folder ends in a hash of everything that decides its result: the options that can change it, what it
+sees of the data, and the job it starts from. So cells that have a stage in common share its folder, and a changed
+option or a corrected file leads to another folder.
 """
 
 import json
@@ -17,7 +17,10 @@ from jsonargparse import ArgumentParser
 
 from semicl.config_check import check
 from semicl.errors import SemiclError
+from semicl.evaluated import CASES, evaluated_on
+from semicl.file_states import cases_hash
 from semicl.files import write_json
+from semicl.grid import require_fit
 from semicl.hashing import short_hash
 from semicl.nested import laid_over
 from semicl.option_tree import kinds
@@ -25,13 +28,14 @@ from semicl.option_values import made
 from semicl.options import (
     PRETRAINING,
     ExperimentOptions,
-    LocalContrastOptions,
     MethodOptions,
     SegmentationOptions,
     StudyOptions,
 )
 from semicl.prepared import Prepared
+from semicl.splits import Split
 from semicl.stage_folder import StageFolder
+from semicl.stage_inputs import data_seen, decisive_options, sees_labels, stage_inputs
 
 FINETUNE = "finetune"
 BEST = "best validation Dice"
@@ -49,6 +53,7 @@ class Job:
         words: the rest of the command line, which says where things are.
         after: the job whose result it needs.
         config_hash: of everything that decides its result.
+        cases: of an evaluation, the hash of the cases that it judges on.
     """
 
     command: str
@@ -57,12 +62,13 @@ class Job:
     words: tuple[str, ...]
     after: "Job | None"
     config_hash: str
+    cases: str | None = None
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         if self.command == "evaluate":
-            return (self.folder / "results.json").is_file()
+            return (evaluated_on(self.folder) or {}).get(CASES) == self.cases
         return StageFolder(self.folder).finished
 
     @property
@@ -143,20 +149,19 @@ def plan(
 
     Raises:
         SemiclError: a method changes an option that does not exist or to a value that it does not take, a split is
-            missing, or the options ask for what a study cannot do.
+            missing, a label fraction yields no case, the patch does not fit the network, or the options ask for what a
+            study cannot do.
     """
     if experiment.machine.devices > 1:
         raise SemiclError(
             f"--machine.devices takes 1 in a study, got {experiment.machine.devices}: cells run side by side, in "
             "processes of their own; give --jobs"
         )
+    require_fit(prepared.grid, len(experiment.network.levels))
     fractions = study.label_fractions or (experiment.label_fraction,)
     rates = study.learning_rates
     told = stages_of_methods(study, stages)
-    places = {
-        split: _Place(prepared.folder, experiment, study.output, split, _data(prepared, split))
-        for split in study.splits
-    }
+    places = {split: _Place(prepared, experiment, study.output, split, prepared.split(split)) for split in study.splits}
     return [
         places[split].cell(name, chosen, fraction, rates)
         for name, chosen in told.items()
@@ -199,11 +204,11 @@ def distinct(jobs: Sequence[Job]) -> list[Job]:
 class _Place:
     """Where the cells of one split are made."""
 
-    prepared: Path
+    prepared: Prepared
     experiment: ExperimentOptions
     output: Path
-    split: int
-    data: Mapping[str, Any]
+    number: int
+    split: Split
 
     def cell(self, method: str, stages: Mapping[str, Any], fraction: float, rates: tuple[float, ...] | None) -> Cell:
         jobs: list[Job] = []
@@ -214,16 +219,20 @@ class _Place:
             self._stage(method, FINETUNE, options, fraction, jobs[-1] if jobs else None)
             for options in _by_rates(stages[FINETUNE], rates)
         )
-        return Cell(method, fraction, self.split, tuple(jobs), tunings, tuple(map(self._test, tunings)))
+        return Cell(method, fraction, self.number, tuple(jobs), tunings, tuple(map(self._test, tunings)))
 
     def _stage(self, method: str, section: str, options: Any, fraction: float, after: Job | None) -> Job:
         # A stage without labels is told no fraction, so that the cells of all fractions share it.
-        labelled = _sees_labels(section, options)
-        shared = asdict(self.experiment)
+        labelled = sees_labels(options)
+        experiment = replace(self.experiment, label_fraction=fraction)
+        shared = asdict(experiment)
         del shared["label_fraction"]
         config = asdict(options) | shared | ({"label_fraction": fraction} if labelled else {})
         command = section.replace("_", "-")
-        number = short_hash(command, _decisive(config), self.data, after.config_hash if after else None)
+        inputs = stage_inputs(options, experiment, self.split)
+        data = data_seen(self.prepared, self.split, inputs, labelled)
+        decisive = decisive_options(options, experiment)
+        number = short_hash(command, decisive, data, after.config_hash if after else None)
         name = f"{command}-{_plain(method)}-{number}" if section == FINETUNE else f"{command}-{number}"
         folder = self._folder() / (f"labels-{fraction:g}" if labelled else "no-labels") / name
         start = ("--start", str(StageFolder(after.folder).model)) if after else ()
@@ -234,20 +243,15 @@ class _Place:
         # An interrupted evaluation may have left one of its files.
         config = {"machine": asdict(self.experiment.machine), "overwrite": True}
         words = (*self._words(), "--checkpoint", str(folder.model))
-        return Job("evaluate", folder.test, config, words, tuned, tuned.config_hash)
+        cases = [case for case in self.split.test if case.label is not None]
+        judged_on = cases_hash(cases, self.prepared.source, self.prepared.states)
+        return Job("evaluate", folder.test, config, words, tuned, tuned.config_hash, judged_on)
 
     def _words(self) -> tuple[str, ...]:
-        return "--prepared", str(self.prepared), "--split", str(self.split)
+        return "--prepared", str(self.prepared.folder), "--split", str(self.number)
 
     def _folder(self) -> Path:
-        return self.output / f"split-{self.split}"
-
-
-def _data(prepared: Prepared, split: int) -> dict[str, Any]:
-    """What was prepared, and who is in which part in which order: a split may have been edited."""
-    parts = vars(prepared.split(split))
-    names = {part: [(case.subject, case.name) for case in cases] for part, cases in parts.items()}
-    return {"options": prepared.options, "split": names}
+        return self.output / f"split-{self.number}"
 
 
 def _stages_of(name: str, method: MethodOptions, stages: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,16 +281,6 @@ def _by_rates(options: SegmentationOptions, rates: tuple[float, ...] | None) -> 
         replace(options, schedule=replace(options.schedule, learning_rate=rate))
         for rate in rates or (options.schedule.learning_rate,)
     ]
-
-
-def _sees_labels(section: str, options: Any) -> bool:
-    """Whether the label fraction matters to a stage."""
-    return section == FINETUNE or (isinstance(options, LocalContrastOptions) and options.loss.supervised)
-
-
-def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a stage's config, what decides the result: where it runs does not, how precisely does."""
-    return {**config, "machine": config["machine"]["precision"]}
 
 
 def _plain(name: str) -> str:

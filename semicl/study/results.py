@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from semicl.evaluation import MEASURES, Evaluation, read_evaluation
 from semicl.options import ExperimentOptions
+from semicl.spread import spread
 from semicl.stage_folder import StageFolder
 from semicl.study.plan import BEST, Cell, Job, by_row, validation_dice
 
@@ -66,7 +65,7 @@ class Row:
     found: tuple[Found, ...]
 
     @property
-    def dice(self) -> dict[str, float]:
+    def dice(self) -> dict[str, Any]:
         """Mean and standard deviation over splits of the mean Dice."""
         return spread([found.dice for found in self.found])
 
@@ -92,17 +91,6 @@ def collect(cells: Sequence[Cell]) -> list[Row]:
     """
     judged = [cell for cell in cells if cell.test is not None and cell.test.finished]
     return [Row(*row, tuple(map(_found, found))) for row, found in by_row(judged).items()]
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and standard deviation; not rounded, since tables round what they show.
-
-    NaN stands for a class that no label of a split holds, which is left out; None where none of any does.
-    """
-    there = [value for value in values if not np.isnan(value)]
-    if not there:
-        return {"mean": None, "deviation": None}
-    return {"mean": float(np.mean(there)), "deviation": float(np.std(there))}
 
 
 def study_record(

@@ -11,6 +11,7 @@ from semicl.evaluation import MEASURES, known
 from semicl.figures import fractions_figure, write_figure
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
+from semicl.spread import shown
 from semicl.study.conditions import conditions
 from semicl.study.plan import Cell
 from semicl.study.results import (
@@ -20,7 +21,6 @@ from semicl.study.results import (
     Found,
     Row,
     as_markdown,
-    spread,
     stage_record,
     study_record,
     tried_rates,
@@ -82,9 +82,8 @@ def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], ro
 def _value(row: Row | None, splits: int) -> str:
     if row is None:
         return "failed"
-    text = f"{row.dice['mean']:.3f}"
-    if splits > 1:
-        text += f" ± {row.dice['deviation']:.3f}"
+    found = [found.dice for found in row.found]
+    text = shown(found) if splits > 1 else f"{np.mean(found):.3f}"
     return text if len(row.found) == splits else f"{text} ({len(row.found)} of {splits} splits)"
 
 
@@ -116,7 +115,8 @@ def _verdicts(rows: Sequence[Row], fractions: Sequence[float]) -> list[str]:
         ]
         reference = as_markdown(first.method)
         found = f"above {reference}: {', '.join(above)}" if above else f"no method is above {reference}"
-        lines.append(f"- {100 * fraction:.3g} %: {found}; {len(above)} of {len(others)}.")
+        count = f"; {len(above)} of {len(others)}" if len(others) > 1 else ""
+        lines.append(f"- {100 * fraction:.3g} %: {found}{count}.")
     if rows and all(len(row.found) == 1 for row in rows):
         lines.append("- One split and one seed: an illustration, not a benchmark.")
     return [*lines, ""] if lines else []
@@ -170,7 +170,7 @@ def _described(row: Row) -> dict[str, Any]:
 
 
 def _mean_seconds(row: Row) -> float:
-    return round(spread([found.seconds for found in row.found])["mean"], 1)
+    return round(float(np.mean([found.seconds for found in row.found])), 1)
 
 
 def _split(found: Found) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def _run(*words: object) -> str:
     process = _started(*words)
     written, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
+    assert "FutureWarning" not in errors
     return written
 
 
@@ -96,6 +97,44 @@ def test_two_processes_are_interrupted_as_one_and_go_on(
     )
     assert f"{output}: goes on where it was interrupted." in _run(*words, "--resume")
     assert (output / "summary.json").is_file()
+
+
+SPOILED = """
+import os, sys
+from semicl.cli import main
+from semicl.stages import GlobalContrast
+
+step = GlobalContrast.training_step
+def spoiled(self, batch):
+    loss = step(self, batch)
+    return loss * 0 + float("inf") if os.environ.get("LOCAL_RANK") == "1" and self.global_step == 3 else loss
+GlobalContrast.training_step = spoiled
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_the_other_process_ends_both(prepared: Prepared, tmp_path: Path) -> None:
+    """In the last step too, after which nothing else would tell."""
+    (tmp_path / "spoiled.py").write_text(SPOILED)
+    output = tmp_path / "stage"
+    words = ["pretrain-global", *TINY, *one_schedule(2, 60), *TWO, "--prepared", prepared.folder, "--output", output]
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "spoiled.py", *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1
+    assert errors.count("error: ") == 1
+    assert "the loss of epoch 2 of 2, step 4 of 4" in errors
+    assert not (output / "summary.json").exists()
 
 
 @pytest.mark.slow

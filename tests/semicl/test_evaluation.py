@@ -37,6 +37,15 @@ def test_summary(tmp_path: Path) -> None:
     assert EVALUATION.mean_dice() == pytest.approx(0.45)
 
 
+def test_one_case_has_no_deviation(tmp_path: Path) -> None:
+    one = Evaluation(("a",), ("front", "back"), *(np.array([[0.5, 1.0]]) for _ in range(3)))
+    one.write(tmp_path)
+    summary = json.loads((tmp_path / "results.json").read_text())["summary"]
+    assert summary["front"]["dice"] == {"mean": 0.5, "deviation": None}
+    columns = list(one.table("one").columns)
+    assert [list(map(str, column.cells)) for column in columns[1:]] == [["0.500 ± -", "1.000 ± -", "0.750 ± -"]] * 3
+
+
 def test_csv_holds_a_row_a_case_and_class(tmp_path: Path) -> None:
     EVALUATION.write(tmp_path)
     with (tmp_path / "cases.csv").open(newline="") as file:

@@ -32,6 +32,17 @@ def test_the_verdict_follows_the_numbers(random: Evaluation, pretrained: Evaluat
     assert expected in verdict([random], [pretrained])
 
 
+def test_a_single_volume_is_not_counted() -> None:
+    low, high = (
+        Evaluation(("a",), case.classes, case.dice[:1], case.hd95[:1], case.surface[:1]) for case in (LOW, HIGH)
+    )
+    text = verdict([low], [high])
+    assert text.startswith(
+        "Pre-training raised the Dice of the only test volume by 0.200. One volume, one split and one"
+    )
+    assert "1 of 1" not in text
+
+
 def test_only_a_single_split_is_called_an_illustration() -> None:
     assert "One split" in verdict([LOW], [HIGH])
     assert "One split" not in verdict([LOW, LOW], [HIGH, HIGH])
@@ -75,5 +86,5 @@ def test_a_class_that_no_label_holds_is_shown_as_such_and_left_out() -> None:
     assert ["back", "-", "0.450"] in rows
     assert ["mean", "0.400", "0.450"] in rows
     rows = _rows(comparison_table({"random": [missing, HIGH]}))
-    assert ["back", "0.450"] in rows
+    assert ["back", "0.450", "±", "-"] in rows
     assert "raised the mean Dice by 0.050" in verdict([missing], [_evaluation([0.5, np.nan], [0.4, np.nan])])

@@ -1,6 +1,6 @@
 """What was held out from a network stays held out from what begins with it."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,18 @@ def test_cases_that_were_trained_on_are_known_by_name(prepared: Prepared, labell
     assert set(trained_on((_of_other_cases(labelled), labelled), prepared.cases)) == set(split.training)
     assert trained_on((_of_other_cases(labelled),), prepared.cases) == ()
     assert trained_on((), prepared.cases) == ()
+
+
+def test_images_that_were_not_seen_are_not_counted(prepared: Prepared) -> None:
+    split = prepared.split(0)
+    few, everyone = split.labelled(0.2), split.training
+    assert 0 < len(few) < len(everyone)
+    tuned = seen_in("Phantom", 0, split, 0.2, images=few)
+    assert trained_on((tuned,), prepared.cases) == tuple(case for case in prepared.cases if case in few)
+    unlabelled = seen_in("Phantom", 0, split, None, images=everyone)
+    after = seen_after((unlabelled,), tuned, START)
+    assert set(trained_on(after, prepared.cases)) == set(everyone)
+    assert after == (Seen.from_dict(asdict(after[0])),)
 
 
 def test_test_images_that_were_seen_stay_known(prepared: Prepared, unlabelled: Seen, labelled: Seen) -> None:

@@ -7,7 +7,7 @@ import pytest
 from semicl.errors import SemiclError
 from semicl.stage_folder import StageFolder
 
-TOLD = {"stage": "finetune", "schedule": {"epochs": 3}, "machine": {"devices": 1}, "prepared": Path("p")}
+TOLD = {"stage": "finetune", "schedule": {"epochs": 3}}
 DEFAULTS = {"schedule": {"epochs": 70}}
 
 
@@ -33,6 +33,15 @@ def test_a_finished_stage_keeps_no_state(folder: StageFolder) -> None:
     assert folder.summary() == {"seconds": 3}
 
 
+def test_a_stage_that_was_killed_in_its_last_moment_keeps_no_state_either(folder: StageFolder) -> None:
+    _finish(folder)
+    for file in (folder.last, folder.progress):
+        file.touch()
+    folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
+    assert folder.finished
+    assert {file.name for file in folder.path.iterdir()} == {"model.ckpt", "options.json", "summary.json"}
+
+
 @pytest.mark.parametrize(("finish", "state"), [(False, "an unfinished stage"), (True, "a finished stage")])
 def test_a_taken_folder_is_refused(folder: StageFolder, finish: bool, state: str) -> None:
     if finish:
@@ -42,7 +51,7 @@ def test_a_taken_folder_is_refused(folder: StageFolder, finish: bool, state: str
 
 
 def test_a_stage_begun_with_the_same_options_is_resumed(folder: StageFolder) -> None:
-    folder.open(TOLD | {"machine": {"devices": 2}, "resume": True}, DEFAULTS, resume=True, overwrite=False)
+    folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
     assert folder.last.read_bytes() == b"state"
 
 

@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from semicl.checkpoints import load_weights, read_card
+from semicl.errors import SemiclError
 from semicl.model_card import ModelCard
 from semicl.networks import UNet
 from semicl.options import GlobalContrastOptions, MachineOptions, ScheduleOptions, SegmentationOptions
@@ -92,7 +93,7 @@ def test_validation_picks_the_checkpoint(
     best: int,
 ) -> None:
     given = iter([value for value in dice for _ in range(2)])
-    monkeypatch.setattr("semicl.stages.dice_per_class", lambda *_: torch.tensor([next(given)]))
+    monkeypatch.setattr("semicl.stages.dice_per_class", lambda *_: torch.full((3,), next(given)))
     stage = _fine_tune(prepared, network, card, folder)
     steps = [2, 4, 6]
     assert torch.load(folder.model, weights_only=True)["global_step"] == steps[best]
@@ -102,6 +103,40 @@ def test_validation_picks_the_checkpoint(
     load_weights(picked, folder.model)
     last = stage.network.state_dict()["classifier.weight"]
     assert torch.equal(picked.state_dict()["classifier.weight"], last) == (best == 2)
+
+
+def test_the_best_weights_stay_the_best_in_a_folder_that_was_moved(
+    prepared: Prepared, network: UNet, card: ModelCard, folder: StageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = iter([value for value in (0.9, 0.1, 0.2) for _ in range(2)])
+    monkeypatch.setattr("semicl.stages.dice_per_class", lambda *_: torch.full((3,), next(given)))
+    before = signal.getsignal(signal.SIGINT)
+    options = SegmentationOptions(ScheduleOptions(3, 16, 1e-2))
+    pieces, validation = LabelledPieces(prepared, prepared.cases[:2]), Volumes(prepared, prepared.cases[2:4])
+    stage = Segmentation(network, options, card, seed=0)
+    monkeypatch.setattr(stage, "on_train_epoch_start", lambda: _interrupt_after(stage, 2))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_with_validation(stage, pieces, validation, 1, folder, CPU, "test")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert str(folder.path).encode() not in folder.last.read_bytes()
+    moved = StageFolder(folder.path.rename(folder.path.with_name("moved")))
+    stage = Segmentation(card.new_network(0), options, card, seed=0)
+    cost = train_with_validation(stage, pieces, validation, 1, moved, CPU, "test")
+    assert torch.load(moved.model, weights_only=True)["epoch"] == 0
+    assert cost["best epoch"] == 1
+    assert cost["best validation Dice"] == pytest.approx(0.9)
+    assert not folder.path.exists()
+
+
+def test_a_resumed_stage_misses_the_best_weights_that_it_wrote(
+    prepared: Prepared, network: UNet, card: ModelCard, folder: StageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fine_tune(prepared, network, card, folder)
+    folder.model.unlink()
+    with pytest.raises(SemiclError, match=r"model\.ckpt: no such file, .*; put it back, or give --overwrite"):
+        _fine_tune(prepared, network, card, folder)
 
 
 def test_logs_hold_losses_dice_and_pictures(

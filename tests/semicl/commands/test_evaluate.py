@@ -93,7 +93,7 @@ def test_a_folder_with_training_cases_is_judged_with_a_warning(
     words = ["evaluate", "--checkpoint", tuned, "--output", tmp_path / "e"]
     assert run_command(*words, "--data", phantom) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING: ")]
-    trained = len(prepared.split(0).training)
+    trained = len(prepared.split(0).labelled(0.2))  # a random start has seen no other image
     assert line == f"WARNING: by their names, the checkpoint was trained on {trained} of the 20 cases of {phantom}."
     assert run_command(*words, "--prepared", prepared.folder, "--overwrite") == 0
     assert "WARNING" not in capsys.readouterr().out

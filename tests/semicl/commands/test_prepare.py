@@ -1,6 +1,7 @@
 """`semicl prepare` takes all three layouts, names every problem, and leaves nothing half-done."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -203,16 +204,17 @@ def test_files_are_found_from_other_working_directories(
 def test_the_same_folder_may_be_typed_in_another_way(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prepared anew it keeps the first way, which stages that were trained on it compare."""
     monkeypatch.chdir(plain.parent)
     options = PrepareOptions(patch_size=(16, 16))
     prepare(SourceOptions(plain.name, tmp_path / "p"), options)
     prepare(SourceOptions(str(plain), tmp_path / "p"), replace(options, overwrite=True))
-    assert read_prepared(tmp_path / "p").options["data"] == plain.name
     assert prepared_before(SourceOptions(str(plain), tmp_path / "p"), options) is not None
     assert prepared_before(SourceOptions(f"./{plain.name}/", tmp_path / "p"), options) is not None
-    with pytest.raises(SemiclError, match=r"was prepared with data .*plain, now .*images; give another --prepared"):
-        prepared_before(SourceOptions(f"{plain.name}/images", tmp_path / "p"), options)
+    other = shutil.copytree(plain, tmp_path / "other")
+    assert prepared_before(SourceOptions(str(other), tmp_path / "p"), options) is not None
+    next((plain / "labels").iterdir()).unlink()
+    with pytest.raises(SemiclError, match=r"was prepared from .*other, and .*plain holds other files .*; give another"):
+        prepared_before(SourceOptions(str(plain), tmp_path / "p"), options)
 
 
 def test_a_seed_below_zero_is_refused(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def test_what_was_trained_on_other_data_is_not_taken_for_done(
     config = ["--config", tmp_path / "config.yaml", "--prepared", tmp_path / "p"]
     assert run_command("prepare", *config, "--seed", "1", "--overwrite") == 0
     line = error_of(capsys, *words, "--prepare.seed", "1")
-    assert "finetune-random/options.json: the stage was trained on data with seed 0, now 1" in line
+    assert "finetune-random/options.json: the stage was trained on data with split of hash" in line
     assert test.read_text() == before
     assert run_command(*words, "--prepare.seed", "1", "--overwrite") == 0
     held_out = {case.name for case in read_prepared(tmp_path / "p").split(0).test}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from semicl.evaluated import CASES
 from semicl.files import write_json
 from semicl.options import GlobalContrastOptions, MethodOptions, SegmentationOptions, StudyOptions
 from semicl.prepared import Prepared
@@ -55,7 +56,8 @@ def test_a_cell_from_its_first_stage_to_its_dice(cell: Cell) -> None:
     assert state(cell, progress) == "test"
     case = {"dice": [0.7], "hd95": [1.0], "surface": [1.0]}
     test.folder.mkdir()
-    (test.folder / "results.json").write_text(json.dumps({"classes": ["front"], "cases": {"a": case}}))
+    found = {"classes": ["front"], "cases": {"a": case}, "depends_on": {CASES: test.cases}}
+    (test.folder / "results.json").write_text(json.dumps(found))
     assert state(cell, progress) == "done, Dice 0.700"
 
 

@@ -20,7 +20,7 @@ from semicl.study import capacity
 from semicl.study.capacity import default_jobs, stage_bytes
 from semicl.study.plan import Cell, plan
 
-EXPERIMENT = ExperimentOptions(network=NetworkOptions((8, 16), None))
+EXPERIMENT = ExperimentOptions(0.34, network=NetworkOptions((8, 16), None))
 
 
 @pytest.fixture

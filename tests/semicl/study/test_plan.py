@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from semicl.errors import SemiclError
+from semicl.file_states import place_in
 from semicl.files import write_json
 from semicl.options import (
     ExperimentOptions,
@@ -39,7 +40,7 @@ METHODS = {
     "global + local(full), local term": MethodOptions(BOTH, finetune={"local_weight": 0.1}),
     "global + local(self)": MethodOptions(BOTH, pretrain_local={"loss": {"supervised": False}}),
 }
-EXPERIMENT = ExperimentOptions()
+EXPERIMENT = ExperimentOptions(0.2)
 
 
 @pytest.fixture
@@ -210,3 +211,30 @@ def test_every_method_tries_every_learning_rate_and_validation_picks(
 def test_several_devices_are_refused(planned: Callable[..., list[Cell]]) -> None:
     with pytest.raises(SemiclError, match=r"--machine\.devices takes 1 in a study, got 2"):
         planned(experiment=replace(EXPERIMENT, machine=MachineOptions(devices=2)))
+
+
+def test_a_corrected_label_leads_to_other_folders_of_the_stages_that_see_it(
+    planned: Callable[..., list[Cell]], prepared: Prepared
+) -> None:
+    case = prepared.split(0).labelled(0.2)[0]
+    assert case.label is not None
+    place = place_in(prepared.source, case.label)
+    other = replace(prepared.states[place], sha256="other")
+    corrected = replace(prepared, states=prepared.states | {place: other})
+    before, now = (planned(splits=(0,), fractions=(0.2,), data=data) for data in (prepared, corrected))
+    assert _folders(now, "pretrain-global") == _folders(before, "pretrain-global")
+    assert not _folders(now, "finetune") & _folders(before, "finetune")
+    assert [cell.tests[0].cases for cell in now] == [cell.tests[0].cases for cell in before]
+
+
+def test_where_the_data_lie_and_how_many_splits_there_are_changes_no_folder(
+    planned: Callable[..., list[Cell]], prepared: Prepared
+) -> None:
+    told = prepared.options | {"data": "elsewhere", "repeats": "7"}
+    for old, new in zip(planned(), planned(data=replace(prepared, options=told)), strict=True):
+        assert [job.folder for job in old.training] == [job.folder for job in new.training]
+
+
+def test_a_fraction_without_a_case_is_told_before_any_training(planned: Callable[..., list[Cell]]) -> None:
+    with pytest.raises(SemiclError, match=r"--label_fraction 0\.01 of 6 labelled training subjects yields no volume"):
+        planned(fractions=(0.01,))
