@@ -133,7 +133,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
     ("words", "code", "message"),
     [
         (["finetune", "--label_fraction", "0"], 1, "--label_fraction takes a number in (0, 1], got 0.0"),
-        (["prepare", "--patch_size", "[64]"], 1, "--patch_size takes two or three numbers"),
+        (["prepare", "--patch_size", "[64]"], 1, "--patch_size takes two or three even numbers"),
         (["pretrain-global", "--schedule.batch_size", "1"], 1, "--schedule.batch_size takes 2 or more here"),
         (["pretrain-global", "--schedule.epochs", "0"], 1, "--schedule.epochs takes a positive number, got 0"),
         (["run", "--finetune.schedule.epochs", "0"], 1, "--finetune.schedule.epochs takes a positive number, got 0"),
