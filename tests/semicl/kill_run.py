@@ -47,8 +47,8 @@ MOST_KILLS = 3
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
 """Events of Python's audit that change files, beside "open" for writing."""
 
-NOT_COMPARED = ("seconds", "images a second", "share of time waiting for data", "peak memory (MiB)")
-"""What every run tells of itself alone, as it tells the times of files."""
+NOT_COMPARED = ("seconds", "images a second", "share of time waiting for data", "peak memory (MiB)", "commit", "date")
+"""What every run tells of itself alone: times, and the day and the version of the code that it ran with."""
 
 PARTIAL = ".partial-"
 

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from . import oracle
 from .accuracy import assert_gradients_follow_rule, assert_reduced_follows_rule, assert_values_follow_rule
 from .cases import AROUND, CODES, IGNORE, LABEL_KINDS, LAYOUTS, Case, true_value_and_gradient, value_and_gradient
 from .on_device import local_contrastive_loss
@@ -90,11 +91,10 @@ def judge(backend: str, drawn: Drawn) -> None:
     truth, true_gradient = true_value_and_gradient(case, features, exact=exact)
     true_map, _ = true_value_and_gradient(case, features, exact=exact, reduction="none")
     value, gradient = value_and_gradient(partial(local_contrastive_loss, backend=backend), case, features)
-    plain, plain_gradient, plain_map = truth, true_gradient, true_map
-    if backend != "reference":  # which has nothing but the floor
-        reference = partial(local_contrastive_loss, backend="reference")
-        plain, plain_gradient = value_and_gradient(reference, case, features)
-        plain_map = reference(features, case.labels(), **{**case.options, "reduction": "none"})
+    # The reference is plain PyTorch itself, and is measured by another one.
+    by = oracle.plain_pytorch if backend == "reference" else partial(local_contrastive_loss, backend="reference")
+    plain, plain_gradient = value_and_gradient(by, case, features)
+    plain_map = by(features, case.labels(), **{**case.options, "reduction": "none"})
     sizes = case.sizes(dtype)
     assert value.shape == truth.shape
     assert_gradients_follow_rule(gradient, plain_gradient, true_gradient, sizes)

@@ -196,6 +196,41 @@ def local_contrastive_loss(
     return Truth(tensor(value), tensor(gradient))
 
 
+def plain_pytorch(
+    features: Tensor,
+    labels: Tensor | None = None,
+    *,
+    temperature: float,
+    stride: int | Sequence[int],
+    block_size: int | Sequence[int] | None,
+    scope: str,
+    denominator: str,
+    background: int,
+    ignore_index: int | None,
+    normalize: bool,
+    reduction: str,
+) -> Tensor:
+    """The loss with the same masks in plain PyTorch, in the dtype of the features, differentiated by autograd."""
+    points = points_of_map(
+        features.shape, labels, stride=stride, block_size=block_size, scope=scope, ignore_index=ignore_index
+    )
+    pairs = pairs_of(points, denominator, background if labels is not None else None)
+    anchor, positive, compared = (torch.from_numpy(mask) for mask in pairs)
+    index = torch.tensor([[*p.source[:2], *p.source[3:]] for p in points], dtype=torch.int64)
+    x = features.movedim(2, -1)[tuple(index.reshape(len(points), features.dim() - 1).T)]
+    x = torch.nn.functional.normalize(x, dim=1) if normalize else x
+    s = (x @ x.T / temperature)[anchor]
+    means = s.masked_fill(~positive[anchor], 0).sum(1) / positive[anchor].sum(1)
+    losses = s.masked_fill(~compared[anchor], -torch.inf).logsumexp(1) - means
+    weights = torch.from_numpy(reduction_weights(points, pairs.anchor, reduction))[anchor].to(features.dtype)
+    if reduction != "none":
+        return (losses * weights).sum()
+    batch, views, _, *space = features.shape
+    sizes = [len(range(0, size, step)) for size, step in zip(space, per_axis(stride, len(space)), strict=True)]
+    place = torch.tensor([p.place for p in points], dtype=torch.int64).reshape(len(points), features.dim() - 1)
+    return losses.new_zeros(batch, views, *sizes).index_put(tuple(place[anchor].T), losses)
+
+
 def supervised_contrastive_loss(features: Tensor, labels: Tensor | None = None, *, temperature: float) -> Truth:
     """Vectors (N, V, C): one group, every point an anchor."""
     classes = None if labels is None else labels.reshape(-1, 1, 1, 1).expand(*features.shape[:2], 1, 1)
