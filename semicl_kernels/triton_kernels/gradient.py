@@ -207,7 +207,8 @@ def slot_of(first_step, end_step, ends):
     return tl.where(opens & ends, WHOLE, tl.where(end_step == 0, NOTHING, opens.to(tl.int32)))
 
 
-@triton.jit
+# One compilation for any number of groups: that of a single one is no shorter, and at 256 channels it spills.
+@triton.jit(do_not_specialize=["G"])
 def row_gradient(
     rows,  # (PLANES, M, C)
     M,
