@@ -27,8 +27,10 @@ import nibabel
 import numpy as np
 import torch
 
+# Imported before the processes part, so that none of them has to.
+from semicl import checkpoints, evaluation, experiment, phantom, tcsm, training, volumes  # noqa: F401
 from semicl.cli import main
-from semicl.commands import run as _imported_before_the_fork  # noqa: F401
+from semicl.commands import evaluate, finetune, prepare, pretrain_global, pretrain_local, run  # noqa: F401
 
 CONFIG = """
 data: phantom
