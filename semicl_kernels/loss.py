@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -292,15 +292,12 @@ class _OptionsModule(nn.Module):
     that is no option is refused by these classes, not by classes that are made from them.
     """
 
+    _check: ClassVar[Callable[..., None]]  # raises TypeError or ValueError if an option is not what the loss takes
+
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._check(**options)
         self._options = options
-
-    @staticmethod
-    def _check(**options: Any) -> None:
-        """Raise TypeError or ValueError if an option is not what the loss takes."""
-        raise NotImplementedError
 
     @property
     def options(self) -> Mapping[str, Any]:
