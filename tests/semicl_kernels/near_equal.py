@@ -1,17 +1,20 @@
-"""Features as a trained network has them, nearly equal within a class, and the loss of them in plain PyTorch.
+"""Features as a trained network has them, nearly equal within a class, and the error of a gradient by them.
 
 Softmax and positive weights are then nearly equal too, and a gradient that multiplies them apart and subtracts
-afterwards has lost its digits. The plain loss is the matrix of similarities and its masks, in the features' dtype.
+afterwards has lost its digits. Plain PyTorch is the backend ``reference``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from semicl_kernels import local_contrastive_loss
 
 TEMPERATURE = 0.1
 
@@ -23,21 +26,6 @@ def features_of(labels: Tensor, channels: int, spread: float, one_direction: boo
     noise = torch.randn(len(labels), channels, generator=generator, dtype=torch.float64)
     around = normalize(centers, dim=1)[torch.zeros_like(labels) if one_direction else labels]
     return (around + spread * normalize(noise, dim=1)).T[None, None, :, None]
-
-
-def anchor_losses(
-    features: Tensor, labels: Tensor, denominator: str = "all", temperature: float = TEMPERATURE, unit: bool = True
-) -> Tensor:
-    """Return the losses of the anchors among points in one group; background is 0."""
-    x = features[0, 0, :, 0].T
-    x = normalize(x, dim=1) if unit else x
-    s = x @ x.T / temperature
-    itself = torch.eye(len(labels), dtype=torch.bool)
-    same = labels[:, None] == labels
-    positive = same & ~itself
-    anchor = (labels != 0) & positive.any(1)
-    lse = s.masked_fill(itself if denominator == "all" else same, -torch.inf).logsumexp(1)
-    return (lse - (s * positive).sum(1) / positive.sum(1))[anchor]
 
 
 def gradient_by(loss: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
@@ -53,15 +41,15 @@ def error_ratio(
     A map of losses ("none") is weighted unevenly.
     """
     weights = torch.linspace(-1, 2, len(labels), dtype=torch.float64)
+    options: dict[str, Any] = {"temperature": TEMPERATURE, "denominator": denominator, "reduction": reduction}
 
-    def plain(x: Tensor) -> Tensor:
-        each = anchor_losses(x, labels, denominator)
-        return each.mean() if reduction == "block" else (each * weights[labels != 0]).sum()
+    def of(function: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+        def value(x: Tensor) -> Tensor:
+            found = function(x, labels[None, None, None], **options)
+            return found if reduction == "block" else (found.flatten() * weights).sum()
 
-    def tested(x: Tensor) -> Tensor:
-        options: dict[str, Any] = {"temperature": TEMPERATURE, "denominator": denominator, "reduction": reduction}
-        value = loss(x, labels[None, None, None], **options)
-        return value if reduction == "block" else (value.flatten() * weights).sum()
+        return value
 
+    plain = of(partial(local_contrastive_loss, backend="reference"))
     truth = gradient_by(plain, features.double())
-    return float((gradient_by(tested, features) - truth).norm() / (gradient_by(plain, features) - truth).norm())
+    return float((gradient_by(of(loss), features) - truth).norm() / (gradient_by(plain, features) - truth).norm())
