@@ -151,9 +151,11 @@ PYBIND11_MODULE(_C, module) {
         Release());
     module.def(
         "undo_normalization",
-        [](bool narrow, int threads, const Packed& packed, Address inverse_lengths, Address gradient) {
-            undo_normalization(narrow, threads, packed.rows, packed.groups, at<float>(inverse_lengths),
-                               at<float>(gradient));
+        [](int threads, Address values, int dtype, const std::array<int64_t, 5>& sizes,
+           const std::array<int64_t, 5>& strides, Address row_of_point, int64_t row_channels, Address inverse_lengths,
+           Address gradient) {
+            undo_normalization(threads, map_of(values, dtype, sizes, strides), at<int32_t>(row_of_point), row_channels,
+                               at<float>(inverse_lengths), at<float>(gradient));
         },
         Release());
     module.def(

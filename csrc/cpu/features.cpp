@@ -52,26 +52,35 @@ void for_each_block(int threads, const Map& map, Visit visit) {
     });
 }
 
+// Loads channel `c` of a block as floats, and asks for one that is soon to come.
+template <class Value>
+void load_channel(const Map& map, const Block& block, int64_t c, float* to) {
+    const Value* from = static_cast<const Value*>(map.values) + block.offset + c * map.channel_stride;
+    if (c + kChannelsAhead < map.channels)
+        for (int p = 0; p < block.held; p += kLine / static_cast<int>(sizeof(Value)))
+            __builtin_prefetch(from + kChannelsAhead * map.channel_stride + p * map.space_stride[2]);
+    if (map.space_stride[2] == 1)
+        for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p]);
+    else
+        for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p * map.space_stride[2]]);
+}
+
+bool has_rows(const int32_t* row_of, const Block& block) {
+    return std::any_of(row_of, row_of + block.held, [](int32_t row) { return row >= 0; });
+}
+
 template <class Value>
 void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
             int64_t row_channels, void* rows, float* inverse_lengths, float* scales) {
-    const Value* values = static_cast<const Value*>(map.values);
     prefer_huge_pages(rows, map.points() * row_channels * static_cast<int64_t>(narrow ? sizeof(BFloat16) : sizeof(float)));
     for_each_block(threads, map, [&](const Block& block, float* channels) {
         const int32_t* row_of = row_of_point + block.point;
-        if (std::all_of(row_of, row_of + block.held, [](int32_t row) { return row < 0; })) return;
+        if (!has_rows(row_of, block)) return;
         float few[kBlock] = {};
         double squares[kBlock] = {};
         for (int64_t c = 0; c < map.channels; ++c) {
-            const Value* from = values + block.offset + c * map.channel_stride;
             float* to = channels + c * kBlockStride;
-            if (c + kChannelsAhead < map.channels)
-                for (int p = 0; p < block.held; p += kLine / static_cast<int>(sizeof(Value)))
-                    __builtin_prefetch(from + kChannelsAhead * map.channel_stride + p * map.space_stride[2]);
-            if (map.space_stride[2] == 1)
-                for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p]);
-            else
-                for (int p = 0; p < block.held; ++p) to[p] = to_float(from[p * map.space_stride[2]]);
+            load_channel<Value>(map, block, c, to);
             for (int p = 0; p < block.held; ++p) few[p] += to[p] * to[p];
             if ((c + 1) % kSquares == 0 || c + 1 == map.channels)
                 for (int p = 0; p < block.held; ++p) squares[p] += few[p], few[p] = 0.0f;
@@ -93,6 +102,31 @@ void gather(int threads, const Map& map, const int32_t* row_of_point, bool norma
                 fill(static_cast<BFloat16*>(rows) + row_of[p] * row_channels);
             else
                 fill(static_cast<float*>(rows) + row_of[p] * row_channels);
+        }
+    });
+}
+
+// Takes from each row of the gradient its part along the point's vector, as the map holds it.
+template <class Value>
+void project(int threads, const Map& map, const int32_t* row_of_point, int64_t row_channels,
+             const float* inverse_lengths, float* gradient) {
+    for_each_block(threads, map, [&](const Block& block, float* channels) {
+        const int32_t* row_of = row_of_point + block.point;
+        if (!has_rows(row_of, block)) return;
+        for (int64_t c = 0; c < map.channels; ++c) load_channel<Value>(map, block, c, channels + c * kBlockStride);
+        for (int p = 0; p < block.held; ++p) {
+            if (row_of[p] < 0) continue;
+            float* row = gradient + row_of[p] * row_channels;
+            const float inverse = inverse_lengths[row_of[p]];
+            if (inverse >= 1.0f / kSmallestLength) {
+                std::fill_n(row, map.channels, 0.0f);
+                continue;
+            }
+            double along = 0.0;
+            for (int64_t c = 0; c < map.channels; ++c) along += channels[c * kBlockStride + p] * row[c];
+            const float share = static_cast<float>(along * inverse * inverse);
+            for (int64_t c = 0; c < map.channels; ++c)
+                row[c] = (row[c] - share * channels[c * kBlockStride + p]) * inverse;
         }
     });
 }
@@ -132,6 +166,14 @@ void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool 
                            : map.dtype == Dtype::bfloat16 ? gather<BFloat16>
                                                           : gather<Float16>;
     gather_as(threads, map, row_of_point, normalize, narrow, row_channels, rows, inverse_lengths, scales);
+}
+
+void undo_normalization(int threads, const Map& map, const int32_t* row_of_point, int64_t row_channels,
+                        const float* inverse_lengths, float* gradient) {
+    const auto project_as = map.dtype == Dtype::float32    ? project<float>
+                            : map.dtype == Dtype::bfloat16 ? project<BFloat16>
+                                                           : project<Float16>;
+    project_as(threads, map, row_of_point, row_channels, inverse_lengths, gradient);
 }
 
 void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point,

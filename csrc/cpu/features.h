@@ -25,6 +25,12 @@ struct Map {
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
                  int64_t row_channels, void* rows, float* inverse_lengths, float* scales);
 
+// gradient[r] <- its part across the point's vector, times inverse_lengths[r]: from a gradient by the unit rows to one by
+// the vectors of the map. Of these, not of the rows, which may be rounded: what all rows share is far larger than what
+// is left. Zero where a vector was too short to have a direction.
+void undo_normalization(int threads, const Map& map, const int32_t* row_of_point, int64_t row_channels,
+                        const float* inverse_lengths, float* gradient);
+
 // map <- factors[r factor_step] * rows[r], r = row_of_point, 0 where a point is left out. rows is float.
 void scatter_rows(int threads, const float* rows, int64_t row_channels, const int32_t* row_of_point,
                   const float* factors, int64_t factor_step, const Map& map);

@@ -10,8 +10,6 @@
 namespace semicl {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 256;
-
 struct Run {
     int64_t begin, end;
 };
@@ -26,16 +24,6 @@ std::vector<Run> class_runs(const Groups& groups, const int32_t* run_high) {
             i = next;
         }
     return runs;
-}
-
-// The rows of the groups that have anchors, a few at a time.
-std::vector<Run> live_rows(const Groups& groups) {
-    std::vector<Run> parts;
-    for (int64_t g = 0; g < groups.count; ++g)
-        if (groups.anchors[g] > 0)
-            for (int64_t i = groups.offsets[g]; i < groups.offsets[g + 1]; i += kRowsAtOnce)
-                parts.push_back({i, std::min<int64_t>(i + kRowsAtOnce, groups.offsets[g + 1])});
-    return parts;
 }
 
 // Returns row . sum, then adds the row to the sum, the row times its scale.
@@ -79,42 +67,11 @@ void means_of_runs(int threads, const Rows& rows, const Groups& groups, const in
     });
 }
 
-template <class Value>
-void across(int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths, float* gradient) {
-    const Value* values = static_cast<const Value*>(rows.values);
-    const int64_t channels = rows.channels;
-    const std::vector<Run> parts = live_rows(groups);
-    Team::run(team_size(threads, rows.count * rows.channels), [&](Team& team, int) {
-        team.for_each(static_cast<int64_t>(parts.size()), [&](int64_t k) {
-            for (int64_t i = parts[k].begin; i < parts[k].end; ++i) {
-                const Value* row = values + i * channels;
-                float* grad = gradient + i * channels;
-                if (inverse_lengths[i] >= 1.0f / kSmallestLength) {
-                    std::fill_n(grad, channels, 0.0f);
-                    continue;
-                }
-                float lanes[16] = {};
-                for (int64_t c = 0; c < channels; c += 16)
-                    for (int lane = 0; lane < 16; ++lane) lanes[lane] += to_float(row[c + lane]) * grad[c + lane];
-                float along = 0.0f;
-                for (float lane : lanes) along += lane;
-                for (int64_t c = 0; c < channels; ++c)
-                    grad[c] = (grad[c] - along * to_float(row[c])) * inverse_lengths[i];
-            }
-        });
-    });
-}
-
 }  // namespace
 
 void positive_means(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
                     float scale, float* means) {
     (narrow ? means_of_runs<BFloat16> : means_of_runs<float>)(threads, rows, groups, run_high, scale, means);
-}
-
-void undo_normalization(bool narrow, int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths,
-                        float* gradient) {
-    (narrow ? across<BFloat16> : across<float>)(threads, rows, groups, inverse_lengths, gradient);
 }
 
 }  // namespace semicl

@@ -13,9 +13,4 @@ namespace semicl {
 void positive_means(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
                     float scale, float* means);
 
-// gradient <- its part across x, times inverse_lengths: from a gradient by the unit rows to one by the rows before they
-// were normalised. Zero for rows that were too short to have a direction.
-void undo_normalization(bool narrow, int threads, const Rows& rows, const Groups& groups, const float* inverse_lengths,
-                        float* gradient);
-
 }  // namespace semicl

@@ -267,7 +267,8 @@ class CompiledFused:
         """Return (M,) the anchors' losses and the gradient by the gathered rows of their sum, each ``weights`` (M,)
         float32 times, which may differ within a class run and be as large as 2."""
         lib, threads, narrow = extension(), thread_count(), is_narrow(problem.features.dtype)
-        rows, inverse_lengths, scales = gather(problem.features, problem.row_of_point, problem.normalize)
+        features = mergeable(problem.features)
+        rows, inverse_lengths, scales = gather(features, problem.row_of_point, problem.normalize)
         count, scale = len(rows), problem.scale
         arguments = packed(rows, problem.groups, scales)
         lse = floats(count).zero_()
@@ -286,7 +287,16 @@ class CompiledFused:
             gradient.data_ptr(),
         )
         if problem.normalize:
-            lib.undo_normalization(narrow, threads, arguments, inverse_lengths.data_ptr(), gradient.data_ptr())
+            lib.undo_normalization(
+                threads,
+                features.data_ptr(),
+                DTYPE_CODES[features.dtype],
+                *map_layout(features),
+                problem.row_of_point.data_ptr(),
+                rows.shape[1],
+                inverse_lengths.data_ptr(),
+                gradient.data_ptr(),
+            )
         return lse.sub_(positive_means(rows, arguments, problem)), gradient
 
     def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:

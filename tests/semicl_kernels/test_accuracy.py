@@ -99,6 +99,13 @@ def test_random_configurations(backend: str, first: int) -> None:
     assert not [wrong for k in range(first, first + 30) if (wrong := failure(backend, k)) is not None]
 
 
+# bfloat16 vectors around one direction and a single one to tell them from: of a sum of all that is along it, little is
+# left, and less than a rounded row differs from its vector.
+@pytest.mark.parametrize("number", [8121, 9037, 9702, 17768])
+def test_gradient_across_the_vectors_of_the_map(compiled_backend: str, number: int) -> None:
+    assert failure(compiled_backend, number) is None
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_random_configurations_in_the_interpreter(number: int) -> None:
     if not is_interpreted("triton"):
