@@ -25,10 +25,10 @@ from .checks import (
     integer_or_none,
     steps_of_axes,
 )
-from .counting import can_count
-from .forks import serial_in_children
+from .fork_safety import serial_in_children
 from .ops import contrast, contrast_map, reference_loss, unit
 from .partition import Partition, largest_group
+from .partition_kernels import can_count
 
 SCOPES = ("batch", "image")
 DENOMINATORS = ("all", "negatives")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import counting
+from . import partition_kernels
 from .backends import AVAILABLE, BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend, cpu, reference
 from .checks import (
     check_bool,
@@ -28,7 +28,7 @@ from .checks import (
     finite_number,
     integer_or_none,
 )
-from .forks import serial_in_children
+from .fork_safety import serial_in_children
 from .partition import block_edges, group_count, largest_group, partition
 
 Differentiate = Callable[..., tuple[Tensor | None, ...]]
@@ -75,12 +75,12 @@ def _partition(
     every_place: bool,
     counted: bool,
 ) -> tuple[Tensor, ...]:
-    """By sorting, or, where ``counted`` and worth it, by the kernels of ``counting``, which need not read labels that
-    tell ``every_place`` apart."""
+    """By sorting, or, where ``counted`` and worth it, by ``partition_kernels``, which need not read labels that tell
+    ``every_place`` apart."""
     blocks = None if block_size is None else tuple(block_size)
     options = (labels, blocks, per_image, other_classes_only, background, ignore_index, reduction)
-    if counted and labels.numel() > 0 and counting.is_worth_it(labels.shape, blocks, per_image, every_place):
-        return tuple(counting.partition(*options, every_place))
+    if counted and labels.numel() > 0 and partition_kernels.is_worth_it(labels.shape, blocks, per_image, every_place):
+        return tuple(partition_kernels.partition(*options, every_place))
     if labels.device.type == "cpu" and cpu.state() == AVAILABLE:
         edges, groups = block_edges(labels.shape, blocks), group_count(labels.shape, blocks, per_image)
         return cpu.partition(labels, edges, groups, *options[2:], every_place)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gpu.tune``: search the Triton kernels' tiles on this GPU, and print entries for tiles.py.
+"""``python -m benchmarks.gpu.tune``: search the Triton kernels' tiles on this GPU; prints entries of tile_configs.py.
 
 Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbours in owned and
 streamed rows, warps and pipeline stages. Each computes one dense group; one that does not fit, or whose result is not
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups
+from semicl_kernels.backends.device import chip, interpreted, padded
 from semicl_kernels.backends.fused import peak_of
-from semicl_kernels.backends.launching import chip, interpreted, padded
-from semicl_kernels.triton_kernels import tiles
-from semicl_kernels.triton_kernels.tiles import LEAST_STREAMED, Tile
+from semicl_kernels.triton_kernels import tile_configs
+from semicl_kernels.triton_kernels.tile_configs import LEAST_STREAMED, Tile
 
 from .device import Call, Device, open_device
 from .measure import BOUND, SCALE, dense_group
@@ -58,8 +58,8 @@ def make(points: int, channels: int, dtype: torch.dtype, device: Device) -> Prob
 
 def candidates(architecture: str, name: str, planes: int, channels: int) -> list[Tile]:
     """Return the table's own tile first, then the others."""
-    own = tiles.tile(architecture, name, planes, channels)
-    table = tiles.TABLES[architecture]
+    own = tile_configs.tile(architecture, name, planes, channels)
+    table = tile_configs.TABLES[architecture]
     known = [own, *(tile for key, entries in table.items() if key[0] == name for tile in entries.values())]
     found: dict[Tile, None] = {own: None}
     for tile in known:
@@ -80,7 +80,7 @@ def candidates(architecture: str, name: str, planes: int, channels: int) -> list
 @contextmanager
 def using(problem: Problem, name: str, tile: Tile) -> Iterator[None]:
     """Have the backend take the tile for the pass."""
-    table = tiles.TABLES[problem.architecture]
+    table = tile_configs.TABLES[problem.architecture]
     before = table[name, problem.planes]
     table[name, problem.planes] = {problem.padded: tile}
     try:
@@ -130,7 +130,7 @@ def search(problem: Problem, name: str, timed: Callable[[Call], float]) -> dict[
 
 
 def entry(tile: Tile) -> str:
-    """Return the tile as tiles.py writes it."""
+    """Return the tile as tile_configs.py writes it."""
     extras = "".join(f", {part}={getattr(tile, part)}" for part in ("width", "out") if getattr(tile, part))
     return f"Tile({tile.owned}, {tile.streamed}, {tile.warps}, {tile.stages}{extras})"
 
@@ -150,7 +150,7 @@ def main() -> int:
         for channels in asked.channels:
             problem = make(asked.points, channels, getattr(torch, dtype), device)
             for name in PASSES:
-                own = tiles.tile(problem.architecture, name, problem.planes, problem.padded)
+                own = tile_configs.tile(problem.architecture, name, problem.planes, problem.padded)
                 times = search(problem, name, device.timed)
                 best = min(times, key=times.__getitem__)
                 print(

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..forks import thread_count
+from ..fork_safety import thread_count
 from . import extensions
 from .base import AVAILABLE, Backend, Groups, Problem
-from .levels import level
+from .grad_scaling import level
 
 CHANNEL_MULTIPLE = 16
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/cpu/features.h, Dtype

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from . import extensions, triton
 from .base import AVAILABLE, Backend, Groups
+from .device import ALIGNMENT
 from .fused import GpuFused, Positives, exponents, peak_of, span_of
-from .launching import ALIGNMENT
-from .levels import level
-from .repeating import CurrentStream, call, empty, zeros
+from .grad_scaling import level
+from .launch_cache import CurrentStream, call, empty, zeros
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
 WARPS, WARP_GROUPS = 0, 1  # Route, likewise

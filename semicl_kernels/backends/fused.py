@@ -3,7 +3,7 @@
 From a map to the loss and its gradient by the rows: gather and normalise, sum the class runs, the pairs' exponentials,
 then losses and factors of the anchors in one pass, the pairs' gradient, positives and all, and one pass for the
 normalisation. A dozen launches or two, whatever the number of groups, worked out once for all calls that look alike
-(repeating.py); nothing waits for the device.
+(launch_cache.py); nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from .base import LONGEST_SQUARE, Groups, Problem
-from .launching import OPTIONS, TILE_ELEMENTS, chip, padded
-from .levels import level
-from .repeating import empty, launch, repeat, zeros
+from .device import OPTIONS, TILE_ELEMENTS, chip, padded
+from .grad_scaling import level
+from .launch_cache import empty, launch, repeat, zeros
 
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
@@ -182,7 +182,7 @@ class GpuFused:
         return loss, gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
-        from ..triton_kernels import maps
+        from ..triton_kernels import gather_scatter
 
         count, channels = len(row_gradient), out.shape[2]
         if count == 0:
@@ -191,13 +191,13 @@ class GpuFused:
 
         def scatter() -> tuple[()]:
             launch(
-                maps.scatter_rows,
+                gather_scatter.scatter_rows,
                 (-(-count // points),),
                 row_gradient,
                 factor,
                 row_of_point,
                 out,
-                *maps.Layout.of(out),
+                *gather_scatter.Layout.of(out),
                 count,
                 C=channels,
                 ROW=row_gradient.shape[1],
@@ -240,7 +240,7 @@ def points_at_once(channels: int) -> int:
 def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor]:
     """Return the rows (planes, M, channels) of a map, zero past its own channels, and (M,) what they were multiplied
     by."""
-    from ..triton_kernels import maps
+    from ..triton_kernels import gather_scatter
 
     features, count = problem.features, len(problem.row_of_point)
     dtype = torch.bfloat16 if planes > 1 else features.dtype
@@ -248,10 +248,10 @@ def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor
     inverse_lengths = empty((count,), torch.float32, features.device)
     points = points_at_once(channels)
     launch(
-        maps.gather_rows,
+        gather_scatter.gather_rows,
         (-(-count // points),),
         features,
-        *maps.Layout.of(features),
+        *gather_scatter.Layout.of(features),
         problem.row_of_point,
         rows,
         inverse_lengths,
@@ -287,7 +287,7 @@ def warps_of(rows: Tensor) -> int:
 def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Tensor]:
     """Return, for each row tile, (tiles, C) the sum of the class run that comes in from the tiles before over those
     tiles, and likewise of the run that goes on to the tiles after; written where there is such a run."""
-    from ..triton_kernels import runs
+    from ..triton_kernels import class_sums
 
     _, count, channels = rows.shape
     groups, total = problem.groups, len(problem.groups.anchors)
@@ -296,11 +296,21 @@ def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Ten
     shape = (count // pairs.tile_rows + total, channels)  # of no more tiles
     heads, tails, before, after = (empty(shape, torch.float32, rows.device) for _ in range(4))
     where = (groups.offsets, groups.anchors, pairs.tile_ends)
-    launch(runs.sum_edges, grid, rows, problem.run_low, *where, heads, tails, count, total, **sizes)
+    launch(class_sums.sum_edges, grid, rows, problem.run_low, *where, heads, tails, count, total, **sizes)
     sizes.pop("PLANES")
     runs_of_rows = (problem.run_low, problem.run_high)
     launch(
-        runs.join_edges, grid, *runs_of_rows, *where, heads, tails, before, after, total, AT_ONCE=HEADS_AT_ONCE, **sizes
+        class_sums.join_edges,
+        grid,
+        *runs_of_rows,
+        *where,
+        heads,
+        tails,
+        before,
+        after,
+        total,
+        AT_ONCE=HEADS_AT_ONCE,
+        **sizes,
     )
     return before, after
 
@@ -310,13 +320,13 @@ def anchor_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weighted loss, the factors (2, M) of its gradient by the log-sum-exps and the pulls (M,) of the
     positives."""
-    from ..triton_kernels import runs
+    from ..triton_kernels import class_sums
 
     count, programs = rows.shape[1], chip(rows.device).programs
     factors, pulls = empty((2, count), torch.float32, rows.device), empty((count,), torch.float32, rows.device)
     losses, loss = empty((programs,), torch.float64, rows.device), empty((), torch.float32, rows.device)
     launch(
-        runs.anchor_losses,
+        class_sums.anchor_losses,
         (programs,),
         rows,
         pairs.slot_sums(),
@@ -342,16 +352,16 @@ def anchor_losses(
         num_warps=warps_of(rows),
         **sizes_of(rows),
     )
-    launch(runs.sum_losses, (1,), losses, loss, programs, COUNT=1 << (programs - 1).bit_length(), **OPTIONS)
+    launch(class_sums.sum_losses, (1,), losses, loss, programs, COUNT=1 << (programs - 1).bit_length(), **OPTIONS)
     return loss, factors, pulls
 
 
 def undo_normalization(gradient: Tensor, weighed: Weighed, problem: Problem) -> None:
     """Make of the gradient by the rows that by the vectors they were made from."""
-    from ..triton_kernels import runs
+    from ..triton_kernels import class_sums
 
     launch(
-        runs.undo_normalization,
+        class_sums.undo_normalization,
         (chip(gradient.device).programs,),
         gradient,
         weighed.rows,

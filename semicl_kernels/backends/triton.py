@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from .base import Backend, Groups
+from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .fused import CHANNELS_AT_ONCE, GpuFused, Positives, exponents, peak_of, span_of
-from .launching import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
-from .levels import level
-from .repeating import empty, launch, zeros
+from .grad_scaling import level
+from .launch_cache import empty, launch, zeros
 
-MOST_CHANNELS = 512  # of triton_kernels.tiles
+MOST_CHANNELS = 512  # of triton_kernels.tile_configs
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
@@ -39,7 +39,7 @@ def plane_count(dtype: torch.dtype) -> int:
 
 def split(rows: Tensor) -> Tensor:
     """Return (planes, M, C) of rows (M, C): the planes whose sum they are."""
-    from ..triton_kernels import maps
+    from ..triton_kernels import gather_scatter
 
     planes, rows = plane_count(rows.dtype), rows.contiguous()
     if planes == 1:
@@ -47,7 +47,7 @@ def split(rows: Tensor) -> Tensor:
         return (rows if rows.data_ptr() % ALIGNMENT == 0 else rows.clone())[None]
     out = torch.empty((planes, *rows.shape), dtype=torch.bfloat16, device=rows.device)
     grid = (-(-rows.numel() // TILE_ELEMENTS),)
-    launch(maps.split_rows, grid, rows, out, rows.numel(), PLANES=planes, BLOCK=TILE_ELEMENTS, **OPTIONS)
+    launch(gather_scatter.split_rows, grid, rows, out, rows.numel(), PLANES=planes, BLOCK=TILE_ELEMENTS, **OPTIONS)
     return out
 
 
@@ -58,7 +58,7 @@ class Pairs:
     """
 
     def __init__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
-        from ..triton_kernels import tiles, work
+        from ..triton_kernels import tile_configs, tile_scheduler
 
         self.rows, self.groups, self.scale = rows, groups, scale
         self.planes, self.count, self.channels = rows.shape
@@ -69,8 +69,8 @@ class Pairs:
         self.rate, self.bounded, self.shift = exponents(scale, bound)
         # Whether each similarity of two anchors is computed once for both.
         self.triangle = self.bounded and groups.mutual
-        self.sums_tile = tiles.tile(self.chip.architecture, "sums", self.planes, self.padded)
-        self.gradient_tile = tiles.tile(self.chip.architecture, "gradient", self.planes, self.padded)
+        self.sums_tile = tile_configs.tile(self.chip.architecture, "sums", self.planes, self.padded)
+        self.gradient_tile = tile_configs.tile(self.chip.architecture, "gradient", self.planes, self.padded)
         if not self.triangle:
             self.gradient_tile = self.gradient_tile.halved()
         self.tile_rows = self.gradient_tile.owned
@@ -82,7 +82,7 @@ class Pairs:
         self.pair_ends, self.tile_ends = self.empty(2, self.group_total, dtype=torch.int32)
         self.step_ends = self.empty(self.group_total, dtype=torch.int64)
         launch(
-            work.count_work,
+            tile_scheduler.count_work,
             (1,),
             groups.offsets,
             groups.anchors,

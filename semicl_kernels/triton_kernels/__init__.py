@@ -1,6 +1,11 @@
-"""The Triton kernels, one idea a file; ``backends.triton``, ``backends.fused`` and ``counting`` launch them.
+"""The Triton kernels, one idea a file; ``backends.triton``, ``backends.fused`` and ``partition_kernels`` launch them.
 
-``work`` finds what a program has to do, ``planes`` is the arithmetic of tiles and ``strips`` says which need a mask;
-``counting`` makes rows of labels; ``logsumexp`` and ``gradient`` are those passes, ``runs`` sums the positives and
-``maps`` moves features to rows and back. ``tiles`` holds the sizes, by architecture, with the reason for each.
+- ``partition_kernels``: rows and groups from labels
+- ``gather_scatter``: features to rows, gradients of rows to a map
+- ``logsumexp``, ``gradient``: the two passes over pairs of rows
+- ``class_sums``: sums of positives, losses of anchors, the gradient through the normalization
+- ``tile_scheduler``: which tiles a program takes
+- ``masking``: which tiles need a mask
+- ``split_bf16``: float32 rows as sums of bfloat16 rows
+- ``tile_configs``: tile sizes by architecture, with the reason for each
 """

@@ -3,7 +3,8 @@
 W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md). A tile of rows of one group,
 anchors or not, stays, with the sums of its gradient in registers, while the group's points (only its anchors, where the
 tile has none) stream past. Each streamed tile serves two products: S = X_i X_j^T, then W X_j. Programs share the steps
-of all tiles out equally (work.py); the pieces of a tile that several of them had are summed by :func:`join_pieces`.
+of all tiles out equally (tile_scheduler.py); the pieces of a tile that several of them had are summed by
+:func:`join_pieces`.
 
 Of a loss, the positives take 1 / |P_i| from their softmax before the product, [i and j of one class, i != j] (v_i +
 v_j) from W_ij, with v_i = g_i / |P_i|. Where features of a class are nearly equal so are the two: multiplied apart and
@@ -21,9 +22,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .planes import deep_similarities, load_rows, product, split, transposed
-from .strips import clear_in_class, clear_tile, masked_in_class, masked_tile, peel, peel_class, skip_hull
-from .work import OPENING, find_item, find_tile, stretch
+from .masking import clear_in_class, clear_tile, masked_in_class, masked_tile, peel, peel_class, skip_hull
+from .split_bf16 import deep_similarities, load_rows, product, split, transposed
+from .tile_scheduler import OPENING, find_item, find_tile, stretch
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
 # backend divides by it too: kHeadroom of csrc/cuda/weights.h is the same number.

@@ -19,9 +19,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .planes import deep_similarities, load_columns, load_rows, product, transposed
-from .strips import clear_tile, masked_tile, peel, skip_hull
-from .work import find_item, find_pair
+from .masking import clear_tile, masked_tile, peel, skip_hull
+from .split_bf16 import deep_similarities, load_columns, load_rows, product, transposed
+from .tile_scheduler import find_item, find_pair
 
 SLOTS_AT_ONCE = tl.constexpr(8)
 

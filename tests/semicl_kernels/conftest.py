@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semicl_kernels import available_backends
-from semicl_kernels.backends import repeating
+from semicl_kernels.backends import launch_cache
 
 from .interpreter import is_interpreted
 from .on_device import ON_GPU
@@ -50,7 +50,7 @@ def compiled_backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def nothing_recorded() -> None:
     """Tests change what calls launch: tiles, panels, chunks, the compiled code itself."""
-    repeating.forget()
+    launch_cache.forget()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from benchmarks.gpu.interpreter import Interpreter
 from benchmarks.gpu.plan import Task
 from benchmarks.problems import dense
 from semicl_kernels.backends import available_backends
-from semicl_kernels.backends.launching import interpreted
+from semicl_kernels.backends.device import interpreted
 
 pytestmark = pytest.mark.skipif(
     available_backends()["triton"] != "available" or not interpreted(),

@@ -6,9 +6,9 @@ import torch
 from benchmarks.gpu import tune
 from benchmarks.gpu.interpreter import Interpreter
 from semicl_kernels.backends import available_backends
-from semicl_kernels.backends.launching import interpreted
-from semicl_kernels.triton_kernels import tiles
-from semicl_kernels.triton_kernels.tiles import Tile
+from semicl_kernels.backends.device import interpreted
+from semicl_kernels.triton_kernels import tile_configs
+from semicl_kernels.triton_kernels.tile_configs import Tile
 
 pytestmark = pytest.mark.skipif(
     available_backends()["triton"] != "available" or not interpreted(),
@@ -19,7 +19,7 @@ OWN, FAST, WRONG = Tile(32, 32, 4, 1), Tile(32, 16, 4, 1), Tile(16, 16, 4, 1)
 
 def test_candidates_begin_with_the_tables_own_and_fit_the_channels():
     found = tune.candidates("sm_90", "gradient", 1, 64)
-    assert found[0] == tiles.tile("sm_90", "gradient", 1, 64)
+    assert found[0] == tile_configs.tile("sm_90", "gradient", 1, 64)
     assert len(set(found)) == len(found) > 10
     assert all(max(tile.width, tile.out) <= 64 for tile in found)
 
@@ -40,14 +40,14 @@ def test_every_candidate_is_timed_with_its_own_tile(name, monkeypatch):
     real = tune.call_of
 
     def call_of(problem, name):
-        streamed.append(tiles.tile("interpreter", name, problem.planes, problem.padded).streamed)
+        streamed.append(tile_configs.tile("interpreter", name, problem.planes, problem.padded).streamed)
         return real(problem, name)
 
     monkeypatch.setattr(tune, "call_of", call_of)
     found = tune.search(problem, name, lambda call: float(streamed[-1]))
     assert found == {OWN: 32.0, FAST: 16.0}
     assert streamed == [32, 16]
-    assert tiles.tile("interpreter", name, problem.planes, 16) not in (OWN, FAST)  # the table is as before
+    assert tile_configs.tile("interpreter", name, problem.planes, 16) not in (OWN, FAST)  # the table is as before
 
 
 def test_a_tile_that_is_wrong_or_does_not_run_is_out(monkeypatch):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semicl_kernels import grouped_logsumexp, local_contrastive_loss
-from semicl_kernels.backends import AVAILABLE, BACKENDS, Groups, cuda, fused, launching
+from semicl_kernels.backends import AVAILABLE, BACKENDS, Groups, cuda, fused
+from semicl_kernels.backends.device import interpreted, state
 
 from .. import emulator, near_equal, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
@@ -37,7 +38,7 @@ def machine() -> emulator.Emulator:
 
 # Triton's interpreter runs the kernels around the emulated ones.
 of_losses = pytest.mark.skipif(
-    launching.state() != AVAILABLE or not launching.interpreted(),
+    state() != AVAILABLE or not interpreted(),
     reason="Triton's interpreter does what is done by rows: set TRITON_INTERPRET=1",
 )
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semicl_kernels import available_backends
-from semicl_kernels.backends import launching, triton
+from semicl_kernels.backends import triton
+from semicl_kernels.backends.device import chip
 
 from .. import near_equal
 from ..accuracy import assert_gradients_follow_rule
@@ -30,7 +31,7 @@ SIZES = st.sampled_from((0, 1, 2, 63, 64, 65, 130))
 def shared_out(packed: Packed, programs: int, mutual: bool = False) -> Tensor:
     """Return the gradient by so many programs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triton, "chip", lambda device: launching.chip(device)._replace(programs=programs))
+        patch.setattr(triton, "chip", lambda device: chip(device)._replace(programs=programs))
         return lse_and_gradient(packed, torch.float32, "triton", mutual=mutual)[1]
 
 

@@ -18,12 +18,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from semicl_kernels import counting
-from semicl_kernels.backends import fused, launching
+from semicl_kernels import partition_kernels
+from semicl_kernels.backends import fused
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups, Problem
+from semicl_kernels.backends.device import Chip
 from semicl_kernels.backends.fused import Positives, peak_of
-from semicl_kernels.triton_kernels import tiles
+from semicl_kernels.triton_kernels import tile_configs
 
 from . import disassembly
 
@@ -128,8 +129,8 @@ def play_partition() -> None:
     few, many = torch.zeros(1, 2, 8, 8, dtype=torch.uint8), torch.zeros(1, 2, 20, 20, dtype=torch.int64)
     for labels, block_size in ((few, None), (few, (3, 5)), (many, None), (many, (18, 18))):
         for every_place in (False, True):
-            counting.partition(labels, block_size, False, False, 0, None, "block", every_place)
-            counting.partition(labels, block_size, True, True, None, 255, "anchor", every_place)
+            partition_kernels.partition(labels, block_size, False, False, 0, None, "block", every_place)
+            partition_kernels.partition(labels, block_size, True, True, None, 255, "anchor", every_place)
 
 
 def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, bound: float | None) -> None:
@@ -151,13 +152,13 @@ def main(architecture: str, name: str, how_many: str) -> None:
     triton.runtime.driver.set_active(Driver(TARGETS[architecture]))
     compiled = Compiled(architecture)
     JITFunction.run = lambda *args, **kwargs: compiled(*args, **kwargs)
-    backend.chip = fused.chip = lambda device: launching.Chip(architecture, 2)
+    backend.chip = fused.chip = lambda device: Chip(architecture, 2)
     play_partition()
     for dtype, precision in KINDS[name]:
         torch.set_float32_matmul_precision(precision)
         for count in GROUP_COUNTS:
             play_loss(UNEVEN_CHANNELS, dtype, count)
-        tables = tiles.TABLES[architecture]
+        tables = tile_configs.TABLES[architecture]
         planes = backend.plane_count(dtype)
         for channels in sorted({*tables["sums", planes], *tables["gradient", planes]}):
             for count in GROUP_COUNTS:

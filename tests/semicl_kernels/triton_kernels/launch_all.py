@@ -2,7 +2,7 @@
 
 ``python -m tests.semicl_kernels.triton_kernels.launch_all libcuda.so.1`` runs Triton's own compiler and launcher for
 sm_90 over a stand-in driver (stand_in_driver.c), on tensors of the host that no kernel ever touches. The first call
-just launches, the second is recorded, the later ones are repeated (backends/repeating.py). Of each launch the driver
+just launches, the second is recorded, the later ones are repeated (backends/launch_cache.py). Of each launch the driver
 gets the grid, the shared memory, the stream and the arguments: all must be those of the first call, numbers by their
 bits, and addresses by what lies there. One line of JSON is printed for each call of the list. It cannot share a process
 with the interpreter's tests.
@@ -26,8 +26,9 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.driver import CudaDriver, CudaLauncher, CudaUtils
 from triton.runtime.jit import JITFunction
 
-from semicl_kernels import counting, local_contrastive_loss
-from semicl_kernels.backends import fused, launching, repeating
+from semicl_kernels import local_contrastive_loss, partition_kernels
+from semicl_kernels.backends import device as gpu_device
+from semicl_kernels.backends import fused, launch_cache
 from semicl_kernels.backends import triton as backend
 
 CALLS = 4
@@ -157,7 +158,7 @@ def keeping(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def repeat(name: str, options: Any, inputs: Any, function: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    return repeating.repeat(name, options, Memory.now.keep(inputs), function)
+    return launch_cache.repeat(name, options, Memory.now.keep(inputs), function)
 
 
 def call(function: Callable[[], object]) -> Call:
@@ -227,7 +228,7 @@ def planted() -> dict[str, int]:
         "a number": lambda base, value: (base, value + 1) if base is None and type(value) is int else None,
         "a tensor of an earlier call": lambda base, value: (None, first.launches[-1].addresses[0]) if base else None,
     }.items():
-        steps = [step for one in repeating._remembered.values() if one is not None for step in one.steps]
+        steps = [step for one in launch_cache._remembered.values() if one is not None for step in one.steps]
         based = steps[-1].based
         place, changed = next((i, wrong(*one)) for i, one in enumerate(based) if wrong(*one) is not None)
         right, based[place] = based[place], changed
@@ -239,11 +240,11 @@ def planted() -> dict[str, int]:
 def main(library: str) -> None:
     ctypes.CDLL(library).on_launch(launched)
     torch.empty, torch.zeros = keeping(torch.empty), keeping(torch.zeros)
-    fused.repeat = counting.repeat = repeat
+    fused.repeat = partition_kernels.repeat = repeat
     JITFunction.run = lambda *arguments, **options: Searching.counted(*arguments, **options)
     triton.runtime.driver.set_active(Driver())
-    launching.interpreted = repeating.interpreted = lambda: True  # tensors of the host are taken
-    backend.chip = fused.chip = lambda device: launching.Chip("sm_90", 264)
+    gpu_device.interpreted = launch_cache.interpreted = lambda: True  # tensors of the host are taken
+    backend.chip = fused.chip = lambda device: gpu_device.Chip("sm_90", 264)
     for name, function in CASES.items():
         first, *others = calls = [call(function) for _ in range(CALLS)]
         facts = {
@@ -253,7 +254,7 @@ def main(library: str) -> None:
             "differences": [differences(first, one) for one in others],
         }
         print(json.dumps(facts), flush=True)
-    repeating.forget()
+    launch_cache.forget()
     for _ in range(2):
         call(next(iter(CASES.values())))
     print(json.dumps({"call": "planted", "found": planted()}))

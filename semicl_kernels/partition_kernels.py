@@ -1,8 +1,8 @@
 """The partition on a GPU: by counting in a few launches what ``partition`` sorts for in a hundred and forty.
 
 Its results are those of :func:`semicl_kernels.partition.partition`, row for row, but for the order of the points left
-out. How the counting goes is told in ``triton_kernels/counting.py``; the launches are worked out once for all labels
-that look alike (``backends/repeating.py``).
+out. The kernels and their algorithm are in ``triton_kernels/partition_kernels.py``. Labels that look alike share their
+launches (``backends/launch_cache.py``).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .backends import launching
 from .backends.base import AVAILABLE
-from .backends.repeating import empty, launch, repeat
+from .backends.device import GROUPS_AT_ONCE, OPTIONS, interpreted, runs_on, state
+from .backends.launch_cache import empty, launch, repeat
 from .partition import SORTED_INTEGERS, Partition, block_edges, group_count, largest_group
 
 # Points of a group that one program counts or places. Groups of no more are counted by pairs: their tables would take
 # more memory than their rows.
 CHUNK = 256
-BINS = 64  # of triton_kernels.counting
+BINS = 64  # of triton_kernels.partition_kernels
 MOST_COUNTED = 1 << 16  # points of a group: with labels past the window it is counted by pairs
 CHUNK_WARPS = 8  # of a program with a chunk
 STEP = 16  # points that a chunk is compared with at once
@@ -30,9 +30,9 @@ CHUNKS_AT_ONCE = 64
 
 def can_count(device: torch.device, backend: str) -> bool:
     """Whether to count for labels on the device: for the backends that launch Triton's kernels anyway."""
-    if launching.state() != AVAILABLE or not launching.runs_on(device):
+    if state() != AVAILABLE or not runs_on(device):
         return False
-    return backend == "triton" or (backend == "cuda" and not launching.interpreted())
+    return backend == "triton" or (backend == "cuda" and not interpreted())
 
 
 def is_worth_it(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, every_place: bool) -> bool:
@@ -125,14 +125,14 @@ def empty_partition(points: int, groups: int, device: torch.device) -> Partition
 def _place_views(
     parts: Partition, boxes: Boxes, groups: int, largest: int, other_classes_only: bool, reduction: str
 ) -> None:
-    from .triton_kernels import counting
+    from .triton_kernels import partition_kernels
 
     points, images = len(parts.point_of_row), groups // math.prod(boxes.blocks)
     lonely = images * boxes.single_places() if boxes.maps == boxes.views and other_classes_only else 0
     anchored = boxes.views > 1
     chunks = -(-largest // CHUNK)
     launch(
-        counting.place_views,
+        partition_kernels.place_views,
         (groups * chunks,),
         *boxes,
         *parts,
@@ -143,7 +143,7 @@ def _place_views(
         OTHER_CLASSES_ONLY=other_classes_only,
         REDUCTION=reduction,
         CHUNK=CHUNK,
-        **launching.OPTIONS,
+        **OPTIONS,
     )
 
 
@@ -172,7 +172,7 @@ class _Count:
             "IGNORES": ignore_index is not None,
             "OTHER_CLASSES_ONLY": other_classes_only,
             "CHUNK": CHUNK,
-            **launching.OPTIONS,
+            **OPTIONS,
         }
         # The chunks' counts, and the groups' totals and lows.
         tables = 0 if self.chunks == 1 else groups * BINS
@@ -183,13 +183,13 @@ class _Count:
         return empty((sum(sizes),), torch.int32, self.labels.device).split(sizes)
 
     def fill(self, parts: Partition, reduction: str) -> None:
-        from .triton_kernels import counting
+        from .triton_kernels import partition_kernels
 
         where: tuple[Any, ...] = (self.labels, self.strides, *self.boxes)
         each_chunk = (self.group_total * self.chunks,)
         pairs = {"ALL": self.chunks == 1, "STEP": STEP, "num_warps": CHUNK_WARPS}
         launch(
-            counting.count_classes,
+            partition_kernels.count_classes,
             each_chunk,
             *where,
             self.counts,
@@ -202,7 +202,7 @@ class _Count:
         )
         if self.chunks > 1:
             launch(
-                counting.sum_chunks,
+                partition_kernels.sum_chunks,
                 (self.group_total,),
                 *where,
                 self.alike,
@@ -217,18 +217,18 @@ class _Count:
                 **self.options,
             )
         launch(
-            counting.sum_groups,
+            partition_kernels.sum_groups,
             (1,),
             self.live,
             parts.anchors,
             parts.offsets,
             self.sums,
             self.group_total,
-            AT_ONCE=launching.GROUPS_AT_ONCE,
-            **launching.OPTIONS,
+            AT_ONCE=GROUPS_AT_ONCE,
+            **OPTIONS,
         )
         launch(
-            counting.place_points,
+            partition_kernels.place_points,
             each_chunk,
             *where,
             self.counts,

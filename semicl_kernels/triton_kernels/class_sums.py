@@ -19,8 +19,8 @@ import triton.language as tl
 
 from .gradient import factor_of, in_units
 from .logsumexp import join
-from .planes import load_rows, plane_product, sum_planes
-from .work import find_item
+from .split_bf16 import load_rows, plane_product, sum_planes
+from .tile_scheduler import find_item
 
 
 @triton.jit

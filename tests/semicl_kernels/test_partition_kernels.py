@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from semicl_kernels import available_backends, counting, partition
-from semicl_kernels.backends import repeating
+from semicl_kernels import available_backends, partition, partition_kernels
+from semicl_kernels.backends import launch_cache
 
 from .cases import IGNORE
 from .on_device import device_of
@@ -34,7 +34,7 @@ def check(labels: Tensor, every_place: bool = False, **changed: Any) -> None:
     options = DEFAULTS | changed
     labels = labels.to(device_of("triton"))
     expected = partition.partition(labels, **options)
-    found = counting.partition(labels, **options, every_place=every_place)
+    found = partition_kernels.partition(labels, **options, every_place=every_place)
     rows = int(expected.offsets[-1])
     for name, one, other in zip(expected._fields, expected, found, strict=True):
         assert other.dtype == one.dtype, name
@@ -54,9 +54,9 @@ def drawn(*shape: int, values: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> Te
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables for groups of more than 32 points, in chunks of so many."""
-    monkeypatch.setattr(counting, "CHUNK", 32)
-    monkeypatch.setattr(counting, "CHUNKS_AT_ONCE", 2)
-    monkeypatch.setattr(counting, "STEP", 32)
+    monkeypatch.setattr(partition_kernels, "CHUNK", 32)
+    monkeypatch.setattr(partition_kernels, "CHUNKS_AT_ONCE", 2)
+    monkeypatch.setattr(partition_kernels, "STEP", 32)
 
 
 OPTIONS = [
@@ -85,9 +85,9 @@ def test_labels_past_the_window_need_no_launch_of_their_own(monkeypatch: pytest.
 
     def launch(kernel: Any, *arguments: Any, **options: Any) -> None:
         names.append(kernel.fn.__name__)
-        repeating.launch(kernel, *arguments, **options)
+        launch_cache.launch(kernel, *arguments, **options)
 
-    monkeypatch.setattr(counting, "launch", launch)
+    monkeypatch.setattr(partition_kernels, "launch", launch)
     tables = ["count_classes", "sum_chunks", "sum_groups", "place_points"]
     for width, values, expected in ((19, (0, 1), tables), (20, (0, 70), tables), (3, (0, 1), tables[:1] + tables[2:])):
         names.clear()
@@ -145,16 +145,16 @@ def test_labels_at_the_ends_of_their_dtype() -> None:
 def test_who_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backends that launch Triton's kernels; others stay what they are, plain PyTorch."""
     device = device_of("triton")
-    assert counting.can_count(device, "triton")
-    assert counting.can_count(device, "cuda") == (device.type == "cuda")
-    assert not counting.can_count(device, "tiled")
-    assert not counting.can_count(torch.device("meta"), "triton")
-    monkeypatch.setattr(counting.launching, "state", lambda: "not there")
-    assert not counting.can_count(device, "triton")
+    assert partition_kernels.can_count(device, "triton")
+    assert partition_kernels.can_count(device, "cuda") == (device.type == "cuda")
+    assert not partition_kernels.can_count(device, "tiled")
+    assert not partition_kernels.can_count(torch.device("meta"), "triton")
+    monkeypatch.setattr(partition_kernels, "state", lambda: "not there")
+    assert not partition_kernels.can_count(device, "triton")
 
 
 def test_large_groups_are_sorted_but_for_those_that_need_no_counting() -> None:
     shape = torch.Size((1, 2, 512, 512))
-    assert not counting.is_worth_it(shape, None, False, False)
-    assert counting.is_worth_it(shape, (128, 128), False, False)
-    assert counting.is_worth_it(shape, None, False, True)
+    assert not partition_kernels.is_worth_it(shape, None, False, False)
+    assert partition_kernels.is_worth_it(shape, (128, 128), False, False)
+    assert partition_kernels.is_worth_it(shape, None, False, True)

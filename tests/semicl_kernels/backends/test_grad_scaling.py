@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semicl_kernels.backends import Groups
-from semicl_kernels.backends.levels import level
+from semicl_kernels.backends.grad_scaling import level
 
 from ..groups import int32
 

@@ -2,7 +2,7 @@
 
 A map has any strides. Its points are numbered in the order of (B, V, *space), which :class:`Layout` describes with as
 few axes as the strides allow: one, for a contiguous map. :func:`gather_rows` reads a tile of points with all their
-channels, scales each to unit length and writes it as planes (see ``planes``) where its row is;
+channels, scales each to unit length and writes it as planes (see ``split_bf16``) where its row is;
 :func:`scatter_rows` brings a gradient by the rows back. Rows are numbered -1 where a point takes no part: it is not
 read, and its gradient is zero. :func:`split_rows` is for rows that come as float32 rows already.
 """
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .planes import rounded, split
+from .split_bf16 import rounded, split
 
 
 class Layout(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .launching import ALIGNMENT, interpreted, on
+from .device import ALIGNMENT, interpreted, on
 
 PART_ALIGNMENT = 256  # bytes, of the parts of a call's memory
 MOST_REMEMBERED = 1024

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from semicl_kernels import available_backends, counting, local_contrastive_loss
-from semicl_kernels.backends import fused, repeating, triton
+from semicl_kernels import available_backends, local_contrastive_loss, partition_kernels
+from semicl_kernels.backends import fused, launch_cache, triton
 
 from ..on_device import device_of
 
@@ -70,19 +70,19 @@ class Compiled:
 @pytest.fixture
 def repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls with tensors of the host are repeated, as those with a GPU's are."""
-    monkeypatch.setattr(repeating, "interpreted", lambda: True)
+    monkeypatch.setattr(launch_cache, "interpreted", lambda: True)
 
 
 def scaled(kernel: Kernel, x: Tensor, scale: float = 2.0, name: str = "scaled") -> Tensor:
     """x * scale + the sum of its first two elements, by way of the second half of a temporary."""
 
     def function() -> tuple[Tensor]:
-        _, part = repeating.empty((4,), torch.float32, CPU).split(2)
-        out = repeating.empty(x.shape, torch.float32, CPU)
-        repeating.launch(kernel, (3,), out, x, part, len(x), scale=scale, FLAG=True)
+        _, part = launch_cache.empty((4,), torch.float32, CPU).split(2)
+        out = launch_cache.empty(x.shape, torch.float32, CPU)
+        launch_cache.launch(kernel, (3,), out, x, part, len(x), scale=scale, FLAG=True)
         return (out,)
 
-    (out,) = repeating.repeat(name, scale, (x,), function)
+    (out,) = launch_cache.repeat(name, scale, (x,), function)
     return out
 
 
@@ -108,7 +108,7 @@ def test_a_compiled_kernel_gets_the_addresses_of_the_repeated_call() -> None:
     ((grid, (out_address, x_address, part_address, size, scale, flag), stream),) = compiled.launches
     assert (grid, size, scale, flag, stream) == ((3, 1, 1), 4, 2.0, True, 0)
     assert (out_address, x_address) == (out.data_ptr(), x.data_ptr())
-    assert part_address % repeating.ALIGNMENT == 8, "two float32 past the beginning of a part"
+    assert part_address % launch_cache.ALIGNMENT == 8, "two float32 past the beginning of a part"
 
 
 OTHER_LOOKS = {
@@ -143,18 +143,18 @@ def test_a_call_that_never_comes_again_is_not_recorded() -> None:
     kernel = Kernel(Compiled())
     for number in range(5):
         scaled(kernel, torch.arange(4.0), scale=float(number))
-    assert list(repeating._remembered.values()) == [None] * 5
+    assert list(launch_cache._remembered.values()) == [None] * 5
 
 
 @pytest.mark.usefixtures("repeated")
 def test_one_tensor_for_two_inputs_is_not_taken_for_two() -> None:
     def difference(x: Tensor, y: Tensor) -> float:
         def function() -> tuple[Tensor]:
-            out = repeating.empty((2,), torch.float32, CPU)
-            repeating.launch(Plain(torch.sub), (1,), out, x, y)
+            out = launch_cache.empty((2,), torch.float32, CPU)
+            launch_cache.launch(Plain(torch.sub), (1,), out, x, y)
             return (out,)
 
-        return float(repeating.repeat("difference", None, (x, y), function)[0].sum())
+        return float(launch_cache.repeat("difference", None, (x, y), function)[0].sum())
 
     ones = torch.ones(2)
     for y, expected in ((ones, 0), (torch.zeros(2), 2), (ones, 0), (torch.zeros(2), 2), (torch.zeros(2), 2), (ones, 0)):
@@ -167,14 +167,14 @@ def test_addresses_are_called_with() -> None:
 
     def negated(x: Tensor) -> Tensor:
         def function() -> tuple[Tensor, Tensor]:
-            zero = repeating.zeros((2, 2), torch.float64, CPU)
-            order = repeating.empty((3,), torch.float32, CPU)
-            repeating.launch(Plain(torch.neg), (1,), order, x)
+            zero = launch_cache.zeros((2, 2), torch.float64, CPU)
+            order = launch_cache.empty((3,), torch.float32, CPU)
+            launch_cache.launch(Plain(torch.neg), (1,), order, x)
             bits = order.view(torch.int32)
-            repeating.call(lambda *arguments: seen.append(arguments), [x, zero[1]], None, 5, bits)
+            launch_cache.call(lambda *arguments: seen.append(arguments), [x, zero[1]], None, 5, bits)
             return zero, order
 
-        zero, order = repeating.repeat("negated", None, (x,), function)
+        zero, order = launch_cache.repeat("negated", None, (x,), function)
         ((first, row), nothing, number, last) = seen[-1]
         assert (first, row, last) == (x.data_ptr(), zero[1].data_ptr(), order.data_ptr())
         assert (nothing, number) == (0, 5)
@@ -191,10 +191,10 @@ def test_addresses_are_called_with() -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: repeating.call(lambda address: None, torch.zeros(4)) or (), "neither an input"),
+        (lambda x: launch_cache.call(lambda address: None, torch.zeros(4)) or (), "neither an input"),
         (lambda x: (x,), "must be whole"),
-        (lambda x: (repeating.empty((4,), torch.float32, CPU)[1:],), "must be whole"),
-        (lambda x: repeating.repeat("inner", None, (x,), tuple), "has called another"),
+        (lambda x: (launch_cache.empty((4,), torch.float32, CPU)[1:],), "must be whole"),
+        (lambda x: launch_cache.repeat("inner", None, (x,), tuple), "has called another"),
     ],
     ids=["a tensor from elsewhere", "an input returned", "a part returned", "nested"],
 )
@@ -202,20 +202,20 @@ def test_a_function_that_cannot_be_repeated_is_refused(
     function: Callable[[Tensor], tuple[Tensor, ...]], message: str
 ) -> None:
     x = torch.zeros(4)
-    repeating.repeat("bad", None, (x,), lambda: function(x))
+    launch_cache.repeat("bad", None, (x,), lambda: function(x))
     with pytest.raises(AssertionError, match=message):
-        repeating.repeat("bad", None, (x,), lambda: function(x))
+        launch_cache.repeat("bad", None, (x,), lambda: function(x))
     assert torch.equal(scaled(Kernel(), x), x), "nothing of it is left"
 
 
 @pytest.mark.usefixtures("repeated")
 def test_the_longest_unused_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeating, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(launch_cache, "MOST_REMEMBERED", 3)
     kernel = Kernel(Compiled())
     for number in range(10):
         for name in ("often", "often", str(number)):
             scaled(kernel, torch.arange(4.0), name=name)
-        assert len(repeating._remembered) <= 3
+        assert len(launch_cache._remembered) <= 3
     assert len(kernel.launches) == 2 + 10, "what is used often is kept"
 
 
@@ -255,8 +255,8 @@ class TestTheLoss:
             return loss_and_gradient(features.to(dtype), labels if labelled else None, backend="triton", **options)
 
         repeated = [result(seed) for seed in (0, 0, 1)][-1]
-        assert any(recording is not None for recording in repeating._remembered.values())
-        repeating.forget()
+        assert any(recording is not None for recording in launch_cache._remembered.values())
+        launch_cache.forget()
         assert_same_bits(repeated, result(1))
 
     def test_other_options_and_layouts_are_other_calls(self) -> None:
@@ -283,9 +283,9 @@ class TestTheLoss:
         ]
         expected = []
         for one, other, options in calls:
-            repeating.forget()
+            launch_cache.forget()
             expected.append(loss_and_gradient(one, other, backend="triton", **options))
-        repeating.forget()
+        launch_cache.forget()
         for _ in range(3):
             for (one, other, options), right in zip(calls, expected, strict=True):
                 found = loss_and_gradient(one, other, backend="triton", **options)
@@ -335,11 +335,11 @@ class TestTheLoss:
 
         def unwatched(kernel: Any, *arguments: Any, **options: Any) -> None:
             with _disable_current_modes():
-                repeating.launch(kernel, *arguments, **options)
+                launch_cache.launch(kernel, *arguments, **options)
 
-        for module in (fused, counting):
+        for module in (fused, partition_kernels):
             monkeypatch.setattr(module, "repeat", watched)
-        for module in (fused, triton, counting):
+        for module in (fused, triton, partition_kernels):
             monkeypatch.setattr(module, "launch", unwatched)
         features, labels = drawn(1, 2, 16, 4, 4)
         for dtype in (torch.float32, torch.float16):
