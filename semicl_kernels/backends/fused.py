@@ -175,7 +175,7 @@ class GpuFused:
             positives = Positives(problem.run_low, problem.run_high, weighed.pulls, by_class)
             weighed.pairs.gradient(weighed.factors, peak, gradient, positives)
             if problem.normalize:
-                undo_normalization(gradient, weighed, problem)
+                undo_normalization(gradient, weighed.inverse_lengths, problem)
             return weighed.loss, gradient
 
         loss, gradient = self._repeated(f"contrast, {by_class}", problem, weights, peak, planes, contrast)
@@ -356,21 +356,24 @@ def anchor_losses(
     return loss, factors, pulls
 
 
-def undo_normalization(gradient: Tensor, weighed: Weighed, problem: Problem) -> None:
+def undo_normalization(gradient: Tensor, inverse_lengths: Tensor, problem: Problem) -> None:
     """Make of the gradient by the rows that by the vectors they were made from."""
-    from ..triton_kernels import class_sums
+    from ..triton_kernels import gather_scatter
 
+    (count, row_channels), channels = gradient.shape, problem.features.shape[2]
+    points = points_at_once(channels)
     launch(
-        class_sums.undo_normalization,
-        (chip(gradient.device).programs,),
+        gather_scatter.undo_normalization,
+        (-(-count // points),),
         gradient,
-        weighed.rows,
-        weighed.inverse_lengths,
-        problem.groups.offsets,
-        weighed.pairs.tile_ends,
-        len(gradient),
-        len(problem.groups.anchors),
-        ROWS=weighed.pairs.tile_rows,
-        num_warps=warps_of(weighed.rows),
-        **sizes_of(weighed.rows),
+        problem.features,
+        *gather_scatter.Layout.of(problem.features),
+        problem.row_of_point,
+        inverse_lengths,
+        count,
+        C=channels,
+        ROW=row_channels,
+        CP=padded(channels),
+        POINTS=points,
+        **OPTIONS,
     )

@@ -2,9 +2,10 @@
 
 A map has any strides. Its points are numbered in the order of (B, V, *space), which :class:`Layout` describes with as
 few axes as the strides allow: one, for a contiguous map. :func:`gather_rows` reads a tile of points with all their
-channels, scales each to unit length and writes it as planes (see ``split_bf16``) where its row is;
-:func:`scatter_rows` brings a gradient by the rows back. Rows are numbered -1 where a point takes no part: it is not
-read, and its gradient is zero. :func:`split_rows` is for rows that come as float32 rows already.
+channels, scales each to unit length and writes it as planes (see ``split_bf16``) where its row is.
+:func:`undo_normalization` leads a gradient by the rows through that scaling, and :func:`scatter_rows` brings it back to
+the map. Rows are numbered -1 where a point takes no part: it is not read, and its gradient is zero. :func:`split_rows`
+is for rows that come as float32 rows already.
 """
 
 from __future__ import annotations
@@ -97,6 +98,39 @@ def gather_rows(
         tl.store(rows + plane + to, parts[1], mask=mask)
     if PLANES == 3:
         tl.store(rows + 2 * plane + to, parts[2], mask=mask)
+
+
+@triton.jit
+def undo_normalization(
+    gradient,  # (M, ROW) float32: by the rows; changed in place to that by the vectors they were made from
+    features,
+    sizes,
+    strides,
+    channel_stride,
+    row_of_point,  # (M,) int32
+    inverse_lengths,  # (M,) float32
+    M,
+    C: tl.constexpr,
+    ROW: tl.constexpr,
+    CP: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    """Lead the gradient through the normalization: its part across the vector, over the vector's length.
+
+    The vectors are those of the map. A row is rounded, and the part of the gradient along a rounded row may be larger
+    than all that is left of it across the vector.
+    """
+    points = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    row = tl.load(row_of_point + points, mask=points < M, other=-1)
+    c = tl.arange(0, CP)
+    mask = (row >= 0)[:, None] & (c < C)[None, :]
+    inverse = tl.load(inverse_lengths + row, mask=row >= 0, other=0.0)[:, None]
+    at = point_offsets(points, sizes, strides)[:, None] + c.to(tl.int64)[None, :] * channel_stride
+    unit = tl.load(features + at, mask=mask, other=0.0).to(tl.float32) * inverse
+    pointers = gradient + row.to(tl.int64)[:, None] * ROW + c[None, :]
+    value = tl.load(pointers, mask=mask, other=0.0)
+    along = tl.sum(unit * value, 1)[:, None]
+    tl.store(pointers, (value - along * unit) * inverse, mask=mask)
 
 
 @triton.jit
