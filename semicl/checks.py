@@ -10,8 +10,9 @@ import numpy as np
 
 from semicl.cases import Case
 from semicl.errors import SemiclError
-from semicl.geometry import affine_in_mm, placed, stored_header, tells_unit, voxel_size
+from semicl.geometry import affine_in_mm, placed, tells_unit, voxel_size
 from semicl.grid import Grid, spacing_problem
+from semicl.nifti_content import read_content
 from semicl.nifti_names import mixes_case
 from semicl.whole_values import whole_values
 
@@ -80,14 +81,10 @@ def read_nifti(path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
     if mixes_case(path):  # for which nibabel would open a file of another name
         raise SemiclError(f"{path}: its suffix mixes capitals and small letters; rename it to .nii or .nii.gz")
     try:
-        volume = nibabel.load(path)
-        if not isinstance(volume, nibabel.Nifti1Image):
-            raise SemiclError(f"{path}: holds no volume; give one NIfTI volume a file")
-        stored = stored_header(path, volume)
+        array, volume, stored = read_content(path)
         if np.isinf(stored["scl_slope"]):  # which nibabel takes for no scale
             raise SemiclError(f"{path}: has an infinite scl_slope; export it again")
         volume = placed(path, volume, stored)
-        array = np.asarray(volume.dataobj)
     except SemiclError:
         raise
     except Exception as error:  # whatever the damage leads to in nibabel

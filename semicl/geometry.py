@@ -6,7 +6,6 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import FileBasedImage
-from nibabel.openers import ImageOpener
 
 from semicl.errors import SemiclError
 
@@ -24,12 +23,6 @@ LARGEST_OFFSET_MM = 1e7
 
 LEAST_VOLUME = 1e-3
 """Volume of a voxel over that of a cuboid with its sides; 0 where the axes depend on each other."""
-
-
-def stored_header(path: Path, volume: nibabel.Nifti1Image) -> Any:
-    """The header as the file holds it: nibabel mends some fields while loading."""
-    with ImageOpener(str(path)) as file:
-        return type(volume.header).from_fileobj(file, check=False)
 
 
 def placed(path: Path, volume: nibabel.Nifti1Image, stored: Any) -> nibabel.Nifti1Image:
