@@ -4,7 +4,8 @@
 
 Small files, compressed or not, are written with headers of every kind; most are then damaged: bits are flipped, fields
 of the header replaced, bytes cut off, added or blanked. What is taken is compared with a reading of its own, by nibabel
-and numpy alone. Any other exception than a `SemiclError` that begins with the file's name is a failure.
+and numpy alone; its checksum must be that of its content, and its header tell of all the bytes that it has. Any other
+exception than a `SemiclError` that begins with the file's name is a failure.
 """
 
 import argparse
@@ -16,7 +17,9 @@ import sys
 import tempfile
 import traceback
 import warnings
+import zlib
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import nibabel
@@ -89,6 +92,7 @@ class Mutator:
             self._with_a_field,
             self._with_a_field,
             self._cut,
+            self._longer,
             self._blanked,
         )
         return ways[self._random.integers(len(ways))](content)
@@ -128,6 +132,9 @@ class Mutator:
     def _cut(self, content: bytes) -> bytes:
         return content[: self._random.integers(len(content))]
 
+    def _longer(self, content: bytes) -> bytes:
+        return content + bytes(self._random.integers(1, 64))
+
     def _blanked(self, content: bytes) -> bytes:
         begin = int(self._random.integers(len(content)))
         length = int(self._random.integers(1, 64))
@@ -149,6 +156,20 @@ def usable_affine(header: nibabel.Nifti1Header) -> np.ndarray:
     header = header.copy()
     header["sform_code"] = 0
     return header.get_best_affine()
+
+
+def contradiction(path: Path) -> str | None:
+    """What a file's own bytes say against taking it; None where there is nothing."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        return f"not whole ({error})"
+    volume = nibabel.load(path)
+    least, begin = OFFSETS[type(volume.header)] + 4, volume.dataobj.offset
+    end = begin + prod(volume.shape) * volume.get_data_dtype().itemsize
+    if begin < least or end != len(content):
+        return f"of {len(content)} bytes, with voxels from byte {begin} to {end}"
+    return None
 
 
 def expected_array(path: Path) -> np.ndarray:
@@ -228,6 +249,8 @@ def judge(folder: Path, seed: int, files: int) -> Iterator[str]:
     for case in cases:
         try:
             if case.name in taken:
+                said = {file: contradiction(file) for file in (case.image, case.label)}
+                yield from (f"{file}: is taken, and is {text}" for file, text in said.items() if text is not None)
                 yield from _wrong_cache(prepared.image(taken[case.name]), expected_image(case.image), case.image)
                 yield from _wrong_cache(prepared.label(taken[case.name]), expected_label(case.label), case.label)
                 yield from _wrong_way_back(case.image, folder / "back.nii.gz", card)
