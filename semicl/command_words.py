@@ -1,13 +1,15 @@
 """The words of a command line, as jsonargparse asks for them."""
 
+import os
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from jsonargparse import get_loader
-
 from semicl.config_check import check
-from semicl.option_tree import entries, places
+from semicl.errors import UsageError
+from semicl.option_tree import entries, is_part, places
+from semicl.yaml_text import load_yaml, require_keys_once
 
 
 def plain_words(words: list[str], options: Mapping[str, Any]) -> list[str]:
@@ -18,8 +20,9 @@ def plain_words(words: list[str], options: Mapping[str, Any]) -> list[str]:
         options: names and types of the command's options at the top.
 
     Raises:
-        UsageError: a mapping of names, as --methods, holds what it does not take.
+        UsageError: a value gives a key twice, or a mapping of names, as --methods, holds what it does not take.
     """
+    _require_keys_once(words, {f"--{place}" for place, kind in places(options) if is_part(kind)})
     named = {f"--{option}": option for option, kind in options.items() if entries(kind)}
     apart = {"--config", *named}
     words = [part for word in words for part in (word.split("=", 1) if word.partition("=")[0] in apart else [word])]
@@ -44,10 +47,28 @@ def is_typed(option: str, words: list[str]) -> bool:
     return any(f"--{'.'.join(path[:depth])}" in typed for depth in range(1, len(path) + 1))
 
 
+def _require_keys_once(words: list[str], parts: set[str]) -> None:
+    """Raise where the value of an option gives a key twice; those of parts may be the names of YAML files.
+
+    Raises:
+        UsageError: it does.
+    """
+    for word, following in pairwise([*words, "--"]):
+        option, equals, value = word.partition("=")
+        value = value if equals else following
+        if not option.startswith("--"):
+            continue
+        try:
+            file = option in parts and os.path.isfile(value)
+            require_keys_once(Path(value).read_text(errors="replace") if file else value)
+        except ValueError as error:
+            raise UsageError(f"{option}: {error}; leave one out") from error
+
+
 def _loaded(text: str) -> Any:
     """A value; what is no YAML stays text."""
     try:
-        return get_loader("yaml")(text)
+        return load_yaml(text)
     except Exception:  # whatever the loader raises
         return text
 

@@ -11,10 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import get_loader
-
 from semicl.errors import SemiclError, UsageError
 from semicl.names_alike import did_you_mean, names_alike
+from semicl.yaml_text import load_yaml
 
 _SHIPPED = files("semicl") / "configs"
 
@@ -28,7 +27,7 @@ def read_config(name: str) -> dict[str, Any]:
     """The options of a config, given by the name of a shipped one or by the path of a file.
 
     Raises:
-        SemiclError: neither of both, not readable, or no mapping.
+        SemiclError: neither of both, not readable, a key given twice, or no mapping.
     """
     shipped = name in shipped_configs()
     source = _SHIPPED / f"{name}.yaml" if shipped else Path(os.path.expanduser(name))
@@ -38,7 +37,7 @@ def read_config(name: str) -> dict[str, Any]:
             f"{did_you_mean(names_alike(name, shipped_configs()))}"
         )
     try:
-        content = get_loader("yaml")(source.read_text(encoding="utf-8-sig"))
+        content = load_yaml(source.read_text(encoding="utf-8-sig"))
     except Exception as error:  # whatever the loader raises
         raise SemiclError(f"--config {name}: not readable as YAML ({error}); mend the file") from error
     if not isinstance(content, dict):
