@@ -99,11 +99,12 @@ def data_seen(prepared: Prepared, split: Split, inputs: StageInputs, labels: boo
     if inputs.validation:
         kinds = ("image", "label")
         files["validation of hash"] = short_hash([_contents(prepared, inputs.validation, kind) for kind in kinds])
-    return {
-        **grid,
-        "split of hash": short_hash(split_json(split)),
-        FILES: files,
-    }
+    return {**grid, **split_seen(split), FILES: files}
+
+
+def split_seen(split: Split) -> dict[str, str]:
+    """What a stage's data tell of the split: who is in which part."""
+    return {"split of hash": short_hash(split_json(split))}
 
 
 def _contents(prepared: Prepared, cases: Iterable[Case], kind: str) -> list[tuple[str, str]]:

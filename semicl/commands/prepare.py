@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from semicl.subjects import subject_rule
 
 PHANTOM = "phantom"
 
+RequireSplits = Callable[[Sequence[Split]], None]
+
 NAMED = 3
 """Changed files that are named."""
 
@@ -35,17 +37,21 @@ JUDGED = 3
 """Cases, at most, on which the loss by shrinking is measured."""
 
 
-def prepare(source: SourceOptions, options: PrepareOptions, again: bool = False) -> Prepared:
+def prepare(
+    source: SourceOptions, options: PrepareOptions, again: bool = False, require: RequireSplits | None = None
+) -> Prepared:
     """Write a prepared folder.
 
     Args:
         source: the data, and where they are made ready.
         options: how.
         again: whether the folder was made ready so before and its files have changed since.
+        require: raises where the splits to be made are not those that are needed.
 
     Raises:
-        SemiclError: no cases, files with something wrong, too few subjects, or a split in the folder that a person
-            edited; nothing has then been written but, where they were asked for, the phantom's volumes or the download.
+        SemiclError: no cases, files with something wrong, too few subjects, a split in the folder that a person edited,
+            or what `require` raises; nothing has then been written but, where they were asked for, the phantom's
+            volumes or the download.
     """
     if not again:
         require_source(source, options)
@@ -66,6 +72,8 @@ def prepare(source: SourceOptions, options: PrepareOptions, again: bool = False)
     if lacking:
         say(without(lacking, "means and of what validation picks by"))
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
+    if require is not None:
+        require(splits)
     grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
     prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options), folder, files)
     _tell_doubts(sound)
@@ -81,15 +89,22 @@ def prepare(source: SourceOptions, options: PrepareOptions, again: bool = False)
     return prepared
 
 
-def ready(source: SourceOptions, options: PrepareOptions) -> Prepared:
+def ready(source: SourceOptions, options: PrepareOptions, require: RequireSplits | None = None) -> Prepared:
     """The prepared folder, made where it is not there yet, is to be made anew, or its files have changed.
+
+    Args:
+        source: the data, and where they are made ready.
+        options: how.
+        require: raises, before anything is written, where the splits to be made are not those that are needed.
 
     Raises:
         SemiclError: what `prepare` and `prepared_before` raise.
     """
     if options.overwrite and on_main_process():  # processes that train with the first come here too
-        return prepare(source, options)
-    return prepared_before(source, options) or prepare(source, options, again=_told_before(source, options) is not None)
+        return prepare(source, options, require=require)
+    return prepared_before(source, options) or prepare(
+        source, options, again=_told_before(source, options) is not None, require=require
+    )
 
 
 def require_ready(source: SourceOptions, options: PrepareOptions) -> None:

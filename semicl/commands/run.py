@@ -1,8 +1,9 @@
 """`semicl run`: an experiment, from files to the test Dice of each start."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from semicl.options import (
 from semicl.outputs import output_folder
 from semicl.prepared import Prepared
 from semicl.sections import section
-from semicl.stage_folder import StageFolder
-from semicl.stage_inputs import SectionOptions
+from semicl.splits import Split
+from semicl.stage_folder import DATA, StageFolder
+from semicl.stage_inputs import SectionOptions, split_seen
 from semicl.stage_setup import plan_stage, told_with_start
 
 RESULTS = "results.json"
@@ -96,10 +98,10 @@ def run(
     from semicl import tcsm, training  # noqa: F401
     from semicl.experiment import conclude_experiment
 
-    with section("prepare", prepare):
-        prepared = ready(source, prepare)
     sections = (pretrain_global, pretrain_local, finetune)
     steps = {split: _steps(source.prepared, run_options, split, *sections) for split in run_options.splits}
+    with section("prepare", prepare):
+        prepared = ready(source, prepare, partial(_require_trained_on, steps))
     if on_main_process():
         remove_partial(run_options.output)
     plans = [f"split {split}: {', '.join(_planned(found, experiment, prepared))}" for split, found in steps.items()]
@@ -161,6 +163,14 @@ def _steps(
         from_start["pretrained"] = step("pretrain-local", contrast_locally, pretrain_local, from_start["global"])
     tuning = [step(f"finetune-{start}", fine_tune, finetune, from_start[start]) for start in run_options.starts]
     return [*(each for each in from_start.values() if each), *tuning]
+
+
+def _require_trained_on(steps: Mapping[int, Sequence[_Step]], splits: Sequence[Split]) -> None:
+    """Raise where a stage that is begun was trained on another split than the one to be made of this number."""
+    for number, found in steps.items():
+        for step in found:
+            if number < len(splits) and step.folder.begun and not step.stage.overwrite:
+                step.folder.reason_to_start_anew({DATA: split_seen(splits[number])}, {}, retrain=True)
 
 
 def _tuned(steps: Sequence[_Step]) -> list[StageFolder]:

@@ -122,6 +122,31 @@ def test_a_stage_alone_refuses_what_it_was_not_trained_on(own: Path, capsys: pyt
     assert "trained on data with validation of hash" in error_of(capsys, "finetune", *config, *stage)
 
 
+def _add_a_case(data: Path) -> None:
+    """Give a Decathlon folder one case more, of a subject of its own."""
+    description = json.loads((data / "dataset.json").read_text())
+    entry = {kind: Path(file) for kind, file in description["training"][0].items()}
+    added = {kind: file.with_name("phantom_099.nii.gz") for kind, file in entry.items()}
+    for kind, file in entry.items():
+        shutil.copy(data / file, data / added[kind])
+    description["training"].append({kind: str(file) for kind, file in added.items()})
+    (data / "dataset.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("more", [[], ["--prepare.overwrite"]], ids=["again", "overwrite"])
+def test_a_case_added_is_refused_before_the_splits_are_made_anew(
+    own: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert run_command(*_words(own)) == 0  # which notes where the data are now
+    _add_a_case(own / "data")
+    before = {file: file.stat().st_mtime_ns for part in ("p", "o") for file in (own / part).rglob("*")}
+    error = error_of(capsys, *_words(own), *more)
+    assert "the stage was trained on data with split of hash" in error
+    assert {file: file.stat().st_mtime_ns for part in ("p", "o") for file in (own / part).rglob("*")} == before
+    assert _done_by(_again(own, "--overwrite", *more), own) == ALL
+    assert len(read_prepared(own / "p").cases) == 11
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
