@@ -24,20 +24,21 @@ def needed_of_classes(classes: Iterable[tuple[str, int]], background: str = BACK
     names: dict[str, str] = {}
     values: dict[int, str] = {}
     for name, value in classes:
-        if not _folded(name):
+        if not folded(name):
             return f"a name for each class, also for the one of value {value}"
-        if _folded(name) in (_folded(BACKGROUND), _folded(background)):
+        if folded(name) in (folded(BACKGROUND), folded(background)):
             return f"no class named {name!r}, which is the name of value 0; rename it"
-        if _folded(name) in names:
-            return f"names that differ, and {names[_folded(name)]!r} and {name!r} do not; rename one, or merge them"
+        if folded(name) in names:
+            return f"names that differ, and {names[folded(name)]!r} and {name!r} do not; rename one, or merge them"
         if value in values:
             return (
                 f"a value of its own for each class, and {values[value]!r} and {name!r} both have {value}; leave one "
                 "out, or mend the value"
             )
-        names[_folded(name)], values[value] = name, name
+        names[folded(name)], values[value] = name, name
     return None
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A class's name as it compares: without regard to capitals, space around it and how accents are written."""
     return nfc(nfc(name).strip().casefold())

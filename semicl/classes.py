@@ -1,8 +1,8 @@
 """Classes are known by name: their values in label files, and their order, may differ from folder to folder."""
 
 from collections.abc import Iterable, Mapping
-from unicodedata import normalize
 
+from semicl.class_names import folded
 from semicl.errors import SemiclError
 
 ABSENT = "-"
@@ -26,14 +26,14 @@ def values_by_name(trained: Mapping[str, int], described: Mapping[str, int] | No
     """
     if described is None:
         return dict(trained)
-    there = {_plain(name): value for name, value in _foreground(described)}
+    there = {folded(name): value for name, value in _foreground(described)}
     background, *names = trained
-    if not any(_plain(name) in there for name in names):
+    if not any(folded(name) in there for name in names):
         raise SemiclError(
             f"{where}: has no class of the checkpoint, which knows {_listed(names)}; its own are {_listed(described)}; "
             "give both the same names"
         )
-    return {background: 0} | {name: there.get(_plain(name)) for name in names}
+    return {background: 0} | {name: there.get(folded(name)) for name in names}
 
 
 def held_values(values: Values, held: Iterable[int]) -> Values:
@@ -60,11 +60,6 @@ def without(names: Iterable[str], what: str) -> str:
 
 def _foreground(classes: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(name, value) for name, value in classes.items() if value != 0]
-
-
-def _plain(name: str) -> str:
-    """A name as it compares: some programs write an umlaut in one character, some in two."""
-    return normalize("NFC", name)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from semicl.cases import Case
+from semicl.class_names import folded
 from semicl.console import conclude, on_main_process, say
 from semicl.errors import SemiclError
 from semicl.grid import require_fit
@@ -126,7 +127,7 @@ def set_up(plan: StagePlan, experiment: ExperimentOptions, start: Path | None) -
     network = card.new_network(experiment.seed)
     if start is not None:
         report = load_weights(network, start)
-        if report.classes not in ((), tuple(prepared.classes)):
+        if report.classes and [*map(folded, report.classes[1:])] != [*map(folded, list(prepared.classes)[1:])]:
             raise SemiclError(
                 f"{start}: its classifier knows {', '.join(report.classes)}, {prepared.folder} holds "
                 f"{', '.join(prepared.classes)}; give a --start of pre-training, or data with the same classes in the "

@@ -171,6 +171,19 @@ def test_classes_are_known_by_name(tuned: Path, phantom: Path, tmp_path: Path) -
     assert (other["summary"], other["cases"]) == (usual["summary"], usual["cases"])
 
 
+def test_names_that_differ_in_capitals_and_space_around_them_are_the_same(
+    tuned: Path, phantom: Path, tmp_path: Path
+) -> None:
+    usual = _judged(tuned, _folder(phantom, tmp_path / "a", USUAL), tmp_path / "o")
+    spelled = _folder(phantom, tmp_path / "b", USUAL)
+    described = json.loads((spelled / "dataset.json").read_text())
+    described["labels"] = {"0": "Background", "1": "Large Organ ", "2": " SMALL organ", "3": "Paired organ"}
+    (spelled / "dataset.json").write_text(json.dumps(described))
+    other = _judged(tuned, spelled, tmp_path / "p")
+    assert other["classes"] == usual["classes"] == list(CLASSES[1:])
+    assert other["summary"] == usual["summary"]
+
+
 def test_a_class_that_no_label_holds_is_left_out_of_the_mean(
     tuned: Path, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

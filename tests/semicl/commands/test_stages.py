@@ -280,6 +280,15 @@ def test_a_classifier_of_other_classes_is_refused(
     assert f"{own_prepared} holds background, small organ, paired organ, large organ" in line
 
 
+def test_a_classifier_of_classes_spelled_in_another_way_is_taken(
+    tuned: Path, own_prepared: Path, tmp_path: Path
+) -> None:
+    description = json.loads((own_prepared / "prepared.json").read_text())
+    description["classes"] = {"Background": 0, "Large organ ": 1, " small organ": 2, "PAIRED ORGAN": 3}
+    (own_prepared / "prepared.json").write_text(json.dumps(description))
+    assert run_command(*_words("finetune", own_prepared, tmp_path / "o", *FRACTION, "--start", tuned)) == 0
+
+
 def test_a_stage_does_not_write_over_what_it_reads(
     tuned: Path, own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
