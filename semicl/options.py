@@ -8,6 +8,9 @@ from typing import Any, Literal
 from semicl.class_names import needed_of_classes
 from semicl.errors import OptionError
 
+LARGEST_LEARNING_RATE = 1e30
+"""Far beyond it Adam's steps are no float32 numbers."""
+
 
 def _require(condition: bool, option: str, got: object, takes: str, beside: str | None = None) -> None:
     if not condition:
@@ -238,7 +241,9 @@ class ScheduleOptions:
     decay: Literal["none", "one-cycle"] = "none"
 
     def __post_init__(self) -> None:
-        _require_positive(self, "epochs", "batch_size", "learning_rate")
+        _require_positive(self, "epochs", "batch_size")
+        told = f"a number in (0, {LARGEST_LEARNING_RATE:g}]"
+        _require(0 < self.learning_rate <= LARGEST_LEARNING_RATE, "learning_rate", self.learning_rate, told)
 
 
 @dataclass(frozen=True)
@@ -530,10 +535,10 @@ class StudyOptions:
             )
         if self.learning_rates is not None:
             _require(
-                len(self.learning_rates) > 0 and min(self.learning_rates) > 0,
+                len(self.learning_rates) > 0 and all(0 < rate <= LARGEST_LEARNING_RATE for rate in self.learning_rates),
                 "learning_rates",
                 list(self.learning_rates),
-                "one or more positive numbers",
+                f"one or more numbers in (0, {LARGEST_LEARNING_RATE:g}]",
             )
         _require(self.jobs is None or self.jobs >= 1, "jobs", self.jobs, "a number of 1 or more")
 

@@ -14,6 +14,8 @@ from semicl.config import shipped_configs
 from semicl.options import STAGES, LocalLossOptions, MethodOptions, NetworkOptions
 from tests.semicl.conftest import REPOSITORY, error_of, run_command
 
+RATES = "(0, 1e+30], got "
+
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -135,6 +137,11 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["finetune", "--label_fraction", "0"], 1, "--label_fraction takes a number in (0, 1], got 0.0"),
         (["prepare", "--patch_size", "[64]"], 1, "--patch_size takes two or three even numbers"),
         (["pretrain-global", "--schedule.batch_size", "1"], 1, "--schedule.batch_size takes 2 or more here"),
+        *(
+            (["finetune", "--schedule.learning_rate", rate], 1, f"--schedule.learning_rate takes a number in {RATES}")
+            for rate in ("1e38", "0", ".inf", ".nan")
+        ),
+        (["table", "--methods", "{a: {}}", "--learning_rates", "[1e-4, 1e38]"], 1, "one or more numbers in (0, 1e+30]"),
         (["pretrain-global", "--schedule.epochs", "0"], 1, "--schedule.epochs takes a positive number, got 0"),
         (["run", "--finetune.schedule.epochs", "0"], 1, "--finetune.schedule.epochs takes a positive number, got 0"),
         (["run", "--pretrain_local.loss.stride", "0"], 1, "--pretrain_local.loss.stride takes a number of 1 or more"),
