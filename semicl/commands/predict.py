@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from semicl.checks import read_nifti
 from semicl.console import WIDTH, conclude, say
 from semicl.errors import SemiclError
 from semicl.inputs import require_checkpoint
+from semicl.nifti_content import read_content
 from semicl.nifti_names import by_case, is_nifti, label_name, mixes_case, nifti_files
 from semicl.options import PredictOptions
 from semicl.outputs import output_file, output_folder
@@ -23,12 +25,13 @@ def predict(options: PredictOptions) -> None:
     predicted.
 
     Raises:
-        SemiclError: the checkpoint cannot be used, a label file would replace an image, or is there already and not to
-            be replaced or skipped; nothing has then been written. Or images cannot be used, when the others are done.
+        SemiclError: the checkpoint cannot be used, a label file would replace something else than a label file, or is
+            there already and not to be replaced or skipped; nothing has then been written. Or images cannot be used,
+            when the others are done.
     """
     require_checkpoint(options.checkpoint)
     labels = _labels(options, _images(options.input))
-    left = {image: label for image, label in labels.items() if not (options.skip_existing and label.exists())}
+    left = {image: label for image, label in labels.items() if not (options.skip_existing and _is_done(label))}
     failed = _failures(left, read_nifti)
     sound = {image: label for image, label in left.items() if image not in failed}
     if sound:
@@ -47,6 +50,18 @@ def predict(options: PredictOptions) -> None:
         raise SemiclError("; ".join(failed.values()) if len(labels) == 1 else _all_told(failed, len(labels)))
 
 
+def _is_done(label: Path) -> bool:
+    """Whether a label file is there; one that cannot be read, as a full disk leaves it, is not, which is said."""
+    if not label.exists():
+        return False
+    try:
+        read_nifti(label)
+    except SemiclError:
+        say(f"{label}: not readable, so that it is predicted again.")
+        return False
+    return True
+
+
 def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Path, str]:
     """Predict images; returns why, for those of which no label file could be made."""
     from semicl.checkpoints import load_segmentation
@@ -54,6 +69,8 @@ def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Pat
     from semicl.volumes import check_image
 
     network, card = load_segmentation(options.checkpoint)
+    for label in labels.values():
+        _require_replaceable(label, list(card.classes.values()))
     failed = _failures(labels, lambda image: check_image(image, card.grid))
     network = to_device(network, options.machine)
     fitting = {image: label for image, label in labels.items() if image not in failed}
@@ -63,6 +80,24 @@ def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Pat
         except SemiclError as error:
             failed[image] = str(error)
     return failed
+
+
+def _require_replaceable(label: Path, values: Sequence[int]) -> None:
+    """Raise where a file is there that may be an image: it is neither a label map of these values nor damaged."""
+    if not label.exists():
+        return
+    try:
+        array = read_content(label)[0]
+        is_label = array.dtype.kind in "iu" and bool(np.isin(array, values).all())
+    except SemiclError:  # no voxels alone
+        is_label = False
+    except Exception:  # damaged
+        is_label = True
+    if not is_label:
+        raise SemiclError(
+            f"{label}: would be replaced, and is no label map of the checkpoint's classes; give another --output, or "
+            "move it away"
+        )
 
 
 def _failures(images: Iterable[Path], check: Callable[[Path], object]) -> dict[Path, str]:
@@ -114,6 +149,14 @@ def _images(source: Path) -> list[Path]:
     if not source.is_dir():
         raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")
     images = list(by_case(nifti_files(source)).values())
+    hidden = sorted(file.name for file in source.iterdir() if not is_nifti(file) and is_nifti(_unhidden(file)))
+    if hidden:
+        say(f"{source}: hidden files are left out: {', '.join(hidden)}.")
     if not images:
         raise SemiclError(f"{source}: holds no .nii or .nii.gz file; give --input a folder of images")
     return images
+
+
+def _unhidden(file: Path) -> Path:
+    """The file under a name that does not hide it."""
+    return file.with_name(file.name.lstrip(".") or file.name)

@@ -155,7 +155,7 @@ def test_label_files_are_replaced_only_when_that_is_asked_for(
 ) -> None:
     words = ["predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o"]
     for name in ("large", "tiny"):
-        write_nifti(tmp_path / "o" / f"{name}.nii.gz", np.ones((2, 2, 2)))
+        write_nifti(tmp_path / "o" / f"{name}.nii.gz", np.ones((2, 2, 2), np.uint8))
     before = (tmp_path / "o" / "large.nii.gz").read_bytes()
     line = error_of(capsys, *words)
     assert f"{tmp_path / 'o' / 'large.nii.gz'} (and 1 more): is there already; give another --output, --over" in line
@@ -167,6 +167,51 @@ def test_label_files_are_replaced_only_when_that_is_asked_for(
     assert run_command(*words, "--overwrite") == 0
     assert nibabel.load(tmp_path / "o" / "large.nii.gz").shape == GEOMETRIES["large"][0]
     assert "--skip_existing takes false beside" in error_of(capsys, *words, "--overwrite", "--skip_existing")
+
+
+def test_hidden_images_are_told_to_be_left_out(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (".hid.nii.gz", "..a.nii.gz", ".notes"):
+        (images / name).write_bytes((images / "tiny.nii.gz").read_bytes())
+    assert run_command("predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o") == 0
+    assert f"{images}: hidden files are left out: ..a.nii.gz, .hid.nii.gz." in capsys.readouterr().out
+    assert len(list((tmp_path / "o").iterdir())) == len(GEOMETRIES)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [np.ones((3, 4, 5), np.float32), np.full((3, 4, 5), 7, np.uint8), np.ones((3, 4, 5, 2), np.float32)],
+    ids=["image", "other values", "4-D"],
+)
+def test_only_labels_are_replaced(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: np.ndarray
+) -> None:
+    words = ["predict", "--checkpoint", tuned, "--overwrite"]
+    other = write_nifti(images / "other.nii.gz", there)
+    before = other.read_bytes()
+    line = error_of(capsys, *words, "--input", images / "tiny.nii.gz", "--output", other)
+    assert f"{other}: would be replaced, and is no label map of the checkpoint's classes" in line
+    other = write_nifti(tmp_path / "o" / "tiny.nii.gz", there)
+    line = error_of(capsys, *words, "--input", images / "tiny.nii.gz", "--output", tmp_path / "o")
+    assert f"{other}: would be replaced" in line
+    assert (images / "other.nii.gz").read_bytes() == other.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"half"])
+def test_a_label_that_cannot_be_read_is_not_done(
+    tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    label = tmp_path / "o" / "tiny.nii.gz"
+    label.parent.mkdir()
+    label.write_bytes(content)
+    words = ["predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o", "--skip_existing"]
+    assert run_command(*words) == 0
+    assert nibabel.load(label).shape == GEOMETRIES["tiny"][0]
+    assert f"{label}: not readable, so that it is predicted again." in capsys.readouterr().out
+    label.write_bytes(content)
+    assert run_command(*words[:-1], "--overwrite") == 0
+    assert nibabel.load(label).shape == GEOMETRIES["tiny"][0]
 
 
 @pytest.mark.parametrize("values", [(0, -1, 1), (0, 1, 70000), (0, 200, 40000)])
