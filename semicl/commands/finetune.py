@@ -43,7 +43,15 @@ def finetune(
         return
     module = kind(setup.network, segmentation, setup.card, experiment.seed)
     module.judged = judged
-    lacking = [name for number, name in enumerate(setup.card.classes) if number not in (0, *judged)]
+    lacking, unlearned = (
+        [name for number, name in enumerate(setup.card.classes) if number not in (0, *held)]
+        for held in (judged, Volumes(setup.prepared, inputs.labelled).classes())
+    )
+    if unlearned:
+        say(
+            f"WARNING: no labelled training case holds {', '.join(unlearned)}, which so cannot be learned; give "
+            "another --split or a larger --label_fraction."
+        )
     if lacking:
         say(without(lacking, "the validation Dice, which picks the weights"))
     title = f"3 fine-tune {'random start' if stage.start is None else 'pre-trained'}"

@@ -2,12 +2,14 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from semicl.cases import Case
 from semicl.checkpoints import load_segmentation, read_card
 from semicl.inference import class_probabilities
 from semicl.metrics import dice_per_class
@@ -236,9 +238,9 @@ def test_a_labelled_fraction_without_foreground_is_one_line(
     assert not (tmp_path / "o").exists()
 
 
-def _without_class(prepared: Prepared, number: int) -> None:
-    """Take a class out of the validation volumes."""
-    for case in prepared.split(0).validation:
+def _without_class(prepared: Prepared, number: int, cases: Sequence[Case] | None = None) -> None:
+    """Take a class out of cases, of the validation volumes by default."""
+    for case in prepared.split(0).validation if cases is None else cases:
         path = prepared.folder / "cache" / f"{case.name}.label.npy"
         label = np.load(path)
         np.save(path, np.where(label == number, 0, label))
@@ -265,6 +267,21 @@ def test_validation_picks_by_the_classes_that_its_volumes_hold(
     words = _words("finetune", own_prepared, tmp_path / "p", *FRACTION)
     assert "hold no foreground; give another --split or --validation_volumes" in error_of(capsys, *words)
     assert not (tmp_path / "p").exists()
+
+
+def test_a_class_that_no_labelled_case_holds_is_told(
+    own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = read_prepared(own_prepared)
+    assert run_command(*_words("finetune", own_prepared, tmp_path / "o", *FRACTION)) == 0
+    assert "cannot be learned" not in capsys.readouterr().out
+    for number in (1, 3):
+        _without_class(prepared, number, prepared.split(0).labelled(0.2))
+    assert run_command(*_words("finetune", own_prepared, tmp_path / "p", *FRACTION)) == 0
+    line = (
+        "WARNING: no labelled training case holds large organ, paired organ, which so cannot be learned; give another"
+    )
+    assert capsys.readouterr().out.count(line) == 1
 
 
 def test_a_classifier_of_other_classes_is_refused(
