@@ -6,7 +6,7 @@ model.ckpt      the weights: of the last epoch, or in fine-tuning of the best va
 logs/           TensorBoard and CSV
 progress.json   epochs done, of how many, until the stage is finished
 diverged.json   the step that was not finite, where training stopped
-summary.json    written last, so a folder that has it is finished
+summary.json    written last and removed before anything is trained: a folder that has it and the weights is finished
 test/           what `semicl evaluate` found, in an experiment
 """
 
@@ -103,12 +103,13 @@ class StageFolder:
             reason = self.reason_to_start_anew(told, defaults, retrain)
         elif not (resume or overwrite):
             self.require_free()
-        if reason is not None or (overwrite and self._is_stage):  # what is in a folder of something else stays
+        if reason is not None or (overwrite and (self.begun or self._options.is_file())):
             self._clear()
         remove_partial(self.path, self.test)
         if self.finished:
             self._remove_state()
         else:
+            self._summary.unlink(missing_ok=True)  # of weights that are not there any more
             write_json(self._options, told)
         return reason
 
@@ -166,11 +167,6 @@ class StageFolder:
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
         return dict(read_json(self._summary))
-
-    @property
-    def _is_stage(self) -> bool:
-        """Whether there is a stage, however far it came."""
-        return self.begun or self._options.is_file()
 
     @property
     def _summary(self) -> Path:

@@ -42,6 +42,17 @@ def test_a_stage_that_was_killed_in_its_last_moment_keeps_no_state_either(folder
     assert {file.name for file in folder.path.iterdir()} == {"model.ckpt", "options.json", "summary.json"}
 
 
+def test_a_stage_whose_weights_are_gone_is_not_finished_by_the_first_that_it_writes_again(folder: StageFolder) -> None:
+    _finish(folder)
+    folder.model.unlink()
+    folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
+    folder.model.write_bytes(b"weights of the first validation")
+    folder.last.write_bytes(b"state")
+    assert not folder.finished
+    folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
+    assert folder.last.read_bytes() == b"state"
+
+
 @pytest.mark.parametrize(("finish", "state"), [(False, "an unfinished stage"), (True, "a finished stage")])
 def test_a_taken_folder_is_refused(folder: StageFolder, finish: bool, state: str) -> None:
     if finish:
