@@ -11,9 +11,10 @@ test/           what `semicl evaluate` found, in an experiment
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ from semicl.stage_inputs import FILES
 
 DATA = "data"
 """Beside the options: how the data were prepared and split, and, under `FILES`, what is in the files."""
+
+
+_WRITTEN_BELOW = (
+    "test/cases.csv",
+    "test/results.json",
+    "logs/tensorboard/version_*/events.out.tfevents.*",
+    "logs/*/version_*/hparams.yaml",
+    "logs/csv/version_*/metrics.csv",
+)
+"""Files that semicl and its loggers write in folders of a stage's folder."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +193,17 @@ class StageFolder:
             file.unlink(missing_ok=True)
 
     def _clear(self) -> None:
+        """Remove what semicl writes, by name, and the folders that this empties."""
         for file in (self._summary, self.last, self.progress, self.diverged, self.model, self._options):
             file.unlink(missing_ok=True)
-        for folder in (self.logs, self.test):
-            shutil.rmtree(folder, ignore_errors=True)
+        place = self.path.resolve()
+        for file in [file for pattern in _WRITTEN_BELOW for file in self.path.glob(pattern)]:
+            if not file.parent.resolve().is_relative_to(place):  # in a linked folder, which is another's
+                continue
+            file.unlink()
+            with suppress(OSError):  # not empty yet
+                for folder in takewhile(lambda folder: folder != self.path, file.parents):
+                    folder.rmdir()
 
     def _told(self) -> dict[str, Any]:
         """The options that the stage was begun with."""

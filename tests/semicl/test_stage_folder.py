@@ -1,5 +1,6 @@
 """A stage's folder is not overwritten unasked, and goes on only with the options it was begun with."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -104,13 +105,44 @@ def test_damaged_options_are_named(folder: StageFolder, text: str) -> None:
         folder.open(TOLD, DEFAULTS, resume=True, overwrite=False)
 
 
+WRITTEN_BELOW = (
+    "test/cases.csv",
+    "test/results.json",
+    "logs/tensorboard/version_0/events.out.tfevents.1.host.2.0",
+    "logs/tensorboard/version_0/hparams.yaml",
+    "logs/csv/version_0/hparams.yaml",
+    "logs/csv/version_0/metrics.csv",
+)
+
+
+def _touch(files: Iterable[Path]) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
 def test_to_overwrite_is_to_start_anew(folder: StageFolder) -> None:
     _finish(folder)
     folder.last.write_bytes(b"state")
-    for left in (folder.logs, folder.test):
-        left.mkdir()
+    _touch(folder.path / name for name in WRITTEN_BELOW)
     folder.open(TOLD, DEFAULTS, resume=False, overwrite=True)
     assert [path.name for path in folder.path.iterdir()] == ["options.json"]
+
+
+def test_overwriting_a_stage_leaves_what_others_put_beside_it(folder: StageFolder) -> None:
+    theirs = [folder.path / "test/images/scan.nii.gz", folder.path / "logs/mine.txt"]
+    _touch([*theirs, *(folder.path / name for name in WRITTEN_BELOW)])
+    folder.open(TOLD, DEFAULTS, resume=False, overwrite=True)
+    assert all(file.is_file() for file in theirs)
+    assert sorted(file.name for file in folder.path.rglob("*.*")) == ["mine.txt", "options.json", "scan.nii.gz"]
+
+
+def test_overwriting_a_stage_does_not_follow_links(folder: StageFolder, tmp_path: Path) -> None:
+    theirs = tmp_path / "elsewhere" / "results.json"
+    _touch([theirs])
+    folder.test.symlink_to(theirs.parent)
+    folder.open(TOLD, DEFAULTS, resume=False, overwrite=True)
+    assert theirs.is_file()
 
 
 def test_what_a_killed_process_left_is_removed(folder: StageFolder) -> None:
