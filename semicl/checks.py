@@ -12,6 +12,7 @@ from semicl.cases import Case
 from semicl.errors import SemiclError
 from semicl.geometry import affine_in_mm, placed, tells_unit, voxel_size
 from semicl.grid import Grid, spacing_problem
+from semicl.intensities import squashed
 from semicl.nifti_content import read_content
 from semicl.nifti_names import mixes_case
 from semicl.whole_values import whole_values
@@ -24,6 +25,12 @@ SAME_PLACE = 0.1
 
 LARGEST_INTENSITY = 1e30
 """Larger numbers are no intensities: programs fill empty voxels with the largest that a type holds."""
+
+OUTLIERS = (
+    "is of about one intensity but for outliers, by which it would be scaled",
+    "replace the outliers or take the case out",
+)
+"""What is wrong with an image that is squashed, and the way out."""
 
 # It notes what it mends in a header, without the file's name. `semicl.geometry` judges the header as it is stored.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
@@ -131,6 +138,8 @@ def check_files(case: Case) -> CheckedCase:
     if image is None:
         return CheckedCase(case, tuple(found), values)
     array, volume = image
+    if squashed(array):
+        found.append(Problem(case.image, *OUTLIERS))
     return CheckedCase(
         case,
         tuple(found),

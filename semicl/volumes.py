@@ -22,10 +22,11 @@ from monai.transforms.utils import convert_applied_interp_mode
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from semicl.checks import read_nifti
+from semicl.checks import OUTLIERS, read_nifti
 from semicl.errors import SemiclError
 from semicl.geometry import affine_in_mm
 from semicl.grid import Grid, spacing_problem
+from semicl.intensities import scaled, squashed
 from semicl.whole_values import ROUNDING
 
 
@@ -60,7 +61,7 @@ def check_image(path: Path, grid: Grid) -> tuple[np.ndarray, nibabel.Nifti1Image
         SemiclError: the file cannot be used, or not on this grid.
     """
     array, volume = read_nifti(path)
-    problem = spacing_problem(array.shape, affine_in_mm(volume), grid)
+    problem = spacing_problem(array.shape, affine_in_mm(volume), grid) or (OUTLIERS if squashed(array) else None)
     if problem is not None:
         raise SemiclError(f"{path}: {'; '.join(problem)}")
     return array, volume
@@ -74,9 +75,9 @@ def read_image(path: Path, grid: Grid) -> GriddedImage:
     """
     array, volume = check_image(path, grid)
     affine = affine_in_mm(volume)
-    scaled = _tensor(_scaled(array), affine)
-    steps = _steps(scaled, grid, resize_mode="area", spacing_mode="bilinear")
-    placed = steps(scaled)
+    tensor = _tensor(scaled(array), affine)
+    steps = _steps(tensor, grid, resize_mode="area", spacing_mode="bilinear")
+    placed = steps(tensor)
     return GriddedImage(_depth_first(placed), steps, placed)
 
 
@@ -138,30 +139,6 @@ def class_numbers(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
 def _tensor(array: np.ndarray, affine: np.ndarray) -> MetaTensor:
     """An array (X, Y, Z) as MONAI takes it, (1, X, Y, Z)."""
     return MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None], affine=torch.from_numpy(affine))
-
-
-def _scaled(array: np.ndarray) -> np.ndarray:
-    """A volume's intensities in [0, 1] float32, on its own scale, because scanners agree on no unit.
-
-    From the 0.5th to the 99.5th percentile; where these are one value, as in a volume that is empty but for a thin
-    vessel, from the smallest to the largest. A volume of one value becomes 0.
-    """
-    values = _as_float64(array)
-    for share in (0.5, 0):
-        low, high = np.percentile(values, (share, 100 - share))
-        if low < high:
-            return ((values.clip(low, high) - low) / (high - low)).astype(np.float32)
-    return np.zeros(array.shape, np.float32)
-
-
-def _as_float64(array: np.ndarray) -> np.ndarray:
-    """Numbers as float64; of 64-bit integers the differences from their median, which float64 tells apart."""
-    if array.dtype.kind == "f" or array.dtype.itemsize < 8:
-        return array.astype(np.float64)
-    median = np.partition(array, array.size // 2, axis=None)[array.size // 2]
-    exact = np.subtract(array, median, dtype=np.uint64, casting="unsafe").view(np.int64)
-    rounded = array.astype(np.float64) - float(median)
-    return np.where(np.abs(rounded) < 2.0**62, exact, rounded)
 
 
 def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) -> Compose:

@@ -17,6 +17,7 @@ from tests.semicl.conftest import cut_off, write_case
 CLASSES = {"background": 0, "organ": 1}
 IMAGE = np.linspace(0, 1, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
 GRID = Grid((8, 8))
+OUTLIERS = np.where(IMAGE > 0.9, np.float32(9e29), IMAGE)
 LABEL = (IMAGE > 0.5).astype(np.uint8)
 
 
@@ -54,6 +55,11 @@ def _moved(case: Case) -> None:
         (lambda case: write_case(case.image.parent, IMAGE, 0.5 * LABEL), "label", "label 0.5 is not a whole number"),
         (lambda case: write_case(case.image.parent, np.log(IMAGE - 0.5), LABEL), "image", "NaN"),
         (_moved, "label", "affine differs"),
+        (
+            lambda case: write_case(case.image.parent, OUTLIERS, LABEL),
+            "image",
+            "of about one intensity but for outliers",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in log", "ignore:divide by zero")

@@ -14,7 +14,7 @@ def test_damaged_files_are_taken_rightly_or_refused(tmp_path: Path, seed: int) -
 
 
 def test_a_wrong_cache_and_a_traceback_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semicl.volumes._scaled", lambda array: np.zeros(array.shape, np.float32))
+    monkeypatch.setattr("semicl.volumes.scaled", lambda array: np.zeros(array.shape, np.float32))
     assert any("the cache holds other values" in line for line in fuzz_nifti.judge(tmp_path / "a", 1000, 2))
     monkeypatch.setattr("semicl.checks.whole_values", lambda _: 1 / 0)
     assert any("ZeroDivisionError" in line for line in fuzz_nifti.judge(tmp_path / "b", 1000, 2))

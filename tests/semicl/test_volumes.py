@@ -180,6 +180,13 @@ def test_numbers_that_are_no_intensities_are_named(tmp_path: Path, value: float,
         read_image(path, Grid((16, 16)))
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(9e29, np.float32), (1e15, np.float64), (32767, np.int16)])
+def test_outliers_that_squash_the_rest_are_named(tmp_path: Path, value: float, dtype: type) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", _with_outliers(value, dtype))
+    with pytest.raises(SemiclError, match=r"a\.nii\.gz: is of about one intensity but for outliers"):
+        read_image(path, Grid((16, 16)))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
     path = write_nifti(tmp_path / "a.nii.gz", _with_outliers(value, np.float32))
