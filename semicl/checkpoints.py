@@ -122,7 +122,7 @@ def load_weights(network: nn.Module, path: Path) -> LoadReport:
     own = network.state_dict()
     content = _read(path)
     card = _card(path, content) if KEY in content else None
-    stored = _state(content)
+    stored = content["state_dict"]
     taken = {name: value for name, value in stored.items() if name in own}
     if not taken:
         raise SemiclError(
@@ -191,7 +191,7 @@ def weights_hash(path: Path) -> str:
         SemiclError: the file is missing or no checkpoint.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(_state(_read(path)).items()):
+    for name, value in sorted(_read(path)["state_dict"].items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[: 2 * LENGTH]
@@ -208,10 +208,15 @@ def picked_validation(path: Path) -> tuple[int, float]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint, its `state_dict` the dense tensors in it alone, by their names without wrappers' prefixes."""
     require_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        content["state_dict"].items()
+        content["state_dict"] = {
+            _WRAPPERS.sub("", name): value.detach().to_dense().resolve_conj().resolve_neg().cpu()
+            for name, value in content["state_dict"].items()
+            if isinstance(value, Tensor)
+        }
     except Exception as error:  # torch.load raises whatever the damage leads to
         raise SemiclError(f"{path}: not readable as a checkpoint{_cause(error)}; {CHECKPOINT}") from error
     return content
@@ -230,11 +235,6 @@ def _cause(error: BaseException) -> str:
     """
     told = isinstance(error, (OSError, RuntimeError)) and "weights_only" not in str(error)
     return f" ({_reason(error)})" if told else ""
-
-
-def _state(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without wrappers' prefixes."""
-    return {_WRAPPERS.sub("", name): value for name, value in content["state_dict"].items()}
 
 
 def _card(path: Path, content: dict[str, Any]) -> ModelCard:

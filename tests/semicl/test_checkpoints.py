@@ -2,13 +2,14 @@
 
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from semicl.checkpoints import AtomicCheckpointIO, load_segmentation, load_weights, read_card
+from semicl.checkpoints import AtomicCheckpointIO, load_segmentation, load_weights, read_card, weights_hash
 from semicl.errors import SemiclError
 from semicl.model_card import ModelCard
 from semicl.networks import UNet, new_unet
@@ -128,6 +129,35 @@ def test_what_else_a_checkpoint_may_hold_is_not_taken(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "network": Path("pickled")}, tmp_path / "other.ckpt")
     with pytest.raises(SemiclError, match=r"other\.ckpt: not readable as a checkpoint; give the model\.ckpt"):
         read_card(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("other", [None, 3, {"version": 1}])
+def test_a_state_that_is_no_tensor_does_not_matter(
+    network: UNet, stored: dict[str, Tensor], tmp_path: Path, other: object
+) -> None:
+    plain, mixed = tmp_path / "plain.ckpt", tmp_path / "mixed.ckpt"
+    _save(plain, stored)
+    torch.save({"state_dict": stored | {"head._extra_state": other}}, mixed)
+    assert weights_hash(mixed) == weights_hash(plain)
+    assert load_weights(network, mixed).ignored == ()
+
+
+@pytest.mark.parametrize("change", [Tensor.to_sparse, torch.nn.Parameter])
+def test_a_tensor_may_be_stored_in_other_ways(tmp_path: Path, change: Callable[[Tensor], Tensor]) -> None:
+    plain, other = ({"head.weight": value} for value in (torch.eye(3), change(torch.eye(3))))
+    assert weights_hash(_save(tmp_path / "a.ckpt", plain)) == weights_hash(_save(tmp_path / "b.ckpt", other))
+
+
+def test_a_conjugate_tensor_is_its_values(tmp_path: Path) -> None:
+    value = torch.tensor([1 + 2j]).conj()
+    first = _save(tmp_path / "a.ckpt", {"head.weight": value})
+    assert weights_hash(first) == weights_hash(_save(tmp_path / "b.ckpt", {"head.weight": value.resolve_conj()}))
+
+
+def test_a_tensor_without_values_is_one_line(tmp_path: Path) -> None:
+    path = _save(tmp_path / "meta.ckpt", {"head.weight": torch.empty(3, device="meta")})
+    with pytest.raises(SemiclError, match=r"meta\.ckpt: not readable as a checkpoint"):
+        weights_hash(path)
 
 
 def test_a_missing_checkpoint_is_named(network: UNet, tmp_path: Path) -> None:
