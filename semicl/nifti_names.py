@@ -44,8 +44,13 @@ def label_name(image: Path) -> str:
     return stem(image) + image.name.removeprefix(stem(image)).lower()
 
 
+def case_name(file: Path, ending: str = "") -> str:
+    """The name of a file's case: its stem without the ending, in NFC."""
+    return nfc(stem(file).removesuffix(ending))
+
+
 def by_case(files: Iterable[Path], ending: str = "") -> dict[str, Path]:
-    """The files whose stem has this ending, by the rest of it, which is their case's name, in NFC.
+    """The files whose stem has this ending, by the name of their case.
 
     Raises:
         SemiclError: two files belong to one case.
@@ -54,7 +59,7 @@ def by_case(files: Iterable[Path], ending: str = "") -> dict[str, Path]:
     for file in files:
         if not stem(file).endswith(ending):
             continue
-        name = nfc(stem(file).removesuffix(ending))
+        name = case_name(file, ending)
         if name in found:
             raise SemiclError(f"{file}: case {name} is there twice, as {found[name].name} too; leave one out")
         found[name] = file

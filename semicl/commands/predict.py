@@ -1,5 +1,6 @@
 """`semicl predict`: NIfTI in, NIfTI out, in the case's own geometry."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from semicl.console import WIDTH, conclude, say
 from semicl.errors import SemiclError
 from semicl.inputs import require_checkpoint
 from semicl.nifti_content import read_content
-from semicl.nifti_names import by_case, is_nifti, label_name, mixes_case, nifti_files
+from semicl.nifti_names import case_name, is_nifti, label_name, mixes_case, nifti_files
 from semicl.options import PredictOptions
 from semicl.outputs import output_file, output_folder
 
@@ -32,7 +33,8 @@ def predict(options: PredictOptions) -> None:
     require_checkpoint(options.checkpoint)
     labels = _labels(options, _images(options.input))
     left = {image: label for image, label in labels.items() if not (options.skip_existing and _is_done(label))}
-    failed = _failures(left, read_nifti)
+    cases = Counter(map(case_name, labels))
+    failed = _failures(left, lambda image: _check(image, cases))
     sound = {image: label for image, label in left.items() if image not in failed}
     if sound:
         failed |= _predicted(options, sound)
@@ -60,6 +62,13 @@ def _is_done(label: Path) -> bool:
         say(f"{label}: not readable, so that it is predicted again.")
         return False
     return True
+
+
+def _check(image: Path, cases: Mapping[str, int]) -> None:
+    """Raise where an image cannot be used, or is not the only one of its case."""
+    if cases[case_name(image)] > 1:
+        raise SemiclError(f"{image}: case {case_name(image)} is there twice; leave one file of it out")
+    read_nifti(image)
 
 
 def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Path, str]:
@@ -148,7 +157,7 @@ def _images(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")
-    images = list(by_case(nifti_files(source)).values())
+    images = nifti_files(source)
     hidden = sorted(file.name for file in source.iterdir() if not is_nifti(file) and is_nifti(_unhidden(file)))
     if hidden:
         say(f"{source}: hidden files are left out: {', '.join(hidden)}.")

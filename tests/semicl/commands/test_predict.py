@@ -95,6 +95,19 @@ def test_of_many_images_those_that_cannot_be_used_are_told_and_the_others_predic
     assert "5 of 5 images could not" in error_of(capsys, *words, images, "--overwrite")
 
 
+def test_of_two_images_of_one_name_neither_is_predicted_but_all_others(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.nii", "a.nii.gz", "b.nii.gz"):
+        write_nifti(tmp_path / "images" / name, np.random.default_rng(0).random((5, 6, 4)))
+    words = ["predict", "--checkpoint", tuned, "--input", tmp_path / "images", "--output", tmp_path / "o"]
+    for more in ((), ("--skip_existing",)):
+        line = error_of(capsys, *words, *more)
+        assert "2 of 3 images could not be predicted (" in line
+        assert "a.nii.gz: case a is there twice; leave one file of it out" in line
+        assert [path.name for path in (tmp_path / "o").iterdir()] == ["b.nii.gz"]
+
+
 def test_an_image_that_fails_while_it_is_predicted_stops_no_other(
     tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +255,7 @@ def test_names_in_capitals(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.nii.gz", "b.nii.gz", "c.nii"]
     assert all(nibabel.load(path).shape == (9, 8, 3) for path in (tmp_path / "o").iterdir())
     write_nifti(tmp_path / "i" / "b.nii", np.random.default_rng(0).random((9, 8, 3)))
-    assert "case b is there twice" in error_of(capsys, *words)
+    assert "case b is there twice" in error_of(capsys, *words, "--skip_existing")
 
 
 def test_an_image_whose_sform_is_damaged_is_named_and_the_others_predicted(
