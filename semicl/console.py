@@ -23,6 +23,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables of launchers, of which the first that is set tells which process this is."""
 
+for _name in _RANKS:
+    if not os.environ.get(_name, "0").isdecimal():
+        del os.environ[_name]  # no launcher's; Lightning's import would end in a traceback too
+
 # Lightning sets it too, if it is not set yet, but takes seconds to import.
 if not hasattr(rank_zero_only, "rank"):
     rank_zero_only.rank = int(next(filter(None, map(os.environ.get, _RANKS)), 0))  # type: ignore[attr-defined]

@@ -1,5 +1,8 @@
 """With one device, the variables of SLURM and other launchers do not matter."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,15 @@ LAUNCHERS = {
     "LSF": {"LSB_JOBID": "7", "LSB_DJOB_RANKFILE": "none", "JSM_NAMESPACE_LOCAL_RANK": "1", "JSM_NAMESPACE_SIZE": "4"}
     | {"JSM_NAMESPACE_RANK": "1"},
 }
+
+
+def test_a_rank_that_is_no_number_is_ignored(prepared: Prepared, tmp_path: Path) -> None:
+    ranks = {"RANK": "x", "LOCAL_RANK": "", "SLURM_PROCID": "1.5", "JSM_NAMESPACE_RANK": "x", "WORLD_SIZE": "x"}
+    words = ["finetune", *TINY, *one_schedule(1, 40), "--label_fraction", "0.2", "--prepared", str(prepared.folder)]
+    command = [sys.executable, "-m", "semicl", *words, "--output", str(tmp_path / "o")]
+    done = subprocess.run(command, env=os.environ | ranks, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "summary.json").is_file()
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
