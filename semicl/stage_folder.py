@@ -20,6 +20,7 @@ from typing import Any
 
 from semicl.errors import SemiclError
 from semicl.files import read_json, remove_partial, write_json
+from semicl.inputs import MODEL
 from semicl.nested import laid_over
 from semicl.stage_inputs import FILES
 
@@ -46,7 +47,7 @@ class StageFolder:
     @property
     def model(self) -> Path:
         """The weights."""
-        return self.path / "model.ckpt"
+        return self.path / MODEL
 
     @property
     def last(self) -> Path:

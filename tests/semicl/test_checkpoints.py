@@ -165,6 +165,13 @@ def test_a_missing_checkpoint_is_named(network: UNet, tmp_path: Path) -> None:
         load_weights(network, tmp_path / "none.ckpt")
 
 
+def test_of_a_folder_the_checkpoint_in_it_is_named(network: UNet, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(SemiclError, match=r"finetune: is a folder; give .*/finetune/model\.ckpt$"):
+        load_weights(network, checkpoint.parent)
+    with pytest.raises(SemiclError, match=r"is a folder; give the model\.ckpt of a stage$"):
+        load_weights(network, tmp_path)
+
+
 def test_a_segmentation_comes_with_its_card(checkpoint: Path, card: ModelCard, network: UNet) -> None:
     loaded, found = load_segmentation(checkpoint)
     assert found == read_card(checkpoint) == card
