@@ -132,11 +132,10 @@ class StageFolder:
             SemiclError: there is.
         """
         if self.begun:
-            state = "a finished stage" if self.finished else "an unfinished stage"
-            raise SemiclError(
-                f"{self.path}: holds {state}; give --resume to go on with it, --overwrite to start anew, "
-                "or another --output"
-            )
+            way_out = "--overwrite to start anew, or another --output"
+            if self.finished:
+                raise SemiclError(f"{self.path}: holds a finished stage; give {way_out}")
+            raise SemiclError(f"{self.path}: holds an unfinished stage; give --resume to go on with it, {way_out}")
 
     def reason_to_start_anew(
         self, told: Mapping[str, Any], defaults: Mapping[str, Any], retrain: bool = False

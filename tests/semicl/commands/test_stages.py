@@ -159,7 +159,7 @@ def test_a_taken_folder_is_refused_resumed_or_overwritten(
     words = _words("pretrain-global", prepared.folder, tmp_path / "o")
     assert run_command(*words) == 0
     before = (tmp_path / "o" / "model.ckpt").stat().st_mtime_ns
-    assert "holds a finished stage; give --resume" in error_of(capsys, *words)
+    assert "holds a finished stage; give --overwrite" in error_of(capsys, *words)
     assert run_command(*words, "--resume") == 0
     assert "finished already, nothing to do" in capsys.readouterr().out
     assert (tmp_path / "o" / "model.ckpt").stat().st_mtime_ns == before
