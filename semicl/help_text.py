@@ -7,6 +7,9 @@ from jsonargparse import DefaultHelpFormatter
 
 from semicl.options import STAGES
 
+_LIST = "[ITEM,...]"
+"""As jsonargparse writes it; the shell wants it quoted."""
+
 _METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "Path": "PATH", "<class 'Path'>": "PATH"}
 
 
@@ -16,6 +19,8 @@ class HelpText(DefaultHelpFormatter):
     def add_argument(self, action: Action) -> None:
         of_a_stage = action.dest.partition(".")[0] in STAGES
         whole_group = action.metavar == "CONFIG"  # jsonargparse adds it to every group
+        if action.metavar == _LIST:
+            action.metavar = repr(_LIST)
         if not of_a_stage and not whole_group:
             super().add_argument(action)
 
@@ -24,9 +29,9 @@ class HelpText(DefaultHelpFormatter):
         if kind.startswith("Literal"):
             return "{" + ",".join(re.findall(r"'([^']+)'", kind)) + "}"
         if kind.startswith("tuple"):
-            return "[ITEM,...]"
+            return repr(_LIST)
         if kind.startswith("dict"):
-            return "{NAME: VALUE,...}"
+            return "'{NAME: VALUE,...}'"
         return _METAVARS.get(kind, super()._get_default_metavar_for_optional(action))
 
     def _get_help_string(self, action: Action) -> str:
@@ -35,7 +40,8 @@ class HelpText(DefaultHelpFormatter):
             return f"{text} (required)"
         if action.default is None or action.default == SUPPRESS:  # what leaving it out means is in the text
             return text
-        return f"{text} (default: {_typed(action.default)})"
+        default = _typed(action.default)
+        return f"{text} (default: {repr(default) if isinstance(action.default, tuple) else default})"
 
 
 def _typed(value: object) -> str:

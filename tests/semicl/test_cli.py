@@ -341,7 +341,8 @@ def test_help_shows_defaults_as_they_are_typed(capsys: pytest.CaptureFixture[str
     text = _help(capsys, "finetune")
     assert "--schedule.epochs INTEGER how often each slice or patch is seen. (default: 120)" in text
     assert "--resume {true,false} go on with an unfinished stage in the output folder. (default: false)" in text
-    assert "(default: [0.85,1.15])" in text
+    assert "(default: '[0.85,1.15]')" in text
+    assert "--augmentation.scale '[ITEM,...]'" in text
     assert "(default: runs/demo)" in _help(capsys, "demo")
 
 

@@ -54,6 +54,11 @@ def test_options_exist(page: Path) -> None:
     assert {option for option in named if option.removeprefix("--") not in known} == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lists_and_mappings_are_quoted_for_the_shell(page: Path) -> None:
+    assert re.findall(r"--[a-z][\w.]*[ =][\[{].*", page.read_text()) == []
+
+
 @pytest.mark.parametrize("command", ["run", "search", "table"])
 def test_configs_are_taken(command: str) -> None:
     options = COMMANDS[command].options()
