@@ -9,10 +9,20 @@ from semicl.errors import SemiclError
 
 _NAME = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.IGNORECASE)
 
+_PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
+_VOLUMES = {".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".hdr", ".img", ".dcm", ".vtk", ".raw"}
+_OF_FILES = _PICTURES | _VOLUMES | {".npy", ".npz", ".mat", ".h5", ".hdf5", ".gz", ".bz2", ".xz", ".zip", ".bak"}
+"""Suffixes that no name of a folder is thought to have."""
+
 
 def is_nifti(file: Path) -> bool:
     """Whether a file's name ends in .nii or .nii.gz and does not hide it."""
     return _NAME.fullmatch(file.name) is not None and not file.name.startswith(".")
+
+
+def is_other_file(path: Path) -> bool:
+    """Whether a name is that of an image of another format, an array, or a packed or kept copy."""
+    return not is_nifti(path) and not _OF_FILES.isdisjoint(map(str.lower, path.suffixes))
 
 
 def nifti_files(folder: Path) -> list[Path]:

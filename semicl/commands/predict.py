@@ -12,7 +12,7 @@ from semicl.console import WIDTH, conclude, say
 from semicl.errors import SemiclError
 from semicl.inputs import require_checkpoint
 from semicl.nifti_content import read_content
-from semicl.nifti_names import case_name, is_nifti, label_name, mixes_case, nifti_files
+from semicl.nifti_names import case_name, is_nifti, is_other_file, label_name, mixes_case, nifti_files
 from semicl.options import PredictOptions
 from semicl.outputs import output_file, output_folder
 
@@ -144,6 +144,11 @@ def _labels(options: PredictOptions, images: Sequence[Path]) -> dict[Path, Path]
         if mixes_case(options.output):
             raise SemiclError(f"{options.output}: its suffix mixes capitals and small letters; give .nii or .nii.gz")
         return {images[0]: output_file(options.output, inputs, overwrite=replace)}
+    if is_other_file(options.output) and not options.output.is_dir():
+        raise SemiclError(
+            f"{options.output}: is named as a file of another format; give --output a folder, or for one image a name "
+            "that ends in .nii or .nii.gz"
+        )
     names = [label_name(image) for image in images]
     folders = [image.parent for image in images]
     output_folder(options.output, [*inputs, *folders], files=names, overwrite=replace, way_out=OF_LABELS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from semicl.errors import SemiclError
-from semicl.nifti_names import by_case, found_file, is_nifti, label_name, mixes_case, nifti_files, stem
+from semicl.nifti_names import by_case, found_file, is_nifti, is_other_file, label_name, mixes_case, nifti_files, stem
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,20 @@ def test_a_stem(name: str, rest: str) -> None:
 @pytest.mark.parametrize("name", ["a.gz", "a.nii.txt", ".a.nii", ".nii.gz", "nii", "a.niigz"])
 def test_other_files(name: str) -> None:
     assert not is_nifti(Path(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["a.nrrd", "a.MHA", "a.nii.gz.bak", "a.nii.zip", "a.png", "a.img.gz", "a.gz", ".nii.gz"]
+)
+def test_names_of_other_files(name: str) -> None:
+    assert is_other_file(Path("folder") / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.nii", "a.NII.GZ", "a", "a.v1.2", "predictions-2026.11.28", "niis", "a.niiX", "png"]
+)
+def test_other_names(name: str) -> None:
+    assert not is_other_file(Path("a.png") / name)
 
 
 def test_the_files_of_a_folder(tmp_path: Path) -> None:
