@@ -73,8 +73,16 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
         return _mmwhs(folder, subject_of)
     raise SemiclError(
         f"{folder}: holds no cases; give a folder with dataset.json (Decathlon), with *_image.nii.gz files (MMWHS), "
-        "or with images/ and labels/"
+        f"or with images/ and labels/{_to_rename(folder)}"
     )
+
+
+def _to_rename(folder: Path) -> str:
+    """What would make a plain folder, or a task of the Decathlon, of one that has folders of other names."""
+    inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    found = {kind: [name for name in inner if name.lower().startswith(kind)] for kind in ("image", "label")}
+    renamed = " and ".join(f"{names[0]} to {kind}s" for kind, names in found.items() if names)
+    return f": rename {renamed}, or add the task's {DECATHLON}" if renamed else ""
 
 
 def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:

@@ -23,6 +23,16 @@ _KINDS = {
     "<class 'dict'>": "a mapping",
 }
 
+_EXAMPLES = {
+    "shares": "'[3,1,1]'",
+    "spacing": "'[1,1,1]'",
+    "patch_size": "'[64,64]'",
+    "classes": """'{"liver": 1, "spleen": 4}'""",
+    "checkpoint": "runs/mine/finetune/model.ckpt",
+    "input": "scan.nii.gz",
+}
+"""Values, as they are typed, of options whose form is not plain from their name."""
+
 
 def as_typed(message: str, known: Sequence[str] = ()) -> str:
     """A message of jsonargparse, with options as they are typed (`--loss.stride`) and types in plain words.
@@ -35,8 +45,9 @@ def as_typed(message: str, known: Sequence[str] = ()) -> str:
         options = [word for word in message.removeprefix(_UNKNOWN).split() if word.startswith("-")]
         return message + (_suggestion(options[0], known) if options else "")
     if message.startswith(_MISSING):
-        keys = message.removeprefix(_MISSING).split(", ")
-        return _MISSING + ", ".join(f"--{key.partition('.')[2]}" for key in keys)  # the command's name comes first
+        # The command's name comes first.
+        names = [key.partition(".")[2] for key in message.removeprefix(_MISSING).split(", ")]
+        return _MISSING + ", ".join(f"--{name}" for name in names) + _example(*names)
     found = _INNERMOST_KEY.match(message)
     if found is None:
         return message
@@ -47,7 +58,8 @@ def as_typed(message: str, known: Sequence[str] = ()) -> str:
     expected, got = _EXPECTED.search(reason), _GOT.search(reason)
     if not expected or not got:
         return f"--{option}: {reason}"
-    return f"--{option}: expected {_kind(expected[1], got[1])}, got {'null' if got[1] == 'None' else got[1]}"
+    told = f"--{option}: expected {_kind(expected[1], got[1])}, got {'null' if got[1] == 'None' else got[1]}"
+    return told + _example(option)
 
 
 def _kind(expected: str, got: str) -> str:
@@ -57,6 +69,12 @@ def _kind(expected: str, got: str) -> str:
         return f"a list in brackets, as '[{','.join(items if len(items) > 1 else [*items, '...'])}]'"
     choices = _CHOICES.fullmatch(expected)
     return f"one of {choices[1]}" if choices else _KINDS.get(expected, f"a {expected.replace('tuple with', 'list of')}")
+
+
+def _example(*options: str) -> str:
+    """Values that these options take, where there is an example."""
+    known = [f"--{option} {_EXAMPLES[name]}" for option in options if (name := option.rpartition(".")[2]) in _EXAMPLES]
+    return f"; an example: {' '.join(known)}" if known else ""
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:

@@ -107,7 +107,7 @@ class PrepareOptions:
             "false with a patch size of three numbers, whose patches are at full resolution always",
             beside="patch_size",
         )
-        _require(min(self.shares) >= 1, "shares", list(self.shares), "three numbers of 1 or more")
+        _require(min(self.shares) >= 1, "shares", list(self.shares), "three numbers of 1 or more, as '[3,1,1]'")
         if self.spacing is not None:
             _require(min(self.spacing) > 0, "spacing", list(self.spacing), "three positive numbers")
         if self.scans_per_subject is not None:

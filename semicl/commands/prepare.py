@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,6 +33,9 @@ RequireSplits = Callable[[Sequence[Split]], None]
 
 NAMED = 3
 """Changed files that are named."""
+
+FEW_CLASSES = 20
+"""Classes, at most, that are proposed."""
 
 JUDGED = 3
 """Cases, at most, on which the loss by shrinking is measured."""
@@ -64,7 +68,9 @@ def prepare(
     classes = _classes(found, options, held)
     _require_manageable(found.name, classes)
     grid = Grid(options.patch_size, options.spacing, options.sliding_window)
-    sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder)
+    unnamed = sorted(held - {*classes.values()})
+    more = options.classes | {f"class {value}": value for value in unnamed} if options.classes and unnamed else {}
+    sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder, more)
     cases = tuple(each.case for each in sound)
     _require_classes(found.name, classes, held)
     _require_held(options.classes or {}, sound)
@@ -385,12 +391,25 @@ def _tell_levels(grid: Grid) -> None:
 
 
 def _sound_cases(
-    checked: Sequence[CheckedCase], classes: dict[str, int], grid: Grid, leave_out_damaged: bool, folder: Path
+    checked: Sequence[CheckedCase],
+    classes: dict[str, int],
+    grid: Grid,
+    leave_out_damaged: bool,
+    folder: Path,
+    more_classes: Mapping[str, int],
 ) -> tuple[CheckedCase, ...]:
     """The cases of a folder that are without a problem.
 
+    Args:
+        checked: all of them.
+        classes: names and values.
+        grid: that they are put on.
+        leave_out_damaged: whether to go on without the others.
+        folder: of the cases.
+        more_classes: what the option of the classes would be with all values that label files hold, if they are few.
+
     Raises:
-        SemiclError: a case has one and is not to be left out.
+        SemiclError: a case has one and is not to be left out, or all that have a label have.
     """
     found_in = {each.case.name: list(problems(each, classes, grid)) for each in checked}
     wrong = {name: found for name, found in found_in.items() if found}
@@ -402,12 +421,14 @@ def _sound_cases(
         for problem in found:
             table.add_row(name, os.path.relpath(problem.file, folder), problem.what, problem.way_out)
     show(table)
-    if not leave_out_damaged:
+    some_left = any(each.case.label is not None for each in sound)
+    if not leave_out_damaged or not some_left:
         first = next(iter(wrong.values()))[0]
         others = sum(map(len, wrong.values())) - 1
-        raise SemiclError(
-            f"{first}" + (f" (and {others} more, see the table)" if others else "") + "; or --leave_out_damaged"
-        )
+        told = f"{first}" + (f" (and {others} more, see the table)" if others else "")
+        if 0 < len(more_classes) <= FEW_CLASSES:
+            told += f"; or --classes {shlex.quote(json.dumps(more_classes, ensure_ascii=False))}"
+        raise SemiclError(told + ("; or --leave_out_damaged" if some_left and not leave_out_damaged else ""))
     say(f"Left out: {', '.join(wrong)}.")
     return sound
 

@@ -122,6 +122,12 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
         find_cases(tmp_path / "nowhere", subject_rule)
     with pytest.raises(SemiclError, match=r"holds no cases; give a folder with dataset\.json"):
         find_cases(tmp_path, subject_rule)
+    for name in ("imagesTr", "labelsTr"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(
+        SemiclError, match=r": rename imagesTr to images and labelsTr to labels, or add the task's dataset\.json$"
+    ):
+        find_cases(tmp_path, subject_rule)
     (tmp_path / "images").mkdir()
     with pytest.raises(SemiclError, match=r"images: holds no \.nii"):
         find_cases(tmp_path, subject_rule)

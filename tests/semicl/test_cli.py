@@ -170,6 +170,14 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: dict[str, Any]) -
         (["prepare", "--spacing", "[1, 2]"], 2, "error: --spacing: expected a list of 3 elements, got [1, 2]"),
         (["evaluate"], 2, "error: the following arguments are required: --checkpoint"),
         (["predict"], 2, "error: the following arguments are required: --checkpoint, --input"),
+        (["predict"], 2, "; an example: --checkpoint runs/mine/finetune/model.ckpt --input scan.nii.gz"),
+        (["prepare", "--shares", "[0.6,0.2,0.2]"], 2, "expected an integer, got 0.6; an example: --shares '[3,1,1]'"),
+        (["run", "--prepare.shares", "[1,2]"], 2, "; an example: --prepare.shares '[3,1,1]'"),
+        (
+            ["prepare", "--classes", "liver=1"],
+            2,
+            """, got liver=1; an example: --classes '{"liver": 1, "spleen": 4}'""",
+        ),
         (["finetune", "--tcsm.decay", "1"], 1, "--tcsm.decay takes a number in [0, 1), got 1.0"),
         (
             ["table", "--methods", "{a: {}, b: {}}", "--only", "[a, c]"],

@@ -16,7 +16,7 @@ def _no_list(got: str) -> str:
             'Parser key "classes":\n  Does not validate against any of the Union subtypes\n  Errors:\n'
             "    - Expected a <class 'int'>. Got value: x\n    - Expected a <class 'NoneType'>\n"
             "  Given value type: <class 'dict'>\n  Given value: {'a': 1, 'b': 'x'}",
-            "--classes: expected an integer, got x",
+            """--classes: expected an integer, got x; an example: --classes '{"liver": 1, "spleen": 4}'""",
         ),
         ("Parser key \"seed\":\n  Expected a <class 'int'>. Got value: None", "--seed: expected an integer, got null"),
         (

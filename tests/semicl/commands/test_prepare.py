@@ -129,6 +129,17 @@ def test_a_class_that_only_a_left_out_file_holds_is_refused(
     assert 'got {"c": 7}' in error_of(capsys, *words, "--classes", '{"a": 1, "b": 4, "c": 7}')
 
 
+def test_classes_that_lack_values_are_told_with_those_to_add(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    for more in ((), ("--leave_out_damaged",)):
+        line = error_of(capsys, *words, "--classes", '{"liver": 1}', *more)
+        assert "label 4 is unknown, known are 0, 1; mend the file or the classes" in line
+        assert line.endswith("""more, see the table); or --classes '{"liver": 1, "class 4": 4}'""")
+    assert run_command(*words, "--classes", '{"liver": 1, "class 4": 4}') == 0
+
+
 def _store_with_slope(path: Path, slope: float) -> None:
     """Store a label file's values as integers times a slope, which NIfTI holds as float32."""
     label = np.asarray(nibabel.load(path).dataobj)
