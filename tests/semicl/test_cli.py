@@ -225,7 +225,7 @@ def test_no_word_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("words", [["prepare", "--classes", "{a: 1, b: x}"], ["prepare", "--spacing", "[1, x, 1]"]])
 def test_no_python_is_in_an_error(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    assert error_of(capsys, *words, code=2).endswith(", got x")
+    assert ", got x; an example: --" in error_of(capsys, *words, code=2)
 
 
 @pytest.mark.parametrize(
