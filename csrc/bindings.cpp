@@ -135,10 +135,10 @@ PYBIND11_MODULE(_C, module) {
         Release());
     module.def(
         "contrast_gradient",
-        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address run_low,
-           Address run_high, Address weights, Address lse, Address gradient) {
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, bool unit_rows, float scale,
+           Address run_low, Address run_high, Address weights, Address lse, Address gradient) {
             contrast_gradient(arithmetic(set, narrow), threads, packed.rows, packed.groups,
-                              {at<int32_t>(run_low), at<int32_t>(run_high)}, scale, at<float>(weights),
+                              {at<int32_t>(run_low), at<int32_t>(run_high)}, unit_rows, scale, at<float>(weights),
                               at<float>(lse), at<float>(gradient));
         },
         Release());

@@ -43,6 +43,8 @@ constexpr int kForwardPanel = 4 * kTileColumns;
 constexpr int kGradientPanel = 2 * kTileColumns;
 constexpr int kSmallestPanel = kSweepRows;
 constexpr int kSquareRows = 512;    // rows whose lengths one iteration measures
+constexpr int kMeanRows = 64;       // rows of a group that its mean is taken of
+constexpr int kLanes = 16;          // sums that a total of weights is put together of
 constexpr size_t kPlanChunks = size_t{1} << 16;  // that a plan may hold before its rounds are done and the next planned
 constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so is its inverse,
 constexpr float kLargestScale = 1e3f;   // even when such a scale multiplies it
@@ -181,6 +183,31 @@ struct Scratch {
     int32_t skip_low[kTileColumns], skip_high[kTileColumns];
 };
 
+// Groups whose rows lie around one direction. Weights of pairs almost cancel there, so the sum of W_ij x_j rounds as its
+// partial sums along that direction do. With the mean m it is the sum of W_ij (x_j - m) plus m times the sum of W_ij.
+struct Centered {
+    Centered(int64_t groups, int64_t rows, int64_t channels)
+        : is(static_cast<size_t>(groups)),
+          means(static_cast<size_t>(groups * channels)),
+          rows(rows * channels),
+          totals(rows),
+          lanes(std::max(kTileColumns, kDepthRows) * kLanes) {
+        for (size_t i = 0; i < lanes.size(); ++i) lanes[i] = i % kLanes == i / kLanes % kLanes ? 1.0f : 0.0f;
+    }
+
+    // Adds the sums of `count` products of weights with `lanes`, at `sums`, to the totals from `first` on.
+    void add(const float* sums, int64_t first, int count) {
+        for (int i = 0; i < count; ++i)
+            for (int lane = 0; lane < kLanes; ++lane) totals[first + i] += sums[i * kLanes + lane];
+    }
+
+    std::vector<char> is;      // per group
+    std::vector<float> means;  // (groups, channels)
+    Buffer<float> rows;        // (rows, channels): x_j - m
+    Buffer<double> totals;     // (rows): the sum of W_ij. Many are equal: a float that sums them drifts
+    std::vector<float> lanes;  // (max(kTileColumns, kDepthRows), kLanes): row j is 1 in lane j, counted round
+};
+
 class Engine {
 public:
     Engine(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale)
@@ -213,7 +240,7 @@ public:
     // The log-sum-exps are doubles: where they are large a float would lose more than a row of exponentials does.
     void logsumexp(const std::vector<int32_t>& live, double* lse);
     void gradient(const std::vector<int32_t>& live, const double* lse, const float* grad, float* out);
-    void contrast(const Classes& classes, const float* weights, float* lse, float* out);
+    void contrast(const Classes& classes, bool unit_rows, const float* weights, float* lse, float* out);
 
 private:
     int64_t offset(int32_t g) const { return groups_.offsets[g]; }
@@ -254,6 +281,8 @@ private:
 
     void interleave();
     const void* operand(int32_t g, int32_t local) const;
+    void center();
+    void add_means(float* gradient) const;
     void clear(Team& team, const std::vector<int32_t>& live, float* gradient) const;
     void into_columns_when_deep(const Plan& plan, const Chunk& chunk, int32_t done, const float* values,
                                 float* gradient) const;
@@ -276,6 +305,7 @@ private:
     std::vector<int64_t> pair_rows_;  // per group: its first interleaved pair of rows, anchors and others apart
     std::unique_ptr<Buffer<float>> pairs_;
     std::vector<float> positives_;  // per row: what each pair with one of its positives weighs
+    std::unique_ptr<Centered> centered_;
 };
 
 int Engine::worthwhile_threads(int threads) const {
@@ -565,9 +595,59 @@ void Engine::interleave() {
 
 // The rows from `local` on as the right operand of a product; `local` is even from the start of the anchors or the others.
 const void* Engine::operand(int32_t g, int32_t local) const {
+    if (centered_ && centered_->is[g]) return centered_->rows.get() + (offset(g) + local) * channels_;
     if (!arithmetic_.paired) return row(offset(g) + local);
     const int64_t pair = local < anchors(g) ? local / 2 : (anchors(g) + 1) / 2 + (local - anchors(g)) / 2;
     return pairs_->get() + (pair_rows_[g] + pair) * channels_;
+}
+
+// Finds the groups whose rows, of length 1, lie around one direction: a mean of some of them has a length near 1 too.
+void Engine::center() {
+    if (arithmetic_.paired) return;
+    for (int32_t g : all_groups()) {
+        const int64_t taken = std::min<int64_t>(points(g), kMeanRows);
+        std::vector<float> mean(static_cast<size_t>(channels_));
+        for (int64_t t = 0; t < taken; ++t) {
+            const float* x = static_cast<const float*>(row(offset(g) + t * points(g) / taken));
+            for (int64_t c = 0; c < channels_; ++c) mean[c] += x[c] / static_cast<float>(taken);
+        }
+        double square = 0.0;
+        for (const float m : mean) square += double{m} * m;
+        if (!(square > 0.5)) continue;
+        if (!centered_) centered_ = std::make_unique<Centered>(groups_.count, rows_.count, channels_);
+        centered_->is[g] = 1;
+        std::copy(mean.begin(), mean.end(), centered_->means.begin() + g * channels_);
+    }
+    if (!centered_) return;
+    const std::vector<int32_t> live = all_groups();
+    Team::run(threads_, [&](Team& team, int) {
+        team.for_each(static_cast<int64_t>(live.size()), [&](int64_t k) {
+            const int32_t g = live[k];
+            if (!centered_->is[g]) return;
+            const float* mean = centered_->means.data() + g * channels_;
+            std::fill_n(centered_->totals.get() + offset(g), points(g), 0.0);
+            for (int64_t i = offset(g); i < offset(g) + points(g); ++i) {
+                const float* x = static_cast<const float*>(row(i));
+                for (int64_t c = 0; c < channels_; ++c) centered_->rows[i * channels_ + c] = x[c] - mean[c];
+            }
+        });
+    });
+}
+
+// gradient_i += m times the sum of W_ij.
+void Engine::add_means(float* gradient) const {
+    if (!centered_) return;
+    const std::vector<int32_t> live = all_groups();
+    Team::run(threads_, [&](Team& team, int) {
+        team.for_each(static_cast<int64_t>(live.size()), [&](int64_t k) {
+            const int32_t g = live[k];
+            if (!centered_->is[g]) return;
+            const float* mean = centered_->means.data() + g * channels_;
+            for (int64_t i = offset(g); i < offset(g) + points(g); ++i)
+                for (int64_t c = 0; c < channels_; ++c)
+                    gradient[i * channels_ + c] += static_cast<float>(centered_->totals[i] * mean[c]);
+        });
+    });
 }
 
 void Engine::clear(Team& team, const std::vector<int32_t>& live, float* gradient) const {
@@ -583,21 +663,31 @@ void Engine::into_columns_when_deep(const Plan& plan, const Chunk& chunk, int32_
     if (done % kDepthRows != 0 && done != chunk.rows) return;
     const Panel& panel = plan.panels[chunk.panel];
     const int32_t first = (done - 1) / kDepthRows * kDepthRows, depth = std::min(done, chunk.upper) - first;
-    if (depth > 0)
-        arithmetic_.multiply_into_columns(values + chunk.values + first * int64_t{kTileStride}, depth, chunk.width,
-                                          operand(panel.group, panel.first + first), channels_,
-                                          gradient + (offset(panel.group) + chunk.first) * channels_);
+    if (depth <= 0) return;
+    const float* weights = values + chunk.values + first * int64_t{kTileStride};
+    const int64_t out = offset(panel.group) + chunk.first;
+    arithmetic_.multiply_into_columns(weights, depth, chunk.width, operand(panel.group, panel.first + first), channels_,
+                                      gradient + out * channels_);
+    if (!centered_ || !centered_->is[panel.group]) return;
+    float sums[kTileColumns * kLanes] = {};
+    arithmetic_.multiply_into_columns(weights, depth, chunk.width, centered_->lanes.data(), kLanes, sums);
+    centered_->add(sums, out, chunk.width);
 }
 
 void Engine::into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const {
     const Panel& panel = plan.panels[block.panel];
-    float* out = gradient + (offset(panel.group) + panel.first + block.first) * channels_;
+    const int64_t out = offset(panel.group) + panel.first + block.first;
     for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
         const Chunk& chunk = plan.chunks[c];
         const int32_t rows = std::min(block.rows, chunk.rows - block.first);
-        if (rows > 0)
-            arithmetic_.multiply_into_rows(values + chunk.values, block.first, rows, chunk.width,
-                                           operand(panel.group, chunk.first), channels_, out);
+        if (rows <= 0) continue;
+        arithmetic_.multiply_into_rows(values + chunk.values, block.first, rows, chunk.width,
+                                       operand(panel.group, chunk.first), channels_, gradient + out * channels_);
+        if (!centered_ || !centered_->is[panel.group]) continue;
+        float sums[kOutputRows * kLanes] = {};
+        arithmetic_.multiply_into_rows(values + chunk.values, block.first, rows, chunk.width, centered_->lanes.data(),
+                                       kLanes, sums);
+        centered_->add(sums, out, rows);
     }
 }
 
@@ -683,8 +773,9 @@ void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const
 
 // ---- both at once ----------------------------------------------------------------------------------------------------
 
-void Engine::contrast(const Classes& classes, const float* weights, float* lse, float* out) {
+void Engine::contrast(const Classes& classes, bool unit_rows, const float* weights, float* lse, float* out) {
     measure_positives(classes, weights);
+    if (unit_rows) center();
     prefer_huge_pages(out, rows_.count * channels_ * int64_t{sizeof(float)});
     interleave();
     std::vector<int32_t> together, apart;
@@ -753,6 +844,7 @@ void Engine::contrast(const Classes& classes, const float* weights, float* lse, 
             }
         });
     });
+    add_means(out);
 }
 
 }  // namespace
@@ -776,8 +868,9 @@ void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& r
 }
 
 void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
-                       const Classes& classes, float scale, const float* weights, float* lse, float* gradient) {
-    Engine(arithmetic, threads, rows, groups, scale).contrast(classes, weights, lse, gradient);
+                       const Classes& classes, bool unit_rows, float scale, const float* weights, float* lse,
+                       float* gradient) {
+    Engine(arithmetic, threads, rows, groups, scale).contrast(classes, unit_rows, weights, lse, gradient);
 }
 
 int64_t executed_multiply_adds() { return executed.load(); }

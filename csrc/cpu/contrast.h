@@ -33,9 +33,9 @@ struct Classes {
 
 // lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together, the positives
 // being the other rows of its class. The similarities are computed once where that costs less than twice over half of
-// them.
+// them. `unit_rows`: rows have length 1, and only the gradient across them is wanted.
 void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
-                       const Classes& classes, float scale, const float* weights, float* lse, float* gradient);
+                       const Classes& classes, bool unit_rows, float scale, const float* weights, float* lse, float* gradient);
 
 // The multiply-adds executed in this process by the calls above.
 int64_t executed_multiply_adds();

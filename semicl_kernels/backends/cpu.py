@@ -279,6 +279,7 @@ class CompiledFused:
             narrow,
             threads,
             arguments,
+            problem.normalize,
             scale,
             problem.run_low.data_ptr(),
             problem.run_high.data_ptr(),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups, Problem, accumulator
+from .grad_scaling import level
 
 TILE = 1 << 20  # similarities held at a time: 4 MB in float32, which stays in most caches
 WINDOW = 4096  # columns of a tile at most
@@ -148,8 +149,11 @@ class TiledFused:
         return torch.dot(weights, losses.double()).to(losses.dtype), gradient
 
     def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
+        unit = weights.new_ones(len(weights))
+        if weights.dtype == torch.float32:
+            weights, unit = level(weights, problem.groups)
         _, gradient = self.contrast(problem, weights.double())
-        self.scatter(gradient, weights.new_ones(()), problem.row_of_point, out)
+        self.scatter(gradient.mul_(unit[:, None]), unit.new_ones(()), problem.row_of_point, out)
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         batch, views, channels, *space = out.shape
@@ -161,10 +165,11 @@ class TiledFused:
 
 
 class Centered(NamedTuple):
-    """Sums of ``W_ij x_j`` over j, as those of ``W_ij (x_j - mean)`` and of ``W_ij`` alone, the mean being the group's.
+    """Sums of ``W_ij x_j`` over j, as those of ``W_ij (x_j - mean)`` and of ``W_ij`` alone.
 
-    Where all features lie around one direction the sum of ``W_ij x_j`` is far smaller than the sums on the way to it,
-    and rounds as they do.
+    The mean is that of the group. Where unit vectors lie around one direction, the sum of ``W_ij x_j`` is far smaller
+    than its partial sums, and rounds as they do. Vectors of any length have the mean 0: a long one would round away the
+    short ones.
     """
 
     rows: Tensor  # (M, C), less the means
@@ -173,10 +178,11 @@ class Centered(NamedTuple):
     totals: Tensor  # (M,), of weights
 
     @classmethod
-    def of(cls, rows: Tensor, groups: Groups) -> Centered:
+    def of(cls, rows: Tensor, problem: Problem) -> Centered:
         means = torch.zeros_like(rows)
-        for begin, points, _ in live_groups(groups):
-            means[begin : begin + points] = rows[begin : begin + points].mean(0)
+        if problem.normalize:
+            for begin, points, _ in live_groups(problem.groups):
+                means[begin : begin + points] = rows[begin : begin + points].mean(0)
         return cls(rows - means, means, torch.zeros_like(rows), rows.new_zeros(len(rows), dtype=torch.float64))
 
     def add(self, tile: tuple[slice, slice], weights: Tensor) -> None:
@@ -194,7 +200,7 @@ def losses_and_gradient(gathered: Gathered, problem: Problem, weights: Tensor | 
     by the rows; each window's weights of the positives are taken off before its products (docs/loss.md)."""
     rows, groups, scale = gathered.rows, problem.groups, problem.scale
     losses = rows.new_zeros(len(rows))
-    centered = Centered.of(rows, groups) if weights is not None else None
+    centered = Centered.of(rows, problem) if weights is not None else None
     with torch.autocast(rows.device.type, enabled=False):
         for group in live_groups(groups):
             for strip, windows in strips(*group):

@@ -45,6 +45,18 @@ def test_gradient_of_nearly_equal_features(
         assert error_over_plain(case, torch.float32, fast_backend) <= 2, spread
 
 
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("points", MAPS)
+def test_gradient_around_one_direction_where_all_are_anchors(fast_backend: str, points: int, denominator: str) -> None:
+    """The sum of W_ij x_j is then far smaller than its partial sums by class; plain PyTorch's are in another order."""
+    if is_interpreted(fast_backend):
+        pytest.skip("the Triton kernels do not center rows")
+    options = {"denominator": denominator, "background": None}
+    for spread in (1, 0.1, 0.01, 0.001):
+        case = Case(MAPS[points], around="one", spread=spread, options=options)
+        assert error_over_plain(case, torch.float32, fast_backend) <= 2, spread
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("label_kind", ["random", None])
 @pytest.mark.parametrize("normalize", [True, False])
@@ -54,11 +66,14 @@ def test_gradient_of_nearly_equal_features_in_other_forms(
 ) -> None:
     skip_many_points(fast_backend, 64)
     options = {"reduction": reduction, "normalize": normalize, "temperature": 0.1 if normalize else 3.2}
+    # Triton multiplies planes of float32 rows in another order for (i, j) than for (j, i): softmax weights of nearly 1,
+    # of which plain PyTorch's sum to 1 exactly, miss it by a rounding.
+    most = 5 if is_interpreted(fast_backend) else 2
     for around in ("class", "one"):
         for spread in (0.3, 0.01):
             case = Case(MAPS[64], label_kind, around=around, spread=spread, options=options)
             assert error_over_plain(case, dtype, fast_backend) <= 2, (around, spread)
-            assert error_over_plain(case, torch.float32, fast_backend) <= 2, (around, spread)
+            assert error_over_plain(case, torch.float32, fast_backend) <= most, (around, spread)
 
 
 @pytest.mark.parametrize("spread", [0.1, 0.05, 0.01, 0.005])
@@ -86,7 +101,33 @@ def test_short_vectors_beside_long_ones(backend: str, reduction: str, long: floa
     (found,) = torch.autograd.grad(loss.sum(), features)
     for one in (loss.detach(), alone):
         torch.testing.assert_close(one.double(), truth.value, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.double(), truth.gradient, rtol=1e-5, atol=1e-6 * float(truth.gradient.abs().max()))
+    of_point = truth.gradient.abs().amax(2, keepdim=True)  # a point's own scale, whatever that of the others
+    assert bool(((found.double() - truth.gradient).abs() <= 1e-5 * of_point).all()), (found, truth.gradient)
+
+
+def test_background_vector_far_longer_than_the_others(backend: str) -> None:
+    features = torch.randn(1, 1, 4, 1, 16, generator=torch.Generator().manual_seed(0)) * 1e-2
+    features[0, 0, :, 0, 0] = torch.tensor([1e6, 0, 0, 0])
+    labels = torch.arange(16).reshape(1, 1, 1, 16) % 3
+    options = {"normalize": False, "temperature": 1e5}
+    truth = oracle.local_contrastive_loss(features, labels, **options, above=torch.ones(labels.shape))
+    (found,) = torch.autograd.grad(
+        local_contrastive_loss(features.requires_grad_(), labels, backend=backend, **options), features
+    )
+    of_point = truth.gradient.abs().amax(2, keepdim=True)
+    assert bool(((found.double() - truth.gradient).abs() <= 1e-4 * of_point).all()), (found, truth.gradient)
+
+
+def test_gradient_from_above_that_leaves_float32_on_the_way(fast_backend: str) -> None:
+    """1e37 times 1 / temperature is infinite in float32; divided by the vectors' length of 1e5 it is not."""
+    case = Case((1, 2, 8, 3, 4), options={"reduction": "none", "temperature": 0.01})
+    features = (case.features(torch.float32) * 1e5).requires_grad_()
+    losses = local_contrastive_loss(features, case.labels(), backend=fast_backend, **case.options)
+    (found,) = torch.autograd.grad(losses, features, torch.full_like(losses, 1e37))
+    exact = features.detach().double().requires_grad_()
+    losses = local_contrastive_loss(exact, case.labels(), backend="reference", **case.options)
+    (truth,) = torch.autograd.grad(losses, exact, torch.full_like(losses, 1e37))
+    assert float((found.double() - truth).norm() / truth.norm()) < 1e-4
 
 
 CASES = 120  # of a backend, in the tests that always run; python -m tests.semicl_kernels.fuzz runs any number
