@@ -65,4 +65,5 @@ def to_build(setting: str) -> str:
 
 
 def in_source_folder() -> bool:
-    return (SOURCE / "csrc").is_dir()
+    """Whether the package lies beside its sources; an installed one may lie beside any other folder of that name."""
+    return (SOURCE / "setup.py").is_file() and (SOURCE / "csrc" / "bindings.cpp").is_file()

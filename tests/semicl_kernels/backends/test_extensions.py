@@ -81,6 +81,23 @@ def test_an_installed_package_expects_what_was_noted_as_it_was_made(
     assert [extensions.expected_sources(name) for name in ("_C", "_cuda")] == ["abc", "def"]
 
 
+def source_folder(path: Path) -> None:
+    """Make a folder that looks like the source folder of the package."""
+    (path / "csrc").mkdir()
+    for name in ("setup.py", "csrc/bindings.cpp"):
+        (path / name).touch()
+
+
+def test_a_folder_of_that_name_beside_an_installed_package_is_none_of_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "csrc").mkdir()
+    monkeypatch.setattr(extensions, "SOURCE", tmp_path)
+    (tmp_path / "semicl_kernels").mkdir()
+    (tmp_path / "semicl_kernels" / extensions.NOTE).write_text("_C abc\n_cuda def\n")
+    assert extensions.expected_sources("_C") == "abc"
+
+
 def test_an_installed_package_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extensions, "SOURCE", tmp_path)
     module, missing = extensions.find("_absent", "a compiler", "SETTING=1 ")
@@ -91,7 +108,7 @@ def test_an_installed_package_is_built_anew(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_source_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `pip install .` builds lies elsewhere: to run it again would change nothing."""
-    (tmp_path / "csrc").mkdir()
+    source_folder(tmp_path)
     monkeypatch.setattr(extensions, "SOURCE", tmp_path)
     missing = extensions.find("_absent", "a compiler").missing
     assert str(tmp_path) in missing
@@ -107,7 +124,7 @@ def test_another_architecture_is_built_where_the_package_lies(tmp_path: Path, mo
     monkeypatch.setattr(torch.version, "hip", None)
     installed = cuda.find_state.__wrapped__()
     assert "`SEMICL_CUDA=1 SEMICL_CUDA_ARCHS=75 pip install -v --force-reinstall --no-deps .`" in installed
-    (tmp_path / "csrc").mkdir()
+    source_folder(tmp_path)
     taken_from_source = cuda.find_state.__wrapped__()
     assert "from sm_80 on, run `SEMICL_CUDA=1 SEMICL_CUDA_ARCHS=75 pip install -e .`" in taken_from_source
 
