@@ -3,76 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .backends import check_backend_name, choose_backend
+from .autograd import contrast, contrast_map, reference_loss
+from .backends import choose_backend
 from .checks import (
-    check_bool,
     check_features,
     check_floats,
     check_labels,
     check_point_count,
-    check_steps,
     check_views_without_labels,
-    check_word,
-    checked_temperature,
-    integer_or_none,
     steps_of_axes,
 )
 from .fork_safety import serial_in_children
-from .ops import contrast, contrast_map, reference_loss, unit
+from .ops import flat, unit
+from .options import Options
 from .partition import Partition, largest_group
 from .partition_kernels import can_count
 
-SCOPES = ("batch", "image")
-DENOMINATORS = ("all", "negatives")
-REDUCTIONS = ("block", "anchor", "sum", "none")
-
-
-# ---- the one path from a map to a loss -------------------------------------------------------------------------------
-
-
-class _Options(NamedTuple):
-    """What a loss is computed with, resolved: of the options all that say nothing about the map's axes."""
-
-    temperature: float
-    per_image: bool
-    other_classes_only: bool
-    background: int | None
-    ignore_index: int | None
-    normalize: bool
-    reduction: str
-
-
-def _resolve(
-    temperature: float,
-    scope: str,
-    denominator: str,
-    background: int | None,
-    ignore_index: int | None,
-    normalize: bool,
-    reduction: str,
-) -> _Options:
-    temperature = checked_temperature(temperature)
-    check_word("scope", scope, SCOPES)
-    check_word("denominator", denominator, DENOMINATORS)
-    check_word("reduction", reduction, REDUCTIONS)
-    check_bool("normalize", normalize)
-    return _Options(
-        temperature,
-        scope == "image",
-        denominator == "negatives",
-        integer_or_none("background", background),
-        integer_or_none("ignore_index", ignore_index),
-        normalize,
-        reduction,
-    )
+# ---- from a map to a loss --------------------------------------------------------------------------------------------
 
 
 @serial_in_children
@@ -96,45 +52,61 @@ def _limits(dtype: torch.dtype) -> tuple[int, int]:
     return limits.min, limits.max
 
 
-def _contrast(
-    features: Tensor,
-    labels: Tensor | None,
-    block_size: tuple[int, ...] | None,
-    options: _Options,
-    backend: str,
-) -> Tensor:
-    """The loss of docs/loss.md on a map (B, V, C, *space) with labels (B, V, *space), or None where every place is a
-    class of its own."""
-    temperature, per_image, other_classes_only, background, ignore_index, normalize, reduction = options
-    scale = unit(features) / temperature
-    every_place = labels is None
-    background, ignore_index = (None if labels is None else _label_among(labels, x) for x in (background, ignore_index))
-    if backend == "reference":
-        choice = (per_image, other_classes_only, background, ignore_index)
-        return reference_loss(features, labels, block_size, *choice, scale, normalize, reduction)
-    if labels is None:
-        labels = _places(features)
-    largest = largest_group(labels.shape, block_size, per_image)
-    parts = Partition(
-        *torch.ops.semicl.partition(
-            labels,
-            block_size,
-            per_image,
-            other_classes_only,
-            background,
-            ignore_index,
-            reduction,
-            every_place,
-            can_count(labels.device, backend),
-        )
+def _contrast(features: Tensor, labels: Tensor | None, options: Options, backend: str) -> Tensor:
+    """The loss of docs/loss.md on a map (B, V, C, *space), its stride taken.
+
+    ``labels`` are (B, V, *space), or None where every place is a class of its own.
+    """
+    batch, views, _, *space = features.shape
+    shape = torch.Size((batch, views, *space))
+    blocks = None if options.block_size is None else steps_of_axes("block_size", options.block_size, len(space))
+    scale = unit(features) / options.temperature
+    background, ignored = (
+        None if labels is None else _label_among(labels, label) for label in (options.background, options.ignore_index)
     )
-    runs = (parts.run_low, parts.run_high)
-    problem = (features, parts.row_of_point, *parts.groups(largest), *runs, scale, normalize)
-    if reduction == "none":
-        return contrast_map(*problem, backend).reshape(labels.shape)
-    if torch.is_grad_enabled() and features.requires_grad:
-        return contrast(*problem, parts.weights, backend)[0]
-    return torch.ops.semicl.contrast_loss(*problem, parts.weights, backend)
+    choices = (blocks, options.scope == "image", options.denominator == "negatives", background, ignored)
+    if backend == "reference":
+        loss = reference_loss(features, labels, *choices, scale, options.normalize, options.reduction)
+    else:
+        shown = _places(features) if labels is None else labels
+        counted = can_count(features.device, backend)
+        parts = Partition(*torch.ops.semicl.partition(shown, *choices, options.reduction, labels is None, counted))
+        largest = largest_group(shape, blocks, options.scope == "image")
+        problem = flat(features, parts, largest, scale, options.normalize)
+        if options.reduction == "none":
+            loss = contrast_map(*problem, backend)
+        else:
+            differentiable = torch.is_grad_enabled() and features.requires_grad
+            loss, _ = contrast(*problem, parts.weights, differentiable, backend)
+    return loss.reshape(shape) if options.reduction == "none" else loss
+
+
+def _local(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
+    check_features(features)
+    batch, views, _, *space = features.shape
+    steps = steps_of_axes("stride", options.stride, len(space))
+    if options.block_size is not None:
+        steps_of_axes("block_size", options.block_size, len(space))
+    if labels is None:
+        check_views_without_labels(views)
+    else:
+        check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
+    backend = choose_backend(options.backend, features.device, features.dtype, features.shape[2])
+    if any(step > 1 for step in steps):
+        taken = tuple(slice(None, None, step) for step in steps)
+        features = features[(slice(None), slice(None), slice(None), *taken)]
+        labels = None if labels is None else labels[(slice(None), slice(None), *taken)]
+    check_point_count("features", features.numel() // features.shape[2])
+    return _contrast(features, labels, options, backend)
+
+
+def _vectors(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
+    """The mean contrast of vectors (N, V, C), one group; labels (N,) or None."""
+    check_point_count("features", features.shape[0] * features.shape[1])
+    backend = choose_backend(options.backend, features.device, features.dtype, features.shape[2])
+    maps = features[..., None, None]
+    ids = None if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
+    return _contrast(maps, ids, replace(options, background=None, reduction="anchor"), backend)
 
 
 # ---- public functions ------------------------------------------------------------------------------------------------
@@ -192,32 +164,19 @@ def local_contrastive_loss(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    check_features(features)
-    options = _resolve(temperature, scope, denominator, background, ignore_index, normalize, reduction)
-    batch, views, _, *space = features.shape
-    steps = steps_of_axes("stride", stride, len(space))
-    blocks = None if block_size is None else steps_of_axes("block_size", block_size, len(space))
-    if labels is None:
-        check_views_without_labels(views)
-    else:
-        check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
-    name = choose_backend(backend, features.device, features.dtype, features.shape[2])
-
-    if any(step > 1 for step in steps):
-        taken = tuple(slice(None, None, step) for step in steps)
-        features = features[(slice(None), slice(None), slice(None), *taken)]
-        labels = None if labels is None else labels[(slice(None), slice(None), *taken)]
-    check_point_count("features", features.numel() // features.shape[2])
-    return _contrast(features, labels, blocks, options, name)
-
-
-def _contrast_vectors(features: Tensor, labels: Tensor | None, temperature: float, backend: str) -> Tensor:
-    """The mean contrast of vectors (N, V, C), one group; labels (N,) or None."""
-    check_point_count("features", features.shape[0] * features.shape[1])
-    name = choose_backend(backend, features.device, features.dtype, features.shape[2])
-    maps = features[..., None, None]
-    ids = None if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
-    return _contrast(maps, ids, None, _Options(temperature, False, False, None, None, True, "anchor"), name)
+    options = Options(
+        temperature=temperature,
+        stride=stride,
+        block_size=block_size,
+        scope=scope,
+        denominator=denominator,
+        background=background,
+        ignore_index=ignore_index,
+        normalize=normalize,
+        reduction=reduction,
+        backend=backend,
+    )
+    return _local(features, labels, options)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: str = "auto") -> Tensor:
@@ -237,9 +196,12 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
+    return _nt_xent(z1, z2, Options(temperature=temperature, backend=backend))
+
+
+def _nt_xent(z1: Tensor, z2: Tensor, options: Options) -> Tensor:
     check_floats("z1", z1)
     check_floats("z2", z2)
-    temperature = checked_temperature(temperature)
     if z1.dim() != 2 or z1.shape[1] < 1:
         raise ValueError(f"z1 must be of shape (N, C) with C >= 1; got {tuple(z1.shape)}")
     if z2.shape != z1.shape:
@@ -248,7 +210,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
         raise TypeError(f"z2 must be of the dtype of z1, {z1.dtype}; got {z2.dtype}")
     if z2.device != z1.device:
         raise ValueError(f"z2 must be on the device of z1, {z1.device}; got {z2.device}")
-    return _contrast_vectors(torch.stack([z1, z2], dim=1), None, temperature, backend)
+    return _vectors(torch.stack([z1, z2], dim=1), None, options)
 
 
 def supervised_contrastive_loss(
@@ -271,68 +233,62 @@ def supervised_contrastive_loss(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
+    return _supervised(features, labels, Options(temperature=temperature, backend=backend))
+
+
+def _supervised(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
     check_floats("features", features)
-    temperature = checked_temperature(temperature)
     if features.dim() != 3 or features.shape[2] < 1:
         raise ValueError(f"features must be of shape (N, V, C) with C >= 1; got {tuple(features.shape)}")
     if labels is None:
         check_views_without_labels(features.shape[1])
     else:
         check_labels(labels, (features.shape[0],), features.device, "(N,)")
-    return _contrast_vectors(features, labels, temperature, backend)
+    return _vectors(features, labels, options)
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------
 
 
 class _OptionsModule(nn.Module):
-    """A module that holds the keyword options of a loss, shows them and lets them be changed one by one.
+    """A module with the options of a loss as attributes, which are read and set one by one.
 
-    Every option is an attribute. A new value is checked at once, as all were when the module was made, and an attribute
-    that is no option is refused by these classes, not by classes that are made from them.
+    A new value is checked at once, as all were when the module was made. An attribute that is no option is refused by
+    these classes, not by classes that are made from them.
     """
 
-    _check: ClassVar[Callable[..., None]]  # raises TypeError or ValueError if an option is not what the loss takes
+    names: ClassVar[tuple[str, ...]] = tuple(field.name for field in fields(Options))
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self._check(**options)
-        self._options = options
+        self._options = Options(**options)
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The options by name, to be read; they are changed as attributes."""
-        return MappingProxyType(self._options)
+        """The options by name, to be read; they are set as attributes."""
+        return MappingProxyType({name: getattr(self._options, name) for name in self.names})
 
     def __getattr__(self, name: str) -> Any:
-        options = self.__dict__.get("_options", {})
-        return options[name] if name in options else super().__getattr__(name)
+        return getattr(self._options, name) if name in self.names else super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        options = self.__dict__.get("_options", {})
-        if name in options:
-            changed = {**options, name: value}
-            self._check(**changed)
-            self.__dict__["_options"] = changed
+        if name in self.names:
+            self._options = replace(self._options, **{name: value})
             return
         ours = type(self).__module__ == __name__
-        if ours and options and not name.startswith("_") and not hasattr(self, name):
-            nearest = get_close_matches(name, options, 1, 0)
+        if ours and not name.startswith("_") and "_options" in self.__dict__ and not hasattr(self, name):
+            nearest = get_close_matches(name, self.names, 1, 0)
             raise AttributeError(
-                f"{type(self).__name__} has no option {name!r}; do you mean {nearest[0]!r}? It has {', '.join(options)}"
+                f"{type(self).__name__} has no option {name!r}; do you mean {nearest[0]!r}? "
+                f"It has {', '.join(self.names)}"
             )
         super().__setattr__(name, value)
 
-    def __delattr__(self, name: str) -> None:
-        if name in self.__dict__.get("_options", {}):
-            raise AttributeError(f"option {name!r} of {type(self).__name__} cannot be deleted: give it another value")
-        super().__delattr__(name)
-
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._options})
+        return sorted({*super().__dir__(), *self.names})
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
 
 class LocalContrastiveLoss(_OptionsModule):
@@ -365,44 +321,32 @@ class LocalContrastiveLoss(_OptionsModule):
             backend=backend,
         )
 
-    @staticmethod
-    def _check(**options: Any) -> None:
-        check_steps("stride", options.pop("stride"))
-        block_size = options.pop("block_size")
-        if block_size is not None:
-            check_steps("block_size", block_size)
-        check_backend_name(options.pop("backend"))
-        _resolve(**options)
-
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``features`` (B, V, C, *space) with ``labels`` (B, V, *space)."""
-        return local_contrastive_loss(features, labels, **self._options)
+        return _local(features, labels, self._options)
 
 
-class _VectorsModule(_OptionsModule):
-    @staticmethod
-    def _check(**options: Any) -> None:
-        checked_temperature(options["temperature"])
-        check_backend_name(options["backend"])
-
-
-class NTXentLoss(_VectorsModule):
+class NTXentLoss(_OptionsModule):
     """:func:`nt_xent_loss` as a module with the same options."""
+
+    names = ("temperature", "backend")
 
     def __init__(self, *, temperature: float = 0.5, backend: str = "auto") -> None:
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Return the loss of two views (N, C)."""
-        return nt_xent_loss(z1, z2, **self._options)
+        return _nt_xent(z1, z2, self._options)
 
 
-class SupervisedContrastiveLoss(_VectorsModule):
+class SupervisedContrastiveLoss(_OptionsModule):
     """:func:`supervised_contrastive_loss` as a module with the same options."""
+
+    names = ("temperature", "backend")
 
     def __init__(self, *, temperature: float = 0.07, backend: str = "auto") -> None:
         super().__init__(temperature=temperature, backend=backend)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``features`` (N, V, C) with ``labels`` (N,)."""
-        return supervised_contrastive_loss(features, labels, **self._options)
+        return _supervised(features, labels, self._options)

@@ -11,7 +11,15 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from semicl_kernels import LocalContrastiveLoss, grouped_logsumexp, local_contrastive_loss, nt_xent_loss, ops
+from semicl_kernels import (
+    LocalContrastiveLoss,
+    NTXentLoss,
+    SupervisedContrastiveLoss,
+    grouped_logsumexp,
+    local_contrastive_loss,
+    nt_xent_loss,
+    ops,
+)
 from semicl_kernels.partition import partition
 
 from .cases import Case
@@ -91,7 +99,7 @@ def example_arguments(name: str) -> tuple[Any, ...]:
     rows = unit_rows(LABELS.numel(), 8, seed=0).float()
     primitive = (*groups, scale, scale, "cpu")
     problem = (FEATURES, parts.row_of_point, *groups, parts.run_low, parts.run_high, scale, True)
-    loss, row_gradient = torch.ops.semicl.contrast(*problem, parts.weights, "cpu")
+    loss, row_gradient = torch.ops.semicl.contrast(*problem, parts.weights, True, "cpu")
     lse = torch.ops.semicl.grouped_logsumexp(rows, *primitive)
     task = (None, False, False, 0, None, scale, True, "block")
     return {
@@ -100,8 +108,7 @@ def example_arguments(name: str) -> tuple[Any, ...]:
         "grouped_logsumexp_backward": (lse, rows, lse, *primitive),
         "reference_loss": (FEATURES, LABELS, *task),
         "reference_loss_backward": (loss, FEATURES, LABELS, *task),
-        "contrast": (*problem, parts.weights, "cpu"),
-        "contrast_loss": (*problem, parts.weights, "cpu"),
+        "contrast": (*problem, parts.weights, True, "cpu"),
         "contrast_map": (*problem, "cpu"),
         "contrast_map_backward": (parts.weights.float(), *problem, "cpu"),
         "contrast_backward": (
@@ -183,7 +190,25 @@ def test_one_graph_serves_a_criterion_whose_temperature_is_scheduled() -> None:
     torch.compiler.reset()
     counter = CompileCounterWithBackend("aot_eager")
     call = torch.compile(criterion, backend=counter, fullgraph=True)
-    for temperature in TEMPERATURES:
+    for temperature in [*TEMPERATURES, *range(1, 12)]:
         criterion.temperature = temperature
         assert torch.equal(call(FEATURES, LABELS), loss(temperature))
     assert counter.frame_count <= MOST_GRAPHS
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("criterion", [LocalContrastiveLoss(), SupervisedContrastiveLoss(), NTXentLoss()])
+def test_exported_with_a_dynamic_axis_of_any_size(criterion: torch.nn.Module, strict: bool) -> None:
+    axis = torch.export.Dim("n")
+    inputs: dict[str, Tensor] = {
+        "features": FEATURES.expand(2, *FEATURES.shape[1:]).clone(),
+        "labels": LABELS.repeat(2, 1, 1, 1),
+    }
+    if isinstance(criterion, SupervisedContrastiveLoss):
+        inputs = {"features": torch.randn(6, 2, 8), "labels": torch.arange(6) % 2}
+    if isinstance(criterion, NTXentLoss):
+        inputs = {"z1": torch.randn(6, 8), "z2": torch.randn(6, 8)}
+    shapes = {name: {0: axis} for name in inputs}
+    graph = torch.export.export(criterion, (), inputs, dynamic_shapes=shapes, strict=strict).module()
+    larger = {name: torch.cat([tensor, tensor.flip(0)]) for name, tensor in inputs.items()}
+    torch.testing.assert_close(graph(**larger), criterion(**larger))

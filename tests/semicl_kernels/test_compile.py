@@ -122,7 +122,7 @@ def fused_arguments(features: Tensor) -> tuple[Any, ...]:
     labels = torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
     parts = partition(labels, None, False, False, None, None, "block")
     groups = parts.groups(labels.numel())
-    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, SCALE, True, parts.weights
+    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, SCALE, True, parts.weights, True
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -134,14 +134,15 @@ def test_opcheck_of_the_contrast(compiled_backend: str, requires_grad: bool, lay
 
 def test_opcheck_of_the_loss_alone(compiled_backend: str) -> None:
     features = Case((2, 2, 16, 3, 4)).features(torch.float32)
-    torch.library.opcheck(torch.ops.semicl.contrast_loss, (*fused_arguments(features), compiled_backend))
+    *problem, _ = fused_arguments(features)
+    torch.library.opcheck(torch.ops.semicl.contrast, (*problem, False, compiled_backend))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck_of_the_map(compiled_backend: str, requires_grad: bool, layout: str) -> None:
     features = Case((2, 2, 16, 3, 4), layout=layout).features(torch.float32).requires_grad_(requires_grad)
-    *problem, _ = fused_arguments(features)
+    *problem, _, _ = fused_arguments(features)
     torch.library.opcheck(torch.ops.semicl.contrast_map, (*problem, compiled_backend))
 
 
@@ -149,7 +150,7 @@ def test_opcheck_of_the_map(compiled_backend: str, requires_grad: bool, layout: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_opcheck_of_the_gradient_of_the_map(compiled_backend: str, dtype: torch.dtype, layout: str) -> None:
     features = Case((2, 2, 16, 3, 4), layout=layout).features(dtype)
-    *problem, weights = fused_arguments(features)
+    *problem, weights, _ = fused_arguments(features)
     torch.library.opcheck(torch.ops.semicl.contrast_map_backward, (weights.float(), *problem, compiled_backend))
 
 

@@ -1,0 +1,168 @@
+"""Gradients of the operators.
+
+Each is a ``torch.autograd.Function`` around an operator of ops.py. A call from Python applies the Function. A captured
+graph calls the operator, which ops.py registers with the same two methods; from Python that would cost more, by the
+square of the number of arguments. Gradients are of first order: the backward operators refuse to be differentiated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def has_channels_last(features: Tensor) -> bool:
+    """Whether the channels of a map are innermost in memory, as the gradient's then are."""
+    return features.shape[2] > 1 and features.stride(2) == 1
+
+
+def _save(ctx: Any, *values: Any) -> None:
+    """Keep tensors and other values for :func:`_saved`."""
+    ctx.save_for_backward(*[value if isinstance(value, Tensor) else None for value in values])
+    ctx.others = [None if isinstance(value, Tensor) else value for value in values]
+
+
+def _saved(ctx: Any) -> list[Any]:
+    pairs = zip(ctx.saved_tensors, ctx.others, strict=True)
+    return [other if tensor is None else tensor for tensor, other in pairs]
+
+
+def _by_first_alone(ctx: Any, gradient: Tensor | None) -> Gradients:
+    return gradient, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+def _refuse_others(ctx: Any, operator: str) -> None:
+    """Refuse a gradient by another argument than the first: there is no formula for one."""
+    if any(ctx.needs_input_grad[1:]):
+        raise RuntimeError(
+            f"semicl::{operator} has a gradient by its first argument alone, and another one requires a gradient: "
+            "detach() it"
+        )
+
+
+class GroupedLogsumexp(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return torch.ops.semicl.grouped_logsumexp(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _refuse_others(ctx, "grouped_logsumexp")
+        rows, *others = inputs
+        _save(ctx, rows, output, *others)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward(grad, *_saved(ctx)))
+
+
+class Contrast(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return torch.ops.semicl.contrast(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _refuse_others(ctx, "contrast")
+        features, row_of_point, *_, with_gradient, backend = inputs
+        loss, row_gradient = output
+        ctx.mark_non_differentiable(row_gradient)
+        ctx.set_materialize_grads(False)
+        ctx.with_gradient = with_gradient
+        if with_gradient:
+            # Without the features themselves: they may be changed or freed before the backward.
+            layout = (features.shape, has_channels_last(features), features.dtype)
+            _save(ctx, loss, row_gradient, row_of_point, *layout, backend)
+        else:
+            _save(ctx, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> Gradients:
+        if grad is None:
+            return _by_first_alone(ctx, None)
+        saved = _saved(ctx)
+        if not ctx.with_gradient:
+            # A graph that was captured where no gradient was wanted: the loss is computed again.
+            features, row_of_point, *others, _, backend = saved
+            loss, row_gradient = torch.ops.semicl.contrast(features, row_of_point, *others, True, backend)
+            layout = (features.shape, has_channels_last(features), features.dtype)
+            saved = [loss, row_gradient, row_of_point, *layout, backend]
+        return _by_first_alone(ctx, torch.ops.semicl.contrast_backward(grad, *saved))
+
+
+class ContrastMap(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return torch.ops.semicl.contrast_map(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _refuse_others(ctx, "contrast_map")
+        _save(ctx, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward(grad, *_saved(ctx)))
+
+
+class ReferenceLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return torch.ops.semicl.reference_loss(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _refuse_others(ctx, "reference_loss")
+        _save(ctx, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        return _by_first_alone(ctx, torch.ops.semicl.reference_loss_backward(grad, *_saved(ctx)))
+
+
+def refuse_second_order(ctx: Any, *grads: Any) -> Any:
+    """The gradient of every backward operator."""
+    raise RuntimeError(
+        "the contrastive losses of semicl_kernels have first-order gradients only; a derivative of their gradient was "
+        "asked for (backward through a gradient taken with create_graph=True). Use a plain PyTorch loss for that."
+    )
+
+
+FUNCTIONS: dict[str, Any] = {
+    "grouped_logsumexp": GroupedLogsumexp,
+    "contrast": Contrast,
+    "contrast_map": ContrastMap,
+    "reference_loss": ReferenceLoss,
+}
+
+
+# ---- calls from Python -----------------------------------------------------------------------------------------------
+
+
+def _wants_gradient(first: Tensor) -> bool:
+    captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return first.requires_grad and torch.is_grad_enabled() and not captured
+
+
+def grouped_logsumexp(rows: Tensor, *others: Any) -> Tensor:
+    function = GroupedLogsumexp.apply if _wants_gradient(rows) else torch.ops.semicl.grouped_logsumexp
+    return function(rows, *others)
+
+
+def contrast(features: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    function = Contrast.apply if _wants_gradient(features) else torch.ops.semicl.contrast
+    return function(features, *others)
+
+
+def contrast_map(features: Tensor, *others: Any) -> Tensor:
+    function = ContrastMap.apply if _wants_gradient(features) else torch.ops.semicl.contrast_map
+    return function(features, *others)
+
+
+def reference_loss(features: Tensor, *others: Any) -> Tensor:
+    function = ReferenceLoss.apply if _wants_gradient(features) else torch.ops.semicl.reference_loss
+    return function(features, *others)

@@ -1,0 +1,55 @@
+"""The options of the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .backends import check_backend_name
+from .checks import check_bool, check_steps, check_word, checked_temperature, integer_or_none
+
+SCOPES = ("batch", "image")
+DENOMINATORS = ("all", "negatives")
+REDUCTIONS = ("block", "anchor", "sum", "none")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a loss is computed with, checked when it is made; :func:`local_contrastive_loss` describes each.
+
+    Raises:
+        TypeError: if an option has the wrong type.
+        ValueError: if an option has the wrong value.
+    """
+
+    temperature: float = 0.1
+    stride: int | Sequence[int] = 1
+    block_size: int | Sequence[int] | None = None
+    scope: str = "batch"
+    denominator: str = "all"
+    background: int | None = 0
+    ignore_index: int | None = None
+    normalize: bool = True
+    reduction: str = "block"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._set("temperature", checked_temperature(self.temperature))
+        self._set("stride", _steps("stride", self.stride))
+        if self.block_size is not None:
+            self._set("block_size", _steps("block_size", self.block_size))
+        check_word("scope", self.scope, SCOPES)
+        check_word("denominator", self.denominator, DENOMINATORS)
+        self._set("background", integer_or_none("background", self.background))
+        self._set("ignore_index", integer_or_none("ignore_index", self.ignore_index))
+        check_bool("normalize", self.normalize)
+        check_word("reduction", self.reduction, REDUCTIONS)
+        check_backend_name(self.backend)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _steps(name: str, steps: int | Sequence[int]) -> int | tuple[int, ...]:
+    check_steps(name, steps)
+    return tuple(steps) if isinstance(steps, Sequence) else steps
