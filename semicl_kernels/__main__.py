@@ -60,7 +60,9 @@ def check_backends() -> bool:
     print(f"backends, and their error against float64 ({CHECKED_DTYPE}, {labels.numel()} points):")
     for name, state in available_backends().items():
         refusal = (
-            BACKENDS[name].refuses(features.device, CHECKED_DTYPE, features.shape[2]) if state == AVAILABLE else state
+            BACKENDS[name].refuses(features.device, CHECKED_DTYPE, features.shape[2], None)
+            if state == AVAILABLE
+            else state
         )
         if refusal is not None:
             print(f"  {name:<10} {refusal}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .autograd import contrast, contrast_map, reference_loss
-from .backends import choose_backend
+from .backends import LONGEST_SQUARE, choose_backend
 from .checks import (
     check_features,
     check_floats,
@@ -81,6 +81,12 @@ def _contrast(features: Tensor, labels: Tensor | None, options: Options, backend
     return loss.reshape(shape) if options.reduction == "none" else loss
 
 
+def _backend(features: Tensor, options: Options) -> str:
+    """Return the backend that a map (B, V, C, *space), or vectors (N, V, C), get."""
+    bound = LONGEST_SQUARE / options.temperature if options.normalize else None
+    return choose_backend(options.backend, features.device, features.dtype, features.shape[2], bound)
+
+
 def _local(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
     check_features(features)
     batch, views, _, *space = features.shape
@@ -91,7 +97,7 @@ def _local(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
         check_views_without_labels(views)
     else:
         check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
-    backend = choose_backend(options.backend, features.device, features.dtype, features.shape[2])
+    backend = _backend(features, options)
     if any(step > 1 for step in steps):
         taken = tuple(slice(None, None, step) for step in steps)
         features = features[(slice(None), slice(None), slice(None), *taken)]
@@ -103,7 +109,7 @@ def _local(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
 def _vectors(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
     """The mean contrast of vectors (N, V, C), one group; labels (N,) or None."""
     check_point_count("features", features.shape[0] * features.shape[1])
-    backend = choose_backend(options.backend, features.device, features.dtype, features.shape[2])
+    backend = _backend(features, options)
     maps = features[..., None, None]
     ids = None if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
     return _contrast(maps, ids, replace(options, background=None, reduction="anchor"), backend)

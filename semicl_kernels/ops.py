@@ -391,7 +391,8 @@ def grouped_logsumexp(
     integers = {"offsets": offsets, "anchors": anchors, "skip_low": skip_low, "skip_high": skip_high}
     check_group_tensors(rows, **integers)
     count = rows.shape[0]
-    name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1])
+    known = bound if scale > 0 and mutual else None
+    name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1], known)
     contiguous = [tensor.contiguous() for tensor in integers.values()]
     largest = count if largest is None else min(largest, count)
     one = unit(rows)

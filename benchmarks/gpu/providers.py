@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semicl_kernels.backends import AVAILABLE, BACKENDS
+from semicl_kernels.backends import AVAILABLE, BACKENDS, LONGEST_SQUARE
 
 from .. import anchors_only, authors
 from ..looks import Look
-from ..problems import Problem, Shape, identities
+from ..problems import TEMPERATURE, Problem, Shape, identities
 from ..providers import anchor_matrices, dense_matrices, no_matrix, ours
 from .device import Device
 
@@ -42,8 +42,8 @@ def prepare_ours(problem: Problem, device: Device, backend: str) -> Loss:
 
 
 def backend_refuses(shape: Shape, dtype: torch.dtype, device: Device, backend: str) -> str | None:
-    state = BACKENDS[backend].state()
-    return BACKENDS[backend].refuses(device.place, dtype, shape.channels) if state == AVAILABLE else state
+    state, bound = BACKENDS[backend].state(), LONGEST_SQUARE / TEMPERATURE
+    return BACKENDS[backend].refuses(device.place, dtype, shape.channels, bound) if state == AVAILABLE else state
 
 
 def own(backend: str, look: Look) -> Provider:

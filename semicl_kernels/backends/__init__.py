@@ -44,35 +44,37 @@ def check_backend_name(name: str) -> None:
         raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}; got {name!r}")
 
 
-def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels: int) -> str:
-    """Return the name of the backend that a call gets; "auto" takes the fastest that can do it.
+def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str:
+    """Return the name of the backend that a call gets; "auto" takes the first that can do it.
+
+    ``bound`` is a number that no product ``scale x_i . x_j`` exceeds, or None: see :class:`Backend`.
 
     Raises:
         TypeError: if ``name`` is no string.
-        ValueError: if there is no backend of that name, it is not available, or it does not take the device, dtype or
-            number of channels.
+        ValueError: if there is no backend of that name, it is not available, or it does not take the device, dtype,
+            number of channels or bound.
     """
     check_backend_name(name)
     if name == "auto":
-        return _fastest(device, dtype, channels)
+        return _first(device, dtype, channels, bound)
     backend = BACKENDS[name]
     state = backend.state()
     if state != AVAILABLE:
         raise ValueError(f"backend {name!r} is not available: {state}")
-    refusal = backend.refuses(device, dtype, channels)
+    refusal = backend.refuses(device, dtype, channels, bound)
     if refusal is not None:
         raise ValueError(f"backend {name!r} got {refusal}")
     return name
 
 
-def _fastest(device: torch.device, dtype: torch.dtype, channels: int) -> str:
-    """Return the first backend that is available and takes these; warn of faster ones that would if they were."""
+def _first(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str:
+    """Return the first backend that is available and takes these; warn of those before it that would if they were."""
     for backend in BACKENDS.values():
-        if backend.refuses(device, dtype, channels) is not None:
+        if backend.refuses(device, dtype, channels, bound) is not None:
             continue
         state = backend.state()
         if state == AVAILABLE:
             return backend.name
         if not torch.compiler.is_compiling():
-            warnings.warn(f"backend 'auto' does without {backend.name!r}, the fastest here: {state}", stacklevel=4)
+            warnings.warn(f"backend 'auto' does without {backend.name!r}, which it prefers here: {state}", stacklevel=4)
     raise AssertionError("backend 'reference' takes everything")

@@ -103,12 +103,13 @@ class Backend:
     """One way to compute the primitive.
 
     ``state`` returns :data:`AVAILABLE` or the reason why not and what mends it; ``refuses`` returns the reason why a
-    device, dtype and number of channels cannot be taken, or None.
+    device, dtype, number of channels and bound cannot be taken, or None. The bound is a number that no product
+    ``scale x_i . x_j`` exceeds, or None where none is known or a skip may not be mutual.
     """
 
     name: str
     state: Callable[[], str]
-    refuses: Callable[[torch.device, torch.dtype, int], str | None]
+    refuses: Callable[[torch.device, torch.dtype, int, float | None], str | None]
     forward: Forward
     backward: Backward
     fused: Fused | None = None

@@ -29,7 +29,7 @@ def state() -> str:
     return AVAILABLE if compiled is not None else missing
 
 
-def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
     if device.type != "cpu":
         return f"tensors on {device}; it takes tensors on the cpu"
     if dtype not in DTYPE_CODES:

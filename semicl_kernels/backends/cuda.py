@@ -1,10 +1,11 @@
-"""The CUDA backend: checks and allocates, then hands raw addresses and a stream to ``csrc/cuda`` (see backend.h there).
+"""The CUDA backend, for Hopper (sm_90a): checks and allocates, then hands raw addresses and a stream to ``csrc/cuda``
+(see backend.h there).
 
-Rows are packed for the tensor cores: 16 bits a number, three planes of bfloat16 for float32, channels padded with
-zeros to 32, 64, 128 or 256. What is done by rows alone, Triton's kernels do around the passes over pairs (fused.py),
-and all of the map of losses; where Triton is not, the primitive alone is compiled. How much work there is is found on
-the device; nothing waits for it, and a call can be captured in a CUDA graph. The compiled code is checked statically
-and by an emulated machine, but no GPU has run it yet: "auto" never picks it.
+It takes bfloat16 and float16 rows with a fixed maximum (docs/loss.md): exponents that no pair exceeds, of SAFE_BOUND at
+most, and mutual skips. Everything else is backend "triton"'s. Triton's kernels also do what is done by rows alone
+(fused.py), and all of the map of losses. How much work there is is found on the device; nothing waits for it, and a
+call can be captured in a CUDA graph. The compiled code is checked statically and by an emulated machine; no GPU has run
+it yet.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor
 
 from . import extensions, triton
-from .base import AVAILABLE, Backend, Groups
+from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups
 from .device import ALIGNMENT
-from .fused import GpuFused, Positives, exponents, peak_of, span_of
+from .fused import SAFE_BOUND, GpuFused, Positives, exponents, peak_of, span_of
 from .grad_scaling import level
 from .launch_cache import CurrentStream, call, empty, zeros
 
@@ -27,6 +28,12 @@ FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/b
 WARPS, WARP_GROUPS = 0, 1  # Route, likewise
 PADDED_CHANNELS = (32, 64, 128, 256)
 PLANES = 3  # of bfloat16, for float32
+HOPPER = (9, 0)
+FIXED_MAXIMUM = (
+    f"it takes a fixed maximum, exponents of {SAFE_BOUND:g} at most: features of unit length (normalize=True) at a "
+    f"temperature of {LONGEST_SQUARE / SAFE_BOUND:.4f} or more, or in grouped_logsumexp a bound, mutual skips and a "
+    "positive scale"
+)
 MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/work.h, kMostRows
 
 TOOLKIT, SETTING = "the CUDA toolkit (nvcc 12.4 or later)", "SEMICL_CUDA=1 "
@@ -47,54 +54,34 @@ def find_state() -> str:
     if not torch.cuda.is_available() or torch.version.hip is not None:
         return "torch sees no NVIDIA GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
     major, minor = torch.cuda.get_device_capability()
-    if not runs_on((major, minor)):
-        return (
-            f"it was built for {', '.join(compiled.architectures())} and the GPU is sm_{major}{minor}: from sm_80 on, "
-            f"{extensions.to_build(f'{SETTING}SEMICL_CUDA_ARCHS={major}{minor} ')}; use backend='tiled' below"
-        )
+    if (major, minor) != HOPPER:
+        return f"its kernels are for Hopper (sm_90a), and the GPU is sm_{major}{minor}: use backend='triton'"
     return AVAILABLE
 
 
-def runs_on(capability: tuple[int, int]) -> bool:
-    """Whether the build has code for a GPU of this capability: machine code of its family and no newer; or PTX, which
-    it has of its newest general architecture and the driver compiles for any newer GPU."""
-    general = [name for name in compiled.architectures() if not name.endswith("a")]
-    families = [divmod(int(name), 10) for name in general]
-    exact = f"{capability[0]}{capability[1]}a" in compiled.architectures()
-    machine_code = any(major == capability[0] and minor <= capability[1] for major, minor in families)
-    return exact or machine_code or (len(families) > 0 and families[-1] <= capability)
-
-
-def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
     if device.type != "cuda":
-        return f"tensors on {device}; it takes tensors on an NVIDIA GPU"
-    if dtype not in FORMATS:
-        return f"{dtype}; it takes float32, bfloat16 and float16 (backend='tiled' takes float64)"
+        return f"tensors on {device}; it takes tensors on a Hopper GPU (sm_90a)"
+    if not is_hopper(device):
+        return f"tensors on {device}, which is no Hopper GPU (sm_90a): use backend='triton'"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return f"{dtype}; it takes bfloat16 and float16: use backend='triton' (backend='tiled' for float64)"
     if channels > PADDED_CHANNELS[-1]:
-        return (
-            f"{channels} channels; it takes {PADDED_CHANNELS[-1]} at most (backend='tiled' takes any number, "
-            "backend='triton' up to 512)"
-        )
-    needed, there = shared_bytes(device, FORMATS[dtype], padded(channels))
-    if needed > there:
-        return (
-            f"{dtype} with {channels} channels, which needs {needed} bytes of shared memory; this GPU has {there}: "
-            "use backend='triton' or 'tiled'"
-        )
+        return f"{channels} channels; it takes {PADDED_CHANNELS[-1]} at most: use backend='triton', which takes 512"
+    if bound is None or abs(bound) > SAFE_BOUND:
+        found = "no bound of the exponents" if bound is None else f"exponents of up to {bound:.4g}"
+        return f"{found}; {FIXED_MAXIMUM}: use backend='triton'"
     return None
 
 
-class Chip(NamedTuple):
-    """What of a device decides how rows are multiplied."""
-
-    capability: tuple[int, int]
-    shared_bytes: int  # that a block may have
+@torch.compiler.assume_constant_result
+def is_hopper(device: torch.device) -> bool:
+    return torch.version.hip is None and capability(device) == HOPPER
 
 
 @cache
-def chip(device: torch.device) -> Chip:
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return Chip(torch.cuda.get_device_capability(index), compiled.shared_bytes(index))
+def capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 class TileSizes(NamedTuple):
@@ -117,16 +104,10 @@ def workers(device: torch.device, route: int) -> int:
     return int(compiled.workers(launch_site(device)[0], route))
 
 
-@torch.compiler.assume_constant_result
-def shared_bytes(device: torch.device, row_format: int, channels: int) -> tuple[int, int]:
-    """The bytes of shared memory that rows of so many channels need, and those that there are."""
-    return max(tile_sizes(WARPS, row_format, channels).shared_bytes), chip(device).shared_bytes
-
-
 def choose_route(device: torch.device, row_format: int, triangle: bool) -> int:
     """How tiles are multiplied: by warp groups on sm_90a, where the build has that and 16-bit rows form a triangle (a
     known maximum and mutual skips); else by warps."""
-    hopper = chip(device).capability == (9, 0) and "90a" in compiled.architectures()
+    hopper = capability(device) == HOPPER and "90a" in compiled.architectures()
     return WARP_GROUPS if hopper and triangle and row_format != FORMATS[torch.float32] else WARPS
 
 

@@ -205,7 +205,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     return out
 
 
-def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
     return None
 
 

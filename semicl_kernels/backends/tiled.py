@@ -242,7 +242,7 @@ def undo_normalization(gradient: Tensor, gathered: Gathered) -> Tensor:
     return torch.where(lengths > SHORTEST, across / lengths, 0)
 
 
-def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
     return None
 
 

@@ -19,7 +19,7 @@ from .launch_cache import empty, launch, zeros
 MOST_CHANNELS = 512  # of triton_kernels.tile_configs
 
 
-def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
     if not runs_on(device):
         return f"tensors on {device}; it takes tensors on a GPU"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):

@@ -29,15 +29,19 @@ def backend_parameter(name: str) -> object:
     return pytest.param(name, marks=missing)
 
 
-@pytest.fixture(params=[backend_parameter(name) for name in BACKENDS], scope="session")
+# Those that take every case: "cuda", which does not, has test_cuda.py and test_gpu.py.
+TAKE_ALL = [name for name in BACKENDS if name != "cuda"]
+
+
+@pytest.fixture(params=[backend_parameter(name) for name in TAKE_ALL], scope="session")
 def backend(request: pytest.FixtureRequest) -> str:
-    """Every backend of this machine."""
+    """Every backend of this machine that takes every case."""
     return str(request.param)
 
 
-@pytest.fixture(params=[backend_parameter(name) for name in BACKENDS if name != "reference"], scope="session")
+@pytest.fixture(params=[backend_parameter(name) for name in TAKE_ALL if name != "reference"], scope="session")
 def fast_backend(request: pytest.FixtureRequest) -> str:
-    """Every backend of this machine but the reference."""
+    """The same but the reference."""
     return str(request.param)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from semicl_kernels import available_backends, local_contrastive_loss
 
+from .backends.test_agreement import assert_agrees
+from .cases import Case, cases
 from .on_device import ON_GPU, device_of
 
 BACKENDS = available_backends()
@@ -36,6 +40,11 @@ def reason(name: str) -> str | None:
 )
 def gpu_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def skip_refused(backend: str, dtype: torch.dtype, normalize: bool = True) -> None:
+    if backend == "cuda" and (dtype == torch.float32 or not normalize):
+        pytest.skip("backend 'cuda' takes bfloat16 and float16 with a fixed maximum")
 
 
 def problem(
@@ -66,6 +75,7 @@ def waiting_is_an_error() -> Iterator[None]:
 def test_nothing_waits_from_labels_to_gradient(
     gpu_backend: str, options: dict[str, object], dtype: torch.dtype
 ) -> None:
+    skip_refused(gpu_backend, dtype, "normalize" not in options)
     features, labels = problem(gpu_backend, dtype=dtype)
     loss_and_gradient(features, labels, gpu_backend, **options)  # compiling may wait
     torch.cuda.set_sync_debug_mode("error")
@@ -112,6 +122,7 @@ def test_launches_do_not_grow_with_the_blocks(gpu_backend: str, block_size: int)
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_same_bits_from_run_to_run(gpu_backend: str, dtype: torch.dtype) -> None:
+    skip_refused(gpu_backend, dtype)
     features, labels = problem(gpu_backend, side=128, dtype=dtype)
     first = loss_and_gradient(features, labels, gpu_backend)
     for _ in range(5):
@@ -120,6 +131,7 @@ def test_same_bits_from_run_to_run(gpu_backend: str, dtype: torch.dtype) -> None
 
 
 def test_autocast_changes_nothing(gpu_backend: str) -> None:
+    skip_refused(gpu_backend, torch.float32)
     features, labels = problem(gpu_backend, dtype=torch.float32)
     expected = loss_and_gradient(features, labels, gpu_backend)
     with torch.autocast("cuda", dtype=torch.bfloat16):
@@ -129,6 +141,7 @@ def test_autocast_changes_nothing(gpu_backend: str) -> None:
 
 
 def test_one_compiled_graph(gpu_backend: str) -> None:
+    skip_refused(gpu_backend, torch.float32)
     features, labels = problem(gpu_backend, dtype=torch.float32)
     torch.compiler.reset()
     compiled = torch.compile(loss_of_a_model, fullgraph=True)
@@ -141,6 +154,16 @@ def test_one_compiled_graph(gpu_backend: str) -> None:
 
 def loss_of_a_model(features: Tensor, labels: Tensor, backend: str) -> Tensor:
     return local_contrastive_loss(2 * features.tanh(), labels, block_size=16, backend=backend)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_agrees_with_the_reference(gpu_backend: str, dtype: torch.dtype) -> None:
+    @settings(max_examples=150)
+    @given(case=cases(largest_side=40, most_channels=256))
+    def agrees(case: Case) -> None:
+        assert_agrees(gpu_backend, replace(case, options={**case.options, "normalize": True}), dtype)
+
+    agrees()
 
 
 def test_memory_is_linear(gpu_backend: str) -> None:
@@ -162,6 +185,7 @@ def test_memory_is_linear(gpu_backend: str) -> None:
 
 def test_one_group_of_many_points(gpu_backend: str) -> None:
     """More pairs than an int32 counts."""
+    skip_refused(gpu_backend, torch.float32)
     features, labels = problem(gpu_backend, side=160, channels=16, dtype=torch.float32)
     results = []
     for name in (gpu_backend, "tiled"):

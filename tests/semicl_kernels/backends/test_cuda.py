@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semicl_kernels import grouped_logsumexp, local_contrastive_loss
-from semicl_kernels.backends import AVAILABLE, BACKENDS, Groups, cuda, fused
-from semicl_kernels.backends.device import interpreted, state
+from semicl_kernels import grouped_logsumexp, local_contrastive_loss, nt_xent_loss
+from semicl_kernels.backends import AVAILABLE, BACKENDS, Groups, choose_backend, cuda, device, fused
 
 from .. import emulator, near_equal, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
@@ -38,7 +35,7 @@ def machine() -> emulator.Emulator:
 
 # Triton's interpreter runs the kernels around the emulated ones.
 of_losses = pytest.mark.skipif(
-    state() != AVAILABLE or not interpreted(),
+    device.state() != AVAILABLE or not device.interpreted(),
     reason="Triton's interpreter does what is done by rows: set TRITON_INTERPRET=1",
 )
 
@@ -61,7 +58,7 @@ def emulated() -> Iterator[pytest.MonkeyPatch]:
 
 def be_a(capability: tuple[int, int], emulated: pytest.MonkeyPatch) -> None:
     """Choose what the emulated GPU is, so how tiles are multiplied."""
-    emulated.setattr(cuda, "chip", lambda device: cuda.Chip(capability, 227 * 1024))
+    emulated.setattr(cuda, "capability", lambda device: capability)
 
 
 @pytest.fixture(params=[AMPERE, HOPPER], ids=["by warps", "by groups"])
@@ -160,7 +157,7 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     pair_ends = (owned * panels - owned * (owned - 1) // 2).cumsum(0)
     assert torch.equal(pairs.pair_ends.long(), pair_ends)
     assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
-    rows, streamed = pairs.gradient_rows, 128 if cuda.chip(own.device).capability == HOPPER else 64
+    rows, streamed = pairs.gradient_rows, 128 if cuda.capability(own.device) == HOPPER else 64
     with_anchor, tiles = -(-anchors // rows), torch.where(anchors > 0, -(-sizes // rows), 0)
     long, short = -(-sizes // streamed) + 4, -(-anchors // streamed) + 4  # with their openings
     steps = with_anchor * long + (tiles - with_anchor) * short
@@ -316,59 +313,74 @@ def test_warp_groups_refuse_what_they_cannot_multiply(monkeypatch: pytest.Monkey
             lse_and_gradient(packed, dtype, "cuda", mutual=mutual)
 
 
+@pytest.fixture
+def on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled code and Triton are there, and the GPU is Hopper."""
+    monkeypatch.setattr(device, "interpreted", lambda: False)
+    monkeypatch.setattr(cuda, "is_hopper", lambda device: True)
+    for name, backend in (("cuda", cuda.BACKEND), ("triton", BACKENDS["triton"])):
+        monkeypatch.setitem(BACKENDS, name, replace(backend, state=lambda: AVAILABLE))
+
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.usefixtures("on_hopper")
 @pytest.mark.parametrize(
-    ("dtype", "channels", "said"),
+    ("dtype", "channels", "bound", "said"),
     [
-        (torch.float64, 8, r"float64.*tiled"),
-        (torch.float32, 300, r"300 channels.*256 at most.*triton"),
-        (torch.float32, 200, r"shared memory.*101376.*triton"),
-        (torch.float32, 128, None),
-        (torch.bfloat16, 256, None),
+        (torch.float64, 8, 10.1, r"got torch.float64; it takes bfloat16 and float16.*'triton'.*'tiled' for float64"),
+        (torch.float32, 8, 10.1, r"got torch.float32; it takes bfloat16 and float16: use backend='triton'"),
+        (torch.bfloat16, 300, 10.1, r"got 300 channels; it takes 256 at most: use backend='triton'"),
+        (torch.bfloat16, 8, 33.0, r"got exponents of up to 33; it takes a fixed maximum.*use backend='triton'"),
+        (torch.float16, 8, None, r"got no bound of the exponents; it takes a fixed maximum.*use backend='triton'"),
     ],
 )
-def test_refusals_of_a_gpu_with_little_shared_memory(
-    emulated: pytest.MonkeyPatch, dtype: torch.dtype, channels: int, said: str | None
+def test_what_it_refuses_is_told_and_is_triton_s(
+    dtype: torch.dtype, channels: int, bound: float | None, said: str
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "chip", lambda device: cuda.Chip((8, 6), 99 * 1024))
-        refusal = cuda.refuses(torch.device("cuda", 0), dtype, channels)
-    assert refusal is None if said is None else re.search(said, str(refusal))
+    with pytest.raises(ValueError, match=said):
+        choose_backend("cuda", GPU, dtype, channels, bound)
+    expected = "triton" if dtype != torch.float64 else "tiled"
+    assert choose_backend("auto", GPU, dtype, channels, bound) == expected
 
 
-def test_what_is_asked_of_it_is_constant_in_a_compiled_graph(emulated: pytest.MonkeyPatch) -> None:
-    """Dynamo warns of a cached function that it traces, and would stop at the compiled code."""
+@pytest.mark.usefixtures("on_hopper")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_auto_takes_a_fixed_maximum_on_hopper(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_backend("auto", GPU, dtype, 256, fused.SAFE_BOUND) == "cuda"
+    monkeypatch.setattr(cuda, "is_hopper", lambda device: False)
+    assert choose_backend("auto", GPU, dtype, 256, fused.SAFE_BOUND) == "triton"
+    with pytest.raises(ValueError, match=r"got tensors on cuda:0, which is no Hopper GPU .*use backend='triton'"):
+        choose_backend("cuda", GPU, dtype, 256, fused.SAFE_BOUND)
+
+
+def test_bounds_that_calls_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None where features are not normalised, skips are not known to be mutual, or the scale is not positive."""
+    told: list[float | None] = []
+
+    def refuses(place: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
+        told.append(bound)
+        return None
+
+    monkeypatch.setitem(BACKENDS, "tiled", replace(BACKENDS["tiled"], refuses=refuses))
+    features, packed = torch.randn(1, 2, 8, 4, 4), itself_skipped(unit_rows(5, 8, seed=0))
+    local_contrastive_loss(features, temperature=0.07, backend="tiled")
+    local_contrastive_loss(features, temperature=0.07, normalize=False, backend="tiled")
+    nt_xent_loss(torch.randn(4, 8), torch.randn(4, 8), temperature=0.5, backend="tiled")
+    for options in ({"bound": 3.0, "mutual": True}, {"bound": 3.0}, {"mutual": True}, {"bound": 3.0, "scale": -1.0}):
+        grouped_logsumexp(*packed, backend="tiled", **{"mutual": True, **options} if "scale" in options else options)
+    assert told == [1.01 * (1 / 0.07), None, 1.01 * (1 / 0.5), 3.0, None, None, None]
+
+
+def test_what_is_asked_of_it_is_constant_in_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo warns of a cached function that it traces."""
+    monkeypatch.setattr(cuda, "capability", lambda device: cuda.HOPPER)
 
     def asked(x: Tensor) -> Tensor:
-        refusal = cuda.refuses(torch.device("cuda", 0), torch.bfloat16, 3 * x.shape[0])
+        refusal = cuda.refuses(GPU, torch.bfloat16, 3 * x.shape[0], 10.0)
         return x if refusal is None else x + len(cuda.state())
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "chip", lambda device: cuda.Chip((8, 6), 99 * 1024))
-        traced = torch.compile(asked, fullgraph=True, dynamic=True, backend="eager")
-        assert torch.equal(traced(torch.zeros(5)), torch.zeros(5))
-        assert torch.equal(traced(torch.zeros(100)), torch.full((100,), float(len(cuda.state()))))
-
-
-@pytest.mark.parametrize(
-    ("architectures", "runs", "does_not"),
-    [
-        (["80", "90a", "100"], [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0)], [(7, 5)]),
-        (["90a"], [(9, 0)], [(8, 0), (10, 0)]),
-        (["86"], [(8, 6), (8, 9), (9, 0), (12, 0)], [(8, 0)]),
-    ],
-)
-def test_build_runs_on_its_families_and_on_what_is_newer(
-    architectures: list[str],
-    runs: list[tuple[int, int]],
-    does_not: list[tuple[int, int]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(cuda, "compiled", SimpleNamespace(architectures=lambda: architectures))
-    assert [one for one in [*runs, *does_not] if cuda.runs_on(one)] == runs
-
-
-def test_auto_never_takes_it() -> None:
-    """Until a GPU has run it: the backends before it in the order take everything."""
-    names = list(BACKENDS)
-    assert names.index("reference") < names.index("cuda")
-    assert BACKENDS["reference"].refuses(torch.device("cuda", 0), torch.bfloat16, 128) is None
+    traced = torch.compile(asked, fullgraph=True, dynamic=True, backend="eager")
+    assert torch.equal(traced(torch.zeros(5)), torch.zeros(5))
+    assert torch.equal(traced(torch.zeros(100)), torch.full((100,), float(len(cuda.state()))))

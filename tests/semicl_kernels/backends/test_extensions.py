@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from semicl_kernels import backends, local_contrastive_loss
-from semicl_kernels.backends import BACKENDS, cpu, cuda, extensions
+from semicl_kernels.backends import AVAILABLE, BACKENDS, cpu, cuda, extensions
 
 
 @pytest.fixture
@@ -115,18 +115,16 @@ def test_the_source_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "`pip install -e .`" in missing
 
 
-def test_another_architecture_is_built_where_the_package_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extension is there: to run elsewhere would change nothing."""
-    monkeypatch.setattr(extensions, "SOURCE", tmp_path)
-    monkeypatch.setattr(cuda, "compiled", SimpleNamespace(architectures=lambda: ["80"]))
+def test_a_gpu_that_is_not_hopper_is_told_and_is_triton_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "compiled", SimpleNamespace())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.version, "hip", None)
-    installed = cuda.find_state.__wrapped__()
-    assert "`SEMICL_CUDA=1 SEMICL_CUDA_ARCHS=75 pip install -v --force-reinstall --no-deps .`" in installed
-    source_folder(tmp_path)
-    taken_from_source = cuda.find_state.__wrapped__()
-    assert "from sm_80 on, run `SEMICL_CUDA=1 SEMICL_CUDA_ARCHS=75 pip install -e .`" in taken_from_source
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    assert cuda.find_state.__wrapped__() == (
+        "its kernels are for Hopper (sm_90a), and the GPU is sm_80: use backend='triton'"
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert cuda.find_state.__wrapped__() == AVAILABLE
 
 
 def test_auto_says_what_it_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,4 +134,6 @@ def test_auto_says_what_it_does_without(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.warns(UserWarning, match="does without 'cpu'.*gone: bring it back") as caught:
         local_contrastive_loss(features)
     assert caught[0].filename == __file__
-    assert backends.choose_backend("auto", torch.device("cpu"), torch.float64, 8) == "tiled", "which 'cpu' refuses"
+    assert backends.choose_backend("auto", torch.device("cpu"), torch.float64, 8, None) == "tiled", (
+        "which 'cpu' refuses"
+    )
