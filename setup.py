@@ -3,17 +3,16 @@ else about the package is in pyproject.toml.
 
 Both are optional: where one cannot be compiled, the package installs without it and runs on its other backends.
 SEMICL_REQUIRE_CPU=1 turns that into an error, for those who build wheels or test the compiled code. The CUDA one is
-built where nvcc is found: SEMICL_CUDA=0 leaves it out, SEMICL_CUDA=1 makes its absence an error, and
-SEMICL_CUDA_ARCHS="80;90a" chooses the GPUs that it is built for.
+built where nvcc is found: SEMICL_CUDA=0 leaves it out, SEMICL_CUDA=1 makes its absence an error.
 
 CC, CXX, CFLAGS, CXXFLAGS, CPPFLAGS, LDFLAGS and nvcc's NVCC_PREPEND_FLAGS and NVCC_APPEND_FLAGS are heeded, but flags
 that change floating-point arithmetic are undone; where that is not possible, the build stops.
 
 One source of SIMD tiles is compiled once per instruction set (csrc/cpu/tiles_*.cpp), each with its own flags, and the
 dispatcher picks one at run time. It learns by a macro (SEMICL_HAVE_...) which of them the compiler could target.
-CUDA sources are compiled once per format of rows, each object for all architectures; objects are kept in build/cuda by
-what they were made from. Nothing here needs torch, a GPU or a CUDA driver: the code takes raw pointers, and the CUDA
-runtime is linked in statically.
+CUDA sources are compiled for Hopper (sm_90a), those with kernels over pairs once for each type of 16-bit rows; objects
+are kept in build/cuda by what they were made from. Nothing here needs torch, a GPU or a CUDA driver: the code takes raw
+pointers, and the CUDA runtime is linked in statically.
 """
 
 from __future__ import annotations
@@ -99,19 +98,14 @@ OLDEST_NVCC = (12, 4)
 NVCC_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 CUDA_FLAGS = (
     "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-fno-fast-math", "-diag-suppress=20012",
-    "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-fmad=true",
+    "-gencode=arch=compute_90a,code=sm_90a", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-fmad=true",
 )  # fmt: skip
-# The formats of rows (csrc/cuda/formats.h) that each source is compiled for, one by one; the longest to compile first.
-CUDA_FORMATS = ("Float32Rows", "BFloat16Rows", "Float16Rows")
+# The sources, each with the elements (csrc/cuda/ptx.h) that it is compiled for; the longest to compile first.
 CUDA_UNITS = {
-    "warp_gradient.cu": CUDA_FORMATS,
-    "warp_sums.cu": CUDA_FORMATS,
-    "backend.cu": CUDA_FORMATS[:1],  # any: it launches those of all
+    "group_gradient.cu": ("BFloat16", "Float16"),
+    "group_sums.cu": ("BFloat16", "Float16"),
+    "backend.cu": ("",),
 }
-# Hopper with its own tensor-core instructions, which the units below use. It alone is built for by default; by
-# SEMICL_CUDA_ARCHS all units but those are built for others too: "80" for Ampere and Ada, "100" for Blackwell.
-HOPPER = "90a"
-HOPPER_UNITS = {"group_gradient.cu": CUDA_FORMATS[1:], "group_sums.cu": CUDA_FORMATS[1:]}
 
 
 @dataclass(frozen=True)
@@ -185,15 +179,11 @@ class CudaExtension(Extension):
     def __init__(self, nvcc: Nvcc) -> None:
         nvcc.check_arithmetic()
         self.nvcc = nvcc
-        self.architectures = re.findall(r"[^;, ]+", os.environ.get("SEMICL_CUDA_ARCHS", "")) or [HOPPER]
         super().__init__(
             "semicl_kernels._cuda",
             sources=[str(CUDA / "bindings.cpp")],
             include_dirs=[str(CUDA), pybind11.get_include()],
-            define_macros=[
-                ("SEMICL_CUDA_ARCHS", f'"{",".join(self.architectures)}"'),
-                ("SEMICL_SOURCES", f'"{sources_digest("_cuda")}"'),
-            ],
+            define_macros=[("SEMICL_SOURCES", f'"{sources_digest("_cuda")}"')],
             library_dirs=[str(nvcc.libraries())],
             libraries=["cudart_static", "rt", "dl"],
             extra_link_args=["-pthread", "-Wl,--exclude-libs,ALL"],
@@ -203,32 +193,21 @@ class CudaExtension(Extension):
 
     def compile_units(self, pool: ThreadPoolExecutor) -> list[str]:
         """Return the objects of all units, those made before from the same sources as they are."""
-        general = [name for name in self.architectures if not name.endswith("a")]
-        # Machine code for each architecture, and PTX of the newest for GPUs to come.
-        code = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in self.architectures]
-        code += [f"-gencode=arch=compute_{name},code=compute_{name}" for name in general[-1:]]
-        units, hopper = [(source, code) for source in CUDA_UNITS], HOPPER in self.architectures
-        if hopper:
-            units += [(source, [f"-gencode=arch=compute_{HOPPER},code=sm_{HOPPER}"]) for source in HOPPER_UNITS]
-        jobs = [
-            (source, row_format, [*flags, f"-DSEMICL_HAS_GROUPS={int(hopper)}", f"-DSEMICL_FORMAT={row_format}"])
-            for source, flags in units
-            for row_format in {**CUDA_UNITS, **HOPPER_UNITS}[source]
-        ]
+        jobs = [(source, element) for source, elements in CUDA_UNITS.items() for element in elements]
         return list(pool.map(lambda job: self._compile_unit(*job), jobs))
 
-    def _compile_unit(self, source: str, row_format: str, flags: list[str]) -> str:
-        command = [*CUDA_FLAGS, *flags, "-c", str(CUDA / source)]
+    def _compile_unit(self, source: str, element: str) -> str:
+        command = [*CUDA_FLAGS, f"-DSEMICL_ELEMENT={element}", "-c", str(CUDA / source)]
         made_of = b"".join(path.read_bytes() for path in [CUDA / source, *sorted(CUDA.glob("*.h"))])
         own = [os.environ.get(name) for name in NVCC_VARIABLES]
         digest = hashlib.sha256(made_of + repr((command, own, self.nvcc.version)).encode()).hexdigest()[:16]
-        out = Path("build/cuda", f"{Path(source).stem}-{row_format}-{digest}.o")
+        out = Path("build/cuda", f"{Path(source).stem}{element}-{digest}.o")
         if not out.exists():
             out.parent.mkdir(parents=True, exist_ok=True)
             unfinished = out.with_suffix(f".{os.getpid()}.o")
             done = self.nvcc.run(*command, "-o", unfinished)
             if done.returncode != 0:
-                raise CompileError(f"nvcc could not compile {CUDA / source} for {row_format}:\n{done.stderr}")
+                raise CompileError(f"nvcc could not compile {CUDA / source}:\n{done.stderr}")
             unfinished.rename(out)
         return str(out)
 

@@ -9,45 +9,33 @@
 namespace semicl::cuda {
 
 // As semicl_kernels/backends/cuda.py numbers them.
-enum class RowFormat { bfloat16, float16, float32 };
-
-// How tiles are multiplied: by warps (mma.sync) or by warp groups (wgmma, sm_90a only).
-enum class Route { warps, groups };
+enum class RowFormat { bfloat16, float16 };
 
 struct Device {
     int number;
     void* stream;  // a cudaStream_t
 };
 
-// The bytes of shared memory that a block may have.
-int shared_bytes(int device);
-
-// The tiles of a route, format and number of channels.
+// The tiles for a number of channels.
 struct TileSizes {
     Sides sums, gradient;
     int sums_bytes, gradient_bytes;  // of shared memory
 };
-TileSizes tile_sizes(Route route, RowFormat format, int channels);
+TileSizes tile_sizes(int channels);
 
 // The blocks of a pass over pairs.
-int workers(int device, Route route);
+int workers(int device);
 
 struct Problem {
-    Route route;
     RowFormat format;
-    const void* rows;  // packed, (planes, M, channels)
+    const void* rows;  // (M, channels), channels being 32, 64, 128 or 256
     int count, channels;
     Groups groups;
     int span;    // rows of a panel, a multiple of those that stay in a tile of the sums
-    bool known;  // whether a bound of the exponents is known and small enough (maxima.h)
-    float scale, rate, shift;  // exponents are rate x_i . x_j in base 2, and shift is their bound, 0 where not known
+    float scale, rate, shift;  // exponents are rate x_i . x_j in base 2, and shift is their bound (sums.h)
     int* items;      // (2, G), of count_items
     int64_t* steps;  // (G,), likewise
 };
-
-// packed (planes, M, padded) <- rows (M, channels)
-void pack(const Device& device, RowFormat format, const void* rows, int64_t count, int channels, int padded,
-          void* packed);
 
 // The passes, a launch each but for the last. Those of one problem share its work, which is counted first.
 
@@ -61,7 +49,7 @@ void sum_pairs(const Device& device, const Problem& problem, float* slots);
 // lse[i] <- log sum over D(i) of exp(scale x_i . x_j) for the anchors, from their slots.
 void join_sums(const Device& device, const Problem& problem, const float* slots, float* lse);
 
-// factors (2, M) <- what row_gradient takes for d(sum_i grad[i] lse[i]), for the rows of groups with an anchor. `peak`
+// factors (M,) <- what row_gradient takes for d(sum_i grad[i] lse[i]), for the rows of groups with an anchor. `peak`
 // is the largest |grad|, or null where the range of the format needs no care.
 void pair_factors(const Device& device, const Problem& problem, const float* lse, const float* grad, const float* peak,
                   float* factors);

@@ -4,9 +4,6 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <sstream>
-#include <string>
-#include <vector>
 
 #include "backend.h"
 
@@ -22,28 +19,19 @@ T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
-std::vector<std::string> architectures() {
-    std::vector<std::string> names;
-    std::istringstream all(SEMICL_CUDA_ARCHS);
-    for (std::string name; std::getline(all, name, ',');) names.push_back(name);
-    return names;
-}
-
 // Calls `use(device, problem)` with what `Pairs` of backends/cuda.py hands over, and the addresses after it.
 template <class... Rest, class Use>
 auto on_pairs(const Use& use) {
-    return [use](int device, Address stream, int route, int format, Address rows, int count, int channels,
-                 const std::array<Address, 4>& groups, int group_count, bool mutual, int span, bool known, float scale,
-                 float rate, float shift, Address items, Address steps, Rest... rest) {
-        const Problem problem{static_cast<Route>(route),
-                              static_cast<RowFormat>(format),
+    return [use](int device, Address stream, int format, Address rows, int count, int channels,
+                 const std::array<Address, 4>& groups, int group_count, int span, float scale, float rate, float shift,
+                 Address items, Address steps, Rest... rest) {
+        const Problem problem{static_cast<RowFormat>(format),
                               at<void>(rows),
                               count,
                               channels,
                               {at<int>(groups[0]), at<int>(groups[1]), at<int>(groups[2]), at<int>(groups[3]),
-                               group_count, mutual},
+                               group_count},
                               span,
-                              known,
                               scale,
                               rate,
                               shift,
@@ -60,21 +48,11 @@ PYBIND11_MODULE(_cuda, module) {
     using Release = py::call_guard<py::gil_scoped_release>;
 
     module.attr("sources") = SEMICL_SOURCES;
-    module.def("architectures", &architectures);
-    module.def("shared_bytes", &shared_bytes);
-    module.def("tile_sizes", [](int route, int format, int channels) {
-        const TileSizes sizes = tile_sizes(static_cast<Route>(route), static_cast<RowFormat>(format), channels);
+    module.def("tile_sizes", [](int channels) {
+        const TileSizes sizes = tile_sizes(channels);
         return std::array<int, 4>{sizes.sums.owned, sizes.gradient.owned, sizes.sums_bytes, sizes.gradient_bytes};
     });
-    module.def("workers", [](int device, int route) { return workers(device, static_cast<Route>(route)); });
-    module.def(
-        "pack",
-        [](int device, Address stream, int format, Address rows, int64_t count, int channels, int padded,
-           Address packed) {
-            pack({device, at<void>(stream)}, static_cast<RowFormat>(format), at<void>(rows), count, channels, padded,
-                 at<void>(packed));
-        },
-        Release());
+    module.def("workers", &workers);
     module.def("count_items", on_pairs<>(count_items), Release());
     module.def("sum_pairs", on_pairs<Address>([](const Device& device, const Problem& problem, Address slots) {
                    sum_pairs(device, problem, at<float>(slots));

@@ -1,22 +1,22 @@
-// The launches of group_gradient.h for the format SEMICL_FORMAT.
+// The launches of group_gradient.h for the element SEMICL_ELEMENT.
 #include "group_gradient.h"
 
 #include "kernels.h"
 
 namespace semicl::cuda {
 
-template <class FORMAT>
-void Kernels<FORMAT>::group_gradient(const GradientArgument& argument, int channels, int blocks, Stream stream) {
+template <class ELEMENT>
+void Kernels<ELEMENT>::group_gradient(const GradientArgument& argument, int channels, int blocks, Stream stream) {
     with_channels(channels, [&](auto count) {
         using Tile = GroupGradientTile<decltype(count)::value>;
-        const TensorMap map = map_rows<typename FORMAT::Element>(argument.rows, argument.count, channels,
+        const TensorMap map = map_rows<ELEMENT>(argument.rows, argument.count, channels,
                                                                  Tile::Owned::kSlabChannels, kGroupRows);
         const TensorMap factors = map_line(argument.factors, argument.count, Tile::Streamed::kRows);
-        launch<GroupGradientArgument>(cuda::group_gradient<FORMAT, decltype(count)::value>, blocks, kGroupThreads,
+        launch<GroupGradientArgument>(cuda::group_gradient<ELEMENT, decltype(count)::value>, blocks, kGroupThreads,
                                       Tile::kSharedBytes, stream, {map, factors, argument});
     });
 }
 
-template void Kernels<SEMICL_FORMAT>::group_gradient(const GradientArgument&, int, int, Stream);
+template void Kernels<machine::SEMICL_ELEMENT>::group_gradient(const GradientArgument&, int, int, Stream);
 
 }  // namespace semicl::cuda

@@ -1,7 +1,10 @@
-// The backward pass by warp groups: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum on sm_90a.
+// The backward pass: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum on sm_90a.
+// dX_i = scale sum_j W_ij x_j (weights.h), owned by rows.
 //
-// The same pieces and weights as gradient.h, with tiles of 128 rows that stay, 64 a multiplying group, and 128 rows (64
-// at 256 channels) that stream past. One warp loads (ring.h): the owned tile, then the streamed tiles with their
+// A tile of 128 rows of one group, anchors or not, stays in shared memory, 64 a multiplying group, with the sums of its
+// gradient in registers, while the group's points (only its anchors, where the tile has none) stream past, 128 rows (64
+// at 256 channels) a step. Blocks share the steps of all tiles out equally (work.h); the pieces of a tile that several
+// of them had are summed afterwards, in their order. 4 n n C operations for a dense group. One warp loads (ring.h): the owned tile, then the streamed tiles with their
 // factors. A group multiplies S = X_owned X_streamed^T, both in shared memory; makes weights of it in registers; and
 // multiplies those, as the left operand, by the same streamed tile, now with its channels along N: dX += W X_streamed.
 // Nothing goes back to shared memory.
@@ -14,9 +17,9 @@
 // group's last: their weights are 0, and their values are cleared before the second product, as 0 times infinity would
 // not be 0.
 //
-// Versions, none timed. 1: gradient.h. 2: by warp groups, two accumulators of S, the product of the next step ahead of
-// the second product; ptxas serialised it, since a product stood under a condition. 3: the order above, one
-// accumulator, and for what that saves twice the streamed rows. Prediction for an H100: 128 x 128 similarities at C =
+// Versions, none timed. 1: by warps, with mma.sync and cp.async. 2: by warp groups, two accumulators of S, the product of
+// the next step ahead of the second product; ptxas serialised it, since a product stood under a condition. 3: the order
+// above, one accumulator, and for what that saves twice the streamed rows. Prediction for an H100: 128 x 128 similarities at C =
 // 128 take 2048 clocks of tensor cores and 1024 of exponentials, overlapped: 75 to 80 % of the peak; at C = 64 the two
 // are equal and 60 % are likely.
 //
@@ -72,19 +75,19 @@ SEMICL_DEVICE void load_gradient_tiles(const GroupGradientArgument& a, uint32_t 
 
 // Clears the rows of a tile from `first` on; one warp group, on behalf of its own products.
 template <class LAYOUT>
-SEMICL_DEVICE void clear_rows(unsigned char* tile, int first, int group) {
-    const int member = fresh_thread() % kWarpGroup;
+SEMICL_DEVICE void clear_rows(unsigned char* tile, int first) {
+    const int thread = fresh_thread(), member = thread % kWarpGroup;
     constexpr int kPieces = LAYOUT::kChannels / 8;
     for (int i = member; i < (LAYOUT::kRows - first) * kPieces; i += kWarpGroup) {
         uint64_t* piece = reinterpret_cast<uint64_t*>(tile + LAYOUT::piece(first + i / kPieces, i % kPieces * 8));
         piece[0] = piece[1] = 0;
     }
     machine::fence_async();
-    machine::sync_threads(2 + group, kWarpGroup);
+    machine::sync_threads(1 + thread / kWarpGroup, kWarpGroup);
 }
 
 // Issues sums += weights times a tile: 64 rows of weights, as many channels of sums at a time as one instruction takes.
-template <class FORMAT, class LAYOUT>
+template <class ELEMENT, class LAYOUT>
 SEMICL_DEVICE void issue_weights(float (&sums)[LAYOUT::kChannels / 2], const uint32_t (&weights)[LAYOUT::kRows / 4],
                                  uint32_t tile) {
     constexpr int kChannels = LAYOUT::kChannels, kTaken = kChannels < 128 ? kChannels : 128;
@@ -94,14 +97,14 @@ SEMICL_DEVICE void issue_weights(float (&sums)[LAYOUT::kChannels / 2], const uin
     for (int row = 0; row < LAYOUT::kRows; row += 16)
 #pragma unroll
         for (int channel = 0; channel < kChannels; channel += kTaken)
-            machine::multiply_fragments<typename FORMAT::Element, kTaken>(
+            machine::multiply_fragments<ELEMENT, kTaken>(
                 reinterpret_cast<float (&)[kTaken / 2]>(sums[channel / 2]),
                 reinterpret_cast<const uint32_t (&)[4]>(weights[row / 4]),
                 channels_descriptor<LAYOUT>(tile, row, channel));
 }
 
 // A multiplying warp group, number `group`.
-template <class FORMAT, class TILE>
+template <class ELEMENT, class TILE>
 SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared, int group,
                                Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
     using Owned = typename TILE::Owned;
@@ -111,7 +114,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
     const int own_row = group * kGroupRows + machine::warp() % 4 * kWarpRows;
 
     for_each_piece<TILE>(a, [&](const Piece& piece, const Steps& steps) {
-        const OwnRows own = own_rows(a, piece.tile.first + own_row, piece.tile.end, true);
+        const OwnRows own = own_rows(a, piece.tile.first + own_row, piece.tile.end);
         owned_ring.wait_full();
         const uint32_t owned_tile = base + owned_ring.buffer() * Owned::kBytes;
         float sums[kChannels / 2] = {};
@@ -119,24 +122,22 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
         uint32_t weights[kColumns / 4];
         const auto issue_values = [&] {
             ring.wait_full();
-            issue_products<typename FORMAT::Element, Owned, Streamed>(
+            issue_products<ELEMENT, Owned, Streamed>(
                 values, owned_tile, group * kGroupRows, base + TILE::kStagesAt + ring.buffer() * Streamed::kBytes);
             machine::commit_products();
         };
-        const auto issue_sums = [&](int column, int buffer) {
-            unsigned char* const streamed = shared + TILE::kStagesAt + buffer * Streamed::kBytes;
-            if (steps.end() - column < kColumns) clear_rows<Streamed>(streamed, steps.end() - column, group);
-            issue_weights<FORMAT, Streamed>(sums, weights, machine::address(streamed));
+        const auto issue_sums = [&](int buffer) {
+            issue_weights<ELEMENT, Streamed>(sums, weights, base + TILE::kStagesAt + buffer * Streamed::kBytes);
             machine::commit_products();
         };
         const auto weigh_values = [&](int column, int buffer) {
             const float* factors =
                 reinterpret_cast<const float*>(shared + TILE::kFactorsAt + buffer * TILE::kFactorBytes);
-            weigh_step<true, true, kColumns>(values, a, own, column, steps, factors, nullptr);
+            weigh_step<kColumns>(values, a, own, column, steps, factors);
         };
         const auto pack_weights = [&] {
 #pragma unroll
-            for (int i = 0; i < kColumns / 4; ++i) weights[i] = FORMAT::Element::pack(values[2 * i], values[2 * i + 1]);
+            for (int i = 0; i < kColumns / 4; ++i) weights[i] = ELEMENT::pack(values[2 * i], values[2 * i + 1]);
         };
         int column = steps.begin();
         if (column < steps.end()) {
@@ -148,14 +149,17 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
                 const int buffer = ring.buffer();
                 ring.advance();
                 issue_values();
-                issue_sums(column, buffer);
+                issue_sums(buffer);
                 machine::wait_products<1>();
                 weigh_values(next, ring.buffer());
                 machine::wait_products<0>();
                 ring.let_go(buffer);
                 pack_weights();
             }
-            issue_sums(column, ring.buffer());
+            // Of all steps the last alone may be ragged.
+            if (steps.end() - column < kColumns)
+                clear_rows<Streamed>(shared + TILE::kStagesAt + ring.buffer() * Streamed::kBytes, steps.end() - column);
+            issue_sums(ring.buffer());
             machine::wait_products<0>();
             ring.let_go(ring.buffer());
             ring.advance();
@@ -166,7 +170,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
     });
 }
 
-template <class FORMAT, int CHANNELS>
+template <class ELEMENT, int CHANNELS>
 SEMICL_KERNEL(kGroupThreads, 1)
 group_gradient(SEMICL_CONSTANT GroupGradientArgument a) {
     using Tile = GroupGradientTile<CHANNELS>;
@@ -175,7 +179,7 @@ group_gradient(SEMICL_CONSTANT GroupGradientArgument a) {
         shared,
         [&](auto owned_ring, auto ring) { load_gradient_tiles<Tile>(a, machine::address(shared), owned_ring, ring); },
         [&](int group, auto owned_ring, auto ring) {
-            sum_weights<FORMAT, Tile>(a.pairs, shared, group, owned_ring, ring);
+            sum_weights<ELEMENT, Tile>(a.pairs, shared, group, owned_ring, ring);
         });
 }
 

@@ -1,10 +1,10 @@
-// The forward pass by warp groups: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum and mutual
-// skips on sm_90a.
+// The forward pass: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum and mutual skips on sm_90a.
 //
-// The same items, tiles and sums as logsumexp.h, with 128 x 128 tiles. One block of three warp groups fills a
-// multiprocessor. One warp of the first goes through the items ahead of the others and loads: an owned tile, then the
-// streamed tiles, into rings of buffers (ring.h). The other two groups go through the same items and steps: each
-// multiplies its 64 rows of the streamed tile by the whole owned tile, S = X_streamed X_owned^T.
+// One item is a panel pair (work.h). A tile of P, the owned one, stays in shared memory; the tiles of Q stream past it,
+// S = X_streamed X_owned^T, one exponential a similarity; see sums.h for where the sums go. Tiles are 128 x 128. One
+// block of three warp groups fills a multiprocessor. One warp of the first goes through the items ahead of the others
+// and loads: an owned tile, then the streamed tiles, into rings of buffers (ring.h). The other two groups go through the
+// same items and steps: each multiplies its 64 rows of the streamed tile by the whole owned tile.
 //
 // Overlap: a group issues the product of the next tile before it takes the exponentials of this one (two accumulators),
 // and the two groups run apart from each other but where an owned tile ends, so that one's exponentials fall into the
@@ -14,8 +14,8 @@
 // registers); an owned buffer when the last product of the owned tile is. All three groups derive items, steps and the
 // steps that are skipped from the same arrays, so loads and waits correspond one to one.
 //
-// Versions, none timed. 1: logsumexp.h. 2 (this): by warp groups. Prediction for an H100 (4096 FLOP and 16 exponentials
-// a clock and multiprocessor): a 128 x 128 tile at C = 128 takes 1024 clocks of either; with nine tenths of both
+// Versions, none timed. 1: by warps, with mma.sync and cp.async. 2 (this): by warp groups. Prediction for an H100 (4096
+// FLOP and 16 exponentials a clock and multiprocessor): a 128 x 128 tile at C = 128 takes 1024 clocks of either; with nine tenths of both
 // overlapped and 5 % for the reductions at the end of owned tiles, 75 to 80 % of the tensor peak executed, which is 1.5
 // times that counted dense with the triangle; at C = 64 exponentials bind, half of the peak. Next, if a GPU confirms
 // that they do: a third of the exponentials by polynomial on the FMA units.
@@ -36,11 +36,11 @@ SEMICL_DEVICE void for_each_owned_tile(const SumsArgument& a, const Visit& visit
     const int items = a.pair_ends[a.groups.count - 1];
     for (int number = machine::block(); number < items; number += machine::blocks()) {
         const Item item = find_item(number, a.pair_ends, a.groups.count);
-        const PanelPair pair = find_panel_pair(find_group(a.groups, item.group), item.number, a.span, a.triangle);
+        const PanelPair pair = find_panel_pair(find_group(a.groups, item.group), item.number, a.span);
         for (int owned = pair.owned; owned < pair.owned_end; owned += TILE::Owned::kRows) {
             const int owned_end = smaller(owned + TILE::Owned::kRows, pair.owned_end);
             visit(pair, owned, owned_end,
-                  Steps(pair.first_streamed(owned, a.triangle), pair.streamed_end, TILE::Streamed::kRows,
+                  Steps(pair.first_streamed(owned), pair.streamed_end, TILE::Streamed::kRows,
                         find_skips(a.groups, owned, owned_end)));
         }
     }
@@ -69,16 +69,15 @@ SEMICL_DEVICE void sum_tiles(const SumsArgument& a, unsigned char* shared, int g
                              Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
     using Owned = typename TILE::Owned;
     using Streamed = typename TILE::Streamed;
-    using Sum = KnownMaximum::Sum;
     constexpr int kColumns = Owned::kRows;
     const uint32_t base = machine::address(shared);
     const int warp = group * 4 + machine::warp() % 4, member = machine::thread() - kWarpGroup;
-    Sum* const shared_sums = reinterpret_cast<Sum*>(shared + TILE::kSumsAt);
+    float* const shared_sums = reinterpret_cast<float*>(shared + TILE::kSumsAt);
 
     for_each_owned_tile<TILE>(a, [&](const PanelPair& pair, int owned, int owned_end, const Steps& steps) {
         owned_ring.wait_full();
         const uint32_t owned_tile = base + owned_ring.buffer() * Owned::kBytes;
-        Sum sums[kColumns / 4];
+        float sums[kColumns / 4] = {};
         float even[kColumns / 2], odd[kColumns / 2];
         const auto issue = [&](float (&products)[kColumns / 2]) {
             ring.wait_full();
@@ -89,7 +88,7 @@ SEMICL_DEVICE void sum_tiles(const SumsArgument& a, unsigned char* shared, int g
         const auto take = [&](const float (&products)[kColumns / 2], int tile, int buffer) {
             ring.let_go(buffer);
             const Step step{tile + warp * kWarpRows, pair.streamed_end, owned, owned_end};
-            take_products<KnownMaximum, Mask::rows, kColumns>(sums, products, a, pair, step, tile, steps.masked(tile));
+            take_products<kColumns>(sums, products, a, pair, step, tile, steps.masked(tile));
         };
         int tile = steps.begin();
         // With the products of `tile` on their way into `products`: sets those of the next tile on theirs and takes
@@ -115,16 +114,16 @@ SEMICL_DEVICE void sum_tiles(const SumsArgument& a, unsigned char* shared, int g
         }
         owned_ring.let_go(owned_ring.buffer());
         owned_ring.advance();
-        store_sums<Sum, kColumns>(sums, shared_sums + warp * kColumns);
+        store_sums<kColumns>(sums, shared_sums + warp * kColumns);
         // Sums of all warps are there, and what was given to this tile.
         machine::sync_threads(1, kProducts * kWarpGroup);
         if (owned + member < owned_end)
-            write_slot<Sum, kColumns, kReaders>(shared_sums, a, pair, owned + member, member);
+            write_slot<kColumns, kReaders>(shared_sums, a, pair, owned + member, member);
         machine::sync_threads(1, kProducts * kWarpGroup);
     });
 }
 
-template <class FORMAT, int CHANNELS>
+template <class ELEMENT, int CHANNELS>
 SEMICL_KERNEL(kGroupThreads, 1)
 group_sums(SEMICL_CONSTANT GroupSumsArgument a) {
     using Tile = GroupSumsTile<CHANNELS>;
@@ -133,7 +132,7 @@ group_sums(SEMICL_CONSTANT GroupSumsArgument a) {
         shared,
         [&](auto owned_ring, auto ring) { load_sums_tiles<Tile>(a, machine::address(shared), owned_ring, ring); },
         [&](int group, auto owned_ring, auto ring) {
-            sum_tiles<typename FORMAT::Element, Tile>(a.pairs, shared, group, owned_ring, ring);
+            sum_tiles<ELEMENT, Tile>(a.pairs, shared, group, owned_ring, ring);
         });
 }
 

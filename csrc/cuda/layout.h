@@ -61,8 +61,8 @@ SEMICL_HOST_DEVICE constexpr uint64_t channels_descriptor(uint32_t tile, int row
                              LAYOUT::kLineBytes);
 }
 
-// Element e of the four that a thread holds of each 16 x 8 piece of an accumulator, pieces lying side by side: both
-// mma.sync and the rows of one warp of wgmma have it so.
+// Element e of the four that a thread holds of each 16 x 8 piece of one warp's rows of a wgmma accumulator, pieces lying
+// side by side.
 SEMICL_HOST_DEVICE constexpr int fragment_row(int lane, int e) { return lane / 4 + e / 2 * 8; }
 SEMICL_HOST_DEVICE constexpr int fragment_column(int lane, int piece, int e) {
     return piece * 8 + lane % 4 * 2 + e % 2;

@@ -1,7 +1,5 @@
-// The passes over rows and groups alone: packing, counting work, joining slots, factors of the backward pass.
+// The passes over rows and groups alone: counting work, joining slots, factors of the backward pass.
 #pragma once
-#include "formats.h"
-#include "maxima.h"
 #include "sums.h"
 #include "weights.h"
 #include "work.h"
@@ -12,40 +10,11 @@ constexpr int kPassThreads = 256;
 constexpr int kPassRows = 64;  // of one group, for one block; tile_rows of Pairs in backends/cuda.py is the same number
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// ---- packing --------------------------------------------------------------------------------------------------------
-
-struct PackArgument {
-    const void* rows;  // (M, channels) in the format's dtype, as torch holds them
-    int64_t count;
-    int channels, padded;
-    uint16_t* packed;  // (planes, M, padded), written
-};
-
-// Splits rows into planes and pads their channels with zeros. Two channels a thread.
-template <class FORMAT>
-SEMICL_KERNEL(kPassThreads, 4)
-pack_rows(SEMICL_CONSTANT PackArgument a) {
-    const auto rows = PlainRows<FORMAT>::at(a.rows, a.channels);
-    const int64_t pairs = a.count * (a.padded / 2), stride = static_cast<int64_t>(machine::blocks()) * kPassThreads;
-    for (int64_t i = static_cast<int64_t>(machine::block()) * kPassThreads + machine::thread(); i < pairs;
-         i += stride) {
-        const int64_t row = i / (a.padded / 2);
-        const int channel = static_cast<int>(i % (a.padded / 2)) * 2;
-        uint32_t words[FORMAT::kPlanes];
-        FORMAT::split(channel < a.channels ? rows.get(row, channel) : 0,
-                      channel + 1 < a.channels ? rows.get(row, channel + 1) : 0, words);
-        uint32_t* packed = reinterpret_cast<uint32_t*>(a.packed);
-#pragma unroll
-        for (int plane = 0; plane < FORMAT::kPlanes; ++plane) packed[plane * pairs + i] = words[plane];
-    }
-}
-
 // ---- counting -------------------------------------------------------------------------------------------------------
 
 struct CountArgument {
     Groups groups;
     int span;
-    bool triangle;
     Sides sides;         // of the gradient's tiles
     int* pair_ends;      // (G,), written: running totals of the groups' panel pairs
     int64_t* step_ends;  // (G,), likewise of the steps of the gradient's tiles
@@ -82,7 +51,7 @@ count_work(SEMICL_CONSTANT CountArgument a) {
         const bool inside = g < a.groups.count;
         const Group group = inside ? find_group(a.groups, g) : Group{0, 0, 0};
         const GroupSteps steps = group_steps(group, a.sides);
-        int64_t ends[kCounted] = {panel_pair_count(group, a.span, a.triangle), steps.before(steps.tiles),
+        int64_t ends[kCounted] = {panel_pair_count(group, a.span), steps.before(steps.tiles),
                                   row_tile_count(group, kPassRows)};
 #pragma unroll
         for (int i = 0; i < kCounted; ++i)
@@ -107,11 +76,11 @@ struct RowsArgument {
     int count;             // M
     int span;
     float shift;
-    const float* slots;       // (slots, M), of the forward pass
-    float* lse;               // (M,) base e; the forward pass writes those of the anchors
-    const float* grad;        // (M,): by the log-sum-exps
-    const float* peak;        // the largest |grad|, or null
-    float *factors, *shifts;  // (M,), written for the rows of groups with an anchor
+    const float* slots;  // (slots, M), of the forward pass
+    float* lse;          // (M,) base e; the forward pass writes those of the anchors
+    const float* grad;   // (M,): by the log-sum-exps
+    const float* peak;   // the largest |grad|, or null
+    float* factors;      // (M,), written for the rows of groups with an anchor
 };
 
 // Calls `visit(row, group, tile)` for every row of a group with an anchor.
@@ -127,21 +96,18 @@ SEMICL_DEVICE void for_each_row(const RowsArgument& a, const Visit& visit) {
 }
 
 // Adds the slots of every anchor up.
-template <class Maximum>
 SEMICL_KERNEL(kPassThreads, 4)
 join_slots(SEMICL_CONSTANT RowsArgument a) {
     for_each_row(a, [&](int row, const Group& group) {
         if (row >= group.anchor_end) return;
-        using Sum = typename Maximum::Sum;
-        Sum total = Sum::of(a.slots[row]);
+        float total = a.slots[row];
         const int panels = ceil_div(group.points(), a.span);
-        for (int q = 1; q < panels; ++q) total.merge(Sum::of(a.slots[static_cast<int64_t>(q) * a.count + row]));
-        a.lse[row] = kLn2 * (a.shift + total.log2());
+        for (int q = 1; q < panels; ++q) total += a.slots[static_cast<int64_t>(q) * a.count + row];
+        a.lse[row] = kLn2 * (a.shift + machine::log2(total));
     });
 }
 
 // Writes what weights.h says of every row.
-template <class Maximum>
 SEMICL_KERNEL(kPassThreads, 4)
 row_factors(SEMICL_CONSTANT RowsArgument a) {
     for_each_row(a, [&](int row, const Group& group) {
@@ -149,12 +115,7 @@ row_factors(SEMICL_CONSTANT RowsArgument a) {
         const bool gives = log2_sum != -INFINITY;
         float factor = gives ? a.grad[row] : 0;
         if (a.peak) factor = *a.peak == 0 ? 0 : factor / weights_divisor(a.peak);
-        if (Maximum::kKnown)
-            a.factors[row] = gives ? factor * machine::exp2(a.shift - log2_sum) : 0;
-        else {
-            a.factors[row] = factor;
-            a.shifts[row] = gives ? log2_sum : INFINITY;
-        }
+        a.factors[row] = gives ? factor * machine::exp2(a.shift - log2_sum) : 0;
     });
 }
 

@@ -62,34 +62,6 @@ SEMICL_DEVICE uint32_t opaque(uint32_t x) {
 // The address of shared memory that the functions below take.
 SEMICL_DEVICE uint32_t address(const void* shared) { return static_cast<uint32_t>(__cvta_generic_to_shared(shared)); }
 
-// Copies 16 bytes, or zeros where not `valid`; done by wait_copies.
-SEMICL_DEVICE void copy16(uint32_t to, const void* from, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
-}
-SEMICL_DEVICE void copy4(uint32_t to, const void* from, bool valid) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid ? 4 : 0) : "memory");
-}
-SEMICL_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits until at most PENDING of this thread's groups of copies are not done.
-template <int PENDING>
-SEMICL_DEVICE void wait_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-// Four 8 x 8 matrices of 16-bit values, lane l giving the address of row l % 8 of matrix l / 8.
-SEMICL_DEVICE void load_matrices(uint32_t (&out)[4], uint32_t row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(row)
-                 : "memory");
-}
-SEMICL_DEVICE void load_transposed(uint32_t (&out)[4], uint32_t row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(row)
-                 : "memory");
-}
-
 // ---- elements -------------------------------------------------------------------------------------------------------
 
 struct BFloat16 {
@@ -101,17 +73,6 @@ struct BFloat16 {
         asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
         return word;
     }
-    static SEMICL_DEVICE float low(uint32_t word) { return __uint_as_float(word << 16); }
-    static SEMICL_DEVICE float high(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
-
-    // d (16 x 8) += a (16 x 16) b (16 x 8)
-    static SEMICL_DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-        asm volatile(
-            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
 };
 
 struct Float16 {
@@ -121,23 +82,6 @@ struct Float16 {
         uint32_t word;
         asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
         return word;
-    }
-    static SEMICL_DEVICE float low(uint32_t word) { return half(static_cast<uint16_t>(word)); }
-    static SEMICL_DEVICE float high(uint32_t word) { return half(static_cast<uint16_t>(word >> 16)); }
-
-    static SEMICL_DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-        asm volatile(
-            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-
-private:
-    static SEMICL_DEVICE float half(uint16_t bits) {
-        float value;
-        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
-        return value;
     }
 };
 
@@ -225,6 +169,5 @@ inline int attribute(cudaDeviceAttr name, int device) {
     return value;
 }
 inline int multiprocessors(int device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
-inline int most_shared_bytes(int device) { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device); }
 
 }  // namespace semicl::cuda

@@ -1,13 +1,15 @@
-// The sums of exponentials of one tile of pairs, in registers: what both forward kernels do with a tile of products.
+// The sums of exponentials of one tile of pairs, in registers: what the forward kernel does with a tile of products.
+//
+// Exponents are in base 2 and taken relative to a bound that none exceeds and of which 2^(-2 bound) is a normal float32:
+// sums are plain sums, and the exponential of a pair serves both of its rows. A *slot* is a sum as memory holds it.
 //
 // The accumulator's rows are streamed rows, its columns are owned rows. Sums for the owned rows add up in registers,
 // one for each column that a thread holds, and are reduced once, when the owned tile is done. Sums for the streamed
-// rows lie within the four lanes of a row: two shuffles. Where pairs form a triangle they belong to the streamed
-// anchors and are added to their slot of this item in memory. A row meets the same thread in every owned tile of its
+// rows lie within the four lanes of a row: two shuffles. They belong to the streamed anchors and are added to their slot
+// of this item in memory. A row meets the same thread in every owned tile of its
 // item (tiles are multiples of each other from the panel's first row on), so no other thread adds to that slot.
 #pragma once
 #include "layout.h"
-#include "maxima.h"
 #include "tiles.h"
 #include "work.h"
 
@@ -19,12 +21,11 @@ struct Exponent {
 };
 
 struct SumsArgument {
-    const uint16_t* rows;  // (planes, M, CHANNELS)
+    const uint16_t* rows;  // (M, CHANNELS)
     int count;             // M
     Groups groups;
     const int* pair_ends;
     int span;
-    bool triangle;  // only where the maximum is known and skips are mutual
     Exponent exponent;
     float* slots;  // (slots, M): slot q of an anchor is its sum over panel q of its group; zeros before
 };
@@ -53,13 +54,11 @@ struct Step {
     int owned, owned_end;  // likewise of the columns
 };
 
-// Which pairs of a tile are left out: none; those outside the panel, or in the range of the row; or in that of the
-// column. Where skips are mutual the two are the same, and a thread has two rows where it has many columns.
-enum class Mask { none, rows, columns };
-
-// Adds one tile of products to the owned sums; returns a thread's sums over its two rows.
-template <Mask MASK, class Sum, int COLUMNS>
-SEMICL_DEVICE void add_exponentials(Sum (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
+// Adds one tile of products to the owned sums; returns a thread's sums over its two rows. Where it is masked, pairs
+// outside of the panel, or in the range of the row, are left out: skips are mutual, and a thread has two rows where it
+// has many columns.
+template <bool MASKED, int COLUMNS>
+SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
                                     const SumsArgument& a, const Step& step, float (&row_sums)[2]) {
     const int lane = machine::lane();
     int row[2];
@@ -68,20 +67,17 @@ SEMICL_DEVICE void add_exponentials(Sum (&sums)[COLUMNS / 4], const float (&prod
     for (int r = 0; r < 2; ++r) {
         row[r] = step.row + fragment_row(lane, 2 * r);
         row_sums[r] = 0;
-        if (MASK == Mask::rows && row[r] < step.row_end)
-            row_skip[r] = {a.groups.skip_low[row[r]], a.groups.skip_high[row[r]]};
+        if (MASKED && row[r] < step.row_end) row_skip[r] = {a.groups.skip_low[row[r]], a.groups.skip_high[row[r]]};
     }
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {
         const int column = step.owned + fragment_column(lane, j / 2, j % 2);
-        Range skip{0, 0};
-        if (MASK == Mask::columns && column < step.owned_end)
-            skip = {a.groups.skip_low[column], a.groups.skip_high[column]};
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const bool skipped = MASK == Mask::rows ? row_skip[r].holds(column) : skip.holds(row[r]);
-            const bool kept = MASK == Mask::none || (row[r] < step.row_end && !skipped);
-            row_sums[r] += sums[j].add(a.exponent.of(products[j / 2 * 4 + r * 2 + j % 2]), kept);
+            const bool kept = !MASKED || (row[r] < step.row_end && !row_skip[r].holds(column));
+            const float e = kept ? machine::exp2(a.exponent.of(products[j / 2 * 4 + r * 2 + j % 2])) : 0;
+            sums[j] += e;
+            row_sums[r] += e;
         }
     }
 }
@@ -100,36 +96,34 @@ SEMICL_DEVICE void give(const float (&row_sums)[2], float* slot, const Step& ste
 }
 
 // Takes one tile of products of the item `pair`: adds to the owned sums and gives the streamed anchors theirs.
-template <class Maximum, Mask MASK, int COLUMNS>
-SEMICL_DEVICE void take_products(typename Maximum::Sum (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
+template <int COLUMNS>
+SEMICL_DEVICE void take_products(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
                                  const SumsArgument& a, const PanelPair& pair, const Step& step, int tile,
                                  bool masked) {
     float row_sums[2];
     if (masked)
-        add_exponentials<MASK, typename Maximum::Sum, COLUMNS>(sums, products, a, step, row_sums);
+        add_exponentials<true, COLUMNS>(sums, products, a, step, row_sums);
     else
-        add_exponentials<Mask::none, typename Maximum::Sum, COLUMNS>(sums, products, a, step, row_sums);
+        add_exponentials<false, COLUMNS>(sums, products, a, step, row_sums);
     // The first tile of the triangle holds both sides of its pairs. A ragged owned tile has no anchors after it.
-    if (Maximum::kKnown && a.triangle && tile >= step.owned + COLUMNS && tile < pair.given_end)
+    if (tile >= step.owned + COLUMNS && tile < pair.given_end)
         give(row_sums, slot_of(a, pair.p, step.row), step, pair.given_end);
 }
 
 // Leaves one half of a thread's sums to the lane that differs by MASK and takes that lane's part of the other.
-template <int HALF, int MASK, class Sum>
-SEMICL_DEVICE void halve_sums(Sum* sums) {
+template <int HALF, int MASK>
+SEMICL_DEVICE void halve_sums(float* sums) {
     const bool upper = machine::lane() & MASK;
 #pragma unroll
     for (int i = 0; i < HALF; ++i) {
-        const Sum sent = upper ? sums[i] : sums[i + HALF];
-        Sum kept = upper ? sums[i + HALF] : sums[i];
-        kept.merge(sent.shuffled(MASK));
-        sums[i] = kept;
+        const float sent = upper ? sums[i] : sums[i + HALF];
+        sums[i] = (upper ? sums[i + HALF] : sums[i]) + machine::shuffle_xor(sent, MASK);
     }
 }
 
 // Reduces the sums over the eight rows of lanes: afterwards sums[i], i < COUNT / 8, is that of reduced_index(i).
-template <class Sum, int COUNT>
-SEMICL_DEVICE void reduce_rows(Sum (&sums)[COUNT]) {
+template <int COUNT>
+SEMICL_DEVICE void reduce_rows(float (&sums)[COUNT]) {
     halve_sums<COUNT / 2, 16>(sums);
     halve_sums<COUNT / 4, 8>(sums);
     halve_sums<COUNT / 8, 4>(sums);
@@ -141,8 +135,8 @@ SEMICL_HOST_DEVICE constexpr int reduced_index(int lane, int i) {
 }
 
 // Puts the warp's sums for the owned rows into shared memory, one for each of COLUMNS rows.
-template <class Sum, int COLUMNS>
-SEMICL_DEVICE void store_sums(Sum (&sums)[COLUMNS / 4], Sum* shared) {
+template <int COLUMNS>
+SEMICL_DEVICE void store_sums(float (&sums)[COLUMNS / 4], float* shared) {
     reduce_rows(sums);
     const int lane = machine::lane();
 #pragma unroll
@@ -153,15 +147,15 @@ SEMICL_DEVICE void store_sums(Sum (&sums)[COLUMNS / 4], Sum* shared) {
 }
 
 // Writes the slot of the owned row `row`, number `number` of its tile, from all warps' sums.
-template <class Sum, int COLUMNS, int WARPS>
-SEMICL_DEVICE void write_slot(const Sum* shared, const SumsArgument& a, const PanelPair& pair, int row, int number) {
-    Sum total = shared[number];
+template <int COLUMNS, int WARPS>
+SEMICL_DEVICE void write_slot(const float* shared, const SumsArgument& a, const PanelPair& pair, int row, int number) {
+    float total = shared[number];
 #pragma unroll
-    for (int warp = 1; warp < WARPS; ++warp) total.merge(shared[warp * COLUMNS + number]);
+    for (int warp = 1; warp < WARPS; ++warp) total += shared[warp * COLUMNS + number];
     float* slot = slot_of(a, pair.q, row);
     // What earlier tiles of this panel gave to this one.
-    if (a.triangle && pair.p == pair.q) total.merge(Sum::of(*slot));
-    *slot = total.slot();
+    if (pair.p == pair.q) total += *slot;
+    *slot = total;
 }
 
 }  // namespace semicl::cuda

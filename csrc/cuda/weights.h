@@ -1,18 +1,17 @@
-// The weights of one tile of pairs, in registers: what both backward kernels do with a tile of products.
+// The weights of one tile of pairs, in registers: what the backward kernel does with a tile of products.
 //
 // W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md), the rows of the
 // accumulator being the rows i that stay and its columns the rows j that stream past.
 //
-// *Known maximum.* With u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an exponential: W = 2^(s - B) (u_i +
-// u_j). *Unknown maximum.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
+// Skips are mutual and no exponent exceeds B: with u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an
+// exponential and a mask, W = 2^(s - B) (u_i + u_j).
 //
 // *Positives.* Of a loss, the positives take 1 / |P_i| from their softmax before the product: [i and j of one class
 // run, i != j] 2 v_i from W_ij, with v_i = g_i / |P_i| = v_j, the *pulls*. Where features of a class are nearly equal,
 // so are the two: multiplied apart and then subtracted they would leave rounding errors. Steps all of whose pairs are
 // of one class take off one number, others by a mask.
 //
-// Row factors come from row_factors (passes.h): u, or g, 0 for rows that give nothing; and the log-sum-exp in base 2,
-// +inf for those. For float16 rows all are multiplied by a power that keeps W in the range of float16.
+// Row factors u come from row_factors (passes.h), 0 for rows that give nothing. For float16 rows all are multiplied by a power that keeps W in the range of float16.
 #pragma once
 #include "layout.h"
 #include "sums.h"
@@ -22,13 +21,13 @@
 namespace semicl::cuda {
 
 struct GradientArgument {
-    const uint16_t* rows;  // (planes, M, CHANNELS)
+    const uint16_t* rows;  // (M, CHANNELS)
     int count;             // M
     Groups groups;
     const int64_t* step_ends;
     Exponent exponent;
-    const float *factors, *shifts;  // (M,), of row_factors
-    const float* peak;              // the largest |g|, which the factors were divided by, or null
+    const float* factors;  // (M,), of row_factors
+    const float* peak;     // the largest |g|, which the factors were divided by, or null
     float scale;
     float* pieces;    // (2 blocks, rows of a tile, CHANNELS)
     float* gradient;  // (M, CHANNELS)
@@ -61,14 +60,13 @@ SEMICL_DEVICE Steps find_steps(const GradientArgument& a, const RowTile& tile, i
     skips = over_warp(skips);
     // Pairs that are in no denominator have a mask.
     if (of_classes && a.groups.skip_high[tile.first] - a.groups.skip_low[tile.first] > 1) skips.core_end = skips.core;
-    if (!a.groups.mutual) skips = unknown_skips();
     return Steps(tile.column, tile.column_end, step, skips, of_classes ? Core::shared : Core::passed_over);
 }
 
 // A thread's two rows, of the sixteen of its warp from `first` on; rows end at `end`.
 struct OwnRows {
     int first, end;
-    float factor[2], shift[2];
+    float factor[2];
     float shared_pull;  // from a weight of a shared step
 
     SEMICL_DEVICE int row(int r) const { return first + fragment_row(machine::lane(), 2 * r); }
@@ -79,23 +77,11 @@ struct OwnRows {
     }
 };
 
-SEMICL_DEVICE OwnRows own_rows(const GradientArgument& a, int first, int end, bool known) {
-    OwnRows own{first, end, {}, {}, first < end && a.positives.pulls ? 2 * a.positives.pulls[first] : 0};
+SEMICL_DEVICE OwnRows own_rows(const GradientArgument& a, int first, int end) {
+    OwnRows own{first, end, {}, first < end && a.positives.pulls ? 2 * a.positives.pulls[first] : 0};
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        own.factor[r] = own.inside(r) ? a.factors[own.row(r)] : 0;
-        own.shift[r] = known ? 0 : own.inside(r) ? a.shifts[own.row(r)] : INFINITY;
-    }
+    for (int r = 0; r < 2; ++r) own.factor[r] = own.inside(r) ? a.factors[own.row(r)] : 0;
     return own;
-}
-
-template <bool KNOWN>
-SEMICL_DEVICE float pair_weight(float exponent, float own, float own_shift, float other, float other_shift,
-                                float pull) {
-    if (KNOWN) return machine::exp2(exponent) * (own + other) - pull;
-    // A term that is left out may overflow: its exponential is no softmax.
-    const float mine = (own == 0 ? 0 : own * machine::exp2(exponent - own_shift)) - pull;
-    return other == 0 ? mine : mine + other * machine::exp2(exponent - other_shift);
 }
 
 // Of the columns that a lane holds of a row (fragment_column), bit j for number j: those in the range, the step's first
@@ -109,33 +95,25 @@ SEMICL_DEVICE uint32_t held_columns(const Range& range, int column, int lane) {
     return static_cast<uint32_t>(bits_below(range.high) & ~bits_below(range.low));
 }
 
-// Turns a tile of products, in place, into weights. `factors` and `shifts` are those of the columns [column, ...), in
-// shared memory; columns end at `end`. `MUTUAL` where skips are known to be; `pull` is taken from all weights where
-// there is no mask.
-template <bool MASKED, bool KNOWN, bool MUTUAL, int COLUMNS>
+// Turns a tile of products, in place, into weights. `factors` are those of the columns [column, ...), in shared memory;
+// columns end at `end`. `pull` is taken from all weights where there is no mask.
+template <bool MASKED, int COLUMNS>
 SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
-                         int end, const float* factors, const float* shifts, float pull) {
+                         int end, const float* factors, float pull) {
     const int lane = machine::lane();
-    const bool mutual = MUTUAL || a.groups.mutual;
     uint32_t kept[2] = {};
-    const uint32_t inside = MASKED ? held_columns<COLUMNS>({column, end}, column, lane) : 0;
 #pragma unroll
     for (int r = 0; MASKED && r < 2; ++r)
-        kept[r] = inside & ~held_columns<COLUMNS>(own.range(a.groups.skip_low, a.groups.skip_high, r), column, lane);
+        kept[r] = held_columns<COLUMNS>({column, end}, column, lane) &
+                  ~held_columns<COLUMNS>(own.range(a.groups.skip_low, a.groups.skip_high, r), column, lane);
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {
-        const int number = fragment_column(lane, j / 2, j % 2), id = column + number;
-        const float other = factors[number], other_shift = KNOWN ? 0 : shifts[number];
-        Range skip{0, 0};
-        if (MASKED && !mutual && (inside >> j & 1)) skip = {a.groups.skip_low[id], a.groups.skip_high[id]};
+        const float other = factors[fragment_column(lane, j / 2, j % 2)];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             float& value = values[j / 2 * 4 + r * 2 + j % 2];
-            const bool mine = !MASKED || (kept[r] >> j & 1);
-            const bool theirs = MASKED && !mutual ? (inside >> j & 1) && !skip.holds(own.row(r)) : mine;
-            const float weight = pair_weight<KNOWN>(a.exponent.of(value), mine ? own.factor[r] : 0, own.shift[r],
-                                                    theirs ? other : 0, other_shift, pull);
-            value = mine || theirs ? weight : 0;
+            const float weight = machine::exp2(a.exponent.of(value)) * (own.factor[r] + other) - pull;
+            value = !MASKED || (kept[r] >> j & 1) ? weight : 0;
         }
     }
 }
@@ -162,16 +140,15 @@ SEMICL_DEVICE void take_pulls(float (&weights)[COLUMNS / 2], const GradientArgum
 }
 
 // Turns a step's products into weights, with as much of a mask as they need.
-template <bool KNOWN, bool MUTUAL, int COLUMNS>
+template <int COLUMNS>
 SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
-                              const Steps& steps, const float* factors, const float* shifts) {
+                              const Steps& steps, const float* factors) {
     const bool shared = steps.shared(column, {own.first, own.first + kWarpRows});
     if (!shared && steps.masked(column)) {
-        weigh<true, KNOWN, MUTUAL, COLUMNS>(values, a, own, column, steps.end(), factors, shifts, 0);
+        weigh<true, COLUMNS>(values, a, own, column, steps.end(), factors, 0);
         if (a.positives.pulls) take_pulls<COLUMNS>(values, a, own, column);
     } else {
-        weigh<false, KNOWN, MUTUAL, COLUMNS>(values, a, own, column, steps.end(), factors, shifts,
-                                             shared ? own.shared_pull : 0);
+        weigh<false, COLUMNS>(values, a, own, column, steps.end(), factors, shared ? own.shared_pull : 0);
     }
 }
 

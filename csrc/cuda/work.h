@@ -2,9 +2,10 @@
 //
 // *Forward.* A *panel* is a run of `span` rows of one group, and the item is a *panel pair*: one panel of anchors
 // against one panel of the group's points. Each group has as many as its offsets and anchors say, none where it has no
-// anchor. The running totals of their items are found once on the device, and block b of a persistent grid takes the items b, b + grid, ..., finding the group of each by bisection.
-// Where the skipped ranges are mutual, the pairs of panels of anchors form a triangle: panel P of anchors meets the
-// panels P, P + 1, ... and gives both sides their sums. Elsewhere it meets all panels of its group.
+// anchor. The running totals of their items are found once on the device, and block b of a persistent grid takes the
+// items b, b + grid, ..., finding the group of each by
+// bisection. The skipped ranges are mutual, so the pairs of panels of anchors form a triangle: panel P of anchors meets
+// the panels P, P + 1, ... and gives both sides their sums.
 //
 // *Backward.* A *row tile* is a few rows of one group that streamed tiles pass, one a *step*: those of all the group's
 // points where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and
@@ -37,11 +38,10 @@ struct Sides {
     int owned, streamed;
 };
 
-// Packed rows cut into groups [offsets[g], offsets[g + 1]), as semicl_kernels/backends/base.py says.
+// Packed rows cut into groups [offsets[g], offsets[g + 1]), as semicl_kernels/backends/base.py says; skips are mutual.
 struct Groups {
     const int *offsets, *anchors, *skip_low, *skip_high;
     int count;
-    bool mutual;
 };
 
 // What the positives take from the weights of pairs (weights.h): of rows i and j != i of one class run [run_low,
@@ -62,9 +62,9 @@ SEMICL_HOST_DEVICE Group find_group(const Groups& groups, int g) {
     return {begin, groups.offsets[g + 1], begin + groups.anchors[g]};
 }
 
-SEMICL_HOST_DEVICE int panel_pair_count(const Group& group, int span, bool triangle) {
+SEMICL_HOST_DEVICE int panel_pair_count(const Group& group, int span) {
     const int owned = ceil_div(group.anchors(), span), all = ceil_div(group.points(), span);
-    return owned * all - (triangle ? owned * (owned - 1) / 2 : 0);
+    return owned * all - owned * (owned - 1) / 2;
 }
 
 SEMICL_HOST_DEVICE int row_tile_count(const Group& group, int rows) {
@@ -97,24 +97,17 @@ SEMICL_HOST_DEVICE Place<Number> find_item(Number item, const Number* ends, int 
 struct PanelPair {
     int p, q;
     int owned, owned_end, streamed, streamed_end;
-    int given_end;  // streamed anchors before it are given their sums by this pair, where pairs form a triangle
+    int given_end;  // streamed anchors before it are given their sums by this pair
 
     // The first row that streams past the owned tile from row `tile` on.
-    SEMICL_HOST_DEVICE int first_streamed(int tile, bool triangle) const {
-        return triangle && p == q ? tile : streamed;
-    }
+    SEMICL_HOST_DEVICE int first_streamed(int tile) const { return p == q ? tile : streamed; }
 };
 
-SEMICL_HOST_DEVICE PanelPair find_panel_pair(const Group& group, int number, int span, bool triangle) {
+SEMICL_HOST_DEVICE PanelPair find_panel_pair(const Group& group, int number, int span) {
     const int panels = ceil_div(group.points(), span);
-    int p = 0, q = 0;
-    if (triangle) {
-        for (; number >= panels - p; ++p) number -= panels - p;
-        q = p + number;
-    } else {
-        p = number / panels;
-        q = number % panels;
-    }
+    int p = 0;
+    for (; number >= panels - p; ++p) number -= panels - p;
+    const int q = p + number;
     const int owned = group.begin + p * span, streamed = group.begin + q * span;
     const int streamed_end = group.end - streamed > span ? streamed + span : group.end;
     return {p,
@@ -261,9 +254,6 @@ struct Skips {
         core_end = smaller(core_end, range.high);
     }
 };
-
-// Of a tile any of whose rows may be skipped by any column.
-SEMICL_HOST_DEVICE Skips unknown_skips() { return {-0x7fffffff, 0x7fffffff, 0x7fffffff, -0x7fffffff}; }
 
 // What becomes of steps that lie in the core: nobody takes them, or all who stay take them without a mask, as steps
 // outside of the hull, but those that meet themselves there.

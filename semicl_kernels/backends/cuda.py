@@ -24,10 +24,8 @@ from .fused import SAFE_BOUND, GpuFused, Positives, exponents, peak_of, span_of
 from .grad_scaling import level
 from .launch_cache import CurrentStream, call, empty, zeros
 
-FORMATS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # csrc/cuda/backend.h, RowFormat
-WARPS, WARP_GROUPS = 0, 1  # Route, likewise
+FORMATS = {torch.bfloat16: 0, torch.float16: 1}  # csrc/cuda/backend.h, RowFormat
 PADDED_CHANNELS = (32, 64, 128, 256)
-PLANES = 3  # of bfloat16, for float32
 HOPPER = (9, 0)
 FIXED_MAXIMUM = (
     f"it takes a fixed maximum, exponents of {SAFE_BOUND:g} at most: features of unit length (normalize=True) at a "
@@ -64,7 +62,7 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
         return f"tensors on {device}; it takes tensors on a Hopper GPU (sm_90a)"
     if not is_hopper(device):
         return f"tensors on {device}, which is no Hopper GPU (sm_90a): use backend='triton'"
-    if dtype not in (torch.bfloat16, torch.float16):
+    if dtype not in FORMATS:
         return f"{dtype}; it takes bfloat16 and float16: use backend='triton' (backend='tiled' for float64)"
     if channels > PADDED_CHANNELS[-1]:
         return f"{channels} channels; it takes {PADDED_CHANNELS[-1]} at most: use backend='triton', which takes 512"
@@ -93,22 +91,15 @@ class TileSizes(NamedTuple):
 
 
 @cache
-def tile_sizes(route: int, row_format: int, channels: int) -> TileSizes:
-    sums_rows, gradient_rows, *shared_bytes = compiled.tile_sizes(route, row_format, channels)
+def tile_sizes(channels: int) -> TileSizes:
+    sums_rows, gradient_rows, *shared_bytes = compiled.tile_sizes(channels)
     return TileSizes(sums_rows, gradient_rows, tuple(shared_bytes))
 
 
 @cache
-def workers(device: torch.device, route: int) -> int:
+def workers(device: torch.device) -> int:
     """The blocks of a pass over pairs."""
-    return int(compiled.workers(launch_site(device)[0], route))
-
-
-def choose_route(device: torch.device, row_format: int, triangle: bool) -> int:
-    """How tiles are multiplied: by warp groups on sm_90a, where the build has that and 16-bit rows form a triangle (a
-    known maximum and mutual skips); else by warps."""
-    hopper = capability(device) == HOPPER and "90a" in compiled.architectures()
-    return WARP_GROUPS if hopper and triangle and row_format != FORMATS[torch.float32] else WARPS
+    return int(compiled.workers(launch_site(device)[0]))
 
 
 def launch_site(device: torch.device) -> tuple[int, CurrentStream]:
@@ -121,29 +112,28 @@ def padded(channels: int) -> int:
 
 
 def pack(rows: Tensor) -> Tensor:
-    """Return the rows as the kernels take them, (planes, M, channels): the same memory where they already are so."""
-    rows = rows.contiguous()
-    count, channels = rows.shape
-    width, planes = padded(channels), planes_of(rows.dtype)
-    if planes == 1 and width == channels and rows.data_ptr() % ALIGNMENT == 0:
-        return rows[None]
-    dtype = torch.bfloat16 if planes > 1 else rows.dtype
-    packed = empty((planes, count, width), dtype, rows.device)
-    call(compiled.pack, *launch_site(rows.device), FORMATS[rows.dtype], rows, count, channels, width, packed)
-    return packed
+    """Return the rows as the kernels take them, (1, M, channels): padded with zeros to 32, 64, 128 or 256 channels; the
+    same memory where they already are so."""
+    missing = padded(rows.shape[1]) - rows.shape[1]
+    packed = torch.nn.functional.pad(rows, (0, missing)) if missing else rows.contiguous()
+    return (packed if packed.data_ptr() % ALIGNMENT == 0 else packed.clone())[None]
 
 
 class Pairs:
     """The passes over the pairs of packed rows: what their launches share, the tensors whose addresses they get, and
     one method for each. See fused.Pairs.
 
-    ``packed`` is (planes, M, channels), of :func:`pack`.
+    ``packed`` is (1, M, channels), of :func:`pack`.
     """
 
+    bounded = True
     tile_rows = 64  # of the passes over rows, ours (kPassRows in csrc/cuda/passes.h) and others'
 
     def __init__(self, packed: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
-        planes, count, channels = packed.shape
+        _, count, channels = packed.shape
+        rate, bounded, self.shift = exponents(scale, bound)
+        if not bounded or not groups.mutual:
+            raise ValueError(f"backend 'cuda' got no fixed maximum; {FIXED_MAXIMUM}: use backend='triton'")
         if count > MOST_ROWS:
             raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {count}: use backend='tiled'")
         self.packed, self.groups, self.count = packed, groups, count
@@ -151,25 +141,19 @@ class Pairs:
         items = self.empty(2, total, dtype=torch.int32)
         self.pair_ends, self.tile_ends = items
         self.step_ends = self.empty(total, dtype=torch.int64)
-        rate, self.bounded, self.shift = exponents(scale, bound)
-        row_format = FORMATS[torch.float32 if planes > 1 else packed.dtype]
-        route = choose_route(packed.device, row_format, self.bounded and groups.mutual)
-        sizes = tile_sizes(route, row_format, channels)
+        sizes = tile_sizes(channels)
         self.span = span_of(groups.largest, sizes.sums_rows)
-        self.gradient_rows, self.workers = sizes.gradient_rows, workers(packed.device, route)
+        self.gradient_rows, self.workers = sizes.gradient_rows, workers(packed.device)
         self.panels = max(1, -(-groups.largest // self.span))
         self.arguments = (
             *launch_site(packed.device),
-            route,
-            row_format,
+            FORMATS[packed.dtype],
             packed,
             count,
             channels,
             list(groups.tensors),
             total,
-            groups.mutual,
             self.span,
-            self.bounded,
             scale,
             rate,
             self.shift,
@@ -193,8 +177,8 @@ class Pairs:
         return lse
 
     def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> Tensor:
-        """Return what :meth:`gradient` takes, (2, M), from the gradient by the log-sum-exps."""
-        grad, lse, factors = grad.contiguous(), lse.contiguous(), self.empty(2, self.count)
+        """Return what :meth:`gradient` takes, (1, M), from the gradient by the log-sum-exps."""
+        grad, lse, factors = grad.contiguous(), lse.contiguous(), self.empty(1, self.count)
         call(compiled.pair_factors, *self.arguments, lse, grad, peak, factors)
         return factors
 
@@ -225,7 +209,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
 
 
 def planes_of(dtype: torch.dtype) -> int:
-    return PLANES if dtype == torch.float32 else 1
+    return 1
 
 
 # All around the pairs is Triton's. So is the whole map of losses, in which each row of a class has a weight of its own.

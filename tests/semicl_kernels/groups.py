@@ -37,6 +37,19 @@ def itself_skipped(rows: Tensor) -> Packed:
     return Packed(rows, int32([0, len(rows)]), int32([len(rows)]), own, own + 1)
 
 
+def mutually_skipped(packed: Packed, by_class: bool) -> Packed:
+    """The same groups, every row skipping itself or a run of its group that it lies in."""
+    low, high = [], []
+    for begin, end in zip(packed.offsets[:-1].tolist(), packed.offsets[1:].tolist(), strict=True):
+        for i in range(begin, end):
+            run = begin + (i - begin) // 70 * 70
+            low.append(run if by_class else i)
+            high.append(min(run + 70, end) if by_class else i + 1)
+    return packed._replace(
+        skip_low=torch.tensor(low, dtype=torch.int32), skip_high=torch.tensor(high, dtype=torch.int32)
+    )
+
+
 @st.composite
 def packed_groups(draw: st.DrawFn, sizes: st.SearchStrategy[int], most_channels: int) -> Packed:
     """Groups of drawn sizes, empty ones too, with any count of anchors; ranges that skip nothing, some or all."""

@@ -18,12 +18,11 @@ from semicl_kernels.backends import AVAILABLE, BACKENDS, Groups, choose_backend,
 from .. import emulator, near_equal, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
 from ..cases import Case, cases
-from ..groups import Packed, int32, itself_skipped, packed_groups, unit_rows
+from ..groups import Packed, int32, itself_skipped, mutually_skipped, packed_groups, unit_rows
 from ..test_ops import SCALE, sizes_of
 from .test_agreement import assert_agrees
 
 SIZES = st.sampled_from((0, 1, 2, 15, 16, 17, 63, 64, 65, 127, 129, 200))
-AMPERE, HOPPER = (8, 0), (9, 0)
 # Of threads and asynchronous work: the two extremes, and the seeds of random ones.
 ORDERS: tuple[str | int, ...] = ("late", "early", 1, 2, 3)
 
@@ -56,26 +55,7 @@ def emulated() -> Iterator[pytest.MonkeyPatch]:
     cuda.tile_sizes.cache_clear()
 
 
-def be_a(capability: tuple[int, int], emulated: pytest.MonkeyPatch) -> None:
-    """Choose what the emulated GPU is, so how tiles are multiplied."""
-    emulated.setattr(cuda, "capability", lambda device: capability)
-
-
-@pytest.fixture(params=[AMPERE, HOPPER], ids=["by warps", "by groups"])
-def route(request: pytest.FixtureRequest, emulated: pytest.MonkeyPatch) -> None:
-    be_a(request.param, emulated)
-
-
-# Float32 rows are multiplied by warps on every GPU.
-KERNELS = [
-    pytest.param(AMPERE, torch.float32, id="float32 by warps"),
-    pytest.param(AMPERE, torch.bfloat16, id="bfloat16 by warps"),
-    pytest.param(AMPERE, torch.float16, id="float16 by warps"),
-    pytest.param(HOPPER, torch.bfloat16, id="bfloat16 by groups"),
-    pytest.param(HOPPER, torch.float16, id="float16 by groups"),
-]
-each_kernel = pytest.mark.parametrize(("gpu", "dtype"), KERNELS)
-not_of_float16 = pytest.mark.parametrize(("gpu", "dtype"), [one for one in KERNELS if one.values[1] != torch.float16])
+each_dtype = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 
 
 def lse_and_gradient(packed: Packed, dtype: torch.dtype, backend: str, **promises: object) -> tuple[Tensor, Tensor]:
@@ -98,20 +78,19 @@ def assert_primitive_agrees(packed: Packed, dtype: torch.dtype, **promises: obje
     assert_gradients_follow_rule(gradient, plain_gradient, true_gradient, sizes)
 
 
-@each_kernel
+@each_dtype
 @pytest.mark.parametrize("channels", [1, 32, 33, 128, 256])
-def test_channels(gpu: tuple[int, int], dtype: torch.dtype, channels: int, emulated: pytest.MonkeyPatch) -> None:
-    be_a(gpu, emulated)
+def test_channels(dtype: torch.dtype, channels: int, emulated: pytest.MonkeyPatch) -> None:
     assert_primitive_agrees(itself_skipped(unit_rows(150, channels, seed=channels)), dtype, mutual=True)
 
 
-@pytest.mark.usefixtures("route")
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 300, 385])
 def test_counts_of_rows(count: int) -> None:
     assert_primitive_agrees(itself_skipped(unit_rows(count, 40, seed=count)), torch.bfloat16, mutual=True)
 
 
-@pytest.mark.usefixtures("route")
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("panels", [1, 2, 5])
 @pytest.mark.parametrize("anchors", [1, 100, 500, 700])
 def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +113,7 @@ def many_multiprocessors(emulated: pytest.MonkeyPatch) -> Iterator[None]:
     yield from with_multiprocessors(37)
 
 
-@pytest.mark.usefixtures("route", "many_multiprocessors")
+@pytest.mark.usefixtures("many_multiprocessors")
 @pytest.mark.parametrize(("points", "anchors"), [(900, 1), (1500, 130)])
 def test_tiles_in_many_pieces(points: int, anchors: int) -> None:
     """Of more workers than tiles, several have a piece of the same."""
@@ -142,7 +121,7 @@ def test_tiles_in_many_pieces(points: int, anchors: int) -> None:
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
 
-@pytest.mark.usefixtures("route")
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("count", [1, 5, 255, 256, 700])
 def test_the_work_of_groups_is_counted(count: int) -> None:
     generator = torch.Generator().manual_seed(count)
@@ -157,24 +136,11 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     pair_ends = (owned * panels - owned * (owned - 1) // 2).cumsum(0)
     assert torch.equal(pairs.pair_ends.long(), pair_ends)
     assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
-    rows, streamed = pairs.gradient_rows, 128 if cuda.capability(own.device) == HOPPER else 64
+    rows, streamed = pairs.gradient_rows, 128
     with_anchor, tiles = -(-anchors // rows), torch.where(anchors > 0, -(-sizes // rows), 0)
     long, short = -(-sizes // streamed) + 4, -(-anchors // streamed) + 4  # with their openings
     steps = with_anchor * long + (tiles - with_anchor) * short
     assert torch.equal(pairs.step_ends, steps.cumsum(0))
-
-
-def test_float32_gradients_of_many_rows(emulated: pytest.MonkeyPatch) -> None:
-    """Tensor cores cut their sums toward zero: through a whole group in one sum that would show."""
-    be_a(AMPERE, emulated)
-    packed = itself_skipped(unit_rows(900, 32, seed=0))
-    packed = packed.with_rows(packed.rows.float().double())
-    _, truth = lse_and_gradient(packed, torch.float64, "reference")
-    errors = [
-        float((lse_and_gradient(packed, torch.float32, name)[1] - truth).norm() / truth.norm())
-        for name in ("cuda", "reference")
-    ]
-    assert errors[0] <= 2 * errors[1], errors
 
 
 def class_runs(sizes: list[int], anchors: int) -> Packed:
@@ -186,18 +152,17 @@ def class_runs(sizes: list[int], anchors: int) -> Packed:
     return Packed(rows, int32([0, ends[-1]]), int32([anchors]), int32(low), int32(high))
 
 
-@not_of_float16
+@each_dtype
 @pytest.mark.parametrize("sizes", [[300, 1, 260], [64, 128, 192], [561], [1, 560], [270, 291]])
 def test_tiles_that_every_row_skips_are_passed_over(
-    gpu: tuple[int, int], dtype: torch.dtype, sizes: list[int], emulated: pytest.MonkeyPatch
+    dtype: torch.dtype, sizes: list[int], emulated: pytest.MonkeyPatch
 ) -> None:
-    be_a(gpu, emulated)
     for anchors in (sum(sizes), sizes[0]):
         assert_primitive_agrees(class_runs(sizes, anchors), dtype, mutual=True)
 
 
-@pytest.mark.usefixtures("route")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.usefixtures("emulated")
+@each_dtype
 def test_rows_of_other_groups_never_count(dtype: torch.dtype) -> None:
     """Not even infinite ones: tiles are loaded past the end of a group."""
     packed = itself_skipped(unit_rows(120, 40, seed=0).to(dtype))._replace(offsets=int32([7, 91]), anchors=int32([80]))
@@ -214,16 +179,13 @@ def one_multiprocessor(emulated: pytest.MonkeyPatch) -> Iterator[None]:
     yield from with_multiprocessors(1)
 
 
-@not_of_float16
+@each_dtype
 @pytest.mark.parametrize("channels", [40, 128, 256])
 @pytest.mark.usefixtures("one_multiprocessor")
-def test_bits_are_the_same_in_every_order(
-    gpu: tuple[int, int], dtype: torch.dtype, channels: int, emulated: pytest.MonkeyPatch
-) -> None:
+def test_bits_are_the_same_in_every_order(dtype: torch.dtype, channels: int, emulated: pytest.MonkeyPatch) -> None:
     """Of threads, warps, warp groups and all that is asynchronous. One block goes round its rings of buffers more than
     once; the last tiles are ragged."""
-    be_a(gpu, emulated)
-    packed = itself_skipped(unit_rows(300 if gpu == HOPPER else 150, channels, seed=0))
+    packed = itself_skipped(unit_rows(300, channels, seed=0))
     packed = packed.with_rows(packed.rows.to(dtype).double())._replace(anchors=int32([130]))
     first = lse_and_gradient(packed, dtype, "cuda", mutual=True)
     for order in ORDERS[1:]:
@@ -259,7 +221,6 @@ def test_orders_are_what_they_say() -> None:
 )
 def test_a_missing_fence_is_found(order: str | int, fence: str, message: str, emulated: pytest.MonkeyPatch) -> None:
     """The rows past a ragged group's last are cleared in shared memory, then multiplied by wgmma."""
-    be_a(HOPPER, emulated)
     packed = itself_skipped(unit_rows(70, 32, seed=0))
     with machine().in_order(order):
         lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
@@ -267,27 +228,23 @@ def test_a_missing_fence_is_found(order: str | int, fence: str, message: str, em
             lse_and_gradient(packed, torch.bfloat16, "cuda", mutual=True)
 
 
-@each_kernel
+@each_dtype
 @settings(max_examples=12)
-@given(packed=packed_groups(SIZES, most_channels=40), order=st.sampled_from(ORDERS))
-def test_ragged_groups_with_any_ranges(
-    gpu: tuple[int, int], dtype: torch.dtype, emulated: pytest.MonkeyPatch, packed: Packed, order: str | int
+@given(packed=packed_groups(SIZES, most_channels=40), by_class=st.booleans(), order=st.sampled_from(ORDERS))
+def test_ragged_groups(
+    dtype: torch.dtype, emulated: pytest.MonkeyPatch, packed: Packed, by_class: bool, order: str | int
 ) -> None:
-    be_a(gpu, emulated)
     with machine().in_order(order):
-        assert_primitive_agrees(packed, dtype)
+        assert_primitive_agrees(mutually_skipped(packed, by_class), dtype, mutual=True)
 
 
 @of_losses
-@each_kernel
+@each_dtype
 @settings(max_examples=8)
 @given(case=cases(largest_side=12, most_channels=40), order=st.sampled_from(ORDERS))
-def test_losses(
-    gpu: tuple[int, int], dtype: torch.dtype, emulated: pytest.MonkeyPatch, case: Case, order: str | int
-) -> None:
-    be_a(gpu, emulated)
+def test_losses(dtype: torch.dtype, emulated: pytest.MonkeyPatch, case: Case, order: str | int) -> None:
     with machine().in_order(order):
-        assert_agrees("cuda", case, dtype)
+        assert_agrees("cuda", replace(case, options={**case.options, "normalize": True}), dtype)
 
 
 # One class that fills tiles of 128 rows but for its edges, two that share one, background.
@@ -295,8 +252,8 @@ LABELS = torch.tensor([1] * 270 + [2] * 20 + [3] * 7 + [0] * 18)
 
 
 @of_losses
-@pytest.mark.usefixtures("route")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.usefixtures("emulated")
+@each_dtype
 @pytest.mark.parametrize("denominator", ["all", "negatives"])
 def test_gradients_of_nearly_equal_features(dtype: torch.dtype, denominator: str) -> None:
     features = near_equal.features_of(LABELS, 32, 0.005, False).to(dtype)
@@ -304,13 +261,13 @@ def test_gradients_of_nearly_equal_features(dtype: torch.dtype, denominator: str
     assert near_equal.error_ratio(loss, LABELS, features, denominator) <= 2
 
 
-@pytest.mark.usefixtures("route")
-def test_warp_groups_refuse_what_they_cannot_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "choose_route", lambda *_: cuda.WARP_GROUPS)
-    packed = itself_skipped(unit_rows(10, 8, seed=0))
-    for dtype, mutual in ((torch.float32, True), (torch.bfloat16, False)):
-        with pytest.raises(RuntimeError, match="warp groups multiply 16-bit rows"):
-            lse_and_gradient(packed, dtype, "cuda", mutual=mutual)
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(("bound", "mutual"), [(None, True), (10.1, False), (33.0, True)])
+def test_the_passes_refuse_what_they_cannot_compute(bound: float | None, mutual: bool) -> None:
+    """Also where nobody chose the backend by :func:`choose_backend`."""
+    groups = Groups(*itself_skipped(unit_rows(10, 32, seed=0))[1:], 10, mutual)
+    with pytest.raises(ValueError, match=r"'cuda' got no fixed maximum; it takes .*use backend='triton'"):
+        cuda.forward(torch.zeros(10, 32, dtype=torch.bfloat16), groups, 10.0, bound)
 
 
 @pytest.fixture

@@ -23,15 +23,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 SOURCES = ROOT / "csrc/cuda"
 BUILDS = ROOT / "build/emulator"
-FORMATS = ("BFloat16Rows", "Float16Rows", "Float32Rows")
+ELEMENTS = ("BFloat16", "Float16")
 FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC")
-MACROS = ("-DSEMICL_EMULATED", "-DSEMICL_HAS_GROUPS=1")
-# Each source with its flags: the kernels once for each format of rows. Those that use wgmma and TMA call proxies.cpp
-# wherever they load or store.
+MACROS = ("-DSEMICL_EMULATED",)
+# Each source with its flags: the kernels over pairs once for each element. They call proxies.cpp wherever they load or
+# store.
 UNITS = (
-    *(("groups.cpp", "-O1", "-fsanitize=thread", f"-DSEMICL_FORMAT={name}") for name in FORMATS[:2]),
-    *(("warps.cpp", "-O1", f"-DSEMICL_FORMAT={name}") for name in FORMATS),
-    ("library.cpp", "-O1", "-DSEMICL_FORMAT=BFloat16Rows"),
+    *(("groups.cpp", "-O1", "-fsanitize=thread", f"-DSEMICL_ELEMENT={name}") for name in ELEMENTS),
+    ("library.cpp", "-O1"),
     ("proxies.cpp", "-O2"),
     ("tensor_cores.cpp", "-O3"),
 )
@@ -91,8 +90,8 @@ class Problem(ctypes.Structure):
         ("groups", ctypes.c_void_p * 4),
         ("items", ctypes.c_void_p),
         ("steps", ctypes.c_void_p),
-        *((name, ctypes.c_int) for name in ("route", "row_format", "count", "channels")),
-        *((name, ctypes.c_int) for name in ("group_count", "span", "mutual", "known")),
+        *((name, ctypes.c_int) for name in ("row_format", "count", "channels")),
+        *((name, ctypes.c_int) for name in ("group_count", "span")),
         ("scale", ctypes.c_float),
         ("rate", ctypes.c_float),
         ("shift", ctypes.c_float),
@@ -108,7 +107,7 @@ class Emulator:
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(str(build()))
-        for name in ("pack_rows_of", *(f"{name}_of" for name in PASSES), "visit_sums", "visit_gradient"):
+        for name in (*(f"{name}_of" for name in PASSES), "visit_sums", "visit_gradient"):
             getattr(self.library, name).restype = ctypes.c_char_p
 
     @contextmanager
@@ -134,40 +133,23 @@ class Emulator:
     def have_multiprocessors(self, count: int) -> None:
         self.library.set_multiprocessors(count)
 
-    def architectures(self) -> list[str]:
-        return ["80", "90a", "100"]
+    def tile_sizes(self, channels: int) -> list[int]:
+        return self.integers("sizes", channels, count=4)
 
-    def tile_sizes(self, route: int, row_format: int, channels: int) -> list[int]:
-        out = (ctypes.c_int * 4)()
-        self.library.sizes(route, row_format, channels, out)
-        return list(out)
-
-    def workers(self, device: int, route: int) -> int:
-        return int(self.library.workers_of(route))
-
-    def pack(
-        self, device: int, stream: int, row_format: int, rows: int, count: int, channels: int, width: int, packed: int
-    ) -> None:
-        self.check(
-            self.library.pack_rows_of(
-                row_format, address(rows), ctypes.c_int64(count), channels, width, address(packed)
-            )
-        )
+    def workers(self, device: int) -> int:
+        return int(self.library.workers_of())
 
     def problem(
         self,
         device: int,
         stream: int,
-        route: int,
         row_format: int,
         rows: int,
         count: int,
         channels: int,
         groups: list[int],
         group_count: int,
-        mutual: bool,
         span: int,
-        known: bool,
         scale: float,
         rate: float,
         shift: float,
@@ -179,14 +161,11 @@ class Emulator:
             (ctypes.c_void_p * 4)(*groups),
             items,
             steps,
-            route,
             row_format,
             count,
             channels,
             group_count,
             span,
-            mutual,
-            known,
             scale,
             rate,
             shift,
@@ -216,12 +195,12 @@ class Emulator:
         call = getattr(self.library, f"{name}_of")
         self.check(call(ctypes.byref(self.problem(*problem)), *map(address, addresses)))
 
-    def visit_sums(self, problem: Problem, owned: int, streamed: int, triangle: bool, counts: int) -> int:
+    def visit_sums(self, problem: Problem, owned: int, streamed: int, counts: int) -> int:
         """Write how often the loops of the forward pass come by each pair of rows to the address ``counts``, and return
         their number of tiles."""
         tiles = ctypes.c_int(0)
         sides = (ctypes.byref(problem), owned, streamed)
-        self.check(self.library.visit_sums(*sides, int(triangle), address(counts), ctypes.byref(tiles)))
+        self.check(self.library.visit_sums(*sides, address(counts), ctypes.byref(tiles)))
         return tiles.value
 
     def visit_gradient(self, problem: Problem, owned: int, streamed: int, workers: int, counts: int) -> int:

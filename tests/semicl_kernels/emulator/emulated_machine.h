@@ -1,7 +1,7 @@
 // The machine of csrc/cuda/machine.h on the host: each function does what the PTX manual says of its instruction.
 //
 // Threads are fibers that take turns; instructions of a warp or a warp group are meetings of its threads. Asynchronous
-// work (cp.async, TMA, wgmma) is done late, at once or at random (fibers.h, Order). Shared memory begins as NaN. Every
+// work (TMA, wgmma) is done late, at once or at random (fibers.h, Order). Shared memory begins as NaN. Every
 // store of a kernel to shared memory is noted, and is an error where TMA or wgmma meets it without a fence (proxies.h).
 // What this cannot find: races between threads that no order shows, and what the manual leaves out.
 #pragma once
@@ -25,28 +25,6 @@ inline int multiprocessors = 3;
 // Which fence does nothing: tests take one away to see that it is missed.
 enum class Missing { none, fence_async, publish_barriers };
 inline Missing missing = Missing::none;
-
-struct Copy {
-    void* to;
-    const void* from;  // null: zeros
-    int bytes;
-    void perform() const { from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes); }
-};
-
-// Groups of asynchronous work that one thread, or one warp group, commits and waits for.
-template <class Work>
-struct Groups {
-    std::vector<Work> open;
-    std::deque<std::vector<Work>> committed;
-    void commit() {
-        committed.push_back(std::move(open));
-        open.clear();
-    }
-    void finish(size_t left) {
-        for (; committed.size() > left; committed.pop_front())
-            for (const Work& work : committed.front()) work();
-    }
-};
 
 struct BarrierState {
     int arrivals, pending, owner;
@@ -86,11 +64,6 @@ struct WarpGroup {
     }
 };
 
-struct ThreadState {
-    Groups<std::function<void()>> copies;
-    size_t products = 0;  // groups of wgmma committed
-};
-
 class State {
 public:
     Scheduler scheduler;
@@ -99,7 +72,7 @@ public:
     std::map<int, Meeting> barriers;
     std::map<uint32_t, BarrierState> transactions;
     std::vector<WarpGroup> groups;
-    std::vector<ThreadState> thread_states;
+    std::vector<size_t> products;  // groups of wgmma that each thread has committed
     std::deque<std::function<void()>> bulk;  // TMA copies on their way
 
     unsigned char* shared() { return shared_; }
@@ -109,7 +82,7 @@ public:
         block = number, blocks = count, threads = thread_count;
         warps = std::vector<Meeting>(static_cast<size_t>(threads / kWarp));
         groups = std::vector<WarpGroup>(static_cast<size_t>((threads + kGroup - 1) / kGroup));
-        thread_states = std::vector<ThreadState>(static_cast<size_t>(threads));
+        products.assign(static_cast<size_t>(threads), 0);
         barriers.clear(), transactions.clear(), bulk.clear();
         storage_.assign(static_cast<size_t>(bytes) + 1024, 0xff);
         shared_ = storage_.data() + (1024 - reinterpret_cast<uintptr_t>(storage_.data()) % 1024) % 1024;
@@ -122,15 +95,12 @@ public:
             throw;
         }
         proxies::end();
-        for (const ThreadState& state : thread_states)
-            for (const auto& group : state.copies.committed)
-                if (!group.empty()) throw std::runtime_error("a block ends before its copies are waited for");
         for (const WarpGroup& group : groups)
             if (!group.empty()) throw std::runtime_error("a block ends before its products are waited for");
         if (!bulk.empty()) throw std::runtime_error("a block ends before its bulk copies are there");
     }
 
-    ThreadState& own() { return thread_states[static_cast<size_t>(scheduler.thread())]; }
+    size_t& own_products() { return products[static_cast<size_t>(scheduler.thread())]; }
     unsigned char* at(uint32_t address, int bytes) {
         if (address % static_cast<uint32_t>(bytes < 16 ? bytes : 16)) scheduler.fail("a misaligned shared address");
         return unaligned(address, bytes);
@@ -283,105 +253,14 @@ inline uint32_t address(const void* shared) {
     return static_cast<uint32_t>(static_cast<const unsigned char*>(shared) - state().shared());
 }
 
-// ---- cp.async and ldmatrix ------------------------------------------------------------------------------------------
-
-inline void copy(uint32_t to, const void* from, bool valid, int bytes) {
-    if (reinterpret_cast<uintptr_t>(from) % static_cast<uintptr_t>(bytes)) state().scheduler.fail("a misaligned copy");
-    const emulator::Copy copy{state().at(to, bytes), valid ? from : nullptr, bytes};
-    // For wgmma they are stores of the thread.
-    const auto work = [copy, thread = thread()] {
-        copy.perform();
-        emulator::proxies::store(copy.to, copy.bytes, thread);
-    };
-    if (emulator::at_once())
-        work();
-    else
-        state().own().copies.open.push_back(work);
-}
-inline void copy16(uint32_t to, const void* from, bool valid) { copy(to, from, valid, 16); }
-inline void copy4(uint32_t to, const void* from, bool valid) { copy(to, from, valid, 4); }
-inline void commit_copies() { state().own().copies.commit(); }
-template <int PENDING>
-void wait_copies() {
-    state().scheduler.pause();
-    state().own().copies.finish(PENDING);
-}
-
-struct Matrices {
-    uint32_t row;
-    uint32_t* out;
-};
-
-inline void load(const void* kind, uint32_t (&out)[4], uint32_t row, bool transposed) {
-    Matrices mine{row, out};
-    emulator::meet_warp(kind, mine, [transposed](const std::vector<void*>& lanes) {
-        for (int matrix = 0; matrix < 4; ++matrix) {
-            uint16_t values[8][8];
-            for (int r = 0; r < 8; ++r) {
-                const auto* from = static_cast<Matrices*>(lanes[static_cast<size_t>(matrix * 8 + r)]);
-                std::memcpy(values[r], state().at(from->row, 16), 16);
-            }
-            for (int lane = 0; lane < 32; ++lane) {
-                const int r = lane / 4, c = lane % 4 * 2;
-                const uint16_t low = transposed ? values[c][r] : values[r][c];
-                const uint16_t high = transposed ? values[c + 1][r] : values[r][c + 1];
-                static_cast<Matrices*>(lanes[static_cast<size_t>(lane)])->out[matrix] =
-                    low | static_cast<uint32_t>(high) << 16;
-            }
-        }
-    });
-}
-inline void load_matrices(uint32_t (&out)[4], uint32_t row) {
-    static const int kind = 0;
-    load(&kind, out, row, false);
-}
-inline void load_transposed(uint32_t (&out)[4], uint32_t row) {
-    static const int kind = 0;
-    load(&kind, out, row, true);
-}
-
 // ---- elements -------------------------------------------------------------------------------------------------------
 
 // d (rows, columns) += left (rows, 16) right (columns, 16)^T as tensor cores sum: tensor_cores.cpp.
 void add_products(float* d, const float* left, const float* right, int rows, int columns);
 
-struct Operands {
-    float* d;
-    const uint32_t* a;
-    uint32_t b[2];
-};
-
 template <class Element>
 float unpacked(uint32_t word, int half) {
     return half ? Element::high(word) : Element::low(word);
-}
-
-// mma.m16n8k16: a[i] holds row lane / 4 + 8 (i % 2) and columns lane % 4 * 2 + 8 (i / 2); b[i] holds column lane / 4
-// and rows lane % 4 * 2 + 8 i.
-template <class Element>
-void multiply_warp(const void* kind, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    Operands mine{d, a, {b0, b1}};
-    emulator::meet_warp(kind, mine, [](const std::vector<void*>& lanes) {
-        float left[16][16], right[8][16], sums[16][8];
-        for (int lane = 0; lane < 32; ++lane) {
-            const auto* from = static_cast<Operands*>(lanes[static_cast<size_t>(lane)]);
-            for (int half = 0; half < 2; ++half) {
-                const int k = lane % 4 * 2 + half;
-                for (int i = 0; i < 4; ++i)
-                    left[lane / 4 + i % 2 * 8][k + i / 2 * 8] = unpacked<Element>(from->a[i], half);
-                for (int i = 0; i < 2; ++i) right[lane / 4][k + i * 8] = unpacked<Element>(from->b[i], half);
-            }
-        }
-        const auto each = [&](const auto& use) {
-            for (int lane = 0; lane < 32; ++lane)
-                for (int e = 0; e < 4; ++e)
-                    use(sums[lane / 4 + e / 2 * 8][lane % 4 * 2 + e % 2],
-                        static_cast<Operands*>(lanes[static_cast<size_t>(lane)])->d[e]);
-        };
-        each([](float& sum, float& d) { sum = d; });
-        add_products(sums[0], left[0], right[0], 16, 8);
-        each([](float& sum, float& d) { d = sum; });
-    });
 }
 
 struct BFloat16 {
@@ -394,10 +273,6 @@ struct BFloat16 {
     static uint32_t pack(float low, float high) { return rounded(low) | static_cast<uint32_t>(rounded(high)) << 16; }
     static float low(uint32_t word) { return emulator::from_bits(word << 16); }
     static float high(uint32_t word) { return emulator::from_bits(word & 0xffff0000u); }
-    static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-        static const int kind = 0;
-        multiply_warp<BFloat16>(&kind, d, a, b0, b1);
-    }
 };
 
 struct Float16 {
@@ -416,10 +291,6 @@ struct Float16 {
     static uint32_t pack(float low, float high) { return rounded(low) | static_cast<uint32_t>(rounded(high)) << 16; }
     static float low(uint32_t word) { return widened(word); }
     static float high(uint32_t word) { return widened(word >> 16); }
-    static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-        static const int kind = 0;
-        multiply_warp<Float16>(&kind, d, a, b0, b1);
-    }
 };
 
 // ---- transaction barriers and TMA -----------------------------------------------------------------------------------
@@ -624,7 +495,7 @@ void multiply_fragments(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
 inline void fence_products() {}
 inline void commit_products() {
     emulator::WarpGroup& group = warp_group();
-    if (++state().own().products > group.committed.size()) {
+    if (++state().own_products() > group.committed.size()) {
         group.committed.push_back(std::move(group.open));
         group.open.clear();
     }
@@ -633,7 +504,7 @@ template <int PENDING>
 void wait_products() {
     state().scheduler.pause();
     sync_warp();
-    const size_t mine = state().own().products;
+    const size_t mine = state().own_products();
     if (mine > PENDING) warp_group().finish(warp() % emulator::WarpGroup::kWarps, mine - PENDING);
 }
 
@@ -664,7 +535,6 @@ inline TensorMap map_line(const float* values, int count, int box_values) {
 }
 
 inline int multiprocessors(int) { return emulator::multiprocessors; }
-inline int most_shared_bytes(int) { return 227 << 10; }
 
 struct DeviceGuard {
     explicit DeviceGuard(int) {}

@@ -1,3 +1,3 @@
-// The kernels by warp groups of the format SEMICL_FORMAT, compiled for the emulated machine.
+// The kernels over pairs for the element SEMICL_ELEMENT, compiled for the emulated machine.
 #include "group_gradient.cu"
 #include "group_sums.cu"

@@ -37,7 +37,7 @@ struct EmulatedProblem {
     const int* groups[4];
     int* items;
     int64_t* steps;
-    int route, format, count, channels, group_count, span, mutual, known;
+    int format, count, channels, group_count, span;
     float scale, rate, shift;
 };
 
@@ -60,27 +60,21 @@ void turns(int warps, int rounds, int* out) {
     });
 }
 
-void sizes(int route, int format, int channels, int* out) {
-    const TileSizes found = tile_sizes(static_cast<Route>(route), static_cast<RowFormat>(format), channels);
+void sizes(int channels, int* out) {
+    const TileSizes found = tile_sizes(channels);
     out[0] = found.sums.owned, out[1] = found.gradient.owned, out[2] = found.sums_bytes, out[3] = found.gradient_bytes;
 }
 
-int workers_of(int route) { return workers(0, static_cast<Route>(route)); }
-
-const char* pack_rows_of(int format, const void* rows, int64_t count, int channels, int padded, void* packed) {
-    return guarded([&] { pack({}, static_cast<RowFormat>(format), rows, count, channels, padded, packed); });
-}
+int workers_of() { return workers(0); }
 
 static Problem problem_of(const EmulatedProblem& p) {
-    const Groups groups{p.groups[0], p.groups[1], p.groups[2], p.groups[3], p.group_count, p.mutual != 0};
-    return {static_cast<Route>(p.route),
-            static_cast<RowFormat>(p.format),
+    const Groups groups{p.groups[0], p.groups[1], p.groups[2], p.groups[3], p.group_count};
+    return {static_cast<RowFormat>(p.format),
             p.rows,
             p.count,
             p.channels,
             groups,
             p.span,
-            p.known != 0,
             p.scale,
             p.rate,
             p.shift,
@@ -122,26 +116,25 @@ static Skips skips_of(const Groups& groups, int first, int end) {
 
 // Counts, in visits (M, M), how often each pair (anchor, point) gets into the anchor's sums; tiles[0] becomes the
 // number of streamed tiles. Returns null, or which invariant does not hold.
-const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_rows, int triangle, int* visits,
-                       int* tiles) {
+const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_rows, int* visits, int* tiles) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
-        const auto pair_ends = running_totals<int>(
-            groups, [&](const Group& group) { return panel_pair_count(group, problem.span, triangle); });
+        const auto pair_ends =
+            running_totals<int>(groups, [&](const Group& group) { return panel_pair_count(group, problem.span); });
         const auto visit = [&](int anchor, int point) { ++visits[int64_t{anchor} * problem.count + point]; };
         for (int number = 0; number < pair_ends.back(); ++number) {
             const Item item = find_item(number, pair_ends.data(), groups.count);
             const Group group = find_group(groups, item.group);
-            const PanelPair pair = find_panel_pair(group, item.number, problem.span, triangle);
+            const PanelPair pair = find_panel_pair(group, item.number, problem.span);
             for (int owned = pair.owned; owned < pair.owned_end; owned += owned_rows) {
                 const int owned_end = smaller(owned + owned_rows, pair.owned_end);
-                const Steps steps(pair.first_streamed(owned, triangle), pair.streamed_end, streamed_rows,
+                const Steps steps(pair.first_streamed(owned), pair.streamed_end, streamed_rows,
                                   skips_of(groups, owned, owned_end));
                 for (int tile = steps.begin(); tile < steps.end(); tile = steps.after(tile), ++tiles[0]) {
                     if (tile < group.begin || tile >= group.end) throw std::logic_error("a tile outside its group");
                     if ((tile - pair.streamed) % streamed_rows) throw std::logic_error("a tile off its panel's grid");
-                    const bool gives = triangle && tile >= owned + owned_rows && tile < pair.given_end;
+                    const bool gives = tile >= owned + owned_rows && tile < pair.given_end;
                     for (int i = owned; i < owned_end; ++i)
                         for (int j = tile; j < smaller(tile + streamed_rows, pair.streamed_end); ++j) {
                             const Range range{groups.skip_low[i], groups.skip_high[i]};
@@ -187,7 +180,7 @@ const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streame
                 else
                     piece_first[static_cast<size_t>(piece.slot)] = tile.first;
                 const Steps steps(tile.column, tile.column_end, streamed_rows,
-                                  groups.mutual ? skips_of(groups, tile.first, tile.end) : unknown_skips());
+                                  skips_of(groups, tile.first, tile.end));
                 for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ++own_steps)
                     for (int i = tile.first; i < tile.end; ++i)
                         for (int j = column; j < smaller(column + streamed_rows, tile.column_end); ++j)
