@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import autograd, partition_kernels
 from .autograd import FUNCTIONS, has_channels_last, refuse_second_order
-from .backends import AVAILABLE, BACKENDS, Fused, FusedMap, Groups, Problem, accumulator, choose_backend, cpu, reference
+from .backends import AVAILABLE, BACKENDS, Fused, Groups, Problem, accumulator, choose_backend, cpu, reference
 from .checks import (
     check_bool,
     check_group_tensors,
@@ -135,12 +135,6 @@ def fused(backend: str) -> Fused:
     return found
 
 
-def fused_map(backend: str) -> FusedMap:
-    found = BACKENDS[backend].fused_map
-    assert found is not None, "the loss asks only backends that have it"
-    return found
-
-
 def flat(features: Tensor, parts: Partition, largest: int, scale: Tensor, normalize: bool) -> tuple[Any, ...]:
     """Return a problem as the operators take it, in the order of PROBLEM; no group has more than ``largest`` rows."""
     return features, parts.row_of_point, *parts.groups(largest), parts.run_low, parts.run_high, scale, normalize
@@ -213,7 +207,7 @@ def _contrast_map(*arguments: Any) -> Tensor:
     """Return (M,): the losses of the points in the order of the map, 0 where there is no anchor."""
     *problem, backend = arguments
     whole = unflat(*problem)
-    losses = fused_map(backend).anchor_losses(whole)
+    losses = fused(backend).anchor_losses(whole)
     return torch.where(whole.row_of_point >= 0, losses[whole.row_of_point.clamp_min(0)], 0.0)
 
 
@@ -229,7 +223,7 @@ def _contrast_map_backward(grad: Tensor, *arguments: Any) -> Tensor:
     weights = torch.zeros_like(grad)
     weights[whole.row_of_point[live]] = grad[live]
     out = _gradient_map(whole.features)
-    fused_map(backend).map_gradient(whole, weights, out)
+    fused(backend).map_gradient(whole, weights, out)
     return out
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .backends.base import AVAILABLE
-from .backends.device import GROUPS_AT_ONCE, OPTIONS, interpreted, runs_on, state
+from .backends import AVAILABLE, BACKENDS
+from .backends.device import GROUPS_AT_ONCE, OPTIONS, runs_on, state
 from .backends.launch_cache import empty, launch, repeat
 from .partition import SORTED_INTEGERS, Partition, block_edges, group_count, largest_group
 
@@ -30,9 +30,7 @@ CHUNKS_AT_ONCE = 64
 
 def can_count(device: torch.device, backend: str) -> bool:
     """Whether to count for labels on the device: for the backends that launch Triton's kernels anyway."""
-    if state() != AVAILABLE or not runs_on(device):
-        return False
-    return backend == "triton" or (backend == "cuda" and not interpreted())
+    return state() == AVAILABLE and runs_on(device) and BACKENDS[backend].launches_triton()
 
 
 def is_worth_it(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, every_place: bool) -> bool:

@@ -10,7 +10,7 @@ import warnings
 import torch
 
 from . import cpu, cuda, reference, tiled, triton
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Fused, FusedMap, Groups, Problem, accumulator
+from .base import AVAILABLE, LONGEST_SQUARE, Backend, Fused, Groups, Problem, accumulator
 
 # In the order in which "auto" prefers them; no GPU has run "cuda" yet, so it comes after those that take everything.
 BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, triton, tiled, reference, cuda)}
@@ -21,7 +21,6 @@ __all__ = [
     "LONGEST_SQUARE",
     "Backend",
     "Fused",
-    "FusedMap",
     "Groups",
     "Problem",
     "accumulator",

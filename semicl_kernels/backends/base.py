@@ -64,11 +64,11 @@ class Problem(NamedTuple):
 
 
 class Fused(Protocol):
-    """From a feature map to the reduced loss and its gradient by the rows, in one pass (docs/loss.md, "Gradient in
-    the forward"): the row weights of a reduced loss are known from the labels alone.
+    """The whole contrast, from a feature map: the reduced loss, and the map of losses.
 
-    ``weights`` is (M,) float64: what ``l_i`` of each row counts in the loss, at most 1 and one number for all of a
-    class run, 0 where the row is no anchor.
+    The reduced loss has its gradient by the rows in the same pass: the weights of its rows are known from the labels
+    alone (docs/loss.md, "Gradient in the forward"). ``weights`` is (M,) float64: what ``l_i`` of each row counts in the
+    loss, at most 1 and one number for all of a class run, 0 where the row is no anchor.
     """
 
     def row_channels(self, channels: int) -> int:
@@ -83,10 +83,6 @@ class Fused(Protocol):
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         """Write ``factor`` times the row gradient to the map ``out``, contiguous or with its channels innermost."""
-
-
-class FusedMap(Fused, Protocol):
-    """The same for the single losses, which may each have a weight of its own."""
 
     def anchor_losses(self, problem: Problem) -> Tensor:
         """Return (M,), in the dtype of the loss: ``l_i`` of every row that is an anchor, 0 for other rows."""
@@ -104,7 +100,9 @@ class Backend:
 
     ``state`` returns :data:`AVAILABLE` or the reason why not and what mends it; ``refuses`` returns the reason why a
     device, dtype, number of channels and bound cannot be taken, or None. The bound is a number that no product
-    ``scale x_i . x_j`` exceeds, or None where none is known or a skip may not be mutual.
+    ``scale x_i . x_j`` exceeds, or None where none is known or a skip may not be mutual. ``fused`` is None for the
+    reference alone, which starts from features and labels (ops.py). ``launches_triton`` says whether the whole contrast
+    launches Triton's kernels anyway, so that they make its partition too.
     """
 
     name: str
@@ -112,8 +110,8 @@ class Backend:
     refuses: Callable[[torch.device, torch.dtype, int, float | None], str | None]
     forward: Forward
     backward: Backward
-    fused: Fused | None = None
-    fused_map: FusedMap | None = None
+    fused: Fused | None
+    launches_triton: Callable[[], bool] = lambda: False
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -323,5 +323,4 @@ class CompiledFused:
         )
 
 
-FUSED = CompiledFused()
-BACKEND = Backend("cpu", state, refuses, forward, backward, FUSED, FUSED)
+BACKEND = Backend("cpu", state, refuses, forward, backward, CompiledFused())

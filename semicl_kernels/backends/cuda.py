@@ -10,6 +10,7 @@ it yet.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 
 from . import extensions, triton
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups
-from .device import ALIGNMENT
+from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, Problem
+from .device import ALIGNMENT, interpreted
 from .fused import SAFE_BOUND, GpuFused, Positives, exponents, peak_of, span_of
 from .grad_scaling import level
 from .launch_cache import CurrentStream, call, empty, zeros
@@ -212,5 +213,16 @@ def planes_of(dtype: torch.dtype) -> int:
     return 1
 
 
-# All around the pairs is Triton's. So is the whole map of losses, in which each row of a class has a weight of its own.
-BACKEND = Backend("cuda", state, refuses, forward, backward, GpuFused(Pairs, planes_of, padded), triton.FUSED)
+@dataclass(frozen=True)
+class CudaFused(GpuFused):
+    """The reduced loss. The map of losses, in which each row of a class has a weight of its own, is Triton's."""
+
+    def anchor_losses(self, problem: Problem) -> Tensor:
+        return triton.FUSED.anchor_losses(problem)
+
+    def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
+        triton.FUSED.map_gradient(problem, weights, out)
+
+
+FUSED = CudaFused(Pairs, planes_of, padded)
+BACKEND = Backend("cuda", state, refuses, forward, backward, FUSED, lambda: not interpreted())

@@ -118,7 +118,7 @@ class Weighed(NamedTuple):
 
 @dataclass(frozen=True)
 class GpuFused:
-    """``FusedMap`` of base.py by a backend's passes over pairs.
+    """``Fused`` of base.py by a backend's passes over pairs.
 
     ``pairs`` makes them from rows, groups, scale and bound; ``planes`` says how many planes carry a dtype, and
     ``row_channels`` how many channels a row has for so many of the features.

@@ -209,4 +209,4 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
     return None
 
 
-BACKEND = Backend("reference", lambda: AVAILABLE, refuses, forward, backward)
+BACKEND = Backend("reference", lambda: AVAILABLE, refuses, forward, backward, None)

@@ -128,7 +128,7 @@ def positives_in(problem: Problem, tile: tuple[slice, slice]) -> Positives | Non
 
 
 class TiledFused:
-    """``Fused`` and ``FusedMap`` of base.py in tiles: of a strip's similarities come its losses and then, of the same
+    """``Fused`` of base.py in tiles: of a strip's similarities come its losses and then, of the same
     ones where a window holds the whole group, its gradient."""
 
     def row_channels(self, channels: int) -> int:
@@ -246,5 +246,4 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
     return None
 
 
-FUSED = TiledFused()
-BACKEND = Backend("tiled", lambda: AVAILABLE, refuses, forward, backward, FUSED, FUSED)
+BACKEND = Backend("tiled", lambda: AVAILABLE, refuses, forward, backward, TiledFused())

@@ -115,10 +115,8 @@ def play_loss(channels: int, dtype: torch.dtype, count: int) -> None:
     problem = Problem(features, own, groups(count, True), own, own + 1, 10.0, True)
     _, gradient = whole.contrast(problem, weights)
     whole.scatter(gradient, torch.ones(()), own, features)
-    of_map = backend.BACKEND.fused_map
-    assert of_map is not None
-    of_map.anchor_losses(problem)
-    of_map.map_gradient(problem, weights.float(), features)
+    whole.anchor_losses(problem)
+    whole.map_gradient(problem, weights.float(), features)
     rows = torch.zeros(ROWS, channels, dtype=dtype)
     lse = backend.forward(rows, groups(count, True), 10.0, 10.0)
     backend.backward(lse, rows, lse, groups(count, True), 10.0, 10.0)
