@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .measure import Task
-from .problems import SHAPES, Shape, dense, hippocampus, nearly_equal
+from .problems import SHAPES, Shape, dense, hippocampus, nearly_equal, nt_xent, supcon
 
 ALL = ("fused", "fused-bf16", "tiled", "anchors-only", "authors")
 OURS = ("fused", "fused-bf16", "anchors-only")
@@ -26,6 +26,8 @@ class Plan:
 def full_task(shape: Shape) -> Task:
     if shape.family == "dense" and shape.channels != PLOTTED_CHANNELS:
         return Task(shape, OURS, ("fused",), 8)
+    if shape.family == "vectors":
+        return Task(shape, ("fused", "fused-bf16", "tiled", "anchors-only"), ("fused", "anchors-only"), 3)
     if shape.family == "full":
         return Task(shape, ("fused", "anchors-only", "authors"), ("fused", "anchors-only"), 30)
     return Task(shape, ALL, ("fused", "tiled", "anchors-only", "authors"), 25)
@@ -49,7 +51,8 @@ def full() -> Plan:
 
 
 def quick() -> Plan:
-    shapes = (hippocampus(16), hippocampus(32), *(dense(n, 128) for n in (1024, 2048, 4096, 8192)))
+    rows = (dense(points, 128) for points in (1024, 2048, 4096, 8192))
+    shapes = (hippocampus(16), hippocampus(32), nt_xent(16), supcon(256), *rows)
     return Plan(tuple(quick_task(shape) for shape in shapes), accuracies(shapes[:1], (0.01,)))
 
 

@@ -1,7 +1,8 @@
 """The shapes that are measured, with label maps like those of real slices.
 
 A sparse shape has one connected organ in each image, cut into its classes, the same in all views. A dense shape has no
-labels: every point is an anchor, its positive the same place in the other view, and all points are one group.
+labels: every point is an anchor, its positive the same place in the other view, and all points are one group. Vectors
+are samples without a map, (N, V, C): NT-Xent without labels, SupCon with labels and no background.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Shape:
     """What a problem is made from. ``classes`` counts the background; 0 classes is the self-supervised form."""
 
     name: str
-    family: str  # "sparse", "dense" or "full"
+    family: str  # "sparse", "dense", "full" or "vectors"
     batch: int
     channels: int
     height: int
@@ -54,6 +55,9 @@ class Shape:
         if self.classes == 0:
             return None
         generator = torch.Generator().manual_seed(self.seed)
+        if self.family == "vectors":
+            labels = torch.randint(1, self.classes, (self.batch, 1, 1, 1), generator=generator)
+            return labels.expand(-1, VIEWS, -1, -1)
         maps = [organ(self.height, self.width, self.foreground, self.classes, generator) for _ in range(self.batch)]
         return torch.stack(maps)[:, None].expand(-1, VIEWS, -1, -1).contiguous()
 
@@ -76,6 +80,11 @@ class Problem:
     features: Tensor  # (B, V, C, H, W), a leaf that requires its gradient
     labels: Tensor | None  # (B, V, H, W) int64, or None: a point's positives are its place in the other views
     block: int | None  # edge of the blocks, None for one block
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """The features as samples (N, V, C), where they are no maps."""
+        return self.features[..., 0, 0] if self.features.shape[-2:] == (1, 1) else None
 
 
 def build(shape: Shape, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Problem:
@@ -158,6 +167,14 @@ def dense(points: int, channels: int) -> Shape:
     return Shape(f"dense-{points}-{channels}", "dense", 1, channels, side, points // VIEWS // side)
 
 
+def nt_xent(samples: int) -> Shape:
+    return Shape(f"nt-xent-{samples}", "vectors", samples, 128, 1, 1)
+
+
+def supcon(samples: int) -> Shape:
+    return Shape(f"supcon-{samples}", "vectors", samples, 128, 1, 1, 11)
+
+
 def hippocampus(block: int) -> Shape:
     return Shape(f"hippocampus{block}", "sparse", 4, 128, 64, 64, 3, 0.06, block)
 
@@ -173,4 +190,5 @@ SHAPES = (
     mmwhs(32),
     *(dense(points, channels) for channels in (64, 128, 256) for points in (1024, 2048, 4096, 8192, 16384)),
     Shape("full", "full", 1, 64, 160, 160, 8, 0.2),
+    *(loss(samples) for loss in (nt_xent, supcon) for samples in (16, 64, 256, 1024, 4096)),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semicl_kernels import available_backends, local_contrastive_loss
+from semicl_kernels import available_backends, local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
 
 from . import anchors_only, authors
 from .problems import TEMPERATURE, Problem, Shape, build
@@ -23,6 +23,12 @@ def tiled(problem: Problem) -> Tensor:
 
 
 def ours(problem: Problem, backend: str) -> Tensor:
+    vectors = problem.vectors
+    if vectors is not None and problem.labels is not None:
+        labels = problem.labels[:, 0, 0, 0]
+        return supervised_contrastive_loss(vectors, labels, temperature=TEMPERATURE, backend=backend)
+    if vectors is not None:
+        return nt_xent_loss(vectors[:, 0], vectors[:, 1], temperature=TEMPERATURE, backend=backend)
     return local_contrastive_loss(
         problem.features, problem.labels, temperature=TEMPERATURE, block_size=problem.block, backend=backend
     )

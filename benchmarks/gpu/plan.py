@@ -54,6 +54,7 @@ def full() -> Plan:
         Task(dense(4096, 128), torch.bfloat16, ALL, 2),
     ]
     most_wanted = [
+        *(Task(shape, dtype, EAGER, 1) for dtype in TYPES for shape in SHAPES if shape.family == "vectors"),
         Task(known["full"], torch.bfloat16, ALL, 3),
         *(Task(dense(points, 128), torch.bfloat16, EAGER, 2) for points in POINTS),
         *(Task(shape, torch.float32, EAGER, 2) for shape in sparse),

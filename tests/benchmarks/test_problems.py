@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from benchmarks.problems import SHAPES, Shape, dense, hippocampus, identities, mmwhs, organ
+from benchmarks.problems import SHAPES, Shape, dense, hippocampus, identities, mmwhs, nt_xent, organ, supcon
 from benchmarks.problems import build as build_problem
 
 SMALL = Shape("small", "sparse", 2, 16, 24, 20, 4, 0.2, 16)
@@ -55,6 +55,12 @@ def test_dense_shapes_are_one_group_of_so_many_points():
         shape = dense(points, 64)
         assert shape.points == points
         assert [(block.points, block.anchors) for block in shape.blocks()] == [(points, points)]
+
+
+def test_vectors_have_anchors_alone():
+    for shape in (nt_xent(16), supcon(16)):
+        assert [(block.points, block.anchors) for block in shape.blocks()] == [(32, 32)]
+    assert supcon(256).labels().unique().tolist() == list(range(1, 11))
 
 
 def test_identities_tell_places_apart_in_all_views():

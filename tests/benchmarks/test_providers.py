@@ -2,13 +2,15 @@ import pytest
 import torch
 
 from benchmarks.accuracy import value_and_gradient
-from benchmarks.problems import Problem, Shape, build, dense
+from benchmarks.problems import Problem, Shape, build, dense, nt_xent, supcon
 from benchmarks.providers import PROVIDERS, ours
 
 SHAPES = (
     Shape("sparse", "sparse", 2, 16, 24, 20, 4, 0.2, 8),  # ragged blocks, some without an anchor
     Shape("full", "full", 1, 16, 20, 20, 3, 0.3),
     dense(1024, 16),
+    nt_xent(16),
+    supcon(64),
 )
 
 
