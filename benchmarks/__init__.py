@@ -1,6 +1,11 @@
-"""Speed and memory of the losses against naive code and the strongest plain PyTorch: ``python -m benchmarks``.
+"""Speed, memory and errors of the losses against naive code and peers, on any device: ``python -m benchmarks``.
 
-Data flow: ``problems`` makes shapes and inputs and ``providers`` the ways to compute their loss; ``plan`` says what is
-measured and ``measure`` does it, with ``timing``, ``memory`` and ``flops``; ``accuracy`` and ``boundary`` look at
-errors and at the cost of a call; ``targets`` judges; ``report`` and ``plots`` show. ``gpu`` does the same on a GPU.
+Data flow, each module importing those before it alone:
+
+    problems -> providers -> memory -> devices -> measure -> workers -> session -> __main__
+    shapes,     ways to      of a      cpu, cuda,  jobs of    one at    order,     report,
+    inputs      the loss     process   interpreter a task     a time    budget     plots
+
+``plan`` says what is measured and ``checks`` what runs before it; ``targets`` judges; ``flops`` has the formulas.
+``sizes`` and ``tune`` are commands of their own; ``warm_up`` is what runs under a sanitizer or a profiler.
 """

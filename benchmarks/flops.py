@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from semicl_kernels.backends import cpu
 
-from .problems import Block, Shape
+from .problems import Shape
 
 
 def dense(shape: Shape) -> int:
@@ -26,21 +26,9 @@ def anchored(shape: Shape) -> int:
     return sum(6 * block.anchors * block.points * shape.channels for block in shape.blocks())
 
 
-def forward_pairs(block: Block) -> int:
-    return block.anchors * block.points - block.anchors**2 // 2
-
-
-def backward_pairs(block: Block) -> int:
-    return block.anchors * block.points + (block.points - block.anchors) * block.anchors
-
-
 def tiled(shape: Shape) -> int:
-    return sum(shape.channels * (2 * forward_pairs(b) + 4 * backward_pairs(b)) for b in shape.blocks())
-
-
-def exponentials(shape: Shape) -> int:
-    """One for every pair whose similarity the GPU kernels compute, where the rows' maximum is known."""
-    return sum(forward_pairs(block) + backward_pairs(block) for block in shape.blocks())
+    sizes = [(block.anchors, block.points) for block in shape.blocks()]
+    return sum(shape.channels * (2 * (a * n - a * a // 2) + 4 * (a * n + (n - a) * a)) for a, n in sizes)
 
 
 def executed(call: Callable[[], object]) -> int:

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import torch
 
-from semicl_kernels.backends import cpu
-
 PROCESSORS = Path("/proc/cpuinfo")
 MEMORY = Path("/proc/meminfo")
-PEAK_SECONDS, PEAK_TRIES = 0.1, 7
 
 
 def processor() -> str:
@@ -33,9 +30,8 @@ def available_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_gflops(dtype: torch.dtype) -> float:
-    """The best of several tries: a peak is what the processor can do when nothing else is in its way."""
-    return 2e-9 * max(cpu.peak_multiply_adds(dtype, PEAK_SECONDS) for _ in range(PEAK_TRIES))
+def total_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -49,25 +45,14 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def place() -> dict[str, object]:
-    """Return the day and the host."""
+def describe() -> dict[str, object]:
+    """Return the day, the host and the versions of packages."""
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-    }
-
-
-def describe() -> dict[str, object]:
-    """Return machine, versions and the measured peak of fused multiply-adds on registers, in GFLOP/s."""
-    name, narrow = cpu.instruction_set()
-    peaks = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if narrow else {})
-    return {
-        **place(),
         "threads": torch.get_num_threads(),
-        "instruction_set": name,
-        "bfloat16_products": narrow,
-        "peak_gflops": {dtype: peak_gflops(kind) for dtype, kind in peaks.items()},
-        "versions": versions("semicl", "torch", "numpy"),
+        "memory_bytes": total_bytes(),
+        "versions": versions("semicl", "torch", "triton", "numpy"),
     }

@@ -10,12 +10,13 @@ import multiprocessing
 import resource
 import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
 
-from .problems import Shape, dense
+from .problems import Shape, build, dense
 from .providers import PROVIDERS
 
 STATUS = Path("/proc/self/status")
@@ -43,23 +44,18 @@ def peak_growth(call: Callable[[], object]) -> int:
     return resident_bytes("VmHWM") - before
 
 
-def measure(sender: Connection, shape: Shape, provider: str, threads: int) -> None:
+def growth(shape: Shape, dtype: torch.dtype, name: str, threads: int) -> int:
     torch.set_num_threads(threads)
-    PROVIDERS[provider].call(SMALL)()
-    sender.send(peak_growth(PROVIDERS[provider].call(shape)))
+    PROVIDERS[name].call(build(SMALL, dtype))()
+    return peak_growth(PROVIDERS[name].call(build(shape, dtype)))
 
 
-def peak_bytes(shape: Shape, provider: str) -> int | None:
+def peak_bytes(shape: Shape, dtype: torch.dtype, name: str) -> int | None:
     """Return the extra peak memory of one call in a fresh process; None where the process was killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=measure, args=(sender, shape, provider, torch.get_num_threads()))
-    process.start()
-    sender.close()
-    try:
-        return int(receiver.recv())
-    except EOFError:
-        return None
-    finally:
-        process.join()
+    with ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(growth, shape, dtype, name, torch.get_num_threads()).result()
+        except BrokenProcessPool:
+            return None

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from semicl_kernels import available_backends, local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
+from semicl_kernels import local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
+from semicl_kernels.backends import AVAILABLE, BACKENDS
 
-from . import anchors_only, authors
-from .problems import TEMPERATURE, Problem, Shape, build
+from . import anchors_only, authors, flex
+from .problems import TEMPERATURE, Problem, Shape, identities
+
+Loss = Callable[[], Tensor]
+Refusal = Callable[[Shape, torch.dtype, torch.device], str | None]
 
 
-def fused(problem: Problem) -> Tensor:
-    return ours(problem, "cpu")
+@dataclass(frozen=True)
+class Provider:
+    title: str
+    color: str
+    prepare: Callable[[Problem], Loss]  # what depends on labels and shape alone may be made beforehand
+    expected_bytes: Callable[[Shape, torch.dtype], int]  # extra memory, an estimate that decides whether to try
+    refuses: Refusal
+    dtype: torch.dtype | None = None  # its own, where it is not the task's
+    backend: str | None = None  # of ours
+    compiles: bool = False
+
+    def call(self, problem: Problem) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Return a function that computes loss and gradient once."""
+        loss = self.prepare(problem)
+
+        def forward_backward() -> tuple[Tensor, Tensor]:
+            value = loss()
+            return value.detach(), torch.autograd.grad(value, problem.features)[0]
+
+        return forward_backward
 
 
-def tiled(problem: Problem) -> Tensor:
-    return ours(problem, "tiled")
+# ---- ours ------------------------------------------------------------------------------------------------------------
 
 
 def ours(problem: Problem, backend: str) -> Tensor:
@@ -34,55 +57,79 @@ def ours(problem: Problem, backend: str) -> Tensor:
     )
 
 
-def no_matrix(shape: Shape, dtype: torch.dtype = torch.float32) -> int:
+def backend_refuses(shape: Shape, dtype: torch.dtype, device: torch.device, backend: str) -> str | None:
+    state = BACKENDS[backend].state()
+    return BACKENDS[backend].refuses(device, dtype, shape.channels) if state == AVAILABLE else state
+
+
+def own(backend: str, title: str, color: str, dtype: torch.dtype | None = None) -> Provider:
+    prepare = partial(partial, ours, backend=backend)
+    compiles = backend in ("triton", "cuda")
+    refuses = partial(backend_refuses, backend=backend)
+    return Provider(title, color, prepare, no_matrix, refuses, dtype, backend, compiles)
+
+
+# ---- the others ------------------------------------------------------------------------------------------------------
+
+
+def never(shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+    return None
+
+
+def several_blocks(shape: Shape, dtype: torch.dtype, device: torch.device) -> str | None:
+    return None if shape.block is None else "would be compiled anew for every block's number of anchors"
+
+
+def flex_refuses(shape: Shape, dtype: torch.dtype, device: torch.device) -> str | None:
+    return "flex_attention has no backward on a CPU" if device.type == "cpu" else several_blocks(shape, dtype, device)
+
+
+def one_block_loss(features: Tensor, labels: Tensor) -> Tensor:
+    loss = anchors_only.block_loss(F.normalize(features, dim=2), labels)
+    assert loss is not None, "every shape of one block has an anchor"
+    return loss
+
+
+def prepare_compiled(problem: Problem) -> Loss:
+    torch.compiler.reset()  # else torch stops compiling after some shapes
+    compiler = "inductor" if problem.features.is_cuda else "aot_eager"
+    compiled = torch.compile(one_block_loss, dynamic=False, backend=compiler)
+    return partial(compiled, problem.features, identities(problem))
+
+
+def prepare_flex(problem: Problem) -> Loss:
+    return flex.prepare(problem, flex.compiled())
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def no_matrix(shape: Shape, dtype: torch.dtype) -> int:
     return 4 * shape.feature_bytes(dtype)
 
 
-def anchor_matrices(shape: Shape, dtype: torch.dtype = torch.float32) -> int:
+def anchor_matrices(shape: Shape, dtype: torch.dtype) -> int:
     """Similarities and two temporaries of the largest block, one matrix kept of each."""
     cells = [block.anchors * block.points for block in shape.blocks()]
     return dtype.itemsize * (sum(cells) + 2 * max(cells, default=0)) + 4 * shape.feature_bytes(dtype)
 
 
-def dense_matrices(shape: Shape, dtype: torch.dtype = torch.float32) -> int:
+def dense_matrices(shape: Shape, dtype: torch.dtype) -> int:
     """Four matrices kept of each block and four temporaries of the largest."""
     cells = [block.points**2 for block in shape.blocks()]
     return dtype.itemsize * (4 * sum(cells) + 4 * max(cells, default=0)) + 4 * shape.feature_bytes(dtype)
 
 
-@dataclass(frozen=True)
-class Provider:
-    name: str
-    title: str
-    loss: Callable[[Problem], Tensor]
-    expected_bytes: Callable[[Shape], int]  # extra memory, an estimate that decides whether to try
-    dtype: torch.dtype = torch.float32
-
-    def call(self, shape: Shape) -> Callable[[], None]:
-        """Return a function that computes loss and gradient of the shape once."""
-        problem = build(shape, self.dtype)
-
-        def forward_backward() -> None:
-            problem.features.grad = None
-            self.loss(problem).backward()
-
-        return forward_backward
-
-
 PROVIDERS = {
-    provider.name: provider
-    for provider in (
-        Provider("fused", "semicl", fused, no_matrix),
-        Provider("fused-bf16", "semicl, bfloat16", fused, no_matrix, torch.bfloat16),
-        Provider("tiled", "semicl, tiled PyTorch", tiled, no_matrix),
-        Provider("anchors-only", "plain PyTorch", anchors_only.loss, anchor_matrices),
-        Provider("authors", "the authors' algorithm", authors.loss, dense_matrices),
-    )
+    "fused": own("cpu", "semicl", "#0b6e4f"),
+    "fused-bf16": own("cpu", "semicl, bfloat16", "#6fb98f", torch.bfloat16),
+    "triton": own("triton", "semicl, Triton", "#0b6e4f"),
+    "cuda": own("cuda", "semicl, CUDA", "#6fb98f"),
+    "tiled": own("tiled", "semicl, tiled PyTorch", "#8a8d91"),
+    "anchors-only": Provider("plain PyTorch", "#3b6fb6", partial(partial, anchors_only.loss), anchor_matrices, never),
+    "authors": Provider("the authors' algorithm", "#c8553d", partial(partial, authors.loss), dense_matrices, never),
+    "compiled": Provider(
+        "plain PyTorch, compiled", "#7b5ea7", prepare_compiled, anchor_matrices, several_blocks, compiles=True
+    ),
+    "flex": Provider("flex_attention", "#c9a227", prepare_flex, no_matrix, flex_refuses, compiles=True),
 }
-
-
-def require_compiled() -> None:
-    """Raise RuntimeError, with the way out, where the compiled backend that is to be measured is missing."""
-    state = available_backends()["cpu"]
-    if state != "available":
-        raise RuntimeError(f"the benchmark measures the compiled cpu backend, but {state}")

@@ -1,42 +1,37 @@
 """Time and memory of one loss call at full resolution, by the size of the image: ``python -m benchmarks.sizes``.
 
 One image in two views, one organ of 6 % of its pixels, no blocks and no stride: every foreground pixel against every
-pixel. Measured as the other shapes are; what does not fit the memory is not tried, and where the authors' algorithm
-stops fitting is marked.
+pixel. Measured as the other shapes are on a CPU; what does not fit the memory is not tried, and where the authors'
+algorithm stops fitting is marked.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from rich.console import Console
 
-from . import machine
-from .files import write_whole
-from .measure import Task, shape_result
-from .plots import NAIVE_MATRICES, plt, save
+from .__main__ import refusal
+from .plan import Plan, Task
+from .plots import NAIVE_MATRICES, draw_line, save
 from .problems import VIEWS, Shape
-from .providers import PROVIDERS, require_compiled
+from .providers import PROVIDERS
+from .report import cell, table, write_whole
+from .session import Session
 
 RESULTS = Path(__file__).parent / "results" / "sizes"
 SIZES = (32, 64, 96, 160, 256, 512)
-COLOURS = {"fused": "#0b6e4f", "anchors-only": "#3b6fb6", "authors": "#c8553d"}
+NAMES = ("fused", "anchors-only", "authors")
 FLOAT_BYTES = 4
 
 
 def full_resolution(side: int) -> Shape:
     return Shape(f"full-{side}", "full", 1, 64, side, side, 3, 0.06)
-
-
-def total_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def last_side(memory_bytes: int) -> float:
@@ -56,18 +51,15 @@ def measured(shapes: Sequence[Mapping[str, Any]], provider: str) -> tuple[list[t
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
-    shapes = list(result["shapes"].values())
-    limit = last_side(result["memory_bytes"])
+    shapes, about = list(result["shapes"].values()), result["machine"]
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for name, colour in COLOURS.items():
+    for name in NAMES:
         for axes, series in zip(panels, measured(shapes, name), strict=True):
-            if series:
-                axes.loglog(*zip(*series, strict=True), "o-", color=colour, label=PROVIDERS[name].title)
+            draw_line(axes, name, series)
     for axes, heading in zip(panels, ("forward + backward, ms", "extra peak memory, MiB"), strict=True):
-        finish(axes, heading, [shape["width"] for shape in shapes], limit)
-    panels[1].axhline(result["memory_bytes"] / 2**20, color="black", linewidth=1, label="memory of this machine")
+        finish(axes, heading, [shape["width"] for shape in shapes], last_side(about["memory_bytes"]))
+    panels[1].axhline(about["memory_bytes"] / 2**20, color="black", linewidth=1, label="memory of this machine")
     panels[1].legend(fontsize=8)
-    about = result["machine"]
     figure.suptitle(
         f"One loss call at full resolution, one image in two views, 64 channels; {about['processor']}, "
         f"{about['threads']} threads, {about['date']}",
@@ -77,7 +69,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def finish(axes: Axes, heading: str, sides: list[int], limit: float) -> None:
-    axes.axvline(limit, color=COLOURS["authors"], linestyle="--", linewidth=1)
+    axes.axvline(limit, color=PROVIDERS["authors"].color, linestyle="--", linewidth=1)
     note = f"the authors' algorithm\nruns out of memory\nat {limit:.0f} pixels"
     axes.annotate(note, (limit, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points",
                   fontsize=7)  # fmt: skip
@@ -87,46 +79,24 @@ def finish(axes: Axes, heading: str, sides: list[int], limit: float) -> None:
     axes.grid(True, which="major", alpha=0.3)
 
 
-def lines(result: Mapping[str, Any]) -> list[str]:
-    """A line of Markdown a size: time and memory of each provider, or why it was not tried."""
-    table = ["| pixels | " + " | ".join(PROVIDERS[name].title for name in COLOURS) + " |"]
-    table.append("|---:|" + "---:|" * len(COLOURS))
-    for shape in result["shapes"].values():
-        table.append(f"| {shape['width']} | " + " | ".join(cell(shape, name) for name in COLOURS) + " |")
-    return table
-
-
-def cell(shape: Mapping[str, Any], name: str) -> str:
-    times, weight = shape["providers"][name], shape["extra_peak_bytes"].get(name)
-    if "median_ms" not in times:
-        return str(times["skipped"])
-    text = f"{times['median_ms']:.3g} ms" + ("\\*" if times["rounds"] == 1 else "")
-    return text if weight is None else f"{text}, {weight / 2**20:.0f} MiB"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="sides of the images, in pixels")
     parser.add_argument("--seconds", type=float, default=6.0, help="for the repetitions of a size, all together")
     parser.add_argument("--threads", type=int, help="threads to compute with (default: torch's own choice)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for result.json and sizes.png")
-    chosen = parser.parse_args()
-    console = Console(highlight=False, soft_wrap=True)
-    try:
-        require_compiled()
-    except RuntimeError as error:
-        console.print(f"[red]{error}[/]")
+    asked = parser.parse_args()
+    reason = refusal("cpu")
+    if reason is not None:
+        print(reason, file=sys.stderr)
         return 2
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
-    shapes = {}
-    for side in chosen.sizes:
-        console.print(f"{side} x {side} ...")
-        shapes[str(side)] = shape_result(Task(full_resolution(side), tuple(COLOURS), tuple(COLOURS), chosen.seconds))
-    result = {"machine": machine.describe(), "memory_bytes": total_bytes(), "shapes": shapes}
-    write_whole(result, chosen.output / "result.json")
-    plot(result, chosen.output / "sizes.png")
-    console.print("\n".join(lines(result)), markup=False)
+    tasks = tuple(Task(full_resolution(side), NAMES, asked.seconds) for side in asked.sizes)
+    result = Session(Plan(tasks, (), float("inf"), 3600), "cpu", float("inf"), None, print, asked.threads).run()
+    write_whole(result, asked.output / "result.json")
+    plot(result, asked.output / "sizes.png")
+    shapes = result["shapes"].values()
+    rows = [[str(shape["width"]), *(cell(shape, name) for name in NAMES)] for shape in shapes]
+    print("\n".join(table(["pixels", *(PROVIDERS[name].title for name in NAMES)], rows, 0)))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -26,19 +25,14 @@ class Times:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
-    def quantile(self, share: float) -> float:
-        ordered = sorted(self.seconds)
-        position = share * (len(ordered) - 1)
-        low = math.floor(position)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (position - low) * (ordered[high] - ordered[low])
-
     def summary(self) -> dict[str, float | int]:
         """Return milliseconds: median, quartiles, least; and the number of rounds."""
+        several = self.seconds if len(self.seconds) > 1 else 2 * self.seconds
+        first, median, third = statistics.quantiles(several, n=4, method="inclusive")
         return {
-            "median_ms": 1e3 * self.median,
-            "quartile1_ms": 1e3 * self.quantile(0.25),
-            "quartile3_ms": 1e3 * self.quantile(0.75),
+            "median_ms": 1e3 * median,
+            "quartile1_ms": 1e3 * first,
+            "quartile3_ms": 1e3 * third,
             "least_ms": 1e3 * min(self.seconds),
             "rounds": len(self.seconds),
         }

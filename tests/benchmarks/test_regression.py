@@ -4,8 +4,9 @@
 """
 
 import pytest
+import torch
 
-from benchmarks.problems import dense, hippocampus
+from benchmarks.problems import build, dense, hippocampus
 from benchmarks.providers import PROVIDERS
 from semicl_kernels.backends import cpu
 
@@ -20,7 +21,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_forward_backward(benchmark, case):
     shape, name = CASES[case]
-    call = PROVIDERS[name].call(shape)
+    call = PROVIDERS[name].call(build(shape, PROVIDERS[name].dtype or torch.float32))
     benchmark.pedantic(call, rounds=5, warmup_rounds=1)
     before = cpu.executed_multiply_adds()
     call()

@@ -16,7 +16,7 @@ from semicl.option_tree import places
 from tests.semicl.conftest import REPOSITORY, run_command
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-OF_OTHER_PROGRAMS = {"--quick", "--only", "--toy"}
+OF_OTHER_PROGRAMS = {"--quick", "--only", "--device", "--minutes"}
 """Options of `python -m benchmarks` and its kin in the README."""
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.gpu import tune
-from benchmarks.gpu.interpreter import Interpreter
+from benchmarks import tune
 from semicl_kernels.backends import available_backends
 from semicl_kernels.backends.device import interpreted
 from semicl_kernels.triton_kernels import tile_configs
@@ -35,7 +34,7 @@ def test_both_sides_of_the_tiles_are_varied(name):
 @pytest.mark.parametrize("name", tune.PASSES)
 def test_every_candidate_is_timed_with_its_own_tile(name, monkeypatch):
     monkeypatch.setattr(tune, "candidates", lambda *_: [OWN, FAST])
-    problem = tune.make(70, 16, torch.float32, Interpreter())
+    problem = tune.make(70, 16, torch.float32, torch.device("cpu"))
     streamed = []
     real = tune.call_of
 
@@ -52,7 +51,7 @@ def test_every_candidate_is_timed_with_its_own_tile(name, monkeypatch):
 
 def test_a_tile_that_is_wrong_or_does_not_run_is_out(monkeypatch):
     monkeypatch.setattr(tune, "candidates", lambda *_: [OWN, WRONG, FAST])
-    problem = tune.make(40, 16, torch.float32, Interpreter())
+    problem = tune.make(40, 16, torch.float32, torch.device("cpu"))
     results = iter([torch.ones(3), torch.full((3,), torch.nan)])
 
     def call_of(problem, name):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from benchmarks.gpu.flex import diagonal_mask, prepare
+from benchmarks.flex import diagonal_mask, prepare
 from benchmarks.problems import Shape, build, dense
 from benchmarks.providers import ours
 

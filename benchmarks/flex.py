@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, BlockMask, flex_attention
 
-from ..anchors_only import positive_means
-from ..problems import BACKGROUND, TEMPERATURE, Problem, identities
+from .anchors_only import positive_means
+from .problems import BACKGROUND, TEMPERATURE, Problem, identities
 
 BLOCK = 128
 VALUE_CHANNELS = 16
@@ -49,6 +49,7 @@ def diagonal_mask(anchors: int, points: int, device: torch.device) -> BlockMask:
 
 def compiled() -> Attention:
     """flex_attention as a kernel; uncompiled it writes all similarities."""
+    torch.compiler.reset()  # else torch stops compiling after some shapes
     return torch.compile(flex_attention, dynamic=False)
 
 

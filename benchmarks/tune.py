@@ -1,59 +1,51 @@
-"""``python -m benchmarks.gpu.tune``: search the Triton kernels' tiles on this GPU; prints entries of tile_configs.py.
+"""``python -m benchmarks.tune``: search the Triton kernels' tiles on this GPU; prints entries of tile_configs.py.
 
 Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbours in owned and
-streamed rows, warps and pipeline stages. Each computes one dense group; one that does not fit, or whose result is not
-that of the table's own tile, is out. The median of several calls decides, timed as in ``nvidia``.
+streamed rows, warps and pipeline stages. Each computes one dense group through the public primitive; one that does not
+fit, or whose result is not that of the table's own tile, is out. The median of ``triton.testing.do_bench`` decides.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from semicl_kernels.backends import triton as backend
-from semicl_kernels.backends.base import Groups
+from semicl_kernels import grouped_logsumexp
 from semicl_kernels.backends.device import chip, interpreted, padded
-from semicl_kernels.backends.fused import peak_of
+from semicl_kernels.backends.triton import plane_count
 from semicl_kernels.triton_kernels import tile_configs
 from semicl_kernels.triton_kernels.tile_configs import LEAST_STREAMED, Tile
 
-from .device import Call, Device, open_device
-from .measure import BOUND, SCALE, dense_group
-
-TRIES = 9
 PASSES = ("sums", "gradient")
 CLOSE = 1e-2  # relative, of vectors: two tiles differ by the order of their sums alone
-MOST_ROWS = 256  # of a tile, owned or streamed
+MAX_ROWS = 256  # of a tile, owned or streamed
+SCALE, BOUND = 10.0, 10.1
+
+Call = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
 class Problem:
     """One dense group of unit rows, every one an anchor."""
 
-    rows: Tensor  # (planes, N, C)
-    groups: Groups
+    rows: Tensor  # (N, C)
+    planes: int
+    padded: int
     architecture: str
 
-    @property
-    def planes(self) -> int:
-        return self.rows.shape[0]
 
-    @property
-    def padded(self) -> int:
-        return padded(self.rows.shape[2])
-
-
-def make(points: int, channels: int, dtype: torch.dtype, device: Device) -> Problem:
-    rows, groups = dense_group(points, channels, dtype, device.place)
-    return Problem(backend.split(rows), groups, chip(device.place).architecture)
+def make(points: int, channels: int, dtype: torch.dtype, place: torch.device) -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(points, channels, generator=generator), dim=1).to(place, dtype)
+    return Problem(rows.requires_grad_(), plane_count(dtype), padded(channels), chip(place).architecture)
 
 
 def candidates(architecture: str, name: str, planes: int, channels: int) -> list[Tile]:
@@ -70,7 +62,7 @@ def candidates(architecture: str, name: str, planes: int, channels: int) -> list
         )
         for (owned, streamed), warps, extra in product(sides, (4, 8), (-1, 0, 1)):
             stages = tile.stages + extra
-            fits = min(owned, streamed) >= LEAST_STREAMED and max(owned, streamed) <= MOST_ROWS and stages >= 1
+            fits = min(owned, streamed) >= LEAST_STREAMED and max(owned, streamed) <= MAX_ROWS and stages >= 1
             # The sums take whole streamed tiles out of an owned one.
             if fits and (name != "sums" or owned % streamed == 0):
                 found[replace(tile, owned=owned, streamed=streamed, warps=warps, stages=stages)] = None
@@ -89,26 +81,24 @@ def using(problem: Problem, name: str, tile: Tile) -> Iterator[None]:
         table[name, problem.planes] = before
 
 
-def call_of(problem: Problem, name: str) -> Callable[[], Tensor]:
+def call_of(problem: Problem, name: str) -> Call:
     """Return a function that runs the pass with the tiles of now and returns its result."""
-    pairs = backend.Pairs(problem.rows, problem.groups, SCALE, BOUND)
+    rows = problem.rows
+    own = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
+    offsets = torch.tensor([0, len(rows)], dtype=torch.int32, device=rows.device)
+    forward = partial(
+        grouped_logsumexp, rows, offsets, offsets[1:], own, own + 1,
+        scale=SCALE, bound=BOUND, mutual=True, backend="triton",
+    )  # fmt: skip
     if name == "sums":
-        return pairs.logsumexp
-    lse = pairs.logsumexp()
+        return lambda: forward().detach()
+    lse = forward()
     grad = torch.ones_like(lse)
-    peak = peak_of(grad, problem.rows.dtype)
-    factors = pairs.factors(grad, lse, peak)
-    out = pairs.empty(pairs.count, pairs.channels)
-
-    def gradient() -> Tensor:
-        pairs.gradient(factors, peak, out)
-        return out
-
-    return gradient
+    return lambda: torch.autograd.grad(lse, rows, grad, retain_graph=True)[0]
 
 
 def search(problem: Problem, name: str, timed: Callable[[Call], float]) -> dict[Tile, float]:
-    """Return the seconds of the candidates that work; the table's own tile must."""
+    """Return the milliseconds of the candidates that work; the table's own tile must."""
     expected: Tensor | None = None
     found = {}
     for tile in candidates(problem.architecture, name, problem.planes, problem.padded):
@@ -118,10 +108,8 @@ def search(problem: Problem, name: str, timed: Callable[[Call], float]) -> dict[
                 result = call().clone()
                 if expected is None:
                     expected = result
-                if not float((result - expected).norm()) <= CLOSE * float(expected.norm()):
-                    continue
-                call()
-                found[tile] = statistics.median(timed(call) for _ in range(TRIES))
+                if float((result - expected).norm()) <= CLOSE * float(expected.norm()):
+                    found[tile] = timed(call)
         except Exception as error:
             if expected is None:
                 raise
@@ -136,7 +124,7 @@ def entry(tile: Tile) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.tune", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__)
     parser.add_argument("--points", type=int, default=16384)
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--dtype", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
@@ -144,18 +132,20 @@ def main() -> int:
     if interpreted() or not torch.cuda.is_available():
         print("torch sees no GPU, or the interpreter is on: there is nothing to time", file=sys.stderr)
         return 2
-    device = open_device(False)
-    about = device.describe()["name"]
+    from triton.testing import do_bench
+
+    place = torch.device("cuda", torch.cuda.current_device())
+    about = torch.cuda.get_device_name(place)
     for dtype in asked.dtype:
         for channels in asked.channels:
-            problem = make(asked.points, channels, getattr(torch, dtype), device)
+            problem = make(asked.points, channels, getattr(torch, dtype), place)
             for name in PASSES:
                 own = tile_configs.tile(problem.architecture, name, problem.planes, problem.padded)
-                times = search(problem, name, device.timed)
+                times = search(problem, name, partial(do_bench, return_mode="median"))
                 best = min(times, key=times.__getitem__)
                 print(
                     f'("{name}", {problem.planes}): {{{problem.padded}: {entry(best)}}}  # by time on {about}, N = '
-                    f"{asked.points}: {1e3 * times[best]:.3g} ms, {entry(own)} {1e3 * times[own]:.3g} ms",
+                    f"{asked.points}: {times[best]:.3g} ms, {entry(own)} {times[own]:.3g} ms",
                     flush=True,
                 )
     return 0
