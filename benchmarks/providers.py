@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semicl_kernels import local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
-from semicl_kernels.backends import AVAILABLE, BACKENDS
+from semicl_kernels.backends import AVAILABLE, BACKENDS, LONGEST_SQUARE
 
 from . import anchors_only, authors, flex
 from .problems import TEMPERATURE, Problem, Shape, identities
@@ -59,7 +59,8 @@ def ours(problem: Problem, backend: str) -> Tensor:
 
 def backend_refuses(shape: Shape, dtype: torch.dtype, device: torch.device, backend: str) -> str | None:
     state = BACKENDS[backend].state()
-    return BACKENDS[backend].refuses(device, dtype, shape.channels) if state == AVAILABLE else state
+    bound = LONGEST_SQUARE / TEMPERATURE  # of unit vectors, as the loss makes them
+    return BACKENDS[backend].refuses(device, dtype, shape.channels, bound) if state == AVAILABLE else state
 
 
 def own(backend: str, title: str, color: str, dtype: torch.dtype | None = None) -> Provider:
