@@ -102,8 +102,8 @@ CUDA_FLAGS = (
 )  # fmt: skip
 # The sources, each with the elements (csrc/cuda/ptx.h) that it is compiled for; the longest to compile first.
 CUDA_UNITS = {
-    "group_gradient.cu": ("BFloat16", "Float16"),
-    "group_sums.cu": ("BFloat16", "Float16"),
+    "backward.cu": ("BFloat16", "Float16"),
+    "forward.cu": ("BFloat16", "Float16"),
     "backend.cu": ("",),
 }
 

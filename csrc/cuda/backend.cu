@@ -2,7 +2,7 @@
 #include "backend.h"
 
 #include "kernels.h"
-#include "passes.h"
+#include "row_kernels.h"
 
 namespace semicl::cuda {
 namespace {
@@ -13,8 +13,8 @@ constexpr int kRowBlocks = 4;  // of the passes over rows, for each multiprocess
 template <class Use>
 auto with_format(RowFormat format, const Use& use) {
     switch (format) {
-        case RowFormat::bfloat16: return use(Kernels<machine::BFloat16>{});
-        case RowFormat::float16: return use(Kernels<machine::Float16>{});
+        case RowFormat::bfloat16: return use(Kernels<arch::BFloat16>{});
+        case RowFormat::float16: return use(Kernels<arch::Float16>{});
     }
     throw std::invalid_argument("there is no such format of rows");
 }
@@ -50,7 +50,7 @@ int row_blocks(const Device& device) { return kRowBlocks * multiprocessors(devic
 
 TileSizes tile_sizes(int channels) {
     return with_channels(channels, [](auto count) {
-        return sizes_of<GroupSumsTile<decltype(count)::value>, GroupGradientTile<decltype(count)::value>>();
+        return sizes_of<ForwardTile<decltype(count)::value>, BackwardTile<decltype(count)::value>>();
     });
 }
 
@@ -69,7 +69,7 @@ void count_items(const Device& device, const Problem& problem) {
 
 void sum_pairs(const Device& device, const Problem& problem, float* slots) {
     const DeviceGuard guard(device.number);
-    const SumsArgument sums{static_cast<const uint16_t*>(problem.rows),
+    const ForwardArgument sums{static_cast<const uint16_t*>(problem.rows),
                             problem.count,
                             problem.groups,
                             problem.items,
@@ -77,7 +77,7 @@ void sum_pairs(const Device& device, const Problem& problem, float* slots) {
                             exponent_of(problem),
                             slots};
     with_format(problem.format, [&](auto kernels) {
-        kernels.group_sums(sums, problem.channels, workers(device.number), stream_of(device));
+        kernels.forward(sums, problem.channels, workers(device.number), stream_of(device));
     });
 }
 
@@ -103,7 +103,7 @@ void pair_factors(const Device& device, const Problem& problem, const float* lse
 void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
                   const Positives& positives, float* pieces, float* gradient) {
     const DeviceGuard guard(device.number);
-    const GradientArgument weights{static_cast<const uint16_t*>(problem.rows),
+    const BackwardArgument weights{static_cast<const uint16_t*>(problem.rows),
                                    problem.count,
                                    problem.groups,
                                    problem.steps,
@@ -116,7 +116,7 @@ void row_gradient(const Device& device, const Problem& problem, const float* fac
                                    positives};
     const int blocks = workers(device.number);
     with_format(problem.format, [&](auto kernels) {
-        kernels.group_gradient(weights, problem.channels, blocks, stream_of(device));
+        kernels.backward(weights, problem.channels, blocks, stream_of(device));
     });
     const JoinArgument join{problem.groups,   problem.steps, gradient_sides_of(problem), blocks,
                             problem.channels, pieces,        gradient};

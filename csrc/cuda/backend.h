@@ -4,7 +4,7 @@
 #pragma once
 #include <cstdint>
 
-#include "work.h"
+#include "tile_scheduler.h"
 
 namespace semicl::cuda {
 
@@ -32,7 +32,7 @@ struct Problem {
     int count, channels;
     Groups groups;
     int span;    // rows of a panel, a multiple of those that stay in a tile of the sums
-    float scale, rate, shift;  // exponents are rate x_i . x_j in base 2, and shift is their bound (sums.h)
+    float scale, rate, shift;  // exponents are rate x_i . x_j in base 2, and shift is their bound (forward_epilogue.h)
     int* items;      // (2, G), of count_items
     int64_t* steps;  // (G,), likewise
 };

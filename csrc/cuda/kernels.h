@@ -4,17 +4,17 @@
 #include <string>
 #include <type_traits>
 
-#include "sums.h"
+#include "forward_epilogue.h"
 #include "tiles.h"
-#include "weights.h"
+#include "backward_epilogue.h"
 
 namespace semicl::cuda {
 
 // The launches of one element, each defined in the file of its name.
 template <class ELEMENT>
 struct Kernels {
-    static void group_sums(const SumsArgument& argument, int channels, int blocks, Stream stream);
-    static void group_gradient(const GradientArgument& argument, int channels, int blocks, Stream stream);
+    static void forward(const ForwardArgument& argument, int channels, int blocks, Stream stream);
+    static void backward(const BackwardArgument& argument, int channels, int blocks, Stream stream);
 };
 
 // Calls `use` with the number of channels as a constant, std::integral_constant<int, C>.

@@ -1,4 +1,4 @@
-// The machine of machine.h on a GPU: PTX instructions by name, and launches.
+// The functions of arch.h on a GPU: PTX instructions by name, and launches.
 #pragma once
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -18,7 +18,7 @@ namespace semicl::cuda {
 using Stream = cudaStream_t;
 using TensorMap = CUtensorMap;
 
-namespace machine {
+namespace arch {
 
 // ---- threads --------------------------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ SEMICL_DEVICE void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-}  // namespace machine
+}  // namespace arch
 
 // ---- the host's side ------------------------------------------------------------------------------------------------
 

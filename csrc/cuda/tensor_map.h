@@ -33,7 +33,7 @@ inline TensorMap encoded_map(CUtensorMapDataType type, int dimensions, const voi
     return map;
 }
 
-// Of packed rows (count, channels) of 16-bit elements; a box is a line of a slab (layout.h) of each of its rows.
+// Of packed rows (count, channels) of 16-bit elements; a box is a line of a slab (smem_layout.h) of each of its rows.
 template <class ELEMENT>
 TensorMap map_rows(const void* rows, int count, int channels, int box_channels, int box_rows) {
     const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(channels), static_cast<cuuint64_t>(count)};

@@ -3,9 +3,9 @@
 // One block of three warp groups fills a multiprocessor (227 KiB, 168 registers a thread on average). None has been
 // timed yet.
 #pragma once
-#include "layout.h"
-#include "machine.h"
-#include "work.h"
+#include "smem_layout.h"
+#include "arch.h"
+#include "tile_scheduler.h"
 
 namespace semicl::cuda {
 
@@ -15,17 +15,17 @@ constexpr int kGroupRows = 64;  // of one wgmma
 
 // The lane, of which the compiler computes anew what it needs: addresses held through the loop over tiles cost
 // registers.
-SEMICL_DEVICE int fresh_lane() { return static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::lane()))); }
-SEMICL_DEVICE int fresh_thread() { return static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::thread()))); }
+SEMICL_DEVICE int fresh_lane() { return static_cast<int>(arch::opaque(static_cast<uint32_t>(arch::lane()))); }
+SEMICL_DEVICE int fresh_thread() { return static_cast<int>(arch::opaque(static_cast<uint32_t>(arch::thread()))); }
 
 // Three warp groups: one loads, two multiply 64 rows each. 128 x 128 keeps 32 sums of exponentials and two accumulators
 // of 64 a thread, and asks 96 of the 128 bytes that shared memory gives in a clock. Where memory allows, two owned
 // tiles, so that the next is there when one is done.
-constexpr int kProducts = 2, kGroupThreads = (1 + kProducts) * kWarpGroup;
+constexpr int kProducts = 2, kKernelThreads = (1 + kProducts) * kWarpGroup;
 constexpr int kLoaderRegisters = 40, kMultiplierRegisters = 232;  // 40 + 2 x 232 = 3 x 168
 
 template <int CHANNELS>
-struct GroupSumsTile {
+struct ForwardTile {
     using Owned = TileLayout<kProducts * kGroupRows, CHANNELS>;
     using Streamed = TileLayout<kProducts * kGroupRows, CHANNELS>;
     static constexpr int kOwnedTiles = CHANNELS > 128 ? 1 : 2;
@@ -39,7 +39,7 @@ struct GroupSumsTile {
 // A thread holds C / 2 sums of the gradient and, for each streamed row, half a product and a quarter of a word of
 // weights: 128 + 32 + 16 registers with 64 streamed rows at C = 256, 64 + 64 + 32 with 128 below.
 template <int CHANNELS>
-struct GroupGradientTile {
+struct BackwardTile {
     using Owned = TileLayout<kProducts * kGroupRows, CHANNELS>;
     using Streamed = TileLayout<(CHANNELS > 128 ? 1 : 2) * kGroupRows, CHANNELS>;
     static constexpr int kOwnedTiles = 1;

@@ -45,7 +45,7 @@
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                             \
     }
 
-namespace semicl::cuda::machine {
+namespace semicl::cuda::arch {
 
 SEMICL_DEVICE void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 SEMICL_DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -73,4 +73,4 @@ SEMICL_WGMMA_FRAGMENTS(Float16, "f16", 32, 16, 17, 18, 19, 20)
 SEMICL_WGMMA_FRAGMENTS(Float16, "f16", 64, 32, 33, 34, 35, 36)
 SEMICL_WGMMA_FRAGMENTS(Float16, "f16", 128, 64, 65, 66, 67, 68)
 
-}  // namespace semicl::cuda::machine
+}  // namespace semicl::cuda::arch

@@ -4,7 +4,7 @@
 It takes bfloat16 and float16 rows with a fixed maximum (docs/loss.md): exponents that no pair exceeds, of SAFE_BOUND at
 most, and mutual skips. Everything else is backend "triton"'s. Triton's kernels also do what is done by rows alone
 (fused.py), and all of the map of losses. How much work there is is found on the device; nothing waits for it, and a
-call can be captured in a CUDA graph. The compiled code is checked statically and by an emulated machine; no GPU has run
+call can be captured in a CUDA graph. The compiled code is checked statically and by an emulated GPU; no GPU has run
 it yet.
 """
 
@@ -33,7 +33,7 @@ FIXED_MAXIMUM = (
     f"temperature of {LONGEST_SQUARE / SAFE_BOUND:.4f} or more, or in grouped_logsumexp a bound, mutual skips and a "
     "positive scale"
 )
-MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/work.h, kMostRows
+MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/tile_scheduler.h, kMostRows
 
 TOOLKIT, SETTING = "the CUDA toolkit (nvcc 12.4 or later)", "SEMICL_CUDA=1 "
 compiled, missing = extensions.find("_cuda", TOOLKIT, SETTING)
@@ -128,7 +128,7 @@ class Pairs:
     """
 
     bounded = True
-    tile_rows = 64  # of the passes over rows, ours (kPassRows in csrc/cuda/passes.h) and others'
+    tile_rows = 64  # of the passes over rows, ours (kPassRows in csrc/cuda/row_kernels.h) and others'
 
     def __init__(self, packed: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
         _, count, channels = packed.shape

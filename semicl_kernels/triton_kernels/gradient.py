@@ -27,7 +27,7 @@ from .split_bf16 import deep_similarities, load_rows, product, split, transposed
 from .tile_scheduler import OPENING, find_item, find_tile, stretch
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
-# backend divides by it too: kHeadroom of csrc/cuda/weights.h is the same number.
+# backend divides by it too: kHeadroom of csrc/cuda/backward_epilogue.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
 WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a slot for a piece
 # What the positives take from the weights: nothing, the same for all pairs of a class run, or of each row its own.

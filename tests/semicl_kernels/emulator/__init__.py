@@ -1,7 +1,7 @@
 """The CUDA kernels on an emulated GPU: builds them for the host and offers them as the compiled extension would.
 
-``csrc/cuda`` touches the hardware through the functions of its ``machine.h`` alone. Here the same kernels are compiled
-by the C++ compiler against ``emulated_machine.h``, which does what the PTX manual says of each instruction, one fiber a
+``csrc/cuda`` touches the hardware through the functions of its ``arch.h`` alone. Here the same kernels are compiled
+by the C++ compiler against ``emulated_arch.h``, which does what the PTX manual says of each instruction, one fiber a
 thread. So every index, mask, barrier and fragment is tested with values, on a machine without a GPU or nvcc.
 """
 
@@ -29,7 +29,7 @@ MACROS = ("-DSEMICL_EMULATED",)
 # Each source with its flags: the kernels over pairs once for each element. They call proxies.cpp wherever they load or
 # store.
 UNITS = (
-    *(("groups.cpp", "-O1", "-fsanitize=thread", f"-DSEMICL_ELEMENT={name}") for name in ELEMENTS),
+    *(("kernels.cpp", "-O1", "-fsanitize=thread", f"-DSEMICL_ELEMENT={name}") for name in ELEMENTS),
     ("library.cpp", "-O1"),
     ("proxies.cpp", "-O2"),
     ("tensor_cores.cpp", "-O3"),
@@ -103,7 +103,7 @@ def address(value: int) -> ctypes.c_void_p:
 
 
 class Emulator:
-    """What ``semicl_kernels._cuda`` offers, by the emulated machine; addresses are the host's."""
+    """What ``semicl_kernels._cuda`` offers, by the emulated GPU; addresses are the host's."""
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(str(build()))

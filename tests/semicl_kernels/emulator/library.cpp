@@ -1,4 +1,4 @@
-// The backend's calls over the emulated machine, and its schedules and layouts, as C functions: what __init__.py loads.
+// The backend's calls over the emulated GPU, and its schedules and layouts, as C functions: what __init__.py loads.
 //
 // Every call returns null, or what went wrong.
 #include "backend.cu"
@@ -54,8 +54,8 @@ void set_missing(int fence) { emulator::missing = static_cast<emulator::Missing>
 void turns(int warps, int rounds, int* out) {
     emulator::state().run_block(0, 1, warps * emulator::kWarp, 0, [&] {
         for (int round = 0; round < rounds; ++round) {
-            if (machine::lane() == 0) *out++ = machine::warp();
-            machine::sync_block();
+            if (arch::lane() == 0) *out++ = arch::warp();
+            arch::sync_block();
         }
     });
 }

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace semicl::cuda::machine {
+namespace semicl::cuda::arch {
 
 void add_products(float* d, const float* left, const float* right, int rows, int columns);
 
@@ -76,4 +76,4 @@ void add_products(float* d, const float* left, const float* right, int rows, int
     }
 }
 
-}  // namespace semicl::cuda::machine
+}  // namespace semicl::cuda::arch

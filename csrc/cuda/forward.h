@@ -1,9 +1,9 @@
 // The forward pass: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum and mutual skips on sm_90a.
 //
-// One item is a panel pair (work.h). A tile of P, the owned one, stays in shared memory; the tiles of Q stream past it,
-// S = X_streamed X_owned^T, one exponential a similarity; see sums.h for where the sums go. Tiles are 128 x 128. One
+// One item is a panel pair (tile_scheduler.h). A tile of P, the owned one, stays in shared memory; the tiles of Q stream past it,
+// S = X_streamed X_owned^T, one exponential a similarity; see forward_epilogue.h for where the sums go. Tiles are 128 x 128. One
 // block of three warp groups fills a multiprocessor. One warp of the first goes through the items ahead of the others
-// and loads: an owned tile, then the streamed tiles, into rings of buffers (ring.h). The other two groups go through the
+// and loads: an owned tile, then the streamed tiles, into rings of buffers (pipeline.h). The other two groups go through the
 // same items and steps: each multiplies its 64 rows of the streamed tile by the whole owned tile.
 //
 // Overlap: a group issues the product of the next tile before it takes the exponentials of this one (two accumulators),
@@ -20,21 +20,21 @@
 // times that counted dense with the triangle; at C = 64 exponentials bind, half of the peak. Next, if a GPU confirms
 // that they do: a third of the exponentials by polynomial on the FMA units.
 #pragma once
-#include "ring.h"
-#include "sums.h"
+#include "pipeline.h"
+#include "forward_epilogue.h"
 
 namespace semicl::cuda {
 
-struct GroupSumsArgument {
+struct ForwardKernelArgument {
     TensorMap map;  // of the rows
-    SumsArgument pairs;
+    ForwardArgument pairs;
 };
 
 // Calls `visit(pair, owned, owned_end, steps)` for the owned tiles of this block's items, in order.
 template <class TILE, class Visit>
-SEMICL_DEVICE void for_each_owned_tile(const SumsArgument& a, const Visit& visit) {
+SEMICL_DEVICE void for_each_owned_tile(const ForwardArgument& a, const Visit& visit) {
     const int items = a.pair_ends[a.groups.count - 1];
-    for (int number = machine::block(); number < items; number += machine::blocks()) {
+    for (int number = arch::block(); number < items; number += arch::blocks()) {
         const Item item = find_item(number, a.pair_ends, a.groups.count);
         const PanelPair pair = find_panel_pair(find_group(a.groups, item.group), item.number, a.span);
         for (int owned = pair.owned; owned < pair.owned_end; owned += TILE::Owned::kRows) {
@@ -48,10 +48,10 @@ SEMICL_DEVICE void for_each_owned_tile(const SumsArgument& a, const Visit& visit
 
 // The loading warp.
 template <class TILE>
-SEMICL_DEVICE void load_sums_tiles(const GroupSumsArgument& a, uint32_t shared, Ring<TILE::kOwnedTiles> owned_ring,
+SEMICL_DEVICE void load_forward_tiles(const ForwardKernelArgument& a, uint32_t shared, Ring<TILE::kOwnedTiles> owned_ring,
                                    Ring<TILE::kStages> ring) {
     for_each_owned_tile<TILE>(a.pairs, [&](const PanelPair&, int owned, int, const Steps& steps) {
-        if (machine::lane() != 0) return;
+        if (arch::lane() != 0) return;
         const uint32_t filled = owned_ring.begin_load(TILE::Owned::kBytes);
         load_tile<typename TILE::Owned>(shared + owned_ring.buffer() * TILE::Owned::kBytes, a.map, owned, filled);
         owned_ring.advance();
@@ -65,13 +65,13 @@ SEMICL_DEVICE void load_sums_tiles(const GroupSumsArgument& a, uint32_t shared, 
 
 // A multiplying warp group, number `group`.
 template <class ELEMENT, class TILE>
-SEMICL_DEVICE void sum_tiles(const SumsArgument& a, unsigned char* shared, int group,
+SEMICL_DEVICE void sum_tiles(const ForwardArgument& a, unsigned char* shared, int group,
                              Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
     using Owned = typename TILE::Owned;
     using Streamed = typename TILE::Streamed;
     constexpr int kColumns = Owned::kRows;
-    const uint32_t base = machine::address(shared);
-    const int warp = group * 4 + machine::warp() % 4, member = machine::thread() - kWarpGroup;
+    const uint32_t base = arch::address(shared);
+    const int warp = group * 4 + arch::warp() % 4, member = arch::thread() - kWarpGroup;
     float* const shared_sums = reinterpret_cast<float*>(shared + TILE::kSumsAt);
 
     for_each_owned_tile<TILE>(a, [&](const PanelPair& pair, int owned, int owned_end, const Steps& steps) {
@@ -83,7 +83,7 @@ SEMICL_DEVICE void sum_tiles(const SumsArgument& a, unsigned char* shared, int g
             ring.wait_full();
             issue_products<ELEMENT, Streamed, Owned>(
                 products, base + TILE::kStagesAt + ring.buffer() * Streamed::kBytes, group * kGroupRows, owned_tile);
-            machine::commit_products();
+            arch::commit_products();
         };
         const auto take = [&](const float (&products)[kColumns / 2], int tile, int buffer) {
             ring.let_go(buffer);
@@ -98,12 +98,12 @@ SEMICL_DEVICE void sum_tiles(const SumsArgument& a, unsigned char* shared, int g
             const int following = steps.after(tile), buffer = ring.buffer();
             ring.advance();
             if (following >= steps.end()) {
-                machine::wait_products<0>();
+                arch::wait_products<0>();
                 take(products, tile, buffer);
                 return false;
             }
             issue(next);
-            machine::wait_products<1>();
+            arch::wait_products<1>();
             take(products, tile, buffer);
             tile = following;
             return true;
@@ -116,21 +116,21 @@ SEMICL_DEVICE void sum_tiles(const SumsArgument& a, unsigned char* shared, int g
         owned_ring.advance();
         store_sums<kColumns>(sums, shared_sums + warp * kColumns);
         // Sums of all warps are there, and what was given to this tile.
-        machine::sync_threads(1, kProducts * kWarpGroup);
+        arch::sync_threads(1, kProducts * kWarpGroup);
         if (owned + member < owned_end)
             write_slot<kColumns, kReaders>(shared_sums, a, pair, owned + member, member);
-        machine::sync_threads(1, kProducts * kWarpGroup);
+        arch::sync_threads(1, kProducts * kWarpGroup);
     });
 }
 
 template <class ELEMENT, int CHANNELS>
-SEMICL_KERNEL(kGroupThreads, 1)
-group_sums(SEMICL_CONSTANT GroupSumsArgument a) {
-    using Tile = GroupSumsTile<CHANNELS>;
+SEMICL_KERNEL(kKernelThreads, 1)
+forward(SEMICL_CONSTANT ForwardKernelArgument a) {
+    using Tile = ForwardTile<CHANNELS>;
     SEMICL_SHARED(shared);
     run_groups<Tile>(
         shared,
-        [&](auto owned_ring, auto ring) { load_sums_tiles<Tile>(a, machine::address(shared), owned_ring, ring); },
+        [&](auto owned_ring, auto ring) { load_forward_tiles<Tile>(a, arch::address(shared), owned_ring, ring); },
         [&](int group, auto owned_ring, auto ring) {
             sum_tiles<ELEMENT, Tile>(a.pairs, shared, group, owned_ring, ring);
         });

@@ -1,10 +1,10 @@
 // The backward pass: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum on sm_90a.
-// dX_i = scale sum_j W_ij x_j (weights.h), owned by rows.
+// dX_i = scale sum_j W_ij x_j (backward_epilogue.h), owned by rows.
 //
 // A tile of 128 rows of one group, anchors or not, stays in shared memory, 64 a multiplying group, with the sums of its
 // gradient in registers, while the group's points (only its anchors, where the tile has none) stream past, 128 rows (64
-// at 256 channels) a step. Blocks share the steps of all tiles out equally (work.h); the pieces of a tile that several
-// of them had are summed afterwards, in their order. 4 n n C operations for a dense group. One warp loads (ring.h): the owned tile, then the streamed tiles with their
+// at 256 channels) a step. Blocks share the steps of all tiles out equally (tile_scheduler.h); the pieces of a tile that several
+// of them had are summed afterwards, in their order. 4 n n C operations for a dense group. One warp loads (pipeline.h): the owned tile, then the streamed tiles with their
 // factors. A group multiplies S = X_owned X_streamed^T, both in shared memory; makes weights of it in registers; and
 // multiplies those, as the left operand, by the same streamed tile, now with its channels along N: dX += W X_streamed.
 // Nothing goes back to shared memory.
@@ -23,7 +23,7 @@
 // 128 take 2048 clocks of tensor cores and 1024 of exponentials, overlapped: 75 to 80 % of the peak; at C = 64 the two
 // are equal and 60 % are likely.
 //
-// 4 (this): blocks share the steps out equally, whatever the groups (work.h); before, a block had whole tiles. Counted,
+// 4 (this): blocks share the steps out equally, whatever the groups (tile_scheduler.h); before, a block had whole tiles. Counted,
 // with 2.5 steps for a piece: of 132 blocks the one with the most work has 12 steps instead of 34.5 for a dense group
 // of 4096 rows, 35.5 instead of 66.5 for 8192, 26 instead of 74 for four groups of 8192 with 500 anchors each; at 16384
 // the same 130.
@@ -33,19 +33,19 @@
 // and more), so no product is saved, only a launch and rows read from the cache; and a group would be one block's,
 // where now all blocks share it.
 #pragma once
-#include "ring.h"
-#include "weights.h"
+#include "pipeline.h"
+#include "backward_epilogue.h"
 
 namespace semicl::cuda {
 
-struct GroupGradientArgument {
+struct BackwardKernelArgument {
     TensorMap map, factors_map;  // of the rows, and of the factors
-    GradientArgument pairs;
+    BackwardArgument pairs;
 };
 
 // Calls `visit(piece, steps)` for this block's pieces, in order.
 template <class TILE, class Visit>
-SEMICL_DEVICE void for_each_piece(const GradientArgument& a, const Visit& visit) {
+SEMICL_DEVICE void for_each_piece(const BackwardArgument& a, const Visit& visit) {
     const Sides sides{TILE::Owned::kRows, TILE::Streamed::kRows};
     int64_t done = 0;
     for (Piece piece; find_next(piece, done, a, sides);) {
@@ -55,10 +55,10 @@ SEMICL_DEVICE void for_each_piece(const GradientArgument& a, const Visit& visit)
 
 // The loading warp.
 template <class TILE>
-SEMICL_DEVICE void load_gradient_tiles(const GroupGradientArgument& a, uint32_t shared,
+SEMICL_DEVICE void load_backward_tiles(const BackwardKernelArgument& a, uint32_t shared,
                                        Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
     for_each_piece<TILE>(a.pairs, [&](const Piece& piece, const Steps& steps) {
-        if (machine::lane() != 0) return;
+        if (arch::lane() != 0) return;
         const uint32_t filled = owned_ring.begin_load(TILE::Owned::kBytes);
         load_tile<typename TILE::Owned>(shared + owned_ring.buffer() * TILE::Owned::kBytes, a.map, piece.tile.first,
                                         filled);
@@ -67,7 +67,7 @@ SEMICL_DEVICE void load_gradient_tiles(const GroupGradientArgument& a, uint32_t 
             const uint32_t barrier = ring.begin_load(TILE::Streamed::kBytes + TILE::kFactorBytes);
             load_tile<typename TILE::Streamed>(shared + TILE::kStagesAt + ring.buffer() * TILE::Streamed::kBytes, a.map,
                                                column, barrier);
-            machine::copy_line(shared + TILE::kFactorsAt + ring.buffer() * TILE::kFactorBytes, a.factors_map, column,
+            arch::copy_line(shared + TILE::kFactorsAt + ring.buffer() * TILE::kFactorBytes, a.factors_map, column,
                                barrier);
         }
     });
@@ -82,8 +82,8 @@ SEMICL_DEVICE void clear_rows(unsigned char* tile, int first) {
         uint64_t* piece = reinterpret_cast<uint64_t*>(tile + LAYOUT::piece(first + i / kPieces, i % kPieces * 8));
         piece[0] = piece[1] = 0;
     }
-    machine::fence_async();
-    machine::sync_threads(1 + thread / kWarpGroup, kWarpGroup);
+    arch::fence_async();
+    arch::sync_threads(1 + thread / kWarpGroup, kWarpGroup);
 }
 
 // Issues sums += weights times a tile: 64 rows of weights, as many channels of sums at a time as one instruction takes.
@@ -91,13 +91,13 @@ template <class ELEMENT, class LAYOUT>
 SEMICL_DEVICE void issue_weights(float (&sums)[LAYOUT::kChannels / 2], const uint32_t (&weights)[LAYOUT::kRows / 4],
                                  uint32_t tile) {
     constexpr int kChannels = LAYOUT::kChannels, kTaken = kChannels < 128 ? kChannels : 128;
-    tile = machine::opaque(tile);
-    machine::fence_products();
+    tile = arch::opaque(tile);
+    arch::fence_products();
 #pragma unroll
     for (int row = 0; row < LAYOUT::kRows; row += 16)
 #pragma unroll
         for (int channel = 0; channel < kChannels; channel += kTaken)
-            machine::multiply_fragments<ELEMENT, kTaken>(
+            arch::multiply_fragments<ELEMENT, kTaken>(
                 reinterpret_cast<float (&)[kTaken / 2]>(sums[channel / 2]),
                 reinterpret_cast<const uint32_t (&)[4]>(weights[row / 4]),
                 channels_descriptor<LAYOUT>(tile, row, channel));
@@ -105,13 +105,13 @@ SEMICL_DEVICE void issue_weights(float (&sums)[LAYOUT::kChannels / 2], const uin
 
 // A multiplying warp group, number `group`.
 template <class ELEMENT, class TILE>
-SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared, int group,
+SEMICL_DEVICE void sum_weights(const BackwardArgument& a, unsigned char* shared, int group,
                                Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
     using Owned = typename TILE::Owned;
     using Streamed = typename TILE::Streamed;
     constexpr int kChannels = Owned::kChannels, kColumns = Streamed::kRows;
-    const uint32_t base = machine::address(shared);
-    const int own_row = group * kGroupRows + machine::warp() % 4 * kWarpRows;
+    const uint32_t base = arch::address(shared);
+    const int own_row = group * kGroupRows + arch::warp() % 4 * kWarpRows;
 
     for_each_piece<TILE>(a, [&](const Piece& piece, const Steps& steps) {
         const OwnRows own = own_rows(a, piece.tile.first + own_row, piece.tile.end);
@@ -124,11 +124,11 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
             ring.wait_full();
             issue_products<ELEMENT, Owned, Streamed>(
                 values, owned_tile, group * kGroupRows, base + TILE::kStagesAt + ring.buffer() * Streamed::kBytes);
-            machine::commit_products();
+            arch::commit_products();
         };
         const auto issue_sums = [&](int buffer) {
             issue_weights<ELEMENT, Streamed>(sums, weights, base + TILE::kStagesAt + buffer * Streamed::kBytes);
-            machine::commit_products();
+            arch::commit_products();
         };
         const auto weigh_values = [&](int column, int buffer) {
             const float* factors =
@@ -142,7 +142,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
         int column = steps.begin();
         if (column < steps.end()) {
             issue_values();
-            machine::wait_products<0>();
+            arch::wait_products<0>();
             weigh_values(column, ring.buffer());
             pack_weights();
             for (int next = steps.after(column); next < steps.end(); column = next, next = steps.after(next)) {
@@ -150,9 +150,9 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
                 ring.advance();
                 issue_values();
                 issue_sums(buffer);
-                machine::wait_products<1>();
+                arch::wait_products<1>();
                 weigh_values(next, ring.buffer());
-                machine::wait_products<0>();
+                arch::wait_products<0>();
                 ring.let_go(buffer);
                 pack_weights();
             }
@@ -160,7 +160,7 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
             if (steps.end() - column < kColumns)
                 clear_rows<Streamed>(shared + TILE::kStagesAt + ring.buffer() * Streamed::kBytes, steps.end() - column);
             issue_sums(ring.buffer());
-            machine::wait_products<0>();
+            arch::wait_products<0>();
             ring.let_go(ring.buffer());
             ring.advance();
         }
@@ -171,13 +171,13 @@ SEMICL_DEVICE void sum_weights(const GradientArgument& a, unsigned char* shared,
 }
 
 template <class ELEMENT, int CHANNELS>
-SEMICL_KERNEL(kGroupThreads, 1)
-group_gradient(SEMICL_CONSTANT GroupGradientArgument a) {
-    using Tile = GroupGradientTile<CHANNELS>;
+SEMICL_KERNEL(kKernelThreads, 1)
+backward(SEMICL_CONSTANT BackwardKernelArgument a) {
+    using Tile = BackwardTile<CHANNELS>;
     SEMICL_SHARED(shared);
     run_groups<Tile>(
         shared,
-        [&](auto owned_ring, auto ring) { load_gradient_tiles<Tile>(a, machine::address(shared), owned_ring, ring); },
+        [&](auto owned_ring, auto ring) { load_backward_tiles<Tile>(a, arch::address(shared), owned_ring, ring); },
         [&](int group, auto owned_ring, auto ring) {
             sum_weights<ELEMENT, Tile>(a.pairs, shared, group, owned_ring, ring);
         });

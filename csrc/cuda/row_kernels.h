@@ -1,8 +1,8 @@
 // The passes over rows and groups alone: counting work, joining slots, factors of the backward pass.
 #pragma once
-#include "sums.h"
-#include "weights.h"
-#include "work.h"
+#include "forward_epilogue.h"
+#include "backward_epilogue.h"
+#include "tile_scheduler.h"
 
 namespace semicl::cuda {
 
@@ -23,15 +23,15 @@ struct CountArgument {
 
 // The running total over the block's threads of their values.
 SEMICL_DEVICE int64_t running_total(int64_t value, int64_t* warp_totals) {
-    const int lane = machine::lane(), warp = machine::thread() / kWarp;
+    const int lane = arch::lane(), warp = arch::thread() / kWarp;
 #pragma unroll
     for (int distance = 1; distance < kWarp; distance *= 2) {
-        const int64_t before = machine::shuffle_up(value, distance);
+        const int64_t before = arch::shuffle_up(value, distance);
         if (lane >= distance) value += before;
     }
-    machine::sync_block();  // the totals of an earlier call have been read
+    arch::sync_block();  // the totals of an earlier call have been read
     if (lane == kWarp - 1) warp_totals[warp] = value;
-    machine::sync_block();
+    arch::sync_block();
     for (int earlier = 0; earlier < warp; ++earlier) value += warp_totals[earlier];
     return value;
 }
@@ -47,7 +47,7 @@ count_work(SEMICL_CONSTANT CountArgument a) {
     int64_t* const warp_totals = so_far + kCounted;
     int64_t before[kCounted] = {};
     for (int first = 0; first < a.groups.count; first += kPassThreads) {
-        const int g = first + machine::thread();
+        const int g = first + arch::thread();
         const bool inside = g < a.groups.count;
         const Group group = inside ? find_group(a.groups, g) : Group{0, 0, 0};
         const GroupSteps steps = group_steps(group, a.sides);
@@ -61,9 +61,9 @@ count_work(SEMICL_CONSTANT CountArgument a) {
             a.step_ends[g] = ends[1];
             a.tile_ends[g] = static_cast<int>(ends[2]);
         }
-        if (machine::thread() == kPassThreads - 1)
+        if (arch::thread() == kPassThreads - 1)
             for (int i = 0; i < kCounted; ++i) so_far[i] = ends[i];
-        machine::sync_block();
+        arch::sync_block();
         for (int i = 0; i < kCounted; ++i) before[i] = so_far[i];
     }
 }
@@ -87,11 +87,11 @@ struct RowsArgument {
 template <class Visit>
 SEMICL_DEVICE void for_each_row(const RowsArgument& a, const Visit& visit) {
     const int items = a.tile_ends[a.groups.count - 1];
-    for (int number = machine::block(); number < items; number += machine::blocks()) {
+    for (int number = arch::block(); number < items; number += arch::blocks()) {
         const Item item = find_item(number, a.tile_ends, a.groups.count);
         const Group group = find_group(a.groups, item.group);
         const RowTile tile = find_row_tile(group, item.number, kPassRows);
-        for (int row = tile.first + machine::thread(); row < tile.end; row += kPassThreads) visit(row, group);
+        for (int row = tile.first + arch::thread(); row < tile.end; row += kPassThreads) visit(row, group);
     }
 }
 
@@ -103,11 +103,11 @@ join_slots(SEMICL_CONSTANT RowsArgument a) {
         float total = a.slots[row];
         const int panels = ceil_div(group.points(), a.span);
         for (int q = 1; q < panels; ++q) total += a.slots[static_cast<int64_t>(q) * a.count + row];
-        a.lse[row] = kLn2 * (a.shift + machine::log2(total));
+        a.lse[row] = kLn2 * (a.shift + arch::log2(total));
     });
 }
 
-// Writes what weights.h says of every row.
+// Writes what backward_epilogue.h says of every row.
 SEMICL_KERNEL(kPassThreads, 4)
 row_factors(SEMICL_CONSTANT RowsArgument a) {
     for_each_row(a, [&](int row, const Group& group) {
@@ -115,7 +115,7 @@ row_factors(SEMICL_CONSTANT RowsArgument a) {
         const bool gives = log2_sum != -INFINITY;
         float factor = gives ? a.grad[row] : 0;
         if (a.peak) factor = *a.peak == 0 ? 0 : factor / weights_divisor(a.peak);
-        a.factors[row] = gives ? factor * machine::exp2(a.shift - log2_sum) : 0;
+        a.factors[row] = gives ? factor * arch::exp2(a.shift - log2_sum) : 0;
     });
 }
 
@@ -135,14 +135,14 @@ constexpr int kJoinBlocks = 16;  // for each worker: what one block would take m
 // Sums the pieces of the tile that a worker opens and others end.
 SEMICL_KERNEL(kPassThreads, 4)
 join_pieces(SEMICL_CONSTANT JoinArgument a) {
-    const int worker = machine::block() / kJoinBlocks, part = machine::block() % kJoinBlocks;
+    const int worker = arch::block() / kJoinBlocks, part = arch::block() % kJoinBlocks;
     const OpenTile open = find_open_tile(a.groups, a.step_ends, a.sides, worker, a.workers);
     if (open.last == worker) return;
     constexpr int kAtOnce = 4;
     const int64_t size = int64_t{a.sides.owned} * a.channels;
     const int count = (open.tile.end - open.tile.first) * a.channels;
     float* const gradient = a.gradient + static_cast<int64_t>(open.tile.first) * a.channels;
-    for (int i = kAtOnce * (part * kPassThreads + machine::thread()); i < count;
+    for (int i = kAtOnce * (part * kPassThreads + arch::thread()); i < count;
          i += kAtOnce * kJoinBlocks * kPassThreads) {
         const auto piece = [&](int slot) {
             return *reinterpret_cast<const Floats<kAtOnce>*>(a.pieces + slot * size + i);

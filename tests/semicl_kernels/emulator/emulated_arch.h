@@ -1,4 +1,4 @@
-// The machine of csrc/cuda/machine.h on the host: each function does what the PTX manual says of its instruction.
+// The functions of csrc/cuda/arch.h on the host: each does what the PTX manual says of its instruction.
 //
 // Threads are fibers that take turns; instructions of a warp or a warp group are meetings of its threads. Asynchronous
 // work (TMA, wgmma) is done late, at once or at random (fibers.h, Order). Shared memory begins as NaN. Every
@@ -172,7 +172,7 @@ struct TensorMap {
     long rows;
 };
 
-namespace machine {
+namespace arch {
 
 using emulator::state;
 
@@ -516,7 +516,7 @@ void give_registers() {}
 template <int COUNT>
 void take_registers() {}
 
-}  // namespace machine
+}  // namespace arch
 
 // ---- launches -------------------------------------------------------------------------------------------------------
 

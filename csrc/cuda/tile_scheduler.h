@@ -13,7 +13,7 @@
 // "worker"), as Stream-K cuts the depth of a product (Osama et al., PPoPP 2023, arXiv 2301.03598). What of a tile lies
 // in one stretch is a *piece*. Whole tiles are written as they are; of the others a stretch has two at most, one that
 // it ends and one that it opens, and each goes to a slot of its own, 2 w and 2 w + 1 for worker w, from where
-// join_pieces (passes.h) adds them up in their order: no atomics, and the same bits every time. A tile counts kOpening
+// join_pieces (row_kernels.h) adds them up in their order: no atomics, and the same bits every time. A tile counts kOpening
 // steps more than it has, for what it takes to load and to write it; they lie before its first. Steps that are passed
 // over because all rows skip them count as well: with a class left out of its own denominators, shares are less equal.
 //
@@ -44,7 +44,7 @@ struct Groups {
     int count;
 };
 
-// What the positives take from the weights of pairs (weights.h): of rows i and j != i of one class run [run_low,
+// What the positives take from the weights of pairs (backward_epilogue.h): of rows i and j != i of one class run [run_low,
 // run_high), twice the pull that all of the run have, 0 where they are no anchors. Null where there are none.
 struct Positives {
     const int *run_low, *run_high;

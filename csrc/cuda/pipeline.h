@@ -4,7 +4,7 @@
 // warp has let go. Both sides go round the ring in the same order and count their own rounds: the loader waits for the
 // end of the round before in `empty` (in the first round for nothing), the multipliers for that of their own in `full`.
 #pragma once
-#include "machine.h"
+#include "arch.h"
 #include "tiles.h"
 
 namespace semicl::cuda {
@@ -21,8 +21,8 @@ public:
     SEMICL_DEVICE void init() const {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            machine::init_barrier(full(i), 1);
-            machine::init_barrier(empty(i), kReaders);
+            arch::init_barrier(full(i), 1);
+            arch::init_barrier(empty(i), kReaders);
         }
     }
 
@@ -37,17 +37,17 @@ public:
     // The loader's side, one thread: waits for the buffer, announces the bytes and returns the barrier that counts
     // them.
     SEMICL_DEVICE uint32_t begin_load(int bytes) const {
-        machine::wait_barrier(empty(buffer_), parity_ ^ 1);
-        machine::arrive_expecting(full(buffer_), bytes);
+        arch::wait_barrier(empty(buffer_), parity_ ^ 1);
+        arch::arrive_expecting(full(buffer_), bytes);
         return full(buffer_);
     }
 
     // The multipliers' side.
-    SEMICL_DEVICE void wait_full() const { machine::wait_barrier(full(buffer_), parity_); }
+    SEMICL_DEVICE void wait_full() const { arch::wait_barrier(full(buffer_), parity_); }
     // All lanes of the warp are done with `buffer`.
     SEMICL_DEVICE void let_go(int buffer) const {
-        machine::sync_warp();
-        if (machine::lane() == 0) machine::arrive(empty(buffer));
+        arch::sync_warp();
+        if (arch::lane() == 0) arch::arrive(empty(buffer));
     }
 
 private:
@@ -62,21 +62,21 @@ private:
 // the number of their group, each with the rings of owned and of streamed tiles.
 template <class TILE, class Load, class Multiply>
 SEMICL_DEVICE void run_groups(unsigned char* shared, const Load& load, const Multiply& multiply) {
-    const uint32_t barriers = machine::address(shared + TILE::kBarriersAt);
+    const uint32_t barriers = arch::address(shared + TILE::kBarriersAt);
     const Ring<TILE::kOwnedTiles> owned_ring(barriers);
     const Ring<TILE::kStages> ring(barriers + 16 * TILE::kOwnedTiles);
-    if (machine::thread() == 0) {
+    if (arch::thread() == 0) {
         owned_ring.init();
         ring.init();
-        machine::publish_barriers();
+        arch::publish_barriers();
     }
-    machine::sync_block();
-    const int group = machine::warp() / 4;
+    arch::sync_block();
+    const int group = arch::warp() / 4;
     if (group == 0) {
-        machine::give_registers<kLoaderRegisters>();
-        if (machine::warp() == 0) load(owned_ring, ring);
+        arch::give_registers<kLoaderRegisters>();
+        if (arch::warp() == 0) load(owned_ring, ring);
     } else {
-        machine::take_registers<kMultiplierRegisters>();
+        arch::take_registers<kMultiplierRegisters>();
         multiply(group - 1, owned_ring, ring);
     }
 }
@@ -89,19 +89,19 @@ SEMICL_DEVICE void load_tile(uint32_t tile, const TensorMap& map, int first, uin
     for (int slab = 0; slab < LAYOUT::kSlabs; ++slab)
 #pragma unroll
         for (int row = 0; row < LAYOUT::kRows; row += kGroupRows)
-            machine::copy_box(tile + slab * LAYOUT::kSlabBytes + row * LAYOUT::kLineBytes, map,
+            arch::copy_box(tile + slab * LAYOUT::kSlabBytes + row * LAYOUT::kLineBytes, map,
                               slab * LAYOUT::kSlabChannels, first + row, barrier);
 }
 
 // Issues products = rows [row, row + 64) of tile `a` times all rows of tile `b`, transposed.
 template <class ELEMENT, class A, class B>
 SEMICL_DEVICE void issue_products(float (&products)[B::kRows / 2], uint32_t a, int row, uint32_t b) {
-    a = machine::opaque(a);
-    b = machine::opaque(b);
-    machine::fence_products();
+    a = arch::opaque(a);
+    b = arch::opaque(b);
+    arch::fence_products();
 #pragma unroll
     for (int channel = 0; channel < A::kChannels; channel += 16)
-        machine::multiply_tiles<ELEMENT, B::kRows>(products, rows_descriptor<A>(a, row, channel),
+        arch::multiply_tiles<ELEMENT, B::kRows>(products, rows_descriptor<A>(a, row, channel),
                                                    rows_descriptor<B>(b, 0, channel), channel > 0);
 }
 

@@ -11,16 +11,16 @@
 // so are the two: multiplied apart and then subtracted they would leave rounding errors. Steps all of whose pairs are
 // of one class take off one number, others by a mask.
 //
-// Row factors u come from row_factors (passes.h), 0 for rows that give nothing. For float16 rows all are multiplied by a power that keeps W in the range of float16.
+// Row factors u come from row_factors (row_kernels.h), 0 for rows that give nothing. For float16 rows all are multiplied by a power that keeps W in the range of float16.
 #pragma once
-#include "layout.h"
-#include "sums.h"
+#include "smem_layout.h"
+#include "forward_epilogue.h"
 #include "tiles.h"
-#include "work.h"
+#include "tile_scheduler.h"
 
 namespace semicl::cuda {
 
-struct GradientArgument {
+struct BackwardArgument {
     const uint16_t* rows;  // (M, CHANNELS)
     int count;             // M
     Groups groups;
@@ -48,10 +48,10 @@ SEMICL_DEVICE float weights_divisor(const float* peak) { return peak ? *peak / k
 
 // The steps of a piece: where positives are taken off none is passed over, and those in the class of all rows that stay
 // are shared. Every lane of the warp gets them.
-SEMICL_DEVICE Steps find_steps(const GradientArgument& a, const RowTile& tile, int step) {
+SEMICL_DEVICE Steps find_steps(const BackwardArgument& a, const RowTile& tile, int step) {
     const bool of_classes = a.positives.pulls != nullptr;
     Skips skips;
-    for (int row = tile.first + machine::lane(); row < tile.end; row += kWarp) {
+    for (int row = tile.first + arch::lane(); row < tile.end; row += kWarp) {
         const bool none = of_classes && row >= tile.anchor_end;
         const int* const low = of_classes ? a.positives.run_low : a.groups.skip_low;
         const int* const high = of_classes ? a.positives.run_high : a.groups.skip_high;
@@ -69,7 +69,7 @@ struct OwnRows {
     float factor[2];
     float shared_pull;  // from a weight of a shared step
 
-    SEMICL_DEVICE int row(int r) const { return first + fragment_row(machine::lane(), 2 * r); }
+    SEMICL_DEVICE int row(int r) const { return first + fragment_row(arch::lane(), 2 * r); }
     SEMICL_DEVICE bool inside(int r) const { return row(r) < end; }
     // Read where a step has a mask, not held for those that have none.
     SEMICL_DEVICE Range range(const int* low, const int* high, int r) const {
@@ -77,7 +77,7 @@ struct OwnRows {
     }
 };
 
-SEMICL_DEVICE OwnRows own_rows(const GradientArgument& a, int first, int end) {
+SEMICL_DEVICE OwnRows own_rows(const BackwardArgument& a, int first, int end) {
     OwnRows own{first, end, {}, first < end && a.positives.pulls ? 2 * a.positives.pulls[first] : 0};
 #pragma unroll
     for (int r = 0; r < 2; ++r) own.factor[r] = own.inside(r) ? a.factors[own.row(r)] : 0;
@@ -98,9 +98,9 @@ SEMICL_DEVICE uint32_t held_columns(const Range& range, int column, int lane) {
 // Turns a tile of products, in place, into weights. `factors` are those of the columns [column, ...), in shared memory;
 // columns end at `end`. `pull` is taken from all weights where there is no mask.
 template <bool MASKED, int COLUMNS>
-SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
+SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const BackwardArgument& a, const OwnRows& own, int column,
                          int end, const float* factors, float pull) {
-    const int lane = machine::lane();
+    const int lane = arch::lane();
     uint32_t kept[2] = {};
 #pragma unroll
     for (int r = 0; MASKED && r < 2; ++r)
@@ -112,7 +112,7 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             float& value = values[j / 2 * 4 + r * 2 + j % 2];
-            const float weight = machine::exp2(a.exponent.of(value)) * (own.factor[r] + other) - pull;
+            const float weight = arch::exp2(a.exponent.of(value)) * (own.factor[r] + other) - pull;
             value = !MASKED || (kept[r] >> j & 1) ? weight : 0;
         }
     }
@@ -120,9 +120,9 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const GradientArgument& a
 
 // Takes the positives off the weights of a step that has a mask.
 template <int COLUMNS>
-SEMICL_DEVICE void take_pulls(float (&weights)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own,
+SEMICL_DEVICE void take_pulls(float (&weights)[COLUMNS / 2], const BackwardArgument& a, const OwnRows& own,
                               int column) {
-    const int lane = machine::lane();
+    const int lane = arch::lane();
     const Positives& positives = a.positives;
     uint32_t taken[2];
     float pull[2];
@@ -141,7 +141,7 @@ SEMICL_DEVICE void take_pulls(float (&weights)[COLUMNS / 2], const GradientArgum
 
 // Turns a step's products into weights, with as much of a mask as they need.
 template <int COLUMNS>
-SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const GradientArgument& a, const OwnRows& own, int column,
+SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const BackwardArgument& a, const OwnRows& own, int column,
                               const Steps& steps, const float* factors) {
     const bool shared = steps.shared(column, {own.first, own.first + kWarpRows});
     if (!shared && steps.masked(column)) {
@@ -154,15 +154,15 @@ SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const GradientArgume
 
 // Finds this block's next piece: see next_piece. The block's number is one that the compiler does not know to be the
 // same each time: what follows from it would be held in registers that the loops over steps need.
-SEMICL_DEVICE bool find_next(Piece& piece, int64_t& done, const GradientArgument& a, const Sides& sides) {
-    const int worker = static_cast<int>(machine::opaque(static_cast<uint32_t>(machine::block())));
-    return next_piece(piece, done, a.groups, a.step_ends, sides, worker, machine::blocks());
+SEMICL_DEVICE bool find_next(Piece& piece, int64_t& done, const BackwardArgument& a, const Sides& sides) {
+    const int worker = static_cast<int>(arch::opaque(static_cast<uint32_t>(arch::block())));
+    return next_piece(piece, done, a.groups, a.step_ends, sides, worker, arch::blocks());
 }
 
 // Writes a thread's part of the sums of weights times rows, as the gradient of its two rows where the piece is a whole
 // tile, else to the piece's slot. Its warp's rows begin at row `own_row` of the tile.
 template <int ROWS, int CHANNELS>
-SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const GradientArgument& a, int slot, int own_row,
+SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const BackwardArgument& a, int slot, int own_row,
                                   const OwnRows& own) {
     const float scale = a.scale * weights_divisor(a.peak);
     const int lane = fresh_lane();

@@ -9,9 +9,9 @@
 // of this item in memory. A row meets the same thread in every owned tile of its
 // item (tiles are multiples of each other from the panel's first row on), so no other thread adds to that slot.
 #pragma once
-#include "layout.h"
+#include "smem_layout.h"
 #include "tiles.h"
-#include "work.h"
+#include "tile_scheduler.h"
 
 namespace semicl::cuda {
 
@@ -20,7 +20,7 @@ struct Exponent {
     SEMICL_DEVICE float of(float product) const { return product * rate - shift; }
 };
 
-struct SumsArgument {
+struct ForwardArgument {
     const uint16_t* rows;  // (M, CHANNELS)
     int count;             // M
     Groups groups;
@@ -30,20 +30,20 @@ struct SumsArgument {
     float* slots;  // (slots, M): slot q of an anchor is its sum over panel q of its group; zeros before
 };
 
-SEMICL_DEVICE float* slot_of(const SumsArgument& a, int panel, int row) {
+SEMICL_DEVICE float* slot_of(const ForwardArgument& a, int panel, int row) {
     return a.slots + (static_cast<int64_t>(panel) * a.count + row);
 }
 
 // Of the rows of all lanes, what each lane has of its own.
 SEMICL_DEVICE Skips over_warp(const Skips& own) {
-    return {machine::warp_min(own.hull), machine::warp_max(own.hull_end), machine::warp_max(own.core),
-            machine::warp_min(own.core_end)};
+    return {arch::warp_min(own.hull), arch::warp_max(own.hull_end), arch::warp_max(own.core),
+            arch::warp_min(own.core_end)};
 }
 
 // What the rows of a tile skip; every lane of the warp gets it. There is a row.
 SEMICL_DEVICE Skips find_skips(const Groups& groups, int first, int end) {
     Skips own;
-    for (int row = first + machine::lane(); row < end; row += kWarp)
+    for (int row = first + arch::lane(); row < end; row += kWarp)
         own.include({groups.skip_low[row], groups.skip_high[row]});
     return over_warp(own);
 }
@@ -59,8 +59,8 @@ struct Step {
 // has many columns.
 template <bool MASKED, int COLUMNS>
 SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
-                                    const SumsArgument& a, const Step& step, float (&row_sums)[2]) {
-    const int lane = machine::lane();
+                                    const ForwardArgument& a, const Step& step, float (&row_sums)[2]) {
+    const int lane = arch::lane();
     int row[2];
     Range row_skip[2] = {};
 #pragma unroll
@@ -75,7 +75,7 @@ SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&pr
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             const bool kept = !MASKED || (row[r] < step.row_end && !row_skip[r].holds(column));
-            const float e = kept ? machine::exp2(a.exponent.of(products[j / 2 * 4 + r * 2 + j % 2])) : 0;
+            const float e = kept ? arch::exp2(a.exponent.of(products[j / 2 * 4 + r * 2 + j % 2])) : 0;
             sums[j] += e;
             row_sums[r] += e;
         }
@@ -84,12 +84,12 @@ SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&pr
 
 // Adds a thread's row sums, with those of the other lanes of the row, to the slot of each row before `end`.
 SEMICL_DEVICE void give(const float (&row_sums)[2], float* slot, const Step& step, int end) {
-    const int lane = machine::lane();
+    const int lane = arch::lane();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         float sum = row_sums[r];
-        sum += machine::shuffle_xor(sum, 1);
-        sum += machine::shuffle_xor(sum, 2);
+        sum += arch::shuffle_xor(sum, 1);
+        sum += arch::shuffle_xor(sum, 2);
         const int offset = fragment_row(lane, 2 * r);
         if (lane % 4 == 0 && step.row + offset < end) slot[offset] += sum;
     }
@@ -98,7 +98,7 @@ SEMICL_DEVICE void give(const float (&row_sums)[2], float* slot, const Step& ste
 // Takes one tile of products of the item `pair`: adds to the owned sums and gives the streamed anchors theirs.
 template <int COLUMNS>
 SEMICL_DEVICE void take_products(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
-                                 const SumsArgument& a, const PanelPair& pair, const Step& step, int tile,
+                                 const ForwardArgument& a, const PanelPair& pair, const Step& step, int tile,
                                  bool masked) {
     float row_sums[2];
     if (masked)
@@ -113,11 +113,11 @@ SEMICL_DEVICE void take_products(float (&sums)[COLUMNS / 4], const float (&produ
 // Leaves one half of a thread's sums to the lane that differs by MASK and takes that lane's part of the other.
 template <int HALF, int MASK>
 SEMICL_DEVICE void halve_sums(float* sums) {
-    const bool upper = machine::lane() & MASK;
+    const bool upper = arch::lane() & MASK;
 #pragma unroll
     for (int i = 0; i < HALF; ++i) {
         const float sent = upper ? sums[i] : sums[i + HALF];
-        sums[i] = (upper ? sums[i + HALF] : sums[i]) + machine::shuffle_xor(sent, MASK);
+        sums[i] = (upper ? sums[i + HALF] : sums[i]) + arch::shuffle_xor(sent, MASK);
     }
 }
 
@@ -138,7 +138,7 @@ SEMICL_HOST_DEVICE constexpr int reduced_index(int lane, int i) {
 template <int COLUMNS>
 SEMICL_DEVICE void store_sums(float (&sums)[COLUMNS / 4], float* shared) {
     reduce_rows(sums);
-    const int lane = machine::lane();
+    const int lane = arch::lane();
 #pragma unroll
     for (int i = 0; i < COLUMNS / 32; ++i) {
         const int j = reduced_index<COLUMNS / 4>(lane, i);
@@ -148,7 +148,7 @@ SEMICL_DEVICE void store_sums(float (&sums)[COLUMNS / 4], float* shared) {
 
 // Writes the slot of the owned row `row`, number `number` of its tile, from all warps' sums.
 template <int COLUMNS, int WARPS>
-SEMICL_DEVICE void write_slot(const float* shared, const SumsArgument& a, const PanelPair& pair, int row, int number) {
+SEMICL_DEVICE void write_slot(const float* shared, const ForwardArgument& a, const PanelPair& pair, int row, int number) {
     float total = shared[number];
 #pragma unroll
     for (int warp = 1; warp < WARPS; ++warp) total += shared[warp * COLUMNS + number];
