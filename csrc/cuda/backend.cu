@@ -1,6 +1,5 @@
 // From a call of the host to a launch.
 #include "backend.h"
-
 #include "kernels.h"
 #include "row_kernels.h"
 
@@ -19,24 +18,24 @@ auto with_format(RowFormat format, const Use& use) {
     throw std::invalid_argument("there is no such format of rows");
 }
 
-Exponent exponent_of(const Problem& problem) { return {problem.rate, problem.shift}; }
+Exponent exponent_of(const Problem& problem) { return {problem.scale_log2, problem.shift}; }
 
-Sides gradient_sides_of(const Problem& problem) { return tile_sizes(problem.channels).gradient; }
+TileShape backward_shape(const Problem& problem) { return tile_sizes(problem.channels).gradient; }
 
 RowsArgument rows_argument(const Problem& problem) {
     RowsArgument argument{};
     argument.groups = problem.groups;
     argument.tile_ends = problem.items + problem.groups.count;
     argument.count = problem.count;
-    argument.span = problem.span;
+    argument.row_block_size = problem.row_block_size;
     argument.shift = exponent_of(problem).shift;
     return argument;
 }
 
 template <class Sums, class Gradient>
 TileSizes sizes_of() {
-    return {{Sums::Owned::kRows, Sums::Streamed::kRows},
-            {Gradient::Owned::kRows, Gradient::Streamed::kRows},
+    return {{Sums::TileM::kRows, Sums::TileN::kRows},
+            {Gradient::TileM::kRows, Gradient::TileN::kRows},
             Sums::kSharedBytes,
             Gradient::kSharedBytes};
 }
@@ -58,69 +57,64 @@ int workers(int device) { return multiprocessors(device); }
 
 void count_items(const Device& device, const Problem& problem) {
     const DeviceGuard guard(device.number);
-    const CountArgument argument{problem.groups,
-                                 problem.span,
-                                 gradient_sides_of(problem),
-                                 problem.items,
-                                 problem.steps,
-                                 problem.items + problem.groups.count};
+    const CountArgument argument{problem.groups, problem.row_block_size, backward_shape(problem),
+                                 problem.items,  problem.steps,          problem.items + problem.groups.count};
     launch<CountArgument>(count_work, 1, kPassThreads, kCountSharedBytes, stream_of(device), argument);
 }
 
-void sum_pairs(const Device& device, const Problem& problem, float* slots) {
+void sum_pairs(const Device& device, const Problem& problem, float* partials) {
     const DeviceGuard guard(device.number);
     const ForwardArgument sums{static_cast<const uint16_t*>(problem.rows),
-                            problem.count,
-                            problem.groups,
-                            problem.items,
-                            problem.span,
-                            exponent_of(problem),
-                            slots};
+                               problem.count,
+                               problem.groups,
+                               problem.items,
+                               problem.row_block_size,
+                               exponent_of(problem),
+                               partials};
     with_format(problem.format, [&](auto kernels) {
         kernels.forward(sums, problem.channels, workers(device.number), stream_of(device));
     });
 }
 
-void join_sums(const Device& device, const Problem& problem, const float* slots, float* lse) {
+void join_sums(const Device& device, const Problem& problem, const float* partials, float* lse) {
     const DeviceGuard guard(device.number);
     RowsArgument rows = rows_argument(problem);
-    rows.slots = slots;
+    rows.partials = partials;
     rows.lse = lse;
-    launch<RowsArgument>(join_slots, row_blocks(device), kPassThreads, 0, stream_of(device), rows);
+    launch<RowsArgument>(join_partials, row_blocks(device), kPassThreads, 0, stream_of(device), rows);
 }
 
-void pair_factors(const Device& device, const Problem& problem, const float* lse, const float* grad, const float* peak,
-                  float* factors) {
+void pair_scales(const Device& device, const Problem& problem, const float* lse, const float* grad,
+                 const float* grad_absmax, float* row_scale) {
     const DeviceGuard guard(device.number);
     RowsArgument rows = rows_argument(problem);
     rows.lse = const_cast<float*>(lse);
     rows.grad = grad;
-    rows.peak = peak;
-    rows.factors = factors;
-    launch<RowsArgument>(row_factors, row_blocks(device), kPassThreads, 0, stream_of(device), rows);
+    rows.grad_absmax = grad_absmax;
+    rows.row_scale = row_scale;
+    launch<RowsArgument>(row_scales, row_blocks(device), kPassThreads, 0, stream_of(device), rows);
 }
 
-void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
-                  const Positives& positives, float* pieces, float* gradient) {
+void row_gradient(const Device& device, const Problem& problem, const float* row_scale, const float* grad_absmax,
+                  const Positives& positives, float* partial_tiles, float* gradient) {
     const DeviceGuard guard(device.number);
     const BackwardArgument weights{static_cast<const uint16_t*>(problem.rows),
                                    problem.count,
                                    problem.groups,
                                    problem.steps,
                                    exponent_of(problem),
-                                   factors,
-                                   peak,
+                                   row_scale,
+                                   grad_absmax,
                                    problem.scale,
-                                   pieces,
+                                   partial_tiles,
                                    gradient,
                                    positives};
     const int blocks = workers(device.number);
-    with_format(problem.format, [&](auto kernels) {
-        kernels.backward(weights, problem.channels, blocks, stream_of(device));
-    });
-    const JoinArgument join{problem.groups,   problem.steps, gradient_sides_of(problem), blocks,
-                            problem.channels, pieces,        gradient};
-    launch<JoinArgument>(join_pieces, kJoinBlocks * blocks, kPassThreads, 0, stream_of(device), join);
+    with_format(problem.format,
+                [&](auto kernels) { kernels.backward(weights, problem.channels, blocks, stream_of(device)); });
+    const JoinArgument join{problem.groups, problem.steps, backward_shape(problem), blocks, problem.channels,
+                            partial_tiles,  gradient};
+    launch<JoinArgument>(join_partial_tiles, kJoinBlocks * blocks, kPassThreads, 0, stream_of(device), join);
 }
 
 }  // namespace semicl::cuda

@@ -18,7 +18,7 @@ struct Device {
 
 // The tiles for a number of channels.
 struct TileSizes {
-    Sides sums, gradient;
+    TileShape sums, gradient;
     int sums_bytes, gradient_bytes;  // of shared memory
 };
 TileSizes tile_sizes(int channels);
@@ -31,32 +31,34 @@ struct Problem {
     const void* rows;  // (M, channels), channels being 32, 64, 128 or 256
     int count, channels;
     Groups groups;
-    int span;    // rows of a panel, a multiple of those that stay in a tile of the sums
-    float scale, rate, shift;  // exponents are rate x_i . x_j in base 2, and shift is their bound (forward_epilogue.h)
+    int row_block_size;  // rows of a row block, a multiple of those that stay in a tile of the sums
+    float scale, scale_log2,
+        shift;       // exponents are scale_log2 x_i . x_j in base 2, and shift is their bound (forward_epilogue.h)
     int* items;      // (2, G), of count_items
     int64_t* steps;  // (G,), likewise
 };
 
 // The passes, a launch each but for the last. Those of one problem share its work, which is counted first.
 
-// items <- how many panel pairs there are, up to and with each group, and how many tiles of the passes over rows; steps
+// items <- how many row block pairs there are, up to and with each group, and how many tiles of the passes over rows;
+// steps
 // <- likewise how many steps of the gradient's tiles.
 void count_items(const Device& device, const Problem& problem);
 
-// slots (panels of the largest group, M) <- each anchor's sums over the panels of its group; zeros before.
-void sum_pairs(const Device& device, const Problem& problem, float* slots);
+// partials (row blocks of the largest group, M) <- each anchor's sums over the row blocks of its group; zeros before.
+void sum_pairs(const Device& device, const Problem& problem, float* partials);
 
-// lse[i] <- log sum over D(i) of exp(scale x_i . x_j) for the anchors, from their slots.
-void join_sums(const Device& device, const Problem& problem, const float* slots, float* lse);
+// lse[i] <- log sum over D(i) of exp(scale x_i . x_j) for the anchors, from their partials.
+void join_sums(const Device& device, const Problem& problem, const float* partials, float* lse);
 
-// factors (M,) <- what row_gradient takes for d(sum_i grad[i] lse[i]), for the rows of groups with an anchor. `peak`
-// is the largest |grad|, or null where the range of the format needs no care.
-void pair_factors(const Device& device, const Problem& problem, const float* lse, const float* grad, const float* peak,
-                  float* factors);
+// row_scale (M,) <- what row_gradient takes for d(sum_i grad[i] lse[i]), for the rows of groups with an anchor.
+// `grad_absmax` is the largest |grad|, or null where the range of the format needs no care.
+void pair_scales(const Device& device, const Problem& problem, const float* lse, const float* grad,
+                 const float* grad_absmax, float* row_scale);
 
-// gradient (M, channels) <- the gradient by the rows of groups with an anchor, from their factors and the pulls of the
-// positives. `pieces` is (2 workers, gradient.owned, channels), of whatever values. Two launches.
-void row_gradient(const Device& device, const Problem& problem, const float* factors, const float* peak,
-                  const Positives& positives, float* pieces, float* gradient);
+// gradient (M, channels) <- the gradient by the rows of groups with an anchor, from their row scales and the pulls of
+// the positives. `partial_tiles` is (2 workers, gradient.m, channels), of whatever values. Two launches.
+void row_gradient(const Device& device, const Problem& problem, const float* row_scale, const float* grad_absmax,
+                  const Positives& positives, float* partial_tiles, float* gradient);
 
 }  // namespace semicl::cuda

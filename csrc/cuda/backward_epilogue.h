@@ -11,12 +11,13 @@
 // so are the two: multiplied apart and then subtracted they would leave rounding errors. Steps all of whose pairs are
 // of one class take off one number, others by a mask.
 //
-// Row factors u come from row_factors (row_kernels.h), 0 for rows that give nothing. For float16 rows all are multiplied by a power that keeps W in the range of float16.
+// Row scales u come from row_scales (row_kernels.h), 0 for rows that give nothing. For float16 rows all are
+// multiplied by a power that keeps W in the range of float16.
 #pragma once
-#include "smem_layout.h"
 #include "forward_epilogue.h"
-#include "tiles.h"
+#include "smem_layout.h"
 #include "tile_scheduler.h"
+#include "tiles.h"
 
 namespace semicl::cuda {
 
@@ -26,11 +27,11 @@ struct BackwardArgument {
     Groups groups;
     const int64_t* step_ends;
     Exponent exponent;
-    const float* factors;  // (M,), of row_factors
-    const float* peak;     // the largest |g|, which the factors were divided by, or null
+    const float* row_scale;    // (M,), of row_scales
+    const float* grad_absmax;  // the largest |g|, which the row scales were divided by, or null
     float scale;
-    float* pieces;    // (2 blocks, rows of a tile, CHANNELS)
-    float* gradient;  // (M, CHANNELS)
+    float* partial_tiles;  // (2 blocks, rows of a tile, CHANNELS)
+    float* gradient;       // (M, CHANNELS)
     Positives positives;
 };
 
@@ -40,27 +41,28 @@ struct alignas(4 * COUNT) Floats {
     float values[COUNT];
 };
 
-// What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The factors of
-// the whole contrast come from Triton's kernels: HEADROOM of triton_kernels/gradient.py is the same number.
+// What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The row scales
+// of the whole contrast come from Triton's kernels: HEADROOM of triton_kernels/gradient.py is the same number.
 constexpr float kHeadroom = 8192;
 
-SEMICL_DEVICE float weights_divisor(const float* peak) { return peak ? *peak / kHeadroom : 1.0f; }
+SEMICL_DEVICE float weights_divisor(const float* grad_absmax) { return grad_absmax ? *grad_absmax / kHeadroom : 1.0f; }
 
-// The steps of a piece: where positives are taken off none is passed over, and those in the class of all rows that stay
-// are shared. Every lane of the warp gets them.
-SEMICL_DEVICE Steps find_steps(const BackwardArgument& a, const RowTile& tile, int step) {
+// The steps of a partial tile: where positives are taken off none is passed over, and those in the class of all rows
+// that stay are shared. Every lane of the warp gets them.
+SEMICL_DEVICE Steps find_steps(const BackwardArgument& a, const MTile& tile, int step) {
     const bool of_classes = a.positives.pulls != nullptr;
     Skips skips;
     for (int row = tile.first + arch::lane(); row < tile.end; row += kWarp) {
         const bool none = of_classes && row >= tile.anchor_end;
-        const int* const low = of_classes ? a.positives.run_low : a.groups.skip_low;
-        const int* const high = of_classes ? a.positives.run_high : a.groups.skip_high;
+        const int* const low = of_classes ? a.positives.class_begin : a.groups.skip_low;
+        const int* const high = of_classes ? a.positives.class_end : a.groups.skip_high;
         skips.include(none ? Range{0, 0} : Range{low[row], high[row]});
     }
     skips = over_warp(skips);
     // Pairs that are in no denominator have a mask.
-    if (of_classes && a.groups.skip_high[tile.first] - a.groups.skip_low[tile.first] > 1) skips.core_end = skips.core;
-    return Steps(tile.column, tile.column_end, step, skips, of_classes ? Core::shared : Core::passed_over);
+    if (of_classes && a.groups.skip_high[tile.first] - a.groups.skip_low[tile.first] > 1)
+        skips.all_masked_end = skips.all_masked;
+    return Steps(tile.column, tile.column_end, step, skips, of_classes ? AllMasked::shared : AllMasked::passed_over);
 }
 
 // A thread's two rows, of the sixteen of its warp from `first` on; rows end at `end`.
@@ -80,7 +82,7 @@ struct OwnRows {
 SEMICL_DEVICE OwnRows own_rows(const BackwardArgument& a, int first, int end) {
     OwnRows own{first, end, {}, first < end && a.positives.pulls ? 2 * a.positives.pulls[first] : 0};
 #pragma unroll
-    for (int r = 0; r < 2; ++r) own.factor[r] = own.inside(r) ? a.factors[own.row(r)] : 0;
+    for (int r = 0; r < 2; ++r) own.factor[r] = own.inside(r) ? a.row_scale[own.row(r)] : 0;
     return own;
 }
 
@@ -95,11 +97,11 @@ SEMICL_DEVICE uint32_t held_columns(const Range& range, int column, int lane) {
     return static_cast<uint32_t>(bits_below(range.high) & ~bits_below(range.low));
 }
 
-// Turns a tile of products, in place, into weights. `factors` are those of the columns [column, ...), in shared memory;
-// columns end at `end`. `pull` is taken from all weights where there is no mask.
+// Turns a tile of products, in place, into weights. `row_scale` are those of the columns [column, ...), in shared
+// memory; columns end at `end`. `pull` is taken from all weights where there is no mask.
 template <bool MASKED, int COLUMNS>
 SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const BackwardArgument& a, const OwnRows& own, int column,
-                         int end, const float* factors, float pull) {
+                         int end, const float* row_scale, float pull) {
     const int lane = arch::lane();
     uint32_t kept[2] = {};
 #pragma unroll
@@ -108,7 +110,7 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const BackwardArgument& a
                   ~held_columns<COLUMNS>(own.range(a.groups.skip_low, a.groups.skip_high, r), column, lane);
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {
-        const float other = factors[fragment_column(lane, j / 2, j % 2)];
+        const float other = row_scale[fragment_column(lane, j / 2, j % 2)];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             float& value = values[j / 2 * 4 + r * 2 + j % 2];
@@ -129,7 +131,7 @@ SEMICL_DEVICE void take_pulls(float (&weights)[COLUMNS / 2], const BackwardArgum
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const int row = own.row(r);
-        taken[r] = held_columns<COLUMNS>(own.range(positives.run_low, positives.run_high, r), column, lane) &
+        taken[r] = held_columns<COLUMNS>(own.range(positives.class_begin, positives.class_end, r), column, lane) &
                    ~held_columns<COLUMNS>({row, row + 1}, column, lane);
         pull[r] = own.inside(r) ? 2 * positives.pulls[row] : 0;
     }
@@ -142,32 +144,33 @@ SEMICL_DEVICE void take_pulls(float (&weights)[COLUMNS / 2], const BackwardArgum
 // Turns a step's products into weights, with as much of a mask as they need.
 template <int COLUMNS>
 SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const BackwardArgument& a, const OwnRows& own, int column,
-                              const Steps& steps, const float* factors) {
+                              const Steps& steps, const float* row_scale) {
     const bool shared = steps.shared(column, {own.first, own.first + kWarpRows});
     if (!shared && steps.masked(column)) {
-        weigh<true, COLUMNS>(values, a, own, column, steps.end(), factors, 0);
+        weigh<true, COLUMNS>(values, a, own, column, steps.end(), row_scale, 0);
         if (a.positives.pulls) take_pulls<COLUMNS>(values, a, own, column);
     } else {
-        weigh<false, COLUMNS>(values, a, own, column, steps.end(), factors, shared ? own.shared_pull : 0);
+        weigh<false, COLUMNS>(values, a, own, column, steps.end(), row_scale, shared ? own.shared_pull : 0);
     }
 }
 
-// Finds this block's next piece: see next_piece. The block's number is one that the compiler does not know to be the
-// same each time: what follows from it would be held in registers that the loops over steps need.
-SEMICL_DEVICE bool find_next(Piece& piece, int64_t& done, const BackwardArgument& a, const Sides& sides) {
+// Finds this block's next partial tile: see next_partial_tile. The block's number is one that the compiler does not
+// know to be the same each time: what follows from it would be held in registers that the loops over steps need.
+SEMICL_DEVICE bool find_next(PartialTile& part, int64_t& done, const BackwardArgument& a, const TileShape& shape) {
     const int worker = static_cast<int>(arch::opaque(static_cast<uint32_t>(arch::block())));
-    return next_piece(piece, done, a.groups, a.step_ends, sides, worker, arch::blocks());
+    return next_partial_tile(part, done, a.groups, a.step_ends, shape, worker, arch::blocks());
 }
 
-// Writes a thread's part of the sums of weights times rows, as the gradient of its two rows where the piece is a whole
-// tile, else to the piece's slot. Its warp's rows begin at row `own_row` of the tile.
+// Writes a thread's part of the sums of weights times rows, as the gradient of its two rows where it is a whole tile,
+// else as a partial tile. Its warp's rows begin at row `own_row` of the tile.
 template <int ROWS, int CHANNELS>
-SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const BackwardArgument& a, int slot, int own_row,
-                                  const OwnRows& own) {
-    const float scale = a.scale * weights_divisor(a.peak);
+SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const BackwardArgument& a, int partial,
+                                  int own_row, const OwnRows& own) {
+    const float scale = a.scale * weights_divisor(a.grad_absmax);
     const int lane = fresh_lane();
-    float* const rows = slot == kWhole ? a.gradient + static_cast<int64_t>(own.first) * CHANNELS
-                                       : a.pieces + (static_cast<int64_t>(slot) * ROWS + own_row) * CHANNELS;
+    float* const rows = partial == kWhole
+                            ? a.gradient + static_cast<int64_t>(own.first) * CHANNELS
+                            : a.partial_tiles + (static_cast<int64_t>(partial) * ROWS + own_row) * CHANNELS;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         if (!own.inside(r)) continue;

@@ -8,10 +8,10 @@ template <class ELEMENT>
 void Kernels<ELEMENT>::forward(const ForwardArgument& argument, int channels, int blocks, Stream stream) {
     with_channels(channels, [&](auto count) {
         using Tile = ForwardTile<decltype(count)::value>;
-        const TensorMap map = map_rows<ELEMENT>(argument.rows, argument.count, channels,
-                                                                 Tile::Owned::kSlabChannels, kGroupRows);
+        const TensorMap map =
+            map_rows<ELEMENT>(argument.rows, argument.count, channels, Tile::TileM::kSlabChannels, kGroupRows);
         launch<ForwardKernelArgument>(cuda::forward<ELEMENT, decltype(count)::value>, blocks, kKernelThreads,
-                                  Tile::kSharedBytes, stream, {map, argument});
+                                      Tile::kSharedBytes, stream, {map, argument});
     });
 }
 

@@ -1,27 +1,27 @@
-// The forward pass: TMA, wgmma and mbarriers, for 16-bit rows with a known maximum and mutual skips on sm_90a.
+// The forward pass: TMA, wgmma and mbarriers, for 16-bit rows with a fixed maximum and mutual skips on sm_90a.
 //
-// One item is a panel pair (tile_scheduler.h). A tile of P, the owned one, stays in shared memory; the tiles of Q stream past it,
-// S = X_streamed X_owned^T, one exponential a similarity; see forward_epilogue.h for where the sums go. Tiles are 128 x 128. One
-// block of three warp groups fills a multiprocessor. One warp of the first goes through the items ahead of the others
-// and loads: an owned tile, then the streamed tiles, into rings of buffers (pipeline.h). The other two groups go through the
-// same items and steps: each multiplies its 64 rows of the streamed tile by the whole owned tile.
+// One item is a row block pair (tile_scheduler.h). A tile of P, the M tile, stays in shared memory; the tiles of Q
+// stream past it, S = X_n X_m^T, one exponential a similarity; see forward_epilogue.h for where the sums go. Tiles are
+// 128 x 128. One block of three warp groups fills a multiprocessor. One warp of the first goes through the items ahead
+// of the others and loads: an M tile, then the N tiles, into the buffers of two pipelines (pipeline.h). The other two
+// groups go through the same items and steps: each multiplies its 64 rows of the N tile by the whole M tile.
 //
 // Overlap: a group issues the product of the next tile before it takes the exponentials of this one (two accumulators),
-// and the two groups run apart from each other but where an owned tile ends, so that one's exponentials fall into the
+// and the two groups run apart from each other but where an M tile ends, so that one's exponentials fall into the
 // other's products as well.
 //
-// Invariants: a streamed buffer is let go by each warp when its product from it is done (accumulators are in
-// registers); an owned buffer when the last product of the owned tile is. All three groups derive items, steps and the
-// steps that are skipped from the same arrays, so loads and waits correspond one to one.
+// Invariants: a buffer of an N tile is let go by each warp when its product from it is done (accumulators are in
+// registers); that of an M tile when the last product of the M tile is. All three groups derive items, steps and
+// the steps that are skipped from the same arrays, so loads and waits correspond one to one.
 //
 // Versions, none timed. 1: by warps, with mma.sync and cp.async. 2 (this): by warp groups. Prediction for an H100 (4096
-// FLOP and 16 exponentials a clock and multiprocessor): a 128 x 128 tile at C = 128 takes 1024 clocks of either; with nine tenths of both
-// overlapped and 5 % for the reductions at the end of owned tiles, 75 to 80 % of the tensor peak executed, which is 1.5
-// times that counted dense with the triangle; at C = 64 exponentials bind, half of the peak. Next, if a GPU confirms
-// that they do: a third of the exponentials by polynomial on the FMA units.
+// FLOP and 16 exponentials a clock and multiprocessor): a 128 x 128 tile at C = 128 takes 1024 clocks of either; with
+// nine tenths of both overlapped and 5 % for the reductions at the end of M tiles, 75 to 80 % of the tensor peak
+// executed, which is 1.5 times that counted dense with the triangle; at C = 64 exponentials bind, half of the
+// peak. Next, if a GPU confirms that they do: a third of the exponentials by polynomial on the FMA units.
 #pragma once
-#include "pipeline.h"
 #include "forward_epilogue.h"
+#include "pipeline.h"
 
 namespace semicl::cuda {
 
@@ -30,35 +30,34 @@ struct ForwardKernelArgument {
     ForwardArgument pairs;
 };
 
-// Calls `visit(pair, owned, owned_end, steps)` for the owned tiles of this block's items, in order.
+// Calls `visit(pair, m, m_end, steps)` for the M tiles of this block's items, in order.
 template <class TILE, class Visit>
-SEMICL_DEVICE void for_each_owned_tile(const ForwardArgument& a, const Visit& visit) {
+SEMICL_DEVICE void for_each_m_tile(const ForwardArgument& a, const Visit& visit) {
     const int items = a.pair_ends[a.groups.count - 1];
     for (int number = arch::block(); number < items; number += arch::blocks()) {
         const Item item = find_item(number, a.pair_ends, a.groups.count);
-        const PanelPair pair = find_panel_pair(find_group(a.groups, item.group), item.number, a.span);
-        for (int owned = pair.owned; owned < pair.owned_end; owned += TILE::Owned::kRows) {
-            const int owned_end = smaller(owned + TILE::Owned::kRows, pair.owned_end);
-            visit(pair, owned, owned_end,
-                  Steps(pair.first_streamed(owned), pair.streamed_end, TILE::Streamed::kRows,
-                        find_skips(a.groups, owned, owned_end)));
+        const RowBlockPair pair = find_row_block_pair(find_group(a.groups, item.group), item.number, a.row_block_size);
+        for (int m = pair.m_begin; m < pair.m_end; m += TILE::TileM::kRows) {
+            const int m_end = smaller(m + TILE::TileM::kRows, pair.m_end);
+            visit(pair, m, m_end,
+                  Steps(pair.first_n(m), pair.n_end, TILE::TileN::kRows, find_skips(a.groups, m, m_end)));
         }
     }
 }
 
 // The loading warp.
 template <class TILE>
-SEMICL_DEVICE void load_forward_tiles(const ForwardKernelArgument& a, uint32_t shared, Ring<TILE::kOwnedTiles> owned_ring,
-                                   Ring<TILE::kStages> ring) {
-    for_each_owned_tile<TILE>(a.pairs, [&](const PanelPair&, int owned, int, const Steps& steps) {
+SEMICL_DEVICE void load_forward_tiles(const ForwardKernelArgument& a, uint32_t shared,
+                                      Pipeline<TILE::kMStages> m_pipeline, Pipeline<TILE::kStages> n_pipeline) {
+    for_each_m_tile<TILE>(a.pairs, [&](const RowBlockPair&, int m, int, const Steps& steps) {
         if (arch::lane() != 0) return;
-        const uint32_t filled = owned_ring.begin_load(TILE::Owned::kBytes);
-        load_tile<typename TILE::Owned>(shared + owned_ring.buffer() * TILE::Owned::kBytes, a.map, owned, filled);
-        owned_ring.advance();
-        for (int tile = steps.begin(); tile < steps.end(); tile = steps.after(tile), ring.advance()) {
-            const uint32_t barrier = ring.begin_load(TILE::Streamed::kBytes);
-            load_tile<typename TILE::Streamed>(shared + TILE::kStagesAt + ring.buffer() * TILE::Streamed::kBytes, a.map,
-                                               tile, barrier);
+        const uint32_t filled = m_pipeline.begin_load(TILE::TileM::kBytes);
+        load_tile<typename TILE::TileM>(shared + m_pipeline.buffer() * TILE::TileM::kBytes, a.map, m, filled);
+        m_pipeline.advance();
+        for (int n = steps.begin(); n < steps.end(); n = steps.after(n), n_pipeline.advance()) {
+            const uint32_t barrier = n_pipeline.begin_load(TILE::TileN::kBytes);
+            load_tile<typename TILE::TileN>(shared + TILE::kStagesAt + n_pipeline.buffer() * TILE::TileN::kBytes, a.map,
+                                            n, barrier);
         }
     });
 }
@@ -66,59 +65,58 @@ SEMICL_DEVICE void load_forward_tiles(const ForwardKernelArgument& a, uint32_t s
 // A multiplying warp group, number `group`.
 template <class ELEMENT, class TILE>
 SEMICL_DEVICE void sum_tiles(const ForwardArgument& a, unsigned char* shared, int group,
-                             Ring<TILE::kOwnedTiles> owned_ring, Ring<TILE::kStages> ring) {
-    using Owned = typename TILE::Owned;
-    using Streamed = typename TILE::Streamed;
-    constexpr int kColumns = Owned::kRows;
+                             Pipeline<TILE::kMStages> m_pipeline, Pipeline<TILE::kStages> n_pipeline) {
+    using TileM = typename TILE::TileM;
+    using TileN = typename TILE::TileN;
+    constexpr int kColumns = TileM::kRows;
     const uint32_t base = arch::address(shared);
     const int warp = group * 4 + arch::warp() % 4, member = arch::thread() - kWarpGroup;
     float* const shared_sums = reinterpret_cast<float*>(shared + TILE::kSumsAt);
 
-    for_each_owned_tile<TILE>(a, [&](const PanelPair& pair, int owned, int owned_end, const Steps& steps) {
-        owned_ring.wait_full();
-        const uint32_t owned_tile = base + owned_ring.buffer() * Owned::kBytes;
+    for_each_m_tile<TILE>(a, [&](const RowBlockPair& pair, int m, int m_end, const Steps& steps) {
+        m_pipeline.wait_full();
+        const uint32_t m_tile = base + m_pipeline.buffer() * TileM::kBytes;
         float sums[kColumns / 4] = {};
         float even[kColumns / 2], odd[kColumns / 2];
         const auto issue = [&](float (&products)[kColumns / 2]) {
-            ring.wait_full();
-            issue_products<ELEMENT, Streamed, Owned>(
-                products, base + TILE::kStagesAt + ring.buffer() * Streamed::kBytes, group * kGroupRows, owned_tile);
+            n_pipeline.wait_full();
+            issue_products<ELEMENT, TileN, TileM>(
+                products, base + TILE::kStagesAt + n_pipeline.buffer() * TileN::kBytes, group * kGroupRows, m_tile);
             arch::commit_products();
         };
-        const auto take = [&](const float (&products)[kColumns / 2], int tile, int buffer) {
-            ring.let_go(buffer);
-            const Step step{tile + warp * kWarpRows, pair.streamed_end, owned, owned_end};
-            take_products<kColumns>(sums, products, a, pair, step, tile, steps.masked(tile));
+        const auto take = [&](const float (&products)[kColumns / 2], int n, int buffer) {
+            n_pipeline.let_go(buffer);
+            const Step step{n + warp * kWarpRows, pair.n_end, m, m_end};
+            take_products<kColumns>(sums, products, a, pair, step, n, steps.masked(n));
         };
-        int tile = steps.begin();
-        // With the products of `tile` on their way into `products`: sets those of the next tile on theirs and takes
+        int n = steps.begin();
+        // With the products of `n` on their way into `products`: sets those of the next tile on theirs and takes
         // these. Returns whether there was a next. The last step is written apart: wgmma must not be issued under a
         // condition.
         const auto advance = [&](float (&products)[kColumns / 2], float (&next)[kColumns / 2]) {
-            const int following = steps.after(tile), buffer = ring.buffer();
-            ring.advance();
-            if (following >= steps.end()) {
+            const int next_n = steps.after(n), buffer = n_pipeline.buffer();
+            n_pipeline.advance();
+            if (next_n >= steps.end()) {
                 arch::wait_products<0>();
-                take(products, tile, buffer);
+                take(products, n, buffer);
                 return false;
             }
             issue(next);
             arch::wait_products<1>();
-            take(products, tile, buffer);
-            tile = following;
+            take(products, n, buffer);
+            n = next_n;
             return true;
         };
-        if (tile < steps.end()) {
+        if (n < steps.end()) {
             issue(even);
             while (advance(even, odd) && advance(odd, even)) continue;
         }
-        owned_ring.let_go(owned_ring.buffer());
-        owned_ring.advance();
+        m_pipeline.let_go(m_pipeline.buffer());
+        m_pipeline.advance();
         store_sums<kColumns>(sums, shared_sums + warp * kColumns);
         // Sums of all warps are there, and what was given to this tile.
         arch::sync_threads(1, kProducts * kWarpGroup);
-        if (owned + member < owned_end)
-            write_slot<kColumns, kReaders>(shared_sums, a, pair, owned + member, member);
+        if (m + member < m_end) write_partial<kColumns, kReaders>(shared_sums, a, pair, m + member, member);
         arch::sync_threads(1, kProducts * kWarpGroup);
     });
 }
@@ -130,9 +128,11 @@ forward(SEMICL_CONSTANT ForwardKernelArgument a) {
     SEMICL_SHARED(shared);
     run_groups<Tile>(
         shared,
-        [&](auto owned_ring, auto ring) { load_forward_tiles<Tile>(a, arch::address(shared), owned_ring, ring); },
-        [&](int group, auto owned_ring, auto ring) {
-            sum_tiles<ELEMENT, Tile>(a.pairs, shared, group, owned_ring, ring);
+        [&](auto m_pipeline, auto n_pipeline) {
+            load_forward_tiles<Tile>(a, arch::address(shared), m_pipeline, n_pipeline);
+        },
+        [&](int group, auto m_pipeline, auto n_pipeline) {
+            sum_tiles<ELEMENT, Tile>(a.pairs, shared, group, m_pipeline, n_pipeline);
         });
 }
 

@@ -1,23 +1,24 @@
 // The sums of exponentials of one tile of pairs, in registers: what the forward kernel does with a tile of products.
 //
-// Exponents are in base 2 and taken relative to a bound that none exceeds and of which 2^(-2 bound) is a normal float32:
-// sums are plain sums, and the exponential of a pair serves both of its rows. A *slot* is a sum as memory holds it.
+// Exponents are in base 2 and taken relative to a bound that none exceeds and of which 2^(-2 bound) is a normal
+// float32: sums are plain sums, and the exponential of a pair serves both of its rows. A *partial* is a sum as memory
+// holds it.
 //
-// The accumulator's rows are streamed rows, its columns are owned rows. Sums for the owned rows add up in registers,
-// one for each column that a thread holds, and are reduced once, when the owned tile is done. Sums for the streamed
-// rows lie within the four lanes of a row: two shuffles. They belong to the streamed anchors and are added to their slot
-// of this item in memory. A row meets the same thread in every owned tile of its
-// item (tiles are multiples of each other from the panel's first row on), so no other thread adds to that slot.
+// The accumulator's rows are rows of the N tile, its columns are rows of the M tile. Sums for the rows of the M tile
+// add up in registers, one for each column that a thread holds, and are reduced once, when the M tile is done. Sums for
+// the rows of the N tile lie within the four lanes of a row: two shuffles. They belong to the anchors of the N tile and
+// are added to their partial of this item in memory. A row meets the same thread in every M tile of its item (tiles are
+// multiples of each other from the row block's first row on), so no other thread adds to that partial.
 #pragma once
 #include "smem_layout.h"
-#include "tiles.h"
 #include "tile_scheduler.h"
+#include "tiles.h"
 
 namespace semicl::cuda {
 
 struct Exponent {
-    float rate, shift;  // 2^(rate x_i . x_j - shift)
-    SEMICL_DEVICE float of(float product) const { return product * rate - shift; }
+    float scale_log2, shift;  // 2^(scale_log2 x_i . x_j - shift)
+    SEMICL_DEVICE float of(float product) const { return product * scale_log2 - shift; }
 };
 
 struct ForwardArgument {
@@ -25,19 +26,19 @@ struct ForwardArgument {
     int count;             // M
     Groups groups;
     const int* pair_ends;
-    int span;
+    int row_block_size;
     Exponent exponent;
-    float* slots;  // (slots, M): slot q of an anchor is its sum over panel q of its group; zeros before
+    float* partials;  // (partials, M): partial q of an anchor is its sum over row block q of its group; zeros before
 };
 
-SEMICL_DEVICE float* slot_of(const ForwardArgument& a, int panel, int row) {
-    return a.slots + (static_cast<int64_t>(panel) * a.count + row);
+SEMICL_DEVICE float* partial_of(const ForwardArgument& a, int row_block, int row) {
+    return a.partials + (static_cast<int64_t>(row_block) * a.count + row);
 }
 
 // Of the rows of all lanes, what each lane has of its own.
 SEMICL_DEVICE Skips over_warp(const Skips& own) {
-    return {arch::warp_min(own.hull), arch::warp_max(own.hull_end), arch::warp_max(own.core),
-            arch::warp_min(own.core_end)};
+    return {arch::warp_min(own.any_masked), arch::warp_max(own.any_masked_end), arch::warp_max(own.all_masked),
+            arch::warp_min(own.all_masked_end)};
 }
 
 // What the rows of a tile skip; every lane of the warp gets it. There is a row.
@@ -48,15 +49,15 @@ SEMICL_DEVICE Skips find_skips(const Groups& groups, int first, int end) {
     return over_warp(own);
 }
 
-// One step of a panel pair: the warp's streamed rows and the owned tile that they pass.
+// One step of a row block pair: the warp's rows of the N tile and the M tile that they pass.
 struct Step {
-    int row, row_end;      // the first of the warp's sixteen rows, and where rows end
-    int owned, owned_end;  // likewise of the columns
+    int row, row_end;  // the first of the warp's sixteen rows, and where rows end
+    int m, m_end;      // likewise of the columns
 };
 
-// Adds one tile of products to the owned sums; returns a thread's sums over its two rows. Where it is masked, pairs
-// outside of the panel, or in the range of the row, are left out: skips are mutual, and a thread has two rows where it
-// has many columns.
+// Adds one tile of products to the sums of the M tile; returns a thread's sums over its two rows. Where it is masked,
+// pairs outside of the row block, or in the range of the row, are left out: skips are mutual, and a thread has two rows
+// where it has many columns.
 template <bool MASKED, int COLUMNS>
 SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
                                     const ForwardArgument& a, const Step& step, float (&row_sums)[2]) {
@@ -71,7 +72,7 @@ SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&pr
     }
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {
-        const int column = step.owned + fragment_column(lane, j / 2, j % 2);
+        const int column = step.m + fragment_column(lane, j / 2, j % 2);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             const bool kept = !MASKED || (row[r] < step.row_end && !row_skip[r].holds(column));
@@ -82,8 +83,8 @@ SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&pr
     }
 }
 
-// Adds a thread's row sums, with those of the other lanes of the row, to the slot of each row before `end`.
-SEMICL_DEVICE void give(const float (&row_sums)[2], float* slot, const Step& step, int end) {
+// Adds a thread's row sums, with those of the other lanes of the row, to the partial of each row before `end`.
+SEMICL_DEVICE void give(const float (&row_sums)[2], float* partial, const Step& step, int end) {
     const int lane = arch::lane();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -91,23 +92,24 @@ SEMICL_DEVICE void give(const float (&row_sums)[2], float* slot, const Step& ste
         sum += arch::shuffle_xor(sum, 1);
         sum += arch::shuffle_xor(sum, 2);
         const int offset = fragment_row(lane, 2 * r);
-        if (lane % 4 == 0 && step.row + offset < end) slot[offset] += sum;
+        if (lane % 4 == 0 && step.row + offset < end) partial[offset] += sum;
     }
 }
 
-// Takes one tile of products of the item `pair`: adds to the owned sums and gives the streamed anchors theirs.
+// Takes one tile of products of the item `pair`: adds to the sums of the M tile and gives the anchors of the N tile
+// theirs.
 template <int COLUMNS>
 SEMICL_DEVICE void take_products(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
-                                 const ForwardArgument& a, const PanelPair& pair, const Step& step, int tile,
+                                 const ForwardArgument& a, const RowBlockPair& pair, const Step& step, int n,
                                  bool masked) {
     float row_sums[2];
     if (masked)
         add_exponentials<true, COLUMNS>(sums, products, a, step, row_sums);
     else
         add_exponentials<false, COLUMNS>(sums, products, a, step, row_sums);
-    // The first tile of the triangle holds both sides of its pairs. A ragged owned tile has no anchors after it.
-    if (tile >= step.owned + COLUMNS && tile < pair.given_end)
-        give(row_sums, slot_of(a, pair.p, step.row), step, pair.given_end);
+    // The first tile of the triangle holds both sides of its pairs. A ragged M tile has no anchors after it.
+    if (n >= step.m + COLUMNS && n < pair.given_end)
+        give(row_sums, partial_of(a, pair.p, step.row), step, pair.given_end);
 }
 
 // Leaves one half of a thread's sums to the lane that differs by MASK and takes that lane's part of the other.
@@ -134,7 +136,7 @@ SEMICL_HOST_DEVICE constexpr int reduced_index(int lane, int i) {
     return (lane & 16 ? COUNT / 2 : 0) + (lane & 8 ? COUNT / 4 : 0) + (lane & 4 ? COUNT / 8 : 0) + i;
 }
 
-// Puts the warp's sums for the owned rows into shared memory, one for each of COLUMNS rows.
+// Puts the warp's sums for the rows of the M tile into shared memory, one for each of COLUMNS rows.
 template <int COLUMNS>
 SEMICL_DEVICE void store_sums(float (&sums)[COLUMNS / 4], float* shared) {
     reduce_rows(sums);
@@ -146,16 +148,17 @@ SEMICL_DEVICE void store_sums(float (&sums)[COLUMNS / 4], float* shared) {
     }
 }
 
-// Writes the slot of the owned row `row`, number `number` of its tile, from all warps' sums.
+// Writes the partial of `row`, number `number` of its tile, from all warps' sums.
 template <int COLUMNS, int WARPS>
-SEMICL_DEVICE void write_slot(const float* shared, const ForwardArgument& a, const PanelPair& pair, int row, int number) {
+SEMICL_DEVICE void write_partial(const float* shared, const ForwardArgument& a, const RowBlockPair& pair, int row,
+                                 int number) {
     float total = shared[number];
 #pragma unroll
     for (int warp = 1; warp < WARPS; ++warp) total += shared[warp * COLUMNS + number];
-    float* slot = slot_of(a, pair.q, row);
-    // What earlier tiles of this panel gave to this one.
-    if (pair.p == pair.q) total += *slot;
-    *slot = total;
+    float* partial = partial_of(a, pair.q, row);
+    // What earlier tiles of this row block gave to this one.
+    if (pair.p == pair.q) total += *partial;
+    *partial = total;
 }
 
 }  // namespace semicl::cuda

@@ -4,9 +4,9 @@
 #include <string>
 #include <type_traits>
 
+#include "backward_epilogue.h"
 #include "forward_epilogue.h"
 #include "tiles.h"
-#include "backward_epilogue.h"
 
 namespace semicl::cuda {
 

@@ -1,8 +1,9 @@
-// A ring of buffers in shared memory between a warp that loads (TMA) and the warps that multiply.
+// A pipeline of buffers in shared memory between a warp that loads (TMA) and the warps that multiply.
 //
 // Each buffer has two barriers. *Full* ends a phase when the bytes of a load are there; *empty* when every multiplying
-// warp has let go. Both sides go round the ring in the same order and count their own rounds: the loader waits for the
-// end of the round before in `empty` (in the first round for nothing), the multipliers for that of their own in `full`.
+// warp has let go. Both sides go round the buffers in the same order and count their own rounds: the loader waits
+// for the end of the round before in `empty` (in the first round for nothing), the multipliers for that of their own in
+// `full`.
 #pragma once
 #include "arch.h"
 #include "tiles.h"
@@ -12,10 +13,10 @@ namespace semicl::cuda {
 constexpr int kReaders = kProducts * kWarpGroup / kWarp;  // warps that multiply
 
 template <int COUNT>
-class Ring {
+class Pipeline {
 public:
     // `barriers` is the shared address of 2 COUNT barriers.
-    SEMICL_DEVICE explicit Ring(uint32_t barriers) : barriers_(barriers) {}
+    SEMICL_DEVICE explicit Pipeline(uint32_t barriers) : barriers_(barriers) {}
 
     // One thread; publish_barriers and a barrier of the block come after.
     SEMICL_DEVICE void init() const {
@@ -59,25 +60,25 @@ private:
 };
 
 // The frame of a kernel by warp groups: of three, one warp of the first calls `load`, all of the others `multiply` with
-// the number of their group, each with the rings of owned and of streamed tiles.
+// the number of their group, each with the pipelines of M tiles and of N tiles.
 template <class TILE, class Load, class Multiply>
 SEMICL_DEVICE void run_groups(unsigned char* shared, const Load& load, const Multiply& multiply) {
     const uint32_t barriers = arch::address(shared + TILE::kBarriersAt);
-    const Ring<TILE::kOwnedTiles> owned_ring(barriers);
-    const Ring<TILE::kStages> ring(barriers + 16 * TILE::kOwnedTiles);
+    const Pipeline<TILE::kMStages> m_pipeline(barriers);
+    const Pipeline<TILE::kStages> n_pipeline(barriers + 16 * TILE::kMStages);
     if (arch::thread() == 0) {
-        owned_ring.init();
-        ring.init();
+        m_pipeline.init();
+        n_pipeline.init();
         arch::publish_barriers();
     }
     arch::sync_block();
     const int group = arch::warp() / 4;
     if (group == 0) {
         arch::give_registers<kLoaderRegisters>();
-        if (arch::warp() == 0) load(owned_ring, ring);
+        if (arch::warp() == 0) load(m_pipeline, n_pipeline);
     } else {
         arch::take_registers<kMultiplierRegisters>();
-        multiply(group - 1, owned_ring, ring);
+        multiply(group - 1, m_pipeline, n_pipeline);
     }
 }
 
@@ -90,7 +91,7 @@ SEMICL_DEVICE void load_tile(uint32_t tile, const TensorMap& map, int first, uin
 #pragma unroll
         for (int row = 0; row < LAYOUT::kRows; row += kGroupRows)
             arch::copy_box(tile + slab * LAYOUT::kSlabBytes + row * LAYOUT::kLineBytes, map,
-                              slab * LAYOUT::kSlabChannels, first + row, barrier);
+                           slab * LAYOUT::kSlabChannels, first + row, barrier);
 }
 
 // Issues products = rows [row, row + 64) of tile `a` times all rows of tile `b`, transposed.
@@ -102,7 +103,7 @@ SEMICL_DEVICE void issue_products(float (&products)[B::kRows / 2], uint32_t a, i
 #pragma unroll
     for (int channel = 0; channel < A::kChannels; channel += 16)
         arch::multiply_tiles<ELEMENT, B::kRows>(products, rows_descriptor<A>(a, row, channel),
-                                                   rows_descriptor<B>(b, 0, channel), channel > 0);
+                                                rows_descriptor<B>(b, 0, channel), channel > 0);
 }
 
 }  // namespace semicl::cuda

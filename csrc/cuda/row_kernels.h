@@ -1,7 +1,7 @@
-// The passes over rows and groups alone: counting work, joining slots, factors of the backward pass.
+// The passes over rows and groups alone: counting work, joining partials, row scales of the backward pass.
 #pragma once
-#include "forward_epilogue.h"
 #include "backward_epilogue.h"
+#include "forward_epilogue.h"
 #include "tile_scheduler.h"
 
 namespace semicl::cuda {
@@ -14,9 +14,9 @@ constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 struct CountArgument {
     Groups groups;
-    int span;
-    Sides sides;         // of the gradient's tiles
-    int* pair_ends;      // (G,), written: running totals of the groups' panel pairs
+    int row_block_size;
+    TileShape shape;     // of the gradient's tiles
+    int* pair_ends;      // (G,), written: running totals of the groups' row block pairs
     int64_t* step_ends;  // (G,), likewise of the steps of the gradient's tiles
     int* tile_ends;      // (G,), likewise of tiles of kPassRows rows
 };
@@ -50,12 +50,11 @@ count_work(SEMICL_CONSTANT CountArgument a) {
         const int g = first + arch::thread();
         const bool inside = g < a.groups.count;
         const Group group = inside ? find_group(a.groups, g) : Group{0, 0, 0};
-        const GroupSteps steps = group_steps(group, a.sides);
-        int64_t ends[kCounted] = {panel_pair_count(group, a.span), steps.before(steps.tiles),
-                                  row_tile_count(group, kPassRows)};
+        const GroupSteps steps = group_steps(group, a.shape);
+        int64_t ends[kCounted] = {row_block_pair_count(group, a.row_block_size), steps.before(steps.tiles),
+                                  m_tile_count(group, kPassRows)};
 #pragma unroll
-        for (int i = 0; i < kCounted; ++i)
-            ends[i] = before[i] + running_total(ends[i], warp_totals + i * kPassWarps);
+        for (int i = 0; i < kCounted; ++i) ends[i] = before[i] + running_total(ends[i], warp_totals + i * kPassWarps);
         if (inside) {
             a.pair_ends[g] = static_cast<int>(ends[0]);
             a.step_ends[g] = ends[1];
@@ -68,19 +67,20 @@ count_work(SEMICL_CONSTANT CountArgument a) {
     }
 }
 
-// ---- log-sum-exps and factors ---------------------------------------------------------------------------------------
+// ---- log-sum-exps and row scales
+// ---------------------------------------------------------------------------------------
 
 struct RowsArgument {
     Groups groups;
     const int* tile_ends;  // of count_work
     int count;             // M
-    int span;
+    int row_block_size;
     float shift;
-    const float* slots;  // (slots, M), of the forward pass
-    float* lse;          // (M,) base e; the forward pass writes those of the anchors
-    const float* grad;   // (M,): by the log-sum-exps
-    const float* peak;   // the largest |grad|, or null
-    float* factors;      // (M,), written for the rows of groups with an anchor
+    const float* partials;     // (partials, M), of the forward pass
+    float* lse;                // (M,) base e; the forward pass writes those of the anchors
+    const float* grad;         // (M,): by the log-sum-exps
+    const float* grad_absmax;  // the largest |grad|, or null
+    float* row_scale;          // (M,), written for the rows of groups with an anchor
 };
 
 // Calls `visit(row, group, tile)` for every row of a group with an anchor.
@@ -90,66 +90,67 @@ SEMICL_DEVICE void for_each_row(const RowsArgument& a, const Visit& visit) {
     for (int number = arch::block(); number < items; number += arch::blocks()) {
         const Item item = find_item(number, a.tile_ends, a.groups.count);
         const Group group = find_group(a.groups, item.group);
-        const RowTile tile = find_row_tile(group, item.number, kPassRows);
+        const MTile tile = find_m_tile(group, item.number, kPassRows);
         for (int row = tile.first + arch::thread(); row < tile.end; row += kPassThreads) visit(row, group);
     }
 }
 
-// Adds the slots of every anchor up.
+// Adds the partials of every anchor up.
 SEMICL_KERNEL(kPassThreads, 4)
-join_slots(SEMICL_CONSTANT RowsArgument a) {
+join_partials(SEMICL_CONSTANT RowsArgument a) {
     for_each_row(a, [&](int row, const Group& group) {
         if (row >= group.anchor_end) return;
-        float total = a.slots[row];
-        const int panels = ceil_div(group.points(), a.span);
-        for (int q = 1; q < panels; ++q) total += a.slots[static_cast<int64_t>(q) * a.count + row];
+        float total = a.partials[row];
+        const int row_blocks = ceil_div(group.points(), a.row_block_size);
+        for (int q = 1; q < row_blocks; ++q) total += a.partials[static_cast<int64_t>(q) * a.count + row];
         a.lse[row] = kLn2 * (a.shift + arch::log2(total));
     });
 }
 
 // Writes what backward_epilogue.h says of every row.
 SEMICL_KERNEL(kPassThreads, 4)
-row_factors(SEMICL_CONSTANT RowsArgument a) {
+row_scales(SEMICL_CONSTANT RowsArgument a) {
     for_each_row(a, [&](int row, const Group& group) {
         const float log2_sum = row < group.anchor_end ? a.lse[row] * kLog2E : -INFINITY;
         const bool gives = log2_sum != -INFINITY;
         float factor = gives ? a.grad[row] : 0;
-        if (a.peak) factor = *a.peak == 0 ? 0 : factor / weights_divisor(a.peak);
-        a.factors[row] = gives ? factor * arch::exp2(a.shift - log2_sum) : 0;
+        if (a.grad_absmax) factor = *a.grad_absmax == 0 ? 0 : factor / weights_divisor(a.grad_absmax);
+        a.row_scale[row] = gives ? factor * arch::exp2(a.shift - log2_sum) : 0;
     });
 }
 
-// ---- gradients in pieces --------------------------------------------------------------------------------------------
+// ---- gradients in partial tiles
+// --------------------------------------------------------------------------------------------
 
 struct JoinArgument {
     Groups groups;
     const int64_t* step_ends;
-    Sides sides;
+    TileShape shape;
     int workers, channels;
-    const float* pieces;  // (2 workers, sides.owned, channels), of the gradient's passes
-    float* gradient;      // (M, channels), written: rows of tiles that are in pieces
+    const float* partial_tiles;  // (2 workers, shape.m, channels), of the gradient's passes
+    float* gradient;             // (M, channels), written: rows of tiles that are in partial tiles
 };
 
 constexpr int kJoinBlocks = 16;  // for each worker: what one block would take many rounds of waiting for memory
 
-// Sums the pieces of the tile that a worker opens and others end.
+// Sums the partial tiles of the tile that a worker opens and others end.
 SEMICL_KERNEL(kPassThreads, 4)
-join_pieces(SEMICL_CONSTANT JoinArgument a) {
+join_partial_tiles(SEMICL_CONSTANT JoinArgument a) {
     const int worker = arch::block() / kJoinBlocks, part = arch::block() % kJoinBlocks;
-    const OpenTile open = find_open_tile(a.groups, a.step_ends, a.sides, worker, a.workers);
+    const OpenTile open = find_open_tile(a.groups, a.step_ends, a.shape, worker, a.workers);
     if (open.last == worker) return;
     constexpr int kAtOnce = 4;
-    const int64_t size = int64_t{a.sides.owned} * a.channels;
+    const int64_t size = int64_t{a.shape.m} * a.channels;
     const int count = (open.tile.end - open.tile.first) * a.channels;
     float* const gradient = a.gradient + static_cast<int64_t>(open.tile.first) * a.channels;
     for (int i = kAtOnce * (part * kPassThreads + arch::thread()); i < count;
          i += kAtOnce * kJoinBlocks * kPassThreads) {
-        const auto piece = [&](int slot) {
-            return *reinterpret_cast<const Floats<kAtOnce>*>(a.pieces + slot * size + i);
+        const auto part = [&](int partial) {
+            return *reinterpret_cast<const Floats<kAtOnce>*>(a.partial_tiles + partial * size + i);
         };
-        Floats<kAtOnce> sum = piece(2 * worker + 1);
+        Floats<kAtOnce> sum = part(2 * worker + 1);
         for (int other = worker + 1; other <= open.last; ++other) {
-            const Floats<kAtOnce> more = piece(2 * other);
+            const Floats<kAtOnce> more = part(2 * other);
 #pragma unroll
             for (int k = 0; k < kAtOnce; ++k) sum.values[k] += more.values[k];
         }

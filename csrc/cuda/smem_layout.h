@@ -1,8 +1,8 @@
 // Where a value of a tile lies: in shared memory, and in the registers of the threads that multiply it.
 //
 // A tile of ROWS rows lies in *slabs* of at most 64 channels, one below the other. A line of a slab is 128 bytes (64
-// where there are but 32 channels), and its 16-byte pieces are swizzled by the row as TMA and WGMMA define their
-// 128-byte (or 64-byte) swizzle: eight rows of one column of pieces lie in eight different groups of banks, so that
+// where there are but 32 channels), and its 16-byte chunks are swizzled by the row as TMA and WGMMA define their
+// 128-byte (or 64-byte) swizzle: eight rows of one column of chunks lie in eight different groups of banks, so that
 // neither reading them as they are nor transposed meets a conflict. The tile must begin at a multiple of
 // kTileAlignment.
 #pragma once
@@ -25,7 +25,7 @@ struct TileLayout {
     static_assert(kChannels % kSlabChannels == 0 && kSlabBytes % kTileAlignment == 0, "a tile is whole slabs");
 
     // The byte at which eight channels of a row begin, `channel` being a multiple of eight.
-    SEMICL_HOST_DEVICE static constexpr int piece(int row, int channel) {
+    SEMICL_HOST_DEVICE static constexpr int chunk(int row, int channel) {
         return channel / kSlabChannels * kSlabBytes + row * kLineBytes +
                ((channel % kSlabChannels / 8) ^ swizzle(row)) * 16;
     }
@@ -61,11 +61,11 @@ SEMICL_HOST_DEVICE constexpr uint64_t channels_descriptor(uint32_t tile, int row
                              LAYOUT::kLineBytes);
 }
 
-// Element e of the four that a thread holds of each 16 x 8 piece of one warp's rows of a wgmma accumulator, pieces lying
-// side by side.
+// Element e of the four that a thread holds of each 16 x 8 chunk of one warp's rows of a wgmma accumulator, chunks
+// lying side by side.
 SEMICL_HOST_DEVICE constexpr int fragment_row(int lane, int e) { return lane / 4 + e / 2 * 8; }
-SEMICL_HOST_DEVICE constexpr int fragment_column(int lane, int piece, int e) {
-    return piece * 8 + lane % 4 * 2 + e % 2;
+SEMICL_HOST_DEVICE constexpr int fragment_column(int lane, int chunk, int e) {
+    return chunk * 8 + lane % 4 * 2 + e % 2;
 }
 
 }  // namespace semicl::cuda

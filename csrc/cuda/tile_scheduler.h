@@ -1,21 +1,22 @@
 // Who does what: the work of ragged groups laid out as one row, without a look from the host.
 //
-// *Forward.* A *panel* is a run of `span` rows of one group, and the item is a *panel pair*: one panel of anchors
-// against one panel of the group's points. Each group has as many as its offsets and anchors say, none where it has no
-// anchor. The running totals of their items are found once on the device, and block b of a persistent grid takes the
-// items b, b + grid, ..., finding the group of each by
-// bisection. The skipped ranges are mutual, so the pairs of panels of anchors form a triangle: panel P of anchors meets
-// the panels P, P + 1, ... and gives both sides their sums.
+// *Forward.* A *row block* is a run of `row_block_size` rows of one group, and the item is a *row block pair*: one row
+// block of anchors against one row block of the group's points. Each group has as many as its offsets and anchors say,
+// none where it has no anchor. The running totals of their items are found once on the device, and block b of a
+// persistent grid takes the items b, b + grid, ..., finding the group of each by bisection. The skipped ranges are
+// mutual, so the pairs of row blocks of anchors form a triangle: row block P of anchors meets the row blocks P, P + 1,
+// ... and gives both sides their sums.
 //
-// *Backward.* A *row tile* is a few rows of one group that streamed tiles pass, one a *step*: those of all the group's
+// *Backward.* An *M tile* is a few rows of one group that N tiles pass, one a *step*: those of all the group's
 // points where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and
-// there may be few of them. The steps of all tiles are one long row, cut into equal *stretches*, one a block (a
+// there may be few of them. The steps of all tiles are one long row, cut into equal *Stream-K ranges*, one a block (a
 // "worker"), as Stream-K cuts the depth of a product (Osama et al., PPoPP 2023, arXiv 2301.03598). What of a tile lies
-// in one stretch is a *piece*. Whole tiles are written as they are; of the others a stretch has two at most, one that
-// it ends and one that it opens, and each goes to a slot of its own, 2 w and 2 w + 1 for worker w, from where
-// join_pieces (row_kernels.h) adds them up in their order: no atomics, and the same bits every time. A tile counts kOpening
-// steps more than it has, for what it takes to load and to write it; they lie before its first. Steps that are passed
-// over because all rows skip them count as well: with a class left out of its own denominators, shares are less equal.
+// in one Stream-K range is a *partial tile*. Whole tiles are written as they are; of the others a Stream-K range has
+// two at most, one that it ends and one that it opens, and each goes to a place of its own, 2 w and 2 w + 1 for worker
+// w, from where join_partial_tiles (row_kernels.h) adds them up in their order: no atomics, and the same bits every
+// time. A tile counts kPrologueCost steps more than it has, for what it takes to load and to write it; they lie before
+// its first. Steps that are passed over because all rows skip them count as well: with a class left out of its own
+// denominators, shares are less equal.
 //
 // Row numbers fit an int: the caller takes no more than kMostRows rows, so a tile past the last row does not overflow.
 #pragma once
@@ -33,9 +34,9 @@ SEMICL_HOST_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b;
 SEMICL_HOST_DEVICE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 SEMICL_HOST_DEVICE int ceil_div(int a, int b) { return a / b + (a % b != 0); }
 
-// The sides of a pass's tiles: rows that stay, and rows that stream past them in one step.
-struct Sides {
-    int owned, streamed;
+// The shape of a pass's tiles: rows that stay, and rows that stream past them in one step.
+struct TileShape {
+    int m, n;
 };
 
 // Packed rows cut into groups [offsets[g], offsets[g + 1]), as semicl_kernels/backends/base.py says; skips are mutual.
@@ -44,10 +45,11 @@ struct Groups {
     int count;
 };
 
-// What the positives take from the weights of pairs (backward_epilogue.h): of rows i and j != i of one class run [run_low,
-// run_high), twice the pull that all of the run have, 0 where they are no anchors. Null where there are none.
+// What the positives take from the weights of pairs (backward_epilogue.h): of rows i and j != i of one class run
+// [class_begin, class_end), twice the pull that all of the run have, 0 where they are no anchors. Null where there are
+// none.
 struct Positives {
-    const int *run_low, *run_high;
+    const int *class_begin, *class_end;
     const float* pulls;
 };
 
@@ -62,12 +64,12 @@ SEMICL_HOST_DEVICE Group find_group(const Groups& groups, int g) {
     return {begin, groups.offsets[g + 1], begin + groups.anchors[g]};
 }
 
-SEMICL_HOST_DEVICE int panel_pair_count(const Group& group, int span) {
-    const int owned = ceil_div(group.anchors(), span), all = ceil_div(group.points(), span);
-    return owned * all - owned * (owned - 1) / 2;
+SEMICL_HOST_DEVICE int row_block_pair_count(const Group& group, int row_block_size) {
+    const int own = ceil_div(group.anchors(), row_block_size), all = ceil_div(group.points(), row_block_size);
+    return own * all - own * (own - 1) / 2;
 }
 
-SEMICL_HOST_DEVICE int row_tile_count(const Group& group, int rows) {
+SEMICL_HOST_DEVICE int m_tile_count(const Group& group, int rows) {
     return group.anchors() > 0 ? ceil_div(group.points(), rows) : 0;
 }
 
@@ -93,51 +95,51 @@ SEMICL_HOST_DEVICE Place<Number> find_item(Number item, const Number* ends, int 
     return {low, low > 0 ? item - ends[low - 1] : item};
 }
 
-// Panel p of anchors [owned, owned_end) against panel q of points [streamed, streamed_end).
-struct PanelPair {
+// Row block p of anchors [m_begin, m_end) against row block q of points [n_begin, n_end).
+struct RowBlockPair {
     int p, q;
-    int owned, owned_end, streamed, streamed_end;
-    int given_end;  // streamed anchors before it are given their sums by this pair
+    int m_begin, m_end, n_begin, n_end;
+    int given_end;  // anchors of the N tile before it are given their sums by this pair
 
-    // The first row that streams past the owned tile from row `tile` on.
-    SEMICL_HOST_DEVICE int first_streamed(int tile) const { return p == q ? tile : streamed; }
+    // The first row that streams past the M tile from row `tile` on.
+    SEMICL_HOST_DEVICE int first_n(int m) const { return p == q ? m : n_begin; }
 };
 
-SEMICL_HOST_DEVICE PanelPair find_panel_pair(const Group& group, int number, int span) {
-    const int panels = ceil_div(group.points(), span);
+SEMICL_HOST_DEVICE RowBlockPair find_row_block_pair(const Group& group, int number, int row_block_size) {
+    const int row_blocks = ceil_div(group.points(), row_block_size);
     int p = 0;
-    for (; number >= panels - p; ++p) number -= panels - p;
+    for (; number >= row_blocks - p; ++p) number -= row_blocks - p;
     const int q = p + number;
-    const int owned = group.begin + p * span, streamed = group.begin + q * span;
-    const int streamed_end = group.end - streamed > span ? streamed + span : group.end;
+    const int m_begin = group.begin + p * row_block_size, n_begin = group.begin + q * row_block_size;
+    const int n_end = group.end - n_begin > row_block_size ? n_begin + row_block_size : group.end;
     return {p,
             q,
-            owned,
-            group.anchor_end - owned > span ? owned + span : group.anchor_end,
-            streamed,
-            streamed_end,
-            smaller(group.anchor_end, streamed_end)};
+            m_begin,
+            group.anchor_end - m_begin > row_block_size ? m_begin + row_block_size : group.anchor_end,
+            n_begin,
+            n_end,
+            smaller(group.anchor_end, n_end)};
 }
 
 // Rows [first, end) of a group, at most `rows` of them, against the columns [column, column_end).
-struct RowTile {
+struct MTile {
     int first, end, column, column_end, anchor_end;
 };
 
-SEMICL_HOST_DEVICE RowTile find_row_tile(const Group& group, int number, int rows) {
+SEMICL_HOST_DEVICE MTile find_m_tile(const Group& group, int number, int rows) {
     const int first = group.begin + number * rows;
     const int end = group.end - first > rows ? first + rows : group.end;
     // Points that are no anchors have pairs with anchors alone.
     return {first, end, group.begin, first < group.anchor_end ? group.end : group.anchor_end, group.anchor_end};
 }
 
-// ---- backward: stretches of steps ----------------------------------------------------------------------------------
+// ---- backward: Stream-K ranges of steps ----------------------------------------------------------------------------
 
 // Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
 // worker.
-constexpr int kOpening = 4, kLeastStretch = 4;
+constexpr int kPrologueCost = 4, kLeastStreamKRange = 4;
 
-// The steps of a group's row tiles, openings included: tiles that have an anchor come first.
+// The steps of a group's M tiles, prologue costs included: tiles that have an anchor come first.
 struct GroupSteps {
     int64_t with_anchor, without;  // of one tile
     int tiles_with_anchor, tiles;
@@ -152,64 +154,65 @@ struct GroupSteps {
     }
 };
 
-SEMICL_HOST_DEVICE GroupSteps group_steps(const Group& group, const Sides& sides) {
-    return {ceil_div(group.points(), sides.streamed) + int64_t{kOpening},
-            ceil_div(group.anchors(), sides.streamed) + int64_t{kOpening}, ceil_div(group.anchors(), sides.owned),
-            row_tile_count(group, sides.owned)};
+SEMICL_HOST_DEVICE GroupSteps group_steps(const Group& group, const TileShape& shape) {
+    return {ceil_div(group.points(), shape.n) + int64_t{kPrologueCost},
+            ceil_div(group.anchors(), shape.n) + int64_t{kPrologueCost}, ceil_div(group.anchors(), shape.m),
+            m_tile_count(group, shape.m)};
 }
 
 // The steps [at, stop) of a worker, of `total` of all; none for a worker too many.
-struct Stretch {
+struct StreamKRange {
     int64_t at, stop;
 };
 
-SEMICL_HOST_DEVICE Stretch find_stretch(int worker, int workers, int64_t total) {
-    const int64_t busy = smaller(int64_t{workers}, (total + kLeastStretch - 1) / kLeastStretch);
+SEMICL_HOST_DEVICE StreamKRange find_stream_k_range(int worker, int workers, int64_t total) {
+    const int64_t busy = smaller(int64_t{workers}, (total + kLeastStreamKRange - 1) / kLeastStreamKRange);
     if (worker >= busy) return {total, total};
     return {total * worker / busy, total * (worker + 1) / busy};
 }
 
-// A row tile and where its steps lie among those of all, after its opening.
+// A M tile and where its steps lie among those of all, after its prologue cost.
 struct TileSteps {
-    RowTile tile;
+    MTile tile;
     int64_t first, end;
 };
 
 SEMICL_HOST_DEVICE TileSteps find_tile_steps(int64_t step, const Groups& groups, const int64_t* step_ends,
-                                             const Sides& sides) {
+                                             const TileShape& shape) {
     const Place<int64_t> place = find_item(step, step_ends, groups.count);
     const Group group = find_group(groups, place.group);
-    const GroupSteps steps = group_steps(group, sides);
+    const GroupSteps steps = group_steps(group, shape);
     const int number = steps.tile_of(place.number);
     const int64_t group_begin = step - place.number;
-    return {find_row_tile(group, number, sides.owned), group_begin + steps.before(number) + kOpening,
+    return {find_m_tile(group, number, shape.m), group_begin + steps.before(number) + kPrologueCost,
             group_begin + steps.before(number + 1)};
 }
 
 constexpr int kWhole = -1;
 
-struct Piece {
-    RowTile tile;  // its columns are the piece's
-    int slot;      // kWhole, or where the piece of a tile goes
+struct PartialTile {
+    MTile tile;   // its columns are the partial tile's
+    int partial;  // kWhole, or where it goes among the partial tiles
 };
 
-// Finds the next piece of a worker's stretch, of which `done` steps (openings too) are past, and counts its own; false
-// where there is none. All else is found anew, so that a kernel holds one number between its pieces.
-SEMICL_HOST_DEVICE bool next_piece(Piece& piece, int64_t& done, const Groups& groups, const int64_t* step_ends,
-                                   const Sides& sides, int worker, int workers) {
-    const Stretch own = find_stretch(worker, workers, step_ends[groups.count - 1]);
+// Finds the next partial tile of a worker's Stream-K range, of which `done` steps (prologue costs too) are past, and
+// counts its own; false where there is none. All else is found anew, so that a kernel holds one number between its
+// partial tiles.
+SEMICL_HOST_DEVICE bool next_partial_tile(PartialTile& part, int64_t& done, const Groups& groups,
+                                          const int64_t* step_ends, const TileShape& shape, int worker, int workers) {
+    const StreamKRange own = find_stream_k_range(worker, workers, step_ends[groups.count - 1]);
     while (own.at + done < own.stop) {
         const int64_t at = own.at + done;
-        const TileSteps steps = find_tile_steps(at, groups, step_ends, sides);
+        const TileSteps steps = find_tile_steps(at, groups, step_ends, shape);
         const int first = static_cast<int>(larger(at - steps.first, int64_t{0}));
         const int end = static_cast<int>(larger(smaller(own.stop, steps.end) - steps.first, int64_t{0}));
         done = steps.end - own.at;
-        if (end == 0) continue;  // no more than its opening
-        piece.tile = steps.tile;
-        piece.tile.column += first * sides.streamed;
-        if (own.stop < steps.end) piece.tile.column_end = steps.tile.column + end * sides.streamed;
+        if (end == 0) continue;  // no more than its prologue cost
+        part.tile = steps.tile;
+        part.tile.column += first * shape.n;
+        if (own.stop < steps.end) part.tile.column_end = steps.tile.column + end * shape.n;
         const bool opens = first == 0, ends = own.stop >= steps.end;
-        piece.slot = opens && ends ? kWhole : 2 * worker + opens;
+        part.partial = opens && ends ? kWhole : 2 * worker + opens;
         return true;
     }
     return false;
@@ -217,19 +220,20 @@ SEMICL_HOST_DEVICE bool next_piece(Piece& piece, int64_t& done, const Groups& gr
 
 // The tile that a worker opens and others end, and the worker that does; there is none where `last` is the worker.
 struct OpenTile {
-    RowTile tile;
+    MTile tile;
     int last;
 };
 
-SEMICL_HOST_DEVICE OpenTile find_open_tile(const Groups& groups, const int64_t* step_ends, const Sides& sides,
+SEMICL_HOST_DEVICE OpenTile find_open_tile(const Groups& groups, const int64_t* step_ends, const TileShape& shape,
                                            int worker, int workers) {
     const int64_t total = step_ends[groups.count - 1];
-    const Stretch own = find_stretch(worker, workers, total);
+    const StreamKRange own = find_stream_k_range(worker, workers, total);
     if (own.at >= own.stop) return {{}, worker};
-    const TileSteps steps = find_tile_steps(own.stop - 1, groups, step_ends, sides);
+    const TileSteps steps = find_tile_steps(own.stop - 1, groups, step_ends, shape);
     const bool opens = own.at <= steps.first && steps.first < own.stop;
     int last = worker;
-    for (int64_t stop = own.stop; opens && stop < steps.end; stop = find_stretch(last, workers, total).stop) ++last;
+    for (int64_t stop = own.stop; opens && stop < steps.end; stop = find_stream_k_range(last, workers, total).stop)
+        ++last;
     return {steps.tile, last};
 }
 
@@ -240,56 +244,60 @@ struct Range {
     SEMICL_HOST_DEVICE bool holds(int column) const { return column >= low && column < high; }
 };
 
-// Columns that the rows of a tile skip: all that any row skips lie in the hull, every row skips all of the core.
+// Columns that the rows of a tile skip: all that any row skips lie in [any_masked, any_masked_end), every row
+// skips all of [all_masked, all_masked_end).
 struct Skips {
-    int hull = 0x7fffffff, hull_end = -0x7fffffff;  // of no rows: nothing
-    int core = -0x7fffffff, core_end = 0x7fffffff;  // and everything
+    int any_masked = 0x7fffffff, any_masked_end = -0x7fffffff;  // of no rows: nothing
+    int all_masked = -0x7fffffff, all_masked_end = 0x7fffffff;  // and everything
 
     SEMICL_HOST_DEVICE void include(const Range& range) {
         if (range.low < range.high) {
-            hull = smaller(hull, range.low);
-            hull_end = larger(hull_end, range.high);
+            any_masked = smaller(any_masked, range.low);
+            any_masked_end = larger(any_masked_end, range.high);
         }
-        core = larger(core, range.low);
-        core_end = smaller(core_end, range.high);
+        all_masked = larger(all_masked, range.low);
+        all_masked_end = smaller(all_masked_end, range.high);
     }
 };
 
-// What becomes of steps that lie in the core: nobody takes them, or all who stay take them without a mask, as steps
-// outside of the hull, but those that meet themselves there.
-enum class Core { passed_over, shared };
+// What becomes of steps that every row skips whole: nobody takes them, or all who stay take them without a mask, as
+// steps that no row skips, but those that meet themselves there.
+enum class AllMasked { passed_over, shared };
 
 // The steps of `step` columns from `first` to `end`.
 class Steps {
 public:
-    SEMICL_HOST_DEVICE Steps(int first, int end, int step, const Skips& skips, Core core = Core::passed_over)
-        : first_(first), end_(end), step_(step), skips_(skips), core_(core) {}
+    SEMICL_HOST_DEVICE Steps(int first, int end, int step, const Skips& skips,
+                             AllMasked all_masked = AllMasked::passed_over)
+        : first_(first), end_(end), step_(step), skips_(skips), all_masked_(all_masked) {}
 
-    SEMICL_HOST_DEVICE int begin() const { return past_core(first_); }
-    SEMICL_HOST_DEVICE int after(int column) const { return end_ - column > step_ ? past_core(column + step_) : end_; }
+    SEMICL_HOST_DEVICE int begin() const { return past_all_masked(first_); }
+    SEMICL_HOST_DEVICE int after(int column) const {
+        return end_ - column > step_ ? past_all_masked(column + step_) : end_;
+    }
     SEMICL_HOST_DEVICE int end() const { return end_; }
 
     // Whether some pair of the step from `column` on is skipped or outside.
     SEMICL_HOST_DEVICE bool masked(int column) const {
-        return end_ - column < step_ || (skips_.hull < column + step_ && skips_.hull_end > column);
+        return end_ - column < step_ || (skips_.any_masked < column + step_ && skips_.any_masked_end > column);
     }
-    // Whether the step is all in a shared core, and outside of `own`.
+    // Whether the step is all in the shared range that every row skips, and outside of `own`.
     SEMICL_HOST_DEVICE bool shared(int column, const Range& own) const {
-        return core_ == Core::shared && column >= skips_.core && column + step_ <= skips_.core_end &&
-               (column >= own.high || column + step_ <= own.low);
+        return all_masked_ == AllMasked::shared && column >= skips_.all_masked &&
+               column + step_ <= skips_.all_masked_end && (column >= own.high || column + step_ <= own.low);
     }
 
 private:
-    SEMICL_HOST_DEVICE int past_core(int column) const {
+    SEMICL_HOST_DEVICE int past_all_masked(int column) const {
         if (column >= end_) return end_;
-        if (core_ == Core::shared) return column;
-        if (skips_.core > column || smaller(column + step_, end_) > skips_.core_end) return column;
-        return skips_.core_end >= end_ ? end_ : first_ + (skips_.core_end - first_) / step_ * step_;
+        if (all_masked_ == AllMasked::shared) return column;
+        if (skips_.all_masked > column || smaller(column + step_, end_) > skips_.all_masked_end) return column;
+        return skips_.all_masked_end >= end_ ? end_ : first_ + (skips_.all_masked_end - first_) / step_ * step_;
     }
 
     int first_, end_, step_;
     Skips skips_;
-    Core core_;
+    AllMasked all_masked_;
 };
 
 }  // namespace semicl::cuda

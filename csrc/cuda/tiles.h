@@ -3,8 +3,8 @@
 // One block of three warp groups fills a multiprocessor (227 KiB, 168 registers a thread on average). None has been
 // timed yet.
 #pragma once
-#include "smem_layout.h"
 #include "arch.h"
+#include "smem_layout.h"
 #include "tile_scheduler.h"
 
 namespace semicl::cuda {
@@ -19,36 +19,36 @@ SEMICL_DEVICE int fresh_lane() { return static_cast<int>(arch::opaque(static_cas
 SEMICL_DEVICE int fresh_thread() { return static_cast<int>(arch::opaque(static_cast<uint32_t>(arch::thread()))); }
 
 // Three warp groups: one loads, two multiply 64 rows each. 128 x 128 keeps 32 sums of exponentials and two accumulators
-// of 64 a thread, and asks 96 of the 128 bytes that shared memory gives in a clock. Where memory allows, two owned
+// of 64 a thread, and asks 96 of the 128 bytes that shared memory gives in a clock. Where memory allows, two M
 // tiles, so that the next is there when one is done.
 constexpr int kProducts = 2, kKernelThreads = (1 + kProducts) * kWarpGroup;
 constexpr int kLoaderRegisters = 40, kMultiplierRegisters = 232;  // 40 + 2 x 232 = 3 x 168
 
 template <int CHANNELS>
 struct ForwardTile {
-    using Owned = TileLayout<kProducts * kGroupRows, CHANNELS>;
-    using Streamed = TileLayout<kProducts * kGroupRows, CHANNELS>;
-    static constexpr int kOwnedTiles = CHANNELS > 128 ? 1 : 2;
+    using TileM = TileLayout<kProducts * kGroupRows, CHANNELS>;
+    using TileN = TileLayout<kProducts * kGroupRows, CHANNELS>;
+    static constexpr int kMStages = CHANNELS > 128 ? 1 : 2;
     static constexpr int kStages = CHANNELS > 128 ? 2 : 4;
-    static constexpr int kStagesAt = kOwnedTiles * Owned::kBytes;
-    static constexpr int kSumsAt = kStagesAt + kStages * Streamed::kBytes;
-    static constexpr int kBarriersAt = kSumsAt + kProducts * 4 * Owned::kRows * 4;
-    static constexpr int kSharedBytes = kBarriersAt + 2 * 8 * (kOwnedTiles + kStages);
+    static constexpr int kStagesAt = kMStages * TileM::kBytes;
+    static constexpr int kSumsAt = kStagesAt + kStages * TileN::kBytes;
+    static constexpr int kBarriersAt = kSumsAt + kProducts * 4 * TileM::kRows * 4;
+    static constexpr int kSharedBytes = kBarriersAt + 2 * 8 * (kMStages + kStages);
 };
 
-// A thread holds C / 2 sums of the gradient and, for each streamed row, half a product and a quarter of a word of
-// weights: 128 + 32 + 16 registers with 64 streamed rows at C = 256, 64 + 64 + 32 with 128 below.
+// A thread holds C / 2 sums of the gradient and, for each row of the N tile, half a product and a quarter of a word of
+// weights: 128 + 32 + 16 registers with 64 rows of the N tile at C = 256, 64 + 64 + 32 with 128 below.
 template <int CHANNELS>
 struct BackwardTile {
-    using Owned = TileLayout<kProducts * kGroupRows, CHANNELS>;
-    using Streamed = TileLayout<(CHANNELS > 128 ? 1 : 2) * kGroupRows, CHANNELS>;
-    static constexpr int kOwnedTiles = 1;
+    using TileM = TileLayout<kProducts * kGroupRows, CHANNELS>;
+    using TileN = TileLayout<(CHANNELS > 128 ? 1 : 2) * kGroupRows, CHANNELS>;
+    static constexpr int kMStages = 1;
     static constexpr int kStages = 4;
-    static constexpr int kFactorBytes = 4 * Streamed::kRows;
-    static constexpr int kStagesAt = kOwnedTiles * Owned::kBytes;
-    static constexpr int kFactorsAt = kStagesAt + kStages * Streamed::kBytes;
-    static constexpr int kBarriersAt = kFactorsAt + kStages * kFactorBytes;
-    static constexpr int kSharedBytes = kBarriersAt + 2 * 8 * (kOwnedTiles + kStages);
+    static constexpr int kRowScaleBytes = 4 * TileN::kRows;
+    static constexpr int kStagesAt = kMStages * TileM::kBytes;
+    static constexpr int kRowScalesAt = kStagesAt + kStages * TileN::kBytes;
+    static constexpr int kBarriersAt = kRowScalesAt + kStages * kRowScaleBytes;
+    static constexpr int kSharedBytes = kBarriersAt + 2 * 8 * (kMStages + kStages);
 };
 
 }  // namespace semicl::cuda

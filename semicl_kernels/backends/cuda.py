@@ -145,7 +145,7 @@ class Pairs:
         sizes = tile_sizes(channels)
         self.span = span_of(groups.largest, sizes.sums_rows)
         self.gradient_rows, self.workers = sizes.gradient_rows, workers(packed.device)
-        self.panels = max(1, -(-groups.largest // self.span))
+        self.row_blocks = max(1, -(-groups.largest // self.span))
         self.arguments = (
             *launch_site(packed.device),
             FORMATS[packed.dtype],
@@ -167,28 +167,28 @@ class Pairs:
         return empty(shape, dtype, self.packed.device)
 
     def slot_sums(self) -> Tensor:
-        slots = zeros((self.panels, self.count), torch.float32, self.packed.device)
-        call(compiled.sum_pairs, *self.arguments, slots)
-        return slots
+        partials = zeros((self.row_blocks, self.count), torch.float32, self.packed.device)
+        call(compiled.sum_pairs, *self.arguments, partials)
+        return partials
 
     def logsumexp(self) -> Tensor:
         """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
-        slots, lse = self.slot_sums(), zeros((self.count,), torch.float32, self.packed.device)
-        call(compiled.join_sums, *self.arguments, slots, lse)
+        partials, lse = self.slot_sums(), zeros((self.count,), torch.float32, self.packed.device)
+        call(compiled.join_sums, *self.arguments, partials, lse)
         return lse
 
     def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> Tensor:
         """Return what :meth:`gradient` takes, (1, M), from the gradient by the log-sum-exps."""
         grad, lse, factors = grad.contiguous(), lse.contiguous(), self.empty(1, self.count)
-        call(compiled.pair_factors, *self.arguments, lse, grad, peak, factors)
+        call(compiled.pair_scales, *self.arguments, lse, grad, peak, factors)
         return factors
 
     def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor, positives: Positives | None = None) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, channels as packed), float32."""
         assert positives is None or positives.by_class, "the map of losses is Triton's"
-        pieces = self.empty(2 * self.workers, self.gradient_rows, self.packed.shape[2])
+        partial_tiles = self.empty(2 * self.workers, self.gradient_rows, self.packed.shape[2])
         pulls = (None, None, None) if positives is None else positives[:3]
-        call(compiled.row_gradient, *self.arguments, factors, peak, *pulls, pieces, out)
+        call(compiled.row_gradient, *self.arguments, factors, peak, *pulls, partial_tiles, out)
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:

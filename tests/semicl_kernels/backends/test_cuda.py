@@ -91,12 +91,12 @@ def test_counts_of_rows(count: int) -> None:
 
 
 @pytest.mark.usefixtures("emulated")
-@pytest.mark.parametrize("panels", [1, 2, 5])
+@pytest.mark.parametrize("row_blocks", [1, 2, 5])
 @pytest.mark.parametrize("anchors", [1, 100, 500, 700])
-def test_panels_of_several_tiles(panels: int, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums that earlier tiles of a panel gave to later ones; columns that are no anchors."""
-    monkeypatch.setattr(fused, "PANELS", panels)
-    packed = itself_skipped(unit_rows(700, 16, seed=panels))._replace(anchors=int32([anchors]))
+def test_row_blocks_of_several_tiles(row_blocks: int, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that earlier tiles of a row block gave to later ones; columns that are no anchors."""
+    monkeypatch.setattr(fused, "PANELS", row_blocks)
+    packed = itself_skipped(unit_rows(700, 16, seed=row_blocks))._replace(anchors=int32([anchors]))
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
 
@@ -132,13 +132,13 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     groups = Groups(offsets, anchors, own, own + 1, int(sizes.max()), True)
     pairs = cuda.Pairs(torch.zeros(1, len(own), 32, dtype=torch.bfloat16), groups, 10.0, 10.1)
     sizes, anchors = sizes.long(), anchors.long()
-    panels, owned = -(-sizes // pairs.span), -(-anchors // pairs.span)
-    pair_ends = (owned * panels - owned * (owned - 1) // 2).cumsum(0)
+    row_blocks, m = -(-sizes // pairs.span), -(-anchors // pairs.span)
+    pair_ends = (m * row_blocks - m * (m - 1) // 2).cumsum(0)
     assert torch.equal(pairs.pair_ends.long(), pair_ends)
     assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
-    rows, streamed = pairs.gradient_rows, 128
+    rows, n = pairs.gradient_rows, 128
     with_anchor, tiles = -(-anchors // rows), torch.where(anchors > 0, -(-sizes // rows), 0)
-    long, short = -(-sizes // streamed) + 4, -(-anchors // streamed) + 4  # with their openings
+    long, short = -(-sizes // n) + 4, -(-anchors // n) + 4  # with their prologue costs
     steps = with_anchor * long + (tiles - with_anchor) * short
     assert torch.equal(pairs.step_ends, steps.cumsum(0))
 

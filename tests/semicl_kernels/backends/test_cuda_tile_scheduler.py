@@ -14,7 +14,7 @@ from ..groups import Packed, int32, itself_skipped, mutually_skipped, packed_gro
 if emulator.compiler() is None:
     pytest.skip(emulator.MISSING, allow_module_level=True)
 
-SIDES = [(64, 64), (64, 32), (128, 128)]
+SHAPES = [(64, 64), (64, 32), (128, 128)]
 SIZES = st.sampled_from((0, 1, 2, 31, 33, 64, 65, 127, 129, 200, 300))
 
 
@@ -33,11 +33,11 @@ def problem_of(machine: emulator.Emulator, packed: Packed, span: int = 1) -> tup
     return problem, tensors
 
 
-def visits(machine: emulator.Emulator, packed: Packed, sides: tuple[int, int], panels: int) -> Tensor:
-    """Return (M, M): how often the loops of the sums come by each pair. Panels are of ``panels`` owned tiles."""
-    problem, _tensors = problem_of(machine, packed, panels * sides[0])
+def visits(machine: emulator.Emulator, packed: Packed, shape: tuple[int, int], row_blocks: int) -> Tensor:
+    """Return (M, M): how often the loops of the sums come by each pair. Row blocks are of so many M tiles."""
+    problem, _tensors = problem_of(machine, packed, row_blocks * shape[0])
     counts = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
-    machine.visit_sums(problem, *sides, counts.data_ptr())
+    machine.visit_sums(problem, *shape, counts.data_ptr())
     return counts
 
 
@@ -52,26 +52,26 @@ def in_denominators(packed: Packed) -> Tensor:
 
 
 @pytest.mark.parametrize("by_class", [False, True])
-@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=25)
-@given(packed=packed_groups(SIZES, most_channels=1), panels=st.integers(1, 3))
+@given(packed=packed_groups(SIZES, most_channels=1), row_blocks=st.integers(1, 3))
 def test_every_pair_is_summed_once_for_both(
-    machine: emulator.Emulator, sides: tuple[int, int], by_class: bool, packed: Packed, panels: int
+    machine: emulator.Emulator, shape: tuple[int, int], by_class: bool, packed: Packed, row_blocks: int
 ) -> None:
     packed = mutually_skipped(packed, by_class)
-    assert torch.equal(visits(machine, packed, sides, panels), in_denominators(packed).int())
+    assert torch.equal(visits(machine, packed, shape, row_blocks), in_denominators(packed).int())
 
 
-@pytest.mark.parametrize("sides", [*SIDES, (128, 64)])
+@pytest.mark.parametrize("shape", [*SHAPES, (128, 64)])
 @settings(max_examples=25)
 @given(packed=packed_groups(SIZES, most_channels=1), workers=st.sampled_from((1, 2, 3, 7, 60)))
 def test_gradient_comes_by_every_pair_with_an_anchor_once(
-    machine: emulator.Emulator, sides: tuple[int, int], packed: Packed, workers: int
+    machine: emulator.Emulator, shape: tuple[int, int], packed: Packed, workers: int
 ) -> None:
     """However many share the work; the emulator sees to it that every row is written once, with all of its pieces."""
     problem, _tensors = problem_of(machine, packed)
     found = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
-    machine.visit_gradient(problem, *sides, workers, found.data_ptr())
+    machine.visit_gradient(problem, *shape, workers, found.data_ptr())
     assert (found <= 1).all()
     wanted = in_denominators(packed)
     assert (found.bool() | ~(wanted | wanted.T)).all()
@@ -80,22 +80,22 @@ def test_gradient_comes_by_every_pair_with_an_anchor_once(
 @pytest.mark.parametrize(("points", "anchors"), [(4096, 4096), (4096, 300), (2048, 2048)])
 def test_gradient_is_shared_out_equally(machine: emulator.Emulator, points: int, anchors: int) -> None:
     """Of fewer row tiles than workers, also where few have an anchor: whole tiles would be more than the bound."""
-    sides, workers = (128, 128), 132
+    shape, workers = (128, 128), 132
     packed = itself_skipped(unit_rows(points, 1, seed=0))._replace(anchors=int32([anchors]))
     problem, _tensors = problem_of(machine, packed)
     found = torch.zeros(points, points, dtype=torch.int32)
-    most = machine.visit_gradient(problem, *sides, workers, found.data_ptr())
+    most = machine.visit_gradient(problem, *shape, workers, found.data_ptr())
     tiles, with_anchor = -(-points // 128), -(-anchors // 128)
     steps = with_anchor * tiles + (tiles - with_anchor) * with_anchor
-    # Each of them has an opening of four steps and at most two more, where it goes on with the tiles of others.
+    # Each of them has a prologue cost of four steps and at most two more, where it goes on with the tiles of others.
     assert most <= -(-(steps + 4 * tiles) // workers) + 3 * 4
 
 
 @pytest.mark.parametrize("channels", [32, 64, 128, 256])
-def test_pieces_of_a_tile_have_places_of_their_own_and_columns_no_bank_conflict(
+def test_chunks_of_a_tile_have_places_of_their_own_and_columns_no_bank_conflict(
     machine: emulator.Emulator, channels: int
 ) -> None:
-    places = torch.tensor(machine.integers("pieces", channels, count=64 * channels // 8)).reshape(64, -1)
+    places = torch.tensor(machine.integers("chunks", channels, count=64 * channels // 8)).reshape(64, -1)
     assert torch.equal(places.flatten().sort().values, torch.arange(64 * channels // 8) * 16)
     banks = places.reshape(8, 8, -1) % 128 // 16  # groups of four banks, for the rows of each 8 x 8 matrix
     assert (banks.sort(1).values == torch.arange(8)[:, None]).all()

@@ -37,7 +37,7 @@ UNITS = (
 ORDERS = ("late", "early", "random")
 FENCES = ("", "fence_async", "publish_barriers")
 
-PASSES = ("count_items", "sum_pairs", "join_sums", "pair_factors", "row_gradient")
+PASSES = ("count_items", "sum_pairs", "join_sums", "pair_scales", "row_gradient")
 MISSING = "no C++ compiler: install g++ (`apt-get install g++`), or set CXX"
 
 
@@ -91,9 +91,9 @@ class Problem(ctypes.Structure):
         ("items", ctypes.c_void_p),
         ("steps", ctypes.c_void_p),
         *((name, ctypes.c_int) for name in ("row_format", "count", "channels")),
-        *((name, ctypes.c_int) for name in ("group_count", "span")),
+        *((name, ctypes.c_int) for name in ("group_count", "row_block_size")),
         ("scale", ctypes.c_float),
-        ("rate", ctypes.c_float),
+        ("scale_log2", ctypes.c_float),
         ("shift", ctypes.c_float),
     )
 
@@ -149,9 +149,9 @@ class Emulator:
         channels: int,
         groups: list[int],
         group_count: int,
-        span: int,
+        row_block_size: int,
         scale: float,
-        rate: float,
+        scale_log2: float,
         shift: float,
         items: int,
         steps: int,
@@ -165,9 +165,9 @@ class Emulator:
             count,
             channels,
             group_count,
-            span,
+            row_block_size,
             scale,
-            rate,
+            scale_log2,
             shift,
         )
 
@@ -175,39 +175,41 @@ class Emulator:
         self.run_pass("count_items", problem)
 
     def sum_pairs(self, *arguments: object) -> None:
-        *problem, slots = arguments
-        self.run_pass("sum_pairs", problem, slots)
+        *problem, partials = arguments
+        self.run_pass("sum_pairs", problem, partials)
 
     def join_sums(self, *arguments: object) -> None:
-        *problem, slots, lse = arguments
-        self.run_pass("join_sums", problem, slots, lse)
+        *problem, partials, lse = arguments
+        self.run_pass("join_sums", problem, partials, lse)
 
-    def pair_factors(self, *arguments: object) -> None:
-        *problem, lse, grad, peak, factors = arguments
-        self.run_pass("pair_factors", problem, lse, grad, peak, factors)
+    def pair_scales(self, *arguments: object) -> None:
+        *problem, lse, grad, grad_absmax, row_scale = arguments
+        self.run_pass("pair_scales", problem, lse, grad, grad_absmax, row_scale)
 
     def row_gradient(self, *arguments: object) -> None:
-        *problem, factors, peak, run_low, run_high, pulls, pieces, gradient = arguments
-        self.run_pass("row_gradient", problem, factors, peak, run_low, run_high, pulls, pieces, gradient)
+        *problem, row_scale, grad_absmax, class_begin, class_end, pulls, partial_tiles, gradient = arguments
+        self.run_pass(
+            "row_gradient", problem, row_scale, grad_absmax, class_begin, class_end, pulls, partial_tiles, gradient
+        )
 
     def run_pass(self, name: str, problem: Iterable[object], *addresses: int) -> None:
         """Call a pass of backend.h with addresses."""
         call = getattr(self.library, f"{name}_of")
         self.check(call(ctypes.byref(self.problem(*problem)), *map(address, addresses)))
 
-    def visit_sums(self, problem: Problem, owned: int, streamed: int, counts: int) -> int:
+    def visit_sums(self, problem: Problem, m: int, n: int, counts: int) -> int:
         """Write how often the loops of the forward pass come by each pair of rows to the address ``counts``, and return
         their number of tiles."""
         tiles = ctypes.c_int(0)
-        sides = (ctypes.byref(problem), owned, streamed)
-        self.check(self.library.visit_sums(*sides, address(counts), ctypes.byref(tiles)))
+        shape = (ctypes.byref(problem), m, n)
+        self.check(self.library.visit_sums(*shape, address(counts), ctypes.byref(tiles)))
         return tiles.value
 
-    def visit_gradient(self, problem: Problem, owned: int, streamed: int, workers: int, counts: int) -> int:
+    def visit_gradient(self, problem: Problem, m: int, n: int, workers: int, counts: int) -> int:
         """Write how often the loops of the backward pass come by each pair, and return the most steps of a worker."""
         most = ctypes.c_int(0)
-        sides = (ctypes.byref(problem), owned, streamed)
-        self.check(self.library.visit_gradient(*sides, workers, address(counts), ctypes.byref(most)))
+        shape = (ctypes.byref(problem), m, n)
+        self.check(self.library.visit_gradient(*shape, workers, address(counts), ctypes.byref(most)))
         return most.value
 
     def integers(self, function: str, *arguments: int, count: int) -> list[int]:

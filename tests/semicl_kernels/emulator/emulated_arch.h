@@ -154,7 +154,7 @@ inline float from_bits(uint32_t bits) {
     return value;
 }
 
-// Swizzles the 16-byte pieces of lines of `bytes` (64 or 128): Swizzle<2, 4, 3> and <3, 4, 3> of the PTX manual.
+// Swizzles the 16-byte chunks of lines of `bytes` (64 or 128): Swizzle<2, 4, 3> and <3, 4, 3> of the PTX manual.
 inline uint32_t swizzled(uint32_t address, int bytes) {
     const uint32_t mask = bytes == 128 ? 7 : 3;
     return address ^ ((address >> 7 & mask) << 4);
@@ -344,11 +344,11 @@ inline void copy_box(uint32_t to, const TensorMap& map, int channel, int row, ui
     bulk_copy(barrier, [=] {
         const int line = map.box_columns * map.element_bytes;
         for (int r = 0; r < map.box_rows; ++r)
-            for (int piece = 0; piece < line; piece += 16) {
-                unsigned char* out = state().unaligned(to + emulator::swizzled(r * line + piece, line), 16);
+            for (int chunk = 0; chunk < line; chunk += 16) {
+                unsigned char* out = state().unaligned(to + emulator::swizzled(r * line + chunk, line), 16);
                 const bool inside = row + r >= 0 && row + r < map.rows &&
-                                    channel * map.element_bytes + piece < map.columns * map.element_bytes;
-                const long offset = (static_cast<long>(row + r) * map.columns + channel) * map.element_bytes + piece;
+                                    channel * map.element_bytes + chunk < map.columns * map.element_bytes;
+                const long offset = (static_cast<long>(row + r) * map.columns + channel) * map.element_bytes + chunk;
                 inside ? std::memcpy(out, map.base + offset, 16) : std::memset(out, 0, 16);
             }
         emulator::proxies::forget(state().unaligned(to, line * map.box_rows), line * map.box_rows);
@@ -385,15 +385,15 @@ struct Operand {
         if (descriptor >> 62 == 0 || descriptor >> 62 == 3 || descriptor >> 46 & 0xffff)
             state().scheduler.fail("a descriptor that is not one");
     }
-    // Calls use(row, k, address) for each piece of eight values of `count` rows along the depth, from `first` on.
+    // Calls use(row, k, address) for each chunk of eight values of `count` rows along the depth, from `first` on.
     template <class Use>
-    void for_pieces_of_rows(int first, int count, const Use& use) const {
+    void for_chunks_of_rows(int first, int count, const Use& use) const {
         for (int row = first; row < first + count; ++row)
             for (int k = 0; k < 16; k += 8) use(row, k, swizzled(start + row / 8 * stride + row % 8 * line + k * 2));
     }
-    // Calls use(n, k, address) for each piece of eight values of the steps k, `count` values along N.
+    // Calls use(n, k, address) for each chunk of eight values of the steps k, `count` values along N.
     template <class Use>
-    void for_pieces_of_steps(int count, const Use& use) const {
+    void for_chunks_of_steps(int count, const Use& use) const {
         for (int k = 0; k < 16; ++k)
             for (int n = 0; n < count; n += 8)
                 use(n, k,
@@ -425,7 +425,7 @@ void perform(const std::vector<Product>& lanes, bool fragments, int warp) {
     const Product* const own = lanes.data() + warp * emulator::kWarp;
     const Operand b(own->b_tile);
     if (fragments) {
-        b.for_pieces_of_steps(N, [&](int n, int k, uint32_t address) {
+        b.for_chunks_of_steps(N, [&](int n, int k, uint32_t address) {
             read(address, [&](int i, float value) { right[n + i][k] = value; });
         });
         for (int lane = 0; lane < 32; ++lane)
@@ -434,10 +434,10 @@ void perform(const std::vector<Product>& lanes, bool fragments, int warp) {
                     left[lane / 4 + i % 2 * 8][lane % 4 * 2 + half + i / 2 * 8] =
                         unpacked<Element>(own[lane].a[i], half);
     } else {
-        b.for_pieces_of_rows(0, N, [&](int row, int k, uint32_t address) {
+        b.for_chunks_of_rows(0, N, [&](int row, int k, uint32_t address) {
             read(address, [&](int i, float value) { right[row][k + i] = value; });
         });
-        Operand(own->a_tile).for_pieces_of_rows(warp * kRows, kRows, [&](int row, int k, uint32_t address) {
+        Operand(own->a_tile).for_chunks_of_rows(warp * kRows, kRows, [&](int row, int k, uint32_t address) {
             read(address, [&](int i, float value) { left[row - warp * kRows][k + i] = value; });
         });
     }
@@ -456,8 +456,8 @@ void perform(const std::vector<Product>& lanes, bool fragments, int warp) {
 inline void check_fenced(const Product& product, bool fragments, int columns) {
     const auto check = [](int, int, uint32_t address) { state().use_asynchronously(address, 16); };
     const Operand b(product.b_tile);
-    fragments ? b.for_pieces_of_steps(columns, check) : b.for_pieces_of_rows(0, columns, check);
-    if (!fragments) Operand(product.a_tile).for_pieces_of_rows(0, 64, check);
+    fragments ? b.for_chunks_of_steps(columns, check) : b.for_chunks_of_rows(0, columns, check);
+    if (!fragments) Operand(product.a_tile).for_chunks_of_rows(0, 64, check);
 }
 
 inline emulator::WarpGroup& warp_group() { return state().groups[static_cast<size_t>(thread() / 128)]; }

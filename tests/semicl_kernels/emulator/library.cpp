@@ -37,8 +37,8 @@ struct EmulatedProblem {
     const int* groups[4];
     int* items;
     int64_t* steps;
-    int format, count, channels, group_count, span;
-    float scale, rate, shift;
+    int format, count, channels, group_count, row_block_size;
+    float scale, scale_log2, shift;
 };
 
 void set_multiprocessors(int count) { emulator::multiprocessors = count; }
@@ -62,7 +62,7 @@ void turns(int warps, int rounds, int* out) {
 
 void sizes(int channels, int* out) {
     const TileSizes found = tile_sizes(channels);
-    out[0] = found.sums.owned, out[1] = found.gradient.owned, out[2] = found.sums_bytes, out[3] = found.gradient_bytes;
+    out[0] = found.sums.m, out[1] = found.gradient.m, out[2] = found.sums_bytes, out[3] = found.gradient_bytes;
 }
 
 int workers_of() { return workers(0); }
@@ -74,9 +74,9 @@ static Problem problem_of(const EmulatedProblem& p) {
             p.count,
             p.channels,
             groups,
-            p.span,
+            p.row_block_size,
             p.scale,
-            p.rate,
+            p.scale_log2,
             p.shift,
             p.items,
             p.steps};
@@ -86,23 +86,25 @@ const char* count_items_of(const EmulatedProblem* p) {
     return guarded([&] { count_items({}, problem_of(*p)); });
 }
 
-const char* sum_pairs_of(const EmulatedProblem* p, float* slots) {
-    return guarded([&] { sum_pairs({}, problem_of(*p), slots); });
+const char* sum_pairs_of(const EmulatedProblem* p, float* partials) {
+    return guarded([&] { sum_pairs({}, problem_of(*p), partials); });
 }
 
-const char* join_sums_of(const EmulatedProblem* p, const float* slots, float* lse) {
-    return guarded([&] { join_sums({}, problem_of(*p), slots, lse); });
+const char* join_sums_of(const EmulatedProblem* p, const float* partials, float* lse) {
+    return guarded([&] { join_sums({}, problem_of(*p), partials, lse); });
 }
 
-const char* pair_factors_of(const EmulatedProblem* p, const float* lse, const float* grad, const float* peak,
-                            float* factors) {
-    return guarded([&] { pair_factors({}, problem_of(*p), lse, grad, peak, factors); });
+const char* pair_scales_of(const EmulatedProblem* p, const float* lse, const float* grad, const float* grad_absmax,
+                            float* row_scale) {
+    return guarded([&] { pair_scales({}, problem_of(*p), lse, grad, grad_absmax, row_scale); });
 }
 
-const char* row_gradient_of(const EmulatedProblem* p, const float* factors, const float* peak, const int* run_low,
-                            const int* run_high, const float* pulls, float* pieces, float* gradient) {
+const char* row_gradient_of(const EmulatedProblem* p, const float* row_scale, const float* grad_absmax,
+                            const int* class_begin, const int* class_end, const float* pulls, float* partial_tiles,
+                            float* gradient) {
     return guarded([&] {
-        row_gradient({}, problem_of(*p), factors, peak, {run_low, run_high, pulls}, pieces, gradient);
+        row_gradient({}, problem_of(*p), row_scale, grad_absmax, {class_begin, class_end, pulls}, partial_tiles,
+                     gradient);
     });
 }
 
@@ -115,30 +117,29 @@ static Skips skips_of(const Groups& groups, int first, int end) {
 }
 
 // Counts, in visits (M, M), how often each pair (anchor, point) gets into the anchor's sums; tiles[0] becomes the
-// number of streamed tiles. Returns null, or which invariant does not hold.
-const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_rows, int* visits, int* tiles) {
+// number of N tiles. Returns null, or which invariant does not hold.
+const char* visit_sums(const EmulatedProblem* p, int m_rows, int n_rows, int* visits, int* tiles) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
-        const auto pair_ends =
-            running_totals<int>(groups, [&](const Group& group) { return panel_pair_count(group, problem.span); });
+        const auto pair_ends = running_totals<int>(
+            groups, [&](const Group& group) { return row_block_pair_count(group, problem.row_block_size); });
         const auto visit = [&](int anchor, int point) { ++visits[int64_t{anchor} * problem.count + point]; };
         for (int number = 0; number < pair_ends.back(); ++number) {
             const Item item = find_item(number, pair_ends.data(), groups.count);
             const Group group = find_group(groups, item.group);
-            const PanelPair pair = find_panel_pair(group, item.number, problem.span);
-            for (int owned = pair.owned; owned < pair.owned_end; owned += owned_rows) {
-                const int owned_end = smaller(owned + owned_rows, pair.owned_end);
-                const Steps steps(pair.first_streamed(owned), pair.streamed_end, streamed_rows,
-                                  skips_of(groups, owned, owned_end));
-                for (int tile = steps.begin(); tile < steps.end(); tile = steps.after(tile), ++tiles[0]) {
-                    if (tile < group.begin || tile >= group.end) throw std::logic_error("a tile outside its group");
-                    if ((tile - pair.streamed) % streamed_rows) throw std::logic_error("a tile off its panel's grid");
-                    const bool gives = tile >= owned + owned_rows && tile < pair.given_end;
-                    for (int i = owned; i < owned_end; ++i)
-                        for (int j = tile; j < smaller(tile + streamed_rows, pair.streamed_end); ++j) {
+            const RowBlockPair pair = find_row_block_pair(group, item.number, problem.row_block_size);
+            for (int m = pair.m_begin; m < pair.m_end; m += m_rows) {
+                const int m_end = smaller(m + m_rows, pair.m_end);
+                const Steps steps(pair.first_n(m), pair.n_end, n_rows, skips_of(groups, m, m_end));
+                for (int n = steps.begin(); n < steps.end(); n = steps.after(n), ++tiles[0]) {
+                    if (n < group.begin || n >= group.end) throw std::logic_error("a tile outside its group");
+                    if ((n - pair.n_begin) % n_rows) throw std::logic_error("a tile off its row block's grid");
+                    const bool gives = n >= m + m_rows && n < pair.given_end;
+                    for (int i = m; i < m_end; ++i)
+                        for (int j = n; j < smaller(n + n_rows, pair.n_end); ++j) {
                             const Range range{groups.skip_low[i], groups.skip_high[i]};
-                            if (range.holds(j) && !steps.masked(tile)) throw std::logic_error("a mask is missing");
+                            if (range.holds(j) && !steps.masked(n)) throw std::logic_error("a mask is missing");
                             if (range.holds(j)) continue;
                             visit(i, j);
                             if (gives && j < pair.given_end) visit(j, i);
@@ -150,56 +151,54 @@ const char* visit_sums(const EmulatedProblem* p, int owned_rows, int streamed_ro
 }
 
 // Counts, in visits (M, M), how often each pair (row, column) gets into the row's gradient, where `workers` share the
-// work; most[0] becomes the largest number of steps, with an opening each piece, that one of them has. Each row must be
-// written as a whole or from its pieces, once.
-const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streamed_rows, int workers, int* visits,
-                           int* most) {
+// work; most[0] becomes the largest number of steps, with the prologue cost of each partial tile, that one of them has.
+// Each row must be written as a whole or from its partial tiles, once.
+const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int workers, int* visits, int* most) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
-        const Sides sides{owned_rows, streamed_rows};
+        const TileShape shape{m_rows, n_rows};
         const auto step_ends = running_totals<int64_t>(groups, [&](const Group& group) {
-            const GroupSteps steps = group_steps(group, sides);
+            const GroupSteps steps = group_steps(group, shape);
             return steps.before(steps.tiles);
         });
-        std::vector<int> piece_first(static_cast<size_t>(2 * workers), -1);  // the tile of each slot
+        std::vector<int> partial_first(static_cast<size_t>(2 * workers), -1);  // the tile of each place
         std::vector<int> written(static_cast<size_t>(problem.count));
-        const auto write = [&](const RowTile& tile) {
+        const auto write = [&](const MTile& tile) {
             for (int i = tile.first; i < tile.end; ++i) ++written[static_cast<size_t>(i)];
         };
         for (int worker = 0; worker < workers; ++worker) {
             int own_steps = 0;
             int64_t done = 0;
-            for (Piece piece; next_piece(piece, done, groups, step_ends.data(), sides, worker, workers);) {
-                const RowTile& tile = piece.tile;
-                own_steps += kOpening;
-                if (piece.slot == kWhole)
+            for (PartialTile part; next_partial_tile(part, done, groups, step_ends.data(), shape, worker, workers);) {
+                const MTile& tile = part.tile;
+                own_steps += kPrologueCost;
+                if (part.partial == kWhole)
                     write(tile);
-                else if (piece_first.at(static_cast<size_t>(piece.slot)) != -1)
-                    throw std::logic_error("two pieces in one slot");
+                else if (partial_first.at(static_cast<size_t>(part.partial)) != -1)
+                    throw std::logic_error("two partial tiles in one place");
                 else
-                    piece_first[static_cast<size_t>(piece.slot)] = tile.first;
-                const Steps steps(tile.column, tile.column_end, streamed_rows,
-                                  skips_of(groups, tile.first, tile.end));
+                    partial_first[static_cast<size_t>(part.partial)] = tile.first;
+                const Steps steps(tile.column, tile.column_end, n_rows, skips_of(groups, tile.first, tile.end));
                 for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ++own_steps)
                     for (int i = tile.first; i < tile.end; ++i)
-                        for (int j = column; j < smaller(column + streamed_rows, tile.column_end); ++j)
+                        for (int j = column; j < smaller(column + n_rows, tile.column_end); ++j)
                             ++visits[int64_t{i} * problem.count + j];
             }
             most[0] = larger(most[0], own_steps);
         }
         for (int worker = 0; worker < workers; ++worker) {
-            const OpenTile open = find_open_tile(groups, step_ends.data(), sides, worker, workers);
+            const OpenTile open = find_open_tile(groups, step_ends.data(), shape, worker, workers);
             if (open.last == worker) continue;
             write(open.tile);
             for (int other = worker; other <= open.last; ++other) {
-                int& first = piece_first.at(static_cast<size_t>(2 * other + (other == worker)));
-                if (first != open.tile.first) throw std::logic_error("a piece of another tile");
+                int& first = partial_first.at(static_cast<size_t>(2 * other + (other == worker)));
+                if (first != open.tile.first) throw std::logic_error("a partial tile of another tile");
                 first = -1;
             }
         }
-        for (int first : piece_first)
-            if (first != -1) throw std::logic_error("a piece that is not joined");
+        for (int first : partial_first)
+            if (first != -1) throw std::logic_error("a partial tile that is not joined");
         for (int g = 0; g < groups.count; ++g) {
             const Group group = find_group(groups, g);
             for (int i = group.begin; i < group.end; ++i)
@@ -209,12 +208,12 @@ const char* visit_gradient(const EmulatedProblem* p, int owned_rows, int streame
     });
 }
 
-// The bytes at which the 16-byte pieces of a tile of 64 rows lie, row by row.
-void pieces(int channels, int* out) {
+// The bytes at which the 16-byte chunks of a tile of 64 rows lie, row by row.
+void chunks(int channels, int* out) {
     with_channels(channels, [&](auto count) {
         for (int row = 0; row < 64; ++row)
             for (int channel = 0; channel < channels; channel += 8)
-                *out++ = TileLayout<64, decltype(count)::value>::piece(row, channel);
+                *out++ = TileLayout<64, decltype(count)::value>::chunk(row, channel);
     });
 }
 
