@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semicl_kernels import local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
-from semicl_kernels.backends import AVAILABLE, BACKENDS, LONGEST_SQUARE
+from semicl_kernels.backends import AVAILABLE, BACKENDS, MAX_SQUARED_NORM
 
 from . import anchors_only, authors, flex
 from .problems import TEMPERATURE, Problem, Shape, identities
@@ -59,7 +59,7 @@ def ours(problem: Problem, backend: str) -> Tensor:
 
 def backend_refuses(shape: Shape, dtype: torch.dtype, device: torch.device, backend: str) -> str | None:
     state = BACKENDS[backend].state()
-    bound = LONGEST_SQUARE / TEMPERATURE  # of unit vectors, as the loss makes them
+    bound = MAX_SQUARED_NORM / TEMPERATURE  # of unit vectors, as the loss makes them
     return BACKENDS[backend].refuses(device, dtype, shape.channels, bound) if state == AVAILABLE else state
 
 

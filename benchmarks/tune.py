@@ -22,7 +22,7 @@ from semicl_kernels import grouped_logsumexp
 from semicl_kernels.backends.device import chip, interpreted, padded
 from semicl_kernels.backends.triton import plane_count
 from semicl_kernels.triton_kernels import tile_configs
-from semicl_kernels.triton_kernels.tile_configs import LEAST_STREAMED, Tile
+from semicl_kernels.triton_kernels.tile_configs import MIN_BLOCK_N, Tile
 
 PASSES = ("sums", "gradient")
 CLOSE = 1e-2  # relative, of vectors: two tiles differ by the order of their sums alone
@@ -58,11 +58,11 @@ def candidates(architecture: str, name: str, planes: int, channels: int) -> list
         if max(tile.width, tile.out) > channels:
             continue
         sides = product(
-            (tile.owned // 2, tile.owned, 2 * tile.owned), (tile.streamed // 2, tile.streamed, 2 * tile.streamed)
+            (tile.block_m // 2, tile.block_m, 2 * tile.block_m), (tile.block_n // 2, tile.block_n, 2 * tile.block_n)
         )
         for (owned, streamed), warps, extra in product(sides, (4, 8), (-1, 0, 1)):
             stages = tile.stages + extra
-            fits = min(owned, streamed) >= LEAST_STREAMED and max(owned, streamed) <= MAX_ROWS and stages >= 1
+            fits = min(owned, streamed) >= MIN_BLOCK_N and max(owned, streamed) <= MAX_ROWS and stages >= 1
             # The sums take whole streamed tiles out of an owned one.
             if fits and (name != "sums" or owned % streamed == 0):
                 found[replace(tile, owned=owned, streamed=streamed, warps=warps, stages=stages)] = None
@@ -120,7 +120,7 @@ def search(problem: Problem, name: str, timed: Callable[[Call], float]) -> dict[
 def entry(tile: Tile) -> str:
     """Return the tile as tile_configs.py writes it."""
     extras = "".join(f", {part}={getattr(tile, part)}" for part in ("width", "out") if getattr(tile, part))
-    return f"Tile({tile.owned}, {tile.streamed}, {tile.warps}, {tile.stages}{extras})"
+    return f"Tile({tile.block_m}, {tile.block_n}, {tile.warps}, {tile.stages}{extras})"
 
 
 def main() -> int:

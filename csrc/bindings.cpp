@@ -136,16 +136,16 @@ PYBIND11_MODULE(_C, module) {
     module.def(
         "contrast_gradient",
         [](const std::string& set, bool narrow, int threads, const Packed& packed, bool unit_rows, float scale,
-           Address run_low, Address run_high, Address weights, Address lse, Address gradient) {
+           Address class_begin, Address class_end, Address weights, Address lse, Address gradient) {
             contrast_gradient(arithmetic(set, narrow), threads, packed.rows, packed.groups,
-                              {at<int32_t>(run_low), at<int32_t>(run_high)}, unit_rows, scale, at<float>(weights),
+                              {at<int32_t>(class_begin), at<int32_t>(class_end)}, unit_rows, scale, at<float>(weights),
                               at<float>(lse), at<float>(gradient));
         },
         Release());
     module.def(
         "positive_means",
-        [](bool narrow, int threads, const Packed& packed, float scale, Address run_high, Address means) {
-            positive_means(narrow, threads, packed.rows, packed.groups, at<int32_t>(run_high), scale,
+        [](bool narrow, int threads, const Packed& packed, float scale, Address class_end, Address means) {
+            positive_means(narrow, threads, packed.rows, packed.groups, at<int32_t>(class_end), scale,
                            at<float>(means));
         },
         Release());
@@ -163,7 +163,7 @@ PYBIND11_MODULE(_C, module) {
         [](int threads, Address labels, int bytes, bool is_signed, const std::array<int64_t, 5>& sizes,
            const std::array<int64_t, 5>& strides, const std::array<int64_t, 3>& edges, bool per_image,
            bool other_classes_only, std::optional<int64_t> background, std::optional<int64_t> ignored, int reduction,
-           bool every_place, const std::array<Address, 9>& out) {
+           bool self_supervised, const std::array<Address, 9>& out) {
             LabelMap map{at<void>(labels), bytes, is_signed, {}, {}};
             std::copy(sizes.begin(), sizes.end(), map.sizes);
             std::copy(strides.begin(), strides.end(), map.strides);
@@ -175,7 +175,7 @@ PYBIND11_MODULE(_C, module) {
                                            background.value_or(0),
                                            ignored.value_or(0),
                                            static_cast<Reduction>(reduction),
-                                           every_place};
+                                           self_supervised};
             partition(threads, map, options,
                       {at<int64_t>(out[0]), at<int32_t>(out[1]), at<int32_t>(out[2]), at<int32_t>(out[3]),
                        at<int32_t>(out[4]), at<int32_t>(out[5]), at<int32_t>(out[6]), at<int32_t>(out[7]),

@@ -20,7 +20,7 @@ INTEGERS = (
 )
 LAZY = (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
-MOST_POINTS = 2**31 - 1 - 4096  # rows are counted in int32, by tiles and chunks that may reach past the last
+MAX_POINTS = 2**31 - 1 - 4096  # rows are counted in int32, by tiles and chunks that may reach past the last
 LARGEST_SCALE = 1e37  # of similarities: float32 also holds small multiples of it
 
 
@@ -99,7 +99,7 @@ def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int
     values = tuple(steps) if isinstance(steps, Sequence) else (steps,) * axes
     if len(values) != axes:
         raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {steps!r}")
-    return tuple(min(int(value), MOST_POINTS) for value in values)
+    return tuple(min(int(value), MAX_POINTS) for value in values)
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
@@ -173,8 +173,8 @@ def check_point_count(name: str, points: int) -> None:
     """Check a number of points. A compiled graph of any size is not tied to it: the operators check theirs."""
     if torch.compiler.is_compiling():
         return
-    if points > MOST_POINTS:
-        raise ValueError(f"{name} must have {MOST_POINTS} points at most; got {points}: take a stride or fewer images")
+    if points > MAX_POINTS:
+        raise ValueError(f"{name} must have {MAX_POINTS} points at most; got {points}: take a stride or fewer images")
 
 
 def check_views_without_labels(views: int) -> None:
@@ -219,7 +219,7 @@ def check_rows(rows: Tensor) -> None:
 
 
 def check_group_tensors(rows: Tensor, **integers: Tensor) -> None:
-    """Check offsets (G + 1,), anchors (G,), skip_low (M,) and skip_high (M,), in this order, beside rows (M, C)."""
+    """Check offsets (G + 1,), anchors (G,), skip_begin (M,) and skip_end (M,), in this order, beside rows (M, C)."""
     for name, tensor in integers.items():
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.int32:
             got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
@@ -230,7 +230,7 @@ def check_group_tensors(rows: Tensor, **integers: Tensor) -> None:
     offsets, count = integers["offsets"], rows.shape[0]
     if offsets.dim() != 1 or len(offsets) < 1:
         raise ValueError(f"offsets must be of shape (G + 1,); got {tuple(offsets.shape)}")
-    sizes = {"anchors": len(offsets) - 1, "skip_low": count, "skip_high": count}
+    sizes = {"anchors": len(offsets) - 1, "skip_begin": count, "skip_end": count}
     for name, size in sizes.items():
         if tuple(integers[name].shape) != (size,):
             raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")

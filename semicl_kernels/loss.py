@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .autograd import contrast, contrast_map, reference_loss
-from .backends import LONGEST_SQUARE, choose_backend
+from .backends import MAX_SQUARED_NORM, choose_backend
 from .checks import (
     check_features,
     check_floats,
@@ -83,7 +83,7 @@ def _contrast(features: Tensor, labels: Tensor | None, options: Options, backend
 
 def _backend(features: Tensor, options: Options) -> str:
     """Return the backend that a map (B, V, C, *space), or vectors (N, V, C), get."""
-    bound = LONGEST_SQUARE / options.temperature if options.normalize else None
+    bound = MAX_SQUARED_NORM / options.temperature if options.normalize else None
     return choose_backend(options.backend, features.device, features.dtype, features.shape[2], bound)
 
 

@@ -31,9 +31,10 @@ from .checks import (
 from .fork_safety import serial_in_children
 from .partition import Partition, block_edges, group_count, largest_group, partition
 
-GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_low, Tensor skip_high, SymInt largest, bool mutual"
+GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_begin, Tensor skip_end, SymInt largest, bool mutual"
 PROBLEM = (
-    f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor run_low, Tensor run_high, Tensor scale, bool normalize"
+    f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor class_begin, Tensor class_end, Tensor scale, "
+    "bool normalize"
 )
 TASK = (
     "Tensor features, Tensor? labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
@@ -42,7 +43,7 @@ TASK = (
 # Scales and bounds are float64 tensors of no axis on the CPU: a compiled graph then serves any number.
 SCHEMAS = {
     "partition": "(Tensor labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
-    "int? ignore_index, str reduction, bool every_place, bool counted) "
+    "int? ignore_index, str reduction, bool self_supervised, bool counted) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "grouped_logsumexp": f"(Tensor rows, {GROUPS}, Tensor scale, Tensor? bound, str backend) -> Tensor",
     "grouped_logsumexp_backward": f"(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, Tensor scale, Tensor? bound, "
@@ -68,19 +69,23 @@ def _partition(
     background: int | None,
     ignore_index: int | None,
     reduction: str,
-    every_place: bool,
+    self_supervised: bool,
     counted: bool,
 ) -> tuple[Tensor, ...]:
     """By sorting, or, where ``counted`` and worth it, by ``partition_kernels``, which need not read labels that tell
-    ``every_place`` apart."""
+    ``self_supervised`` apart."""
     check_point_count("features", labels.numel())
     blocks = None if block_size is None else tuple(block_size)
     options = (labels, blocks, per_image, other_classes_only, background, ignore_index, reduction)
-    if counted and labels.numel() > 0 and partition_kernels.is_worth_it(labels.shape, blocks, per_image, every_place):
-        return tuple(partition_kernels.partition(*options, every_place))
+    if (
+        counted
+        and labels.numel() > 0
+        and partition_kernels.is_worth_it(labels.shape, blocks, per_image, self_supervised)
+    ):
+        return tuple(partition_kernels.partition(*options, self_supervised))
     if labels.device.type == "cpu" and cpu.state() == AVAILABLE:
         edges, groups = block_edges(labels.shape, blocks), group_count(labels.shape, blocks, per_image)
-        return cpu.partition(labels, edges, groups, *options[2:], every_place)
+        return cpu.partition(labels, edges, groups, *options[2:], self_supervised)
     return tuple(partition(*options))
 
 
@@ -137,13 +142,13 @@ def fused(backend: str) -> Fused:
 
 def flat(features: Tensor, parts: Partition, largest: int, scale: Tensor, normalize: bool) -> tuple[Any, ...]:
     """Return a problem as the operators take it, in the order of PROBLEM; no group has more than ``largest`` rows."""
-    return features, parts.row_of_point, *parts.groups(largest), parts.run_low, parts.run_high, scale, normalize
+    return features, parts.row_of_point, *parts.groups(largest), parts.class_begin, parts.class_end, scale, normalize
 
 
 def unflat(features: Tensor, row_of_point: Tensor, *rest: Any) -> Problem:
     """Return the problem that :func:`flat` took apart."""
-    *groups, run_low, run_high, scale, normalize = rest
-    return Problem(features, row_of_point, Groups(*groups), run_low, run_high, float(scale), normalize)
+    *groups, class_begin, class_end, scale, normalize = rest
+    return Problem(features, row_of_point, Groups(*groups), class_begin, class_end, float(scale), normalize)
 
 
 def _contrast(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -340,8 +345,8 @@ def grouped_logsumexp(
     rows: Tensor,
     offsets: Tensor,
     anchors: Tensor,
-    skip_low: Tensor,
-    skip_high: Tensor,
+    skip_begin: Tensor,
+    skip_end: Tensor,
     *,
     scale: float = 1.0,
     bound: float | None = None,
@@ -352,14 +357,14 @@ def grouped_logsumexp(
     """Compute ``lse_i = log sum over j in D(i) of exp(scale x_i . x_j)`` for every anchor i (docs/loss.md).
 
     Group g is the rows ``[offsets[g], offsets[g + 1])``, its anchors are the first ``anchors[g]`` of them, and D(i) is
-    the group without the rows ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong to no group.
+    the group without the rows ``[skip_begin[i], skip_end[i])``. Rows past ``offsets[-1]`` belong to no group.
 
     Args:
         rows: (M, C), float32, float16, bfloat16 or, where the backend can, float64.
         offsets: (G + 1,) int32, ascending from 0 or more to M or less.
         anchors: (G,) int32, from 0 to the size of the group.
-        skip_low: (M,) int32, absolute rows.
-        skip_high: (M,) int32, absolute rows; an empty range leaves nothing out.
+        skip_begin: (M,) int32, absolute rows.
+        skip_end: (M,) int32, absolute rows; an empty range leaves nothing out.
         scale: what every product is multiplied by, 1 / temperature.
         bound: a number that no ``scale x_i . x_j`` exceeds, i = j included, where one is known; it may save a pass.
         largest: a number of rows that no group exceeds, where one is known; it may save memory on a GPU.
@@ -382,7 +387,7 @@ def grouped_logsumexp(
     if largest is not None and largest < 0:
         raise ValueError(f"largest must be 0 or more; got {largest}")
     check_bool("mutual", mutual)
-    integers = {"offsets": offsets, "anchors": anchors, "skip_low": skip_low, "skip_high": skip_high}
+    integers = {"offsets": offsets, "anchors": anchors, "skip_begin": skip_begin, "skip_end": skip_end}
     check_group_tensors(rows, **integers)
     count = rows.shape[0]
     known = bound if scale > 0 and mutual else None

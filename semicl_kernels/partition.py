@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .backends import Groups
 
-MOST_REMEMBERED = 1 << 20  # points of a map whose groups are remembered: 8 MiB of four maps at most
+MAX_CACHED = 1 << 20  # points of a map whose groups are remembered: 8 MiB of four maps at most
 SORTED_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # what every torch can sort
 
 
@@ -26,15 +26,15 @@ class Partition(NamedTuple):
     row_of_point: Tensor  # (M,): the row of each point, -1 in groups without an anchor and for points left out
     offsets: Tensor  # (G + 1,): first rows of the groups; rows past the last hold the points left out
     anchors: Tensor  # (G,): anchors of each group, its first rows
-    skip_low: Tensor  # (M,): the rows [skip_low, skip_high) are not in the row's denominator
-    skip_high: Tensor  # (M,)
-    run_low: Tensor  # (M,): the rows of the row's class in its group are [run_low, run_high)
-    run_high: Tensor  # (M,)
+    skip_begin: Tensor  # (M,): the rows [skip_begin, skip_end) are not in the row's denominator
+    skip_end: Tensor  # (M,)
+    class_begin: Tensor  # (M,): the rows of the row's class in its group are [class_begin, class_end)
+    class_end: Tensor  # (M,)
     weights: Tensor  # (M,) float64: what l_i of each row counts in the reduced loss, 0 where it is no anchor
 
     def groups(self, largest: int) -> Groups:
         """The groups, none of more than ``largest`` rows. Both denominators skip mutually: oneself, or one's class."""
-        return Groups(self.offsets, self.anchors, self.skip_low, self.skip_high, largest, True)
+        return Groups(self.offsets, self.anchors, self.skip_begin, self.skip_end, largest, True)
 
 
 def group_count(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool) -> int:
@@ -67,7 +67,7 @@ def group_of_point(
     shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, device: torch.device
 ) -> Tensor:
     """Return (M,) int64: the group of every point. Blocks at the edge may be smaller; no point is lost."""
-    if captured(device) or shape.numel() > MOST_REMEMBERED:
+    if captured(device) or shape.numel() > MAX_CACHED:
         # A CUDA graph keeps what it makes itself, and would go on reading what the cache has let go. Of a large map to
         # make them takes little beside its sort, and to keep them much memory.
         return _group_of_point(shape, block_size, per_image, device)
@@ -162,14 +162,14 @@ def partition(
         return torch.empty_like(values).scatter_(0, target, values)
 
     point_of_row, group, anchor = moved(order), moved(group), moved(anchor)
-    run_low = moved(target[low])
-    run_high = run_low + moved(high - low)
+    class_begin = moved(target[low])
+    class_end = class_begin + moved(high - low)
     live = torch.cat([anchors > 0, anchors.new_zeros(1, dtype=torch.bool)])[group]
     row_of_point = torch.empty_like(point_of_row).scatter_(0, point_of_row, torch.where(live, position, -1))
-    skip_low, skip_high = (run_low, run_high) if other_classes_only else (position, position + 1)
-    integers = (row_of_point, offsets, anchors, skip_low, skip_high, run_low, run_high)
+    skip_begin, skip_end = (class_begin, class_end) if other_classes_only else (position, position + 1)
+    integers = (row_of_point, offsets, anchors, skip_begin, skip_end, class_begin, class_end)
     # A clone where two results would share memory.
-    row_of_point, offsets, anchors, skip_low, skip_high, run_low, run_high = (
+    row_of_point, offsets, anchors, skip_begin, skip_end, class_begin, class_end = (
         tensor.to(torch.int32, copy=True) for tensor in integers
     )
     return Partition(
@@ -177,10 +177,10 @@ def partition(
         row_of_point,
         offsets,
         anchors,
-        skip_low,
-        skip_high,
-        run_low,
-        run_high,
+        skip_begin,
+        skip_end,
+        class_begin,
+        class_end,
         anchor_weights(anchor, group, anchors, reduction),
     )
 

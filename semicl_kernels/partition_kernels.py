@@ -1,8 +1,8 @@
 """The partition on a GPU: by counting in a few launches what ``partition`` sorts for in a hundred and forty.
 
 Its results are those of :func:`semicl_kernels.partition.partition`, row for row, but for the order of the points left
-out. The kernels and their algorithm are in ``triton_kernels/partition_kernels.py``. Labels that look alike share their
-launches (``backends/launch_cache.py``).
+out. The kernels and their algorithm are in ``triton_kernels/partition_kernels.py``. Labels that look alike share
+their launches (``backends/launch_cache.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .partition import SORTED_INTEGERS, Partition, block_edges, group_count, lar
 # more memory than their rows.
 CHUNK = 256
 BINS = 64  # of triton_kernels.partition_kernels
-MOST_COUNTED = 1 << 16  # points of a group: with labels past the window it is counted by pairs
+MAX_COUNTED = 1 << 16  # points of a group: with labels past the window it is counted by pairs
 CHUNK_WARPS = 8  # of a program with a chunk
 STEP = 16  # points that a chunk is compared with at once
 CHUNKS_AT_ONCE = 64
@@ -33,13 +33,13 @@ def can_count(device: torch.device, backend: str) -> bool:
     return state() == AVAILABLE and runs_on(device) and BACKENDS[backend].launches_triton()
 
 
-def is_worth_it(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, every_place: bool) -> bool:
+def is_worth_it(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool, self_supervised: bool) -> bool:
     """Whether the groups of labels of this shape are small enough to be counted.
 
     Labels past the window would be counted by pairs, in a time that grows as the square of a group; what the launches
     of a sort take is nothing beside the loss of so large a group.
     """
-    return every_place or largest_group(shape, block_size, per_image) <= MOST_COUNTED
+    return self_supervised or largest_group(shape, block_size, per_image) <= MAX_COUNTED
 
 
 class Boxes(NamedTuple):
@@ -76,11 +76,12 @@ def partition(
     background: int | None,
     ignore_index: int | None,
     reduction: str,
-    every_place: bool,
+    self_supervised: bool,
 ) -> Partition:
     """Partition the points as :func:`semicl_kernels.partition.partition` does; there is at least one.
 
-    ``every_place``: the labels tell every place of every image apart and are the same in all views; they are not read.
+    ``self_supervised``: the labels tell every place of every image apart and are the same in all views; they are not
+    read.
     """
     if labels.dtype == torch.bool:
         labels = labels.view(torch.uint8)
@@ -92,14 +93,14 @@ def partition(
         groups = group_count(labels.shape, block_size, per_image)
         largest = largest_group(labels.shape, block_size, per_image)
         made = empty_partition(labels.numel(), groups, labels.device)
-        if every_place:
+        if self_supervised:
             _place_views(made, boxes, groups, largest, other_classes_only, reduction)
         else:
             count = _Count(labels, boxes, groups, largest, other_classes_only, background, ignore_index)
             count.fill(made, reduction)
         return made
 
-    options = (block_size, per_image, other_classes_only, background, ignore_index, reduction, every_place)
+    options = (block_size, per_image, other_classes_only, background, ignore_index, reduction, self_supervised)
     return Partition(*repeat("partition", options, (labels,), parts))
 
 
@@ -112,10 +113,10 @@ def empty_partition(points: int, groups: int, device: torch.device) -> Partition
         row_of_point=integers(points),
         offsets=integers(groups + 1),
         anchors=integers(groups),
-        skip_low=integers(points),
-        skip_high=integers(points),
-        run_low=integers(points),
-        run_high=integers(points),
+        skip_begin=integers(points),
+        skip_end=integers(points),
+        class_begin=integers(points),
+        class_end=integers(points),
         weights=empty((points,), torch.float64, device),
     )
 
@@ -175,7 +176,9 @@ class _Count:
         # The chunks' counts, and the groups' totals and lows.
         tables = 0 if self.chunks == 1 else groups * BINS
         self.counts, self.totals, self.lows = self._integers(tables * self.chunks, tables, tables)
-        self.alike, self.live, self.wide, self.sums = self._integers(labels.numel(), groups, groups, 2)
+        self.same_label_count, self.valid_count, self.uses_pairwise, self.sums = self._integers(
+            labels.numel(), groups, groups, 2
+        )
 
     def _integers(self, *sizes: int) -> tuple[Tensor, ...]:
         return empty((sum(sizes),), torch.int32, self.labels.device).split(sizes)
@@ -191,8 +194,8 @@ class _Count:
             each_chunk,
             *where,
             self.counts,
-            self.alike,
-            self.live,
+            self.same_label_count,
+            self.valid_count,
             parts.anchors,
             self.chunks,
             **pairs,
@@ -203,13 +206,13 @@ class _Count:
                 partition_kernels.sum_chunks,
                 (self.group_total,),
                 *where,
-                self.alike,
+                self.same_label_count,
                 self.counts,
                 self.totals,
                 self.lows,
-                self.live,
+                self.valid_count,
                 parts.anchors,
-                self.wide,
+                self.uses_pairwise,
                 self.chunks,
                 AT_ONCE=CHUNKS_AT_ONCE,
                 **self.options,
@@ -217,7 +220,7 @@ class _Count:
         launch(
             partition_kernels.sum_groups,
             (1,),
-            self.live,
+            self.valid_count,
             parts.anchors,
             parts.offsets,
             self.sums,
@@ -232,18 +235,18 @@ class _Count:
             self.counts,
             self.totals,
             self.lows,
-            self.alike,
-            self.live,
-            self.wide,
+            self.same_label_count,
+            self.valid_count,
+            self.uses_pairwise,
             parts.offsets,
             parts.anchors,
             self.sums,
             parts.point_of_row,
             parts.row_of_point,
-            parts.skip_low,
-            parts.skip_high,
-            parts.run_low,
-            parts.run_high,
+            parts.skip_begin,
+            parts.skip_end,
+            parts.class_begin,
+            parts.class_end,
             parts.weights,
             self.group_total,
             self.chunks,

@@ -1,23 +1,28 @@
-// The engine: which tiles are computed, by whom, in what order, and where their sums go.
+// The engine: which tiles are computed, by which thread, in what order, and where their sums go.
 //
-// A *panel* is a run of anchors of one group; its tiles are the panel's rows against the group's columns, at most
-// kTileColumns at a time. The matrix exp(scale x_i . x_j) is symmetric, so of the anchors' square only tiles on and above
-// the diagonal are computed; a tile above it counts for its rows and, transposed, for its columns.
+// A *row block* is a run of anchors of one group. Its tiles are the block's rows against the group's columns, at most
+// kTileColumns at a time. exp(scale x_i . x_j) is symmetric, so of the anchors' square only tiles on and above the
+// diagonal are computed. A tile above it counts for its rows and, transposed, for its columns:
+//
+//                    columns of the group
+//                 anchors             others
+//     row block 0 [own|later|later| ... ]       own:   rows below the diagonal are left out, columns count too
+//     row block 1 [    | own |later| ... ]      later: columns count too
 //
 //   logsumexp            one sweep: exponentials, row sums and column sums; nothing is kept
 //   logsumexp_gradient   tiles become weights W at once, then two products: W^T x into the columns, W x into the rows
-//   contrast_gradient    a panel's exponentials against *all* columns are kept until its row sums are known, then become
-//                        weights: each similarity is computed once. Products: 6 a n C - 3 a R C operations for a anchors
-//                        of n points in panels of R, against 4 a a C + 8 a (n - a) C for the two calls above. Its
-//                        weights are those of the positives too.
+//   contrast_gradient    a row block's exponentials against *all* columns are kept until its row sums are known, then
+//                        become weights, those of the positives too: each similarity is computed once. Products:
+//                        6 a n C - 3 a R C operations for a anchors of n points in blocks of R rows, against
+//                        4 a a C + 8 a (n - a) C for the two calls above
 //
-// Exponentials are taken of s - shift with shift = scale * max |x|^2 >= s up to rounding, which one exponential serves for row and column.
-// Where exp(-2 shift) could leave the normal float32 numbers (or a row is not finite) the group takes the safe way
-// instead: maxima by rows, no column sums, two exponentials for a weight.
+// Exponentials are taken of s - shift, shift = scale * max |x|^2 >= s up to rounding: one exponential serves for row and
+// column. Where exp(-2 shift) could leave the normal float32 numbers, or a row is not finite, the group takes the safe
+// way: maxima by rows, no column sums, two exponentials for a weight.
 //
-// Work is done in batches of panels, each of another group, whose tiles together fit the workspace. Inside a batch every
-// phase shares out iterations that write to disjoint places, each summing in a fixed order: results do not depend on the
-// number of threads. No thread allocates.
+// Work is done in batches of row blocks, each of another group, whose tiles together fit the workspace. In a batch,
+// every phase shares out iterations that write to disjoint places, each summing in a fixed order. So results do not
+// depend on the number of threads. No thread allocates.
 #include "contrast.h"
 
 #include <algorithm>
@@ -39,9 +44,9 @@ constexpr int64_t kTileRowBytes = kTileStride * int64_t{sizeof(float)};
 constexpr int kSweepRows = 48;      // rows computed and swept while they are in the first cache
 constexpr int kDepthRows = 4 * kSweepRows;  // rows multiplied into the columns at a time, in the second cache
 constexpr int kOutputRows = 96;     // rows of the gradient that one iteration of the last phase owns
-constexpr int kForwardPanel = 4 * kTileColumns;
-constexpr int kGradientPanel = 2 * kTileColumns;
-constexpr int kSmallestPanel = kSweepRows;
+constexpr int kForwardRowBlock = 4 * kTileColumns;
+constexpr int kGradientRowBlock = 2 * kTileColumns;
+constexpr int kSmallestRowBlock = kSweepRows;
 constexpr int kSquareRows = 512;    // rows whose lengths one iteration measures
 constexpr int kMeanRows = 64;       // rows of a group that its mean is taken of
 constexpr int kLanes = 16;          // sums that a total of weights is put together of
@@ -53,17 +58,17 @@ constexpr double kLog2E = 1.4426950408889634;
 
 std::atomic<int64_t> executed{0};
 
-// How a tile's columns relate to its panel's rows.
+// How a tile's columns relate to its row block's rows.
 enum class Part {
-    own,    // the panel's own anchors: rows below the diagonal are left out, columns count too
-    later,  // anchors of later panels: columns count too
+    own,    // the row block's own anchors: rows below the diagonal are left out, columns count too
+    later,  // anchors of later row blocks: columns count too
     other,  // all else: the tile counts for its rows alone
 };
 
 struct Chunk {
-    int32_t panel;         // index into Plan::panels
+    int32_t row_block;         // index into Plan::row_blocks
     int32_t first, width;  // columns, relative to the group
-    int32_t rows;          // the first `rows` rows of the panel
+    int32_t rows;          // the first `rows` rows of the row block
     int32_t upper;         // of which the first `upper` lie above the diagonal
     Part part;
     int64_t values;        // offset of the tile in the workspace, in floats
@@ -71,13 +76,13 @@ struct Chunk {
     bool columns_count() const { return part != Part::other; }
 };
 
-struct Panel {
+struct RowBlock {
     int32_t group, first, rows;  // rows relative to the group
     int32_t first_chunk, last_chunk;
 };
 
-struct RowBlock {
-    int32_t panel, first, rows;  // rows relative to the panel
+struct OutputBlock {
+    int32_t row_block, first, rows;  // rows relative to the row block
 };
 
 struct Batch {
@@ -85,22 +90,22 @@ struct Batch {
 };
 
 struct Plan {
-    std::vector<Panel> panels;
+    std::vector<RowBlock> row_blocks;
     std::vector<Chunk> chunks;
-    std::vector<RowBlock> blocks;
+    std::vector<OutputBlock> blocks;
     std::vector<Batch> batches;
     int64_t values = 0;  // floats of workspace that the largest batch needs
     int64_t sums = 0;    // likewise for row sums
     int64_t similarity_cells = 0, product_cells = 0;
 };
 
-// Cuts panels into chunks and gathers them into batches.
+// Cuts row blocks into chunks and gathers them into batches.
 class Planner {
 public:
     // `keep` tells whether the tiles stay in the workspace until the batch ends.
     explicit Planner(bool keep) : keep_(keep) {}
 
-    void begin_panel(int32_t group, int32_t first, int32_t rows) {
+    void begin_row_block(int32_t group, int32_t first, int32_t rows) {
         group_ = group, first_ = first, rows_ = rows;
         open_ = false;
     }
@@ -120,29 +125,30 @@ public:
 
     void close_batch() {
         if (plan_.chunks.size() == static_cast<size_t>(batch_chunk_)) return;
-        if (open_) close_panel();
+        if (open_) close_row_block();
         const int32_t first_block = static_cast<int32_t>(plan_.blocks.size());
-        for (size_t p = batch_panel_; p < plan_.panels.size(); ++p)
-            for (int32_t i = 0; i < plan_.panels[p].rows; i += kOutputRows)
-                plan_.blocks.push_back({static_cast<int32_t>(p), i, std::min(kOutputRows, plan_.panels[p].rows - i)});
+        for (size_t p = batch_row_block_; p < plan_.row_blocks.size(); ++p)
+            for (int32_t i = 0; i < plan_.row_blocks[p].rows; i += kOutputRows)
+                plan_.blocks.push_back(
+                    {static_cast<int32_t>(p), i, std::min(kOutputRows, plan_.row_blocks[p].rows - i)});
         plan_.batches.push_back({batch_chunk_, static_cast<int32_t>(plan_.chunks.size()), first_block,
                                  static_cast<int32_t>(plan_.blocks.size())});
         plan_.values = std::max(plan_.values, values_);
         plan_.sums = std::max(plan_.sums, sums_);
         values_ = sums_ = 0;
         batch_chunk_ = static_cast<int32_t>(plan_.chunks.size());
-        batch_panel_ = plan_.panels.size();
+        batch_row_block_ = plan_.row_blocks.size();
     }
 
-    void end_panel() {
-        if (open_) close_panel();
+    void end_row_block() {
+        if (open_) close_row_block();
     }
 
     bool full() const { return plan_.chunks.size() >= kPlanChunks; }
 
     // Hands over what was planned and begins anew; no batch is open.
     Plan take() {
-        batch_chunk_ = 0, batch_panel_ = 0;
+        batch_chunk_ = 0, batch_row_block_ = 0;
         return std::exchange(plan_, Plan{});
     }
 
@@ -151,10 +157,10 @@ private:
         const int64_t needed = keep_ ? (chunk.rows + 1) / 2 * 2 * int64_t{kTileStride} : 0;
         if (values_ > 0 && (values_ + needed) * int64_t{sizeof(float)} > kWorkspaceBytes) close_batch();
         if (!open_) {
-            plan_.panels.push_back({group_, first_, rows_, static_cast<int32_t>(plan_.chunks.size()), 0});
+            plan_.row_blocks.push_back({group_, first_, rows_, static_cast<int32_t>(plan_.chunks.size()), 0});
             open_ = true;
         }
-        chunk.panel = static_cast<int32_t>(plan_.panels.size()) - 1;
+        chunk.row_block = static_cast<int32_t>(plan_.row_blocks.size()) - 1;
         chunk.values = values_, chunk.sums = sums_;
         values_ += needed, sums_ += chunk.rows;
         plan_.similarity_cells += int64_t{chunk.rows} * chunk.width;
@@ -162,25 +168,25 @@ private:
         plan_.chunks.push_back(chunk);
     }
 
-    void close_panel() {
-        plan_.panels.back().last_chunk = static_cast<int32_t>(plan_.chunks.size());
+    void close_row_block() {
+        plan_.row_blocks.back().last_chunk = static_cast<int32_t>(plan_.chunks.size());
         open_ = false;
     }
 
     Plan plan_;
     bool keep_, open_ = false;
     int32_t group_ = 0, first_ = 0, rows_ = 0, batch_chunk_ = 0;
-    size_t batch_panel_ = 0;
+    size_t batch_row_block_ = 0;
     int64_t values_ = 0, sums_ = 0;
 };
 
 // What one thread works with.
 struct Scratch {
-    float* panels;       // packed columns of a tile
+    float* packed;       // packed columns of a tile
     float* values;       // a tile's worth of swept rows
     float column_sums[kTileColumns], maxima[kSweepRows];
     float column_scales[kTileColumns], column_factors[kTileColumns], column_positives[kTileColumns], column_lses[kTileColumns];
-    int32_t skip_low[kTileColumns], skip_high[kTileColumns];
+    int32_t skip_begin[kTileColumns], skip_end[kTileColumns];
 };
 
 // Groups whose rows lie around one direction. Weights of pairs almost cancel there, so the sum of W_ij x_j rounds as its
@@ -219,12 +225,12 @@ public:
           units_(arithmetic.paired ? rows.channels / 2 : rows.channels),
           threads_(worthwhile_threads(threads)),
           shifts_(static_cast<size_t>(groups.count)),
-          panels_(threads_ * kTileColumns * units_),
+          packed_(threads_ * kTileColumns * units_),
           swept_(threads_ * kSweepRows * int64_t{kTileStride}),
           scratch_(static_cast<size_t>(threads_)),
           positives_(static_cast<size_t>(rows.count)) {
         for (int t = 0; t < threads_; ++t) {
-            scratch_[t].panels = panels_.get() + t * kTileColumns * units_;
+            scratch_[t].packed = packed_.get() + t * kTileColumns * units_;
             scratch_[t].values = swept_.get() + t * kSweepRows * int64_t{kTileStride};
         }
         measure_shifts();
@@ -262,8 +268,8 @@ private:
     void measure_shifts();
     float largest_square(int64_t begin, int64_t end) const;
 
-    template <class RowsOf, class PlanPanel, class Work>
-    void plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, PlanPanel plan_panel,
+    template <class RowsOf, class PlanRowBlock, class Work>
+    void plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, PlanRowBlock plan_row_block,
                      Work work) const;
     template <class Work>
     void plan_logsumexp(const std::vector<int32_t>& live, Work work) const;
@@ -286,11 +292,11 @@ private:
     void clear(Team& team, const std::vector<int32_t>& live, float* gradient) const;
     void into_columns_when_deep(const Plan& plan, const Chunk& chunk, int32_t done, const float* values,
                                 float* gradient) const;
-    void into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const;
+    void into_rows(const Plan& plan, const OutputBlock& block, const float* values, float* gradient) const;
     void measure_positives(const Classes& classes, const float* weights);
     void load_columns(const Tile& tile, const float* factors, const float* lses, bool count, Scratch& scratch) const;
     Factors factors_of(const Tile& tile, const float* factors, const Scratch& scratch) const;
-    double sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const float* sums) const;
+    double sum_of_row(const Plan& plan, const RowBlock& row_block, int32_t i, const float* sums) const;
 
     const Arithmetic& arithmetic_;
     const Rows rows_;
@@ -300,7 +306,7 @@ private:
     const int threads_;
     Classes classes_{nullptr, nullptr};
     std::vector<float> shifts_;
-    Buffer<float> panels_, swept_;
+    Buffer<float> packed_, swept_;
     std::vector<Scratch> scratch_;
     std::vector<int64_t> pair_rows_;  // per group: its first interleaved pair of rows, anchors and others apart
     std::unique_ptr<Buffer<float>> pairs_;
@@ -362,24 +368,24 @@ void Engine::measure_shifts() {
 
 // ---- plans -----------------------------------------------------------------------------------------------------------
 
-int32_t panels_in(int32_t anchors, int32_t rows) { return (anchors + rows - 1) / rows; }
+int32_t row_blocks_in(int32_t anchors, int32_t rows) { return (anchors + rows - 1) / rows; }
 
-// Calls plan_panel(group, first, rows) for every panel, first the first panel of every group and so on: two panels of a
-// group never share a batch, since both add to its columns. `rows_of(group)` is the height of its panels. Calls
-// work(plan) for as many rounds as fill a plan: a plan of all rounds would grow with the pairs.
-template <class RowsOf, class PlanPanel, class Work>
-void Engine::plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, PlanPanel plan_panel,
+// Calls plan_row_block(group, first, rows) for every row block: the first of every group, then the second, and so on.
+// Two row blocks of a group never share a batch, since both add to its columns. `rows_of(group)` is the height of its row
+// blocks. Calls work(plan) for as many rounds as fill a plan: a plan of all rounds would grow with the pairs.
+template <class RowsOf, class PlanRowBlock, class Work>
+void Engine::plan_rounds(Planner planner, const std::vector<int32_t>& live, RowsOf rows_of, PlanRowBlock plan_row_block,
                          Work work) const {
     int32_t rounds = 0;
-    for (int32_t g : live) rounds = std::max(rounds, panels_in(anchors(g), rows_of(g)));
+    for (int32_t g : live) rounds = std::max(rounds, row_blocks_in(anchors(g), rows_of(g)));
     for (int32_t round = 0; round < rounds; ++round) {
         for (int32_t g : live) {
             const int32_t height = rows_of(g), first = round * height;
             if (first >= anchors(g)) continue;
             const int32_t rows = std::min(height, anchors(g) - first);
-            planner.begin_panel(g, first, rows);
-            plan_panel(planner, g, first, rows);
-            planner.end_panel();
+            planner.begin_row_block(g, first, rows);
+            plan_row_block(planner, g, first, rows);
+            planner.end_row_block();
         }
         planner.close_batch();
         if (planner.full() || round + 1 == rounds) work(planner.take());
@@ -389,7 +395,7 @@ void Engine::plan_rounds(Planner planner, const std::vector<int32_t>& live, Rows
 template <class Work>
 void Engine::plan_logsumexp(const std::vector<int32_t>& live, Work work) const {
     plan_rounds(
-        Planner(false), live, [](int32_t) { return kForwardPanel; },
+        Planner(false), live, [](int32_t) { return kForwardRowBlock; },
         [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
             if (safe_needed(g)) {
                 planner.add_columns(0, points(g), Part::other);
@@ -405,7 +411,7 @@ void Engine::plan_logsumexp(const std::vector<int32_t>& live, Work work) const {
 template <class Work>
 void Engine::plan_gradient(const std::vector<int32_t>& live, Work work) const {
     plan_rounds(
-        Planner(true), live, [](int32_t) { return kGradientPanel; },
+        Planner(true), live, [](int32_t) { return kGradientRowBlock; },
         [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
             planner.add_columns(first, first + rows, Part::own);
             planner.add_columns(first + rows, anchors(g), Part::later);
@@ -414,7 +420,7 @@ void Engine::plan_gradient(const std::vector<int32_t>& live, Work work) const {
         work);
 }
 
-// The rows of a panel whose tiles against the whole group fit the workspace: all anchors, else whole tiles, else less.
+// The rows of a row block whose tiles against the whole group fit the workspace: all anchors, else whole tiles, or less.
 int32_t Engine::resident_rows(int32_t g) const {
     const int64_t tiles = points(g) / kTileColumns + 4;  // ragged: own, before, after, others
     const int64_t fit = kWorkspaceBytes / (tiles * kTileRowBytes) - 1;
@@ -425,7 +431,7 @@ int32_t Engine::resident_rows(int32_t g) const {
 
 bool Engine::one_pass_pays(int32_t g) const {
     const int32_t resident = resident_rows(g);
-    if (safe_needed(g) || resident < std::min<int32_t>(kSmallestPanel, anchors(g))) return false;
+    if (safe_needed(g) || resident < std::min<int32_t>(kSmallestRowBlock, anchors(g))) return false;
     const double a = anchors(g), n = points(g);
     return 6 * a * n - 3 * a * resident <= 4 * a * a + 8 * a * (n - a);
 }
@@ -435,10 +441,10 @@ void Engine::plan_weighted(const std::vector<int32_t>& live, Work work) const {
     plan_rounds(
         Planner(true), live, [&](int32_t g) { return resident_rows(g); },
         [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
-            // A panel needs all its columns in one batch.
+            // A row block needs all its columns in one batch.
             const int64_t needed = int64_t{rows + 1} * kTileStride * (points(g) / kTileColumns + 4);
             if ((planner.values() + needed) * int64_t{sizeof(float)} > kWorkspaceBytes) planner.close_batch();
-            planner.begin_panel(g, first, rows);
+            planner.begin_row_block(g, first, rows);
             planner.add_columns(0, first, Part::other);
             planner.add_columns(first, first + rows, Part::own);
             planner.add_columns(first + rows, anchors(g), Part::other);
@@ -451,62 +457,62 @@ void Engine::plan_weighted(const std::vector<int32_t>& live, Work work) const {
 
 // The tile of a whole chunk without its rows: the columns' ranges, padded, and their union.
 Tile Engine::columns_of(const Plan& plan, const Chunk& chunk, Scratch& scratch) const {
-    const Panel& panel = plan.panels[chunk.panel];
-    const int64_t base = offset(panel.group);
+    const RowBlock& row_block = plan.row_blocks[chunk.row_block];
+    const int64_t base = offset(row_block.group);
     Tile tile{};
     tile.columns = chunk.width;
     tile.first_column = base + chunk.first;
-    tile.column_skip_low = scratch.skip_low;
-    tile.column_skip_high = scratch.skip_high;
-    std::fill(scratch.skip_low, scratch.skip_low + kTileColumns, 0);
-    std::fill(scratch.skip_high, scratch.skip_high + kTileColumns, 0);
+    tile.column_skip_begin = scratch.skip_begin;
+    tile.column_skip_end = scratch.skip_end;
+    std::fill(scratch.skip_begin, scratch.skip_begin + kTileColumns, 0);
+    std::fill(scratch.skip_end, scratch.skip_end + kTileColumns, 0);
     if (rows_.scales) {
         tile.column_scales = scratch.column_scales;
         std::copy_n(rows_.scales + tile.first_column, tile.columns, scratch.column_scales);
         std::fill(scratch.column_scales + tile.columns, scratch.column_scales + kTileColumns, 0.0f);
     }
     if (!chunk.columns_count()) return tile;
-    tile.skip_low = INT32_MAX;
+    tile.skip_begin = INT32_MAX;
     for (int j = 0; j < chunk.width; ++j) {
-        const int32_t low = groups_.skip_low[tile.first_column + j], high = groups_.skip_high[tile.first_column + j];
+        const int32_t low = groups_.skip_begin[tile.first_column + j], high = groups_.skip_end[tile.first_column + j];
         if (low >= high) continue;
-        scratch.skip_low[j] = low, scratch.skip_high[j] = high;
-        tile.skip_low = std::min(tile.skip_low, low), tile.skip_high = std::max(tile.skip_high, high);
+        scratch.skip_begin[j] = low, scratch.skip_end[j] = high;
+        tile.skip_begin = std::min(tile.skip_begin, low), tile.skip_end = std::max(tile.skip_end, high);
     }
     return tile;
 }
 
 // The rows [first, first + kSweepRows) of a chunk, at `values`.
 Tile Engine::rows_of(const Tile& columns, const Plan& plan, const Chunk& chunk, int32_t first, float* values) const {
-    const Panel& panel = plan.panels[chunk.panel];
+    const RowBlock& row_block = plan.row_blocks[chunk.row_block];
     Tile tile = columns;
     tile.values = values;
     tile.rows = std::min(kSweepRows, chunk.rows - first);
     tile.upper_rows = chunk.columns_count() ? std::clamp(chunk.upper - first, 0, tile.rows) : 0;
-    tile.first_row = offset(panel.group) + panel.first + first;
-    tile.row_skip_low = groups_.skip_low + tile.first_row;
-    tile.row_skip_high = groups_.skip_high + tile.first_row;
+    tile.first_row = offset(row_block.group) + row_block.first + first;
+    tile.row_skip_begin = groups_.skip_begin + tile.first_row;
+    tile.row_skip_end = groups_.skip_end + tile.first_row;
     if (rows_.scales) tile.row_scales = rows_.scales + tile.first_row;
-    if (classes_.run_low) {
-        tile.row_run_low = classes_.run_low + tile.first_row;
-        tile.row_run_high = classes_.run_high + tile.first_row;
+    if (classes_.class_begin) {
+        tile.row_class_begin = classes_.class_begin + tile.first_row;
+        tile.row_class_end = classes_.class_end + tile.first_row;
     }
     return tile;
 }
 
 void Engine::pack(const Plan& plan, const Chunk& chunk, Scratch& scratch) const {
-    arithmetic_.pack_columns(row(offset(plan.panels[chunk.panel].group) + chunk.first), chunk.width, units_,
-                             scratch.panels);
+    arithmetic_.pack_columns(row(offset(plan.row_blocks[chunk.row_block].group) + chunk.first), chunk.width, units_,
+                             scratch.packed);
 }
 
 void Engine::similarities(const Tile& tile, Scratch& scratch) const {
-    arithmetic_.similarity(row(tile.first_row), tile.rows, scratch.panels, tile.columns, units_, tile.values);
+    arithmetic_.similarity(row(tile.first_row), tile.rows, scratch.packed, tile.columns, units_, tile.values);
     if (rows_.scales) arithmetic_.rescale(tile);
 }
 
-double Engine::sum_of_row(const Plan& plan, const Panel& panel, int32_t i, const float* sums) const {
+double Engine::sum_of_row(const Plan& plan, const RowBlock& row_block, int32_t i, const float* sums) const {
     double sum = 0.0;
-    for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c)
+    for (int32_t c = row_block.first_chunk; c < row_block.last_chunk; ++c)
         if (i < plan.chunks[c].rows) sum += sums[plan.chunks[c].sums + i];
     return sum;
 }
@@ -521,8 +527,8 @@ void Engine::logsumexp(const std::vector<int32_t>& live, double* lse) {
         Buffer<float> sums(plan.sums), maxima(plan.sums);
 
         const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
-            const bool safe = safe_needed(plan.panels[chunk.panel].group);
-            const Exponent exponents = exponent(plan.panels[chunk.panel].group);
+            const bool safe = safe_needed(plan.row_blocks[chunk.row_block].group);
+            const Exponent exponents = exponent(plan.row_blocks[chunk.row_block].group);
             const Tile columns = columns_of(plan, chunk, scratch);
             pack(plan, chunk, scratch);
             for (int32_t first = 0; first < chunk.rows; first += kSweepRows) {
@@ -538,22 +544,22 @@ void Engine::logsumexp(const std::vector<int32_t>& live, double* lse) {
                     for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
             }
         };
-        const auto finish = [&](const RowBlock& block) {
-            const Panel& panel = plan.panels[block.panel];
-            const int64_t base = offset(panel.group) + panel.first;
+        const auto finish = [&](const OutputBlock& block) {
+            const RowBlock& row_block = plan.row_blocks[block.row_block];
+            const int64_t base = offset(row_block.group) + row_block.first;
             for (int32_t i = block.first; i < block.first + block.rows; ++i) {
-                if (!safe_needed(panel.group)) {
-                    const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
-                    lse[base + i] = shift(panel.group) + std::log(sum);
+                if (!safe_needed(row_block.group)) {
+                    const double sum = column_sums[base + i] + sum_of_row(plan, row_block, i, sums.get());
+                    lse[base + i] = shift(row_block.group) + std::log(sum);
                     continue;
                 }
                 float largest = -INFINITY;
-                for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+                for (int32_t c = row_block.first_chunk; c < row_block.last_chunk; ++c) {
                     const float m = maxima[plan.chunks[c].sums + i];
                     largest = m > largest || m != m ? m : largest;
                 }
                 double sum = 0.0;
-                for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+                for (int32_t c = row_block.first_chunk; c < row_block.last_chunk; ++c) {
                     const float m = maxima[plan.chunks[c].sums + i];
                     if (m != -INFINITY) sum += sums[plan.chunks[c].sums + i] * std::exp(static_cast<double>(m) - largest);
                 }
@@ -661,29 +667,29 @@ void Engine::clear(Team& team, const std::vector<int32_t>& live, float* gradient
 void Engine::into_columns_when_deep(const Plan& plan, const Chunk& chunk, int32_t done, const float* values,
                                     float* gradient) const {
     if (done % kDepthRows != 0 && done != chunk.rows) return;
-    const Panel& panel = plan.panels[chunk.panel];
+    const RowBlock& row_block = plan.row_blocks[chunk.row_block];
     const int32_t first = (done - 1) / kDepthRows * kDepthRows, depth = std::min(done, chunk.upper) - first;
     if (depth <= 0) return;
     const float* weights = values + chunk.values + first * int64_t{kTileStride};
-    const int64_t out = offset(panel.group) + chunk.first;
-    arithmetic_.multiply_into_columns(weights, depth, chunk.width, operand(panel.group, panel.first + first), channels_,
-                                      gradient + out * channels_);
-    if (!centered_ || !centered_->is[panel.group]) return;
+    const int64_t out = offset(row_block.group) + chunk.first;
+    arithmetic_.multiply_into_columns(weights, depth, chunk.width, operand(row_block.group, row_block.first + first),
+                                      channels_, gradient + out * channels_);
+    if (!centered_ || !centered_->is[row_block.group]) return;
     float sums[kTileColumns * kLanes] = {};
     arithmetic_.multiply_into_columns(weights, depth, chunk.width, centered_->lanes.data(), kLanes, sums);
     centered_->add(sums, out, chunk.width);
 }
 
-void Engine::into_rows(const Plan& plan, const RowBlock& block, const float* values, float* gradient) const {
-    const Panel& panel = plan.panels[block.panel];
-    const int64_t out = offset(panel.group) + panel.first + block.first;
-    for (int32_t c = panel.first_chunk; c < panel.last_chunk; ++c) {
+void Engine::into_rows(const Plan& plan, const OutputBlock& block, const float* values, float* gradient) const {
+    const RowBlock& row_block = plan.row_blocks[block.row_block];
+    const int64_t out = offset(row_block.group) + row_block.first + block.first;
+    for (int32_t c = row_block.first_chunk; c < row_block.last_chunk; ++c) {
         const Chunk& chunk = plan.chunks[c];
         const int32_t rows = std::min(block.rows, chunk.rows - block.first);
         if (rows <= 0) continue;
         arithmetic_.multiply_into_rows(values + chunk.values, block.first, rows, chunk.width,
-                                       operand(panel.group, chunk.first), channels_, gradient + out * channels_);
-        if (!centered_ || !centered_->is[panel.group]) continue;
+                                       operand(row_block.group, chunk.first), channels_, gradient + out * channels_);
+        if (!centered_ || !centered_->is[row_block.group]) continue;
         float sums[kOutputRows * kLanes] = {};
         arithmetic_.multiply_into_rows(values + chunk.values, block.first, rows, chunk.width, centered_->lanes.data(),
                                        kLanes, sums);
@@ -696,7 +702,7 @@ void Engine::measure_positives(const Classes& classes, const float* weights) {
     classes_ = classes;
     for (int32_t g : all_groups())
         for (int64_t i = offset(g); i < offset(g) + anchors(g); ++i) {
-            const int32_t count = classes.run_high[i] - classes.run_low[i] - 1;
+            const int32_t count = classes.class_end[i] - classes.class_begin[i] - 1;
             if (count > 0) positives_[i] = static_cast<float>(double{scale_} * weights[i] / count);
         }
 }
@@ -740,7 +746,7 @@ void Engine::gradient(const std::vector<int32_t>& live, const double* lse, const
         executed += (plan.similarity_cells + plan.product_cells) * channels_;
         Buffer<float> values(plan.values);
         const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
-            const int32_t group = plan.panels[chunk.panel].group;
+            const int32_t group = plan.row_blocks[chunk.row_block].group;
             const Tile columns = columns_of(plan, chunk, scratch);
             load_columns(columns, factors.get(), lses.get(), chunk.columns_count(), scratch);
             pack(plan, chunk, scratch);
@@ -806,18 +812,18 @@ void Engine::contrast(const Classes& classes, bool unit_rows, const float* weigh
                 const Tile tile =
                     rows_of(columns, plan, chunk, first, values.get() + chunk.values + first * int64_t{kTileStride});
                 similarities(tile, scratch);
-                arithmetic_.exponentials(tile, exponent(plan.panels[chunk.panel].group), sums.get() + chunk.sums + first,
+                arithmetic_.exponentials(tile, exponent(plan.row_blocks[chunk.row_block].group), sums.get() + chunk.sums + first,
                                          scratch.column_sums);
                 if (chunk.columns_count())
                     for (int j = 0; j < chunk.width; ++j) column_sums[tile.first_column + j] += scratch.column_sums[j];
             }
         };
-        const auto finish = [&](const RowBlock& block) {
-            const Panel& panel = plan.panels[block.panel];
-            const int64_t base = offset(panel.group) + panel.first;
+        const auto finish = [&](const OutputBlock& block) {
+            const RowBlock& row_block = plan.row_blocks[block.row_block];
+            const int64_t base = offset(row_block.group) + row_block.first;
             for (int32_t i = block.first; i < block.first + block.rows; ++i) {
-                const double sum = column_sums[base + i] + sum_of_row(plan, panel, i, sums.get());
-                lse[base + i] = static_cast<float>(shift(panel.group) + std::log(sum));
+                const double sum = column_sums[base + i] + sum_of_row(plan, row_block, i, sums.get());
+                lse[base + i] = static_cast<float>(shift(row_block.group) + std::log(sum));
                 factors[base + i] = sum == 0.0 ? 0.0f : static_cast<float>(scale_ * weights[base + i] / sum);
             }
         };

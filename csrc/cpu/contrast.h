@@ -7,10 +7,10 @@
 namespace semicl {
 
 // Rows of C values cut into groups [offsets[g], offsets[g + 1]); the first anchors[g] rows of a group are its anchors, and
-// anchor i leaves the columns [skip_low[i], skip_high[i]) out of its denominator D(i).
+// anchor i leaves the columns [skip_begin[i], skip_end[i]) out of its denominator D(i).
 struct Groups {
     int64_t count;
-    const int32_t *offsets, *anchors, *skip_low, *skip_high;
+    const int32_t *offsets, *anchors, *skip_begin, *skip_end;
 };
 
 struct Rows {
@@ -26,9 +26,9 @@ void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, cons
 void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
                         const float* lse, const float* grad, float* gradient);
 
-// Row i and the other rows of [run_low[i], run_high[i]) are of one class; a class is all anchors or none.
+// Row i and the other rows of [class_begin[i], class_end[i]) are of one class; a class is all anchors or none.
 struct Classes {
-    const int32_t *run_low, *run_high;
+    const int32_t *class_begin, *class_end;
 };
 
 // lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together, the positives

@@ -94,7 +94,7 @@ struct Scratch {
 void classify(const LabelMap& labels, const PartitionOptions& options, const Box& box, Scratch& scratch) {
     scratch.labels.clear(), scratch.points.clear();
     for_each_point(labels, box, [&](int64_t point, int64_t offset, int64_t place) {
-        const int64_t label = options.every_place ? place : label_at(labels, offset);
+        const int64_t label = options.self_supervised ? place : label_at(labels, offset);
         if (options.has_ignored && label == options.ignored) return;
         scratch.labels.push_back(label), scratch.points.push_back(point);
     });
@@ -137,8 +137,8 @@ void place(const PartitionOptions& options, int64_t group, int32_t first, Scratc
             if (is_anchor(k) != anchor) continue;
             scratch.begins[k] = row;
             const int32_t end = row + scratch.counts[k];
-            std::fill(out.run_low + row, out.run_low + end, row);
-            std::fill(out.run_high + row, out.run_high + end, end);
+            std::fill(out.class_begin + row, out.class_begin + end, row);
+            std::fill(out.class_end + row, out.class_end + end, end);
             row = end;
         }
         if (anchor) anchors = row - first;
@@ -154,11 +154,11 @@ void place(const PartitionOptions& options, int64_t group, int32_t first, Scratc
 // Writes the ranges that the rows [begin, end) leave out of their denominators.
 void skip(const PartitionOptions& options, int32_t begin, int32_t end, const Partition& out) {
     if (options.other_classes_only) {
-        std::copy(out.run_low + begin, out.run_low + end, out.skip_low + begin);
-        std::copy(out.run_high + begin, out.run_high + end, out.skip_high + begin);
+        std::copy(out.class_begin + begin, out.class_begin + end, out.skip_begin + begin);
+        std::copy(out.class_end + begin, out.class_end + end, out.skip_end + begin);
         return;
     }
-    for (int32_t row = begin; row < end; ++row) out.skip_low[row] = row, out.skip_high[row] = row + 1;
+    for (int32_t row = begin; row < end; ++row) out.skip_begin[row] = row, out.skip_end[row] = row + 1;
 }
 
 // Writes the rows of the points that are left out: one run past all groups.
@@ -172,8 +172,8 @@ void leave_out(const LabelMap& labels, const PartitionOptions& options, int32_t 
         out.point_of_row[row++] = point;
         out.row_of_point[point] = -1;
     });
-    std::fill(out.run_low + first, out.run_low + total, first);
-    std::fill(out.run_high + first, out.run_high + total, total);
+    std::fill(out.class_begin + first, out.class_begin + total, first);
+    std::fill(out.class_end + first, out.class_end + total, total);
     std::fill(out.weights + first, out.weights + total, 0.0);
     skip(options, first, total, out);
 }
@@ -194,7 +194,7 @@ void partition(int threads, const LabelMap& labels, const PartitionOptions& opti
     const int size = team_size(threads, labels.points());
     std::vector<Scratch> scratches(static_cast<size_t>(size));
 
-    const bool ignores = options.has_ignored && !options.every_place;
+    const bool ignores = options.has_ignored && !options.self_supervised;
     out.offsets[0] = 0;
     Team::run(size, [&](Team& team, int member) {
         team.for_each(groups, [&](int64_t g) {

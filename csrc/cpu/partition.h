@@ -22,13 +22,13 @@ struct PartitionOptions {
     int64_t background, ignored;
     Reduction reduction;
     // Every place of every image is a class of its own, the same in all views; labels are not read.
-    bool every_place;
+    bool self_supervised;
 };
 
 // As semicl_kernels/partition.py's Partition, M rows and G groups.
 struct Partition {
     int64_t* point_of_row;
-    int32_t *row_of_point, *offsets, *anchors, *skip_low, *skip_high, *run_low, *run_high;
+    int32_t *row_of_point, *offsets, *anchors, *skip_begin, *skip_end, *class_begin, *class_end;
     double* weights;
 };
 

@@ -15,11 +15,11 @@ struct Run {
 };
 
 // The class runs of the anchors.
-std::vector<Run> class_runs(const Groups& groups, const int32_t* run_high) {
+std::vector<Run> class_runs(const Groups& groups, const int32_t* class_end) {
     std::vector<Run> runs;
     for (int64_t g = 0; g < groups.count; ++g)
         for (int64_t i = groups.offsets[g], end = i + groups.anchors[g]; i < end;) {
-            const int64_t next = std::clamp<int64_t>(run_high[i], i + 1, end);
+            const int64_t next = std::clamp<int64_t>(class_end[i], i + 1, end);
             runs.push_back({i, next});
             i = next;
         }
@@ -42,11 +42,11 @@ double product_then_add(const Value* row, double scale, double* sum, int64_t cha
 }
 
 template <class Value>
-void means_of_runs(int threads, const Rows& rows, const Groups& groups, const int32_t* run_high, float scale,
+void means_of_runs(int threads, const Rows& rows, const Groups& groups, const int32_t* class_end, float scale,
                    float* means) {
     const Value* values = static_cast<const Value*>(rows.values);
     const int64_t channels = rows.channels;
-    const std::vector<Run> runs = class_runs(groups, run_high);
+    const std::vector<Run> runs = class_runs(groups, class_end);
     const int size = team_size(threads, rows.count * rows.channels);
     std::vector<double> sums(static_cast<size_t>(size * channels)), before(static_cast<size_t>(rows.count));
     Team::run(size, [&](Team& team, int member) {
@@ -69,9 +69,9 @@ void means_of_runs(int threads, const Rows& rows, const Groups& groups, const in
 
 }  // namespace
 
-void positive_means(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* run_high,
+void positive_means(bool narrow, int threads, const Rows& rows, const Groups& groups, const int32_t* class_end,
                     float scale, float* means) {
-    (narrow ? means_of_runs<BFloat16> : means_of_runs<float>)(threads, rows, groups, run_high, scale, means);
+    (narrow ? means_of_runs<BFloat16> : means_of_runs<float>)(threads, rows, groups, class_end, scale, means);
 }
 
 }  // namespace semicl

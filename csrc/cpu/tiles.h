@@ -17,21 +17,21 @@ namespace semicl {
 constexpr int kTileColumns = 192;  // a multiple of every micro-kernel's rows and columns
 constexpr int kTileStride = 208;   // floats from row to row: not a power of two, so rows do not share cache sets
 
-// One tile and where it stands. Rows and columns are absolute; an anchor i leaves out the columns [skip_low, skip_high).
+// One tile and where it stands. Rows and columns are absolute; an anchor i leaves out the columns [skip_begin, skip_end).
 struct Tile {
     float* values;              // row stride kTileStride
     int rows, columns;          // m, w
     int upper_rows;             // rows [0, upper_rows) lie strictly above the diagonal: they also count for the columns
     int64_t first_row, first_column;
-    const int32_t* row_skip_low;      // [m]
-    const int32_t* row_skip_high;     // [m]
-    const int32_t* column_skip_low;   // [kTileColumns], padded; for columns that are not anchors, an empty range
-    const int32_t* column_skip_high;  // [kTileColumns], padded
-    int32_t skip_low, skip_high;      // the union of the columns' ranges
+    const int32_t* row_skip_begin;      // [m]
+    const int32_t* row_skip_end;     // [m]
+    const int32_t* column_skip_begin;   // [kTileColumns], padded; for columns that are not anchors, an empty range
+    const int32_t* column_skip_end;  // [kTileColumns], padded
+    int32_t skip_begin, skip_end;      // the union of the columns' ranges
     const float* row_scales;          // [m], or null, as the columns': what similarities are multiplied by
     const float* column_scales;       // [kTileColumns], padded
-    const int32_t* row_run_low;       // [m]: row i's class is the rows [low, high); null where there are no positives
-    const int32_t* row_run_high;      // [m]
+    const int32_t* row_class_begin;       // [m]: row i's class is the rows [low, high); null where there are no positives
+    const int32_t* row_class_end;      // [m]
 };
 
 // What each row and column of a tile adds to the weights of its pairs.

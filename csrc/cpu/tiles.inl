@@ -385,9 +385,9 @@ struct Where {
 
 inline bool touched(const Tile& tile, int i) {
     const int64_t row = tile.first_row + i;
-    const bool by_row = tile.row_skip_low[i] < tile.first_column + tile.columns &&
-                        tile.row_skip_high[i] > tile.first_column && tile.row_skip_low[i] < tile.row_skip_high[i];
-    return by_row || (row >= tile.skip_low && row < tile.skip_high);
+    const bool by_row = tile.row_skip_begin[i] < tile.first_column + tile.columns &&
+                        tile.row_skip_end[i] > tile.first_column && tile.row_skip_begin[i] < tile.row_skip_end[i];
+    return by_row || (row >= tile.skip_begin && row < tile.skip_end);
 }
 
 struct Masks {
@@ -399,9 +399,9 @@ inline Masks masks_of(const Tile& tile, int i, int j) {
     const Int held = lanes < splat_int(tile.columns);
     const Int column = lanes + static_cast<int32_t>(tile.first_column);
     const Int row = splat_int(static_cast<int32_t>(tile.first_row + i));
-    const Int in_row = (column < splat_int(tile.row_skip_low[i])) | (column >= splat_int(tile.row_skip_high[i]));
+    const Int in_row = (column < splat_int(tile.row_skip_begin[i])) | (column >= splat_int(tile.row_skip_end[i]));
     const Int in_column =
-        (row < load_int(tile.column_skip_low + j)) | (row >= load_int(tile.column_skip_high + j));
+        (row < load_int(tile.column_skip_begin + j)) | (row >= load_int(tile.column_skip_end + j));
     return {in_row & held, in_column & held};
 }
 
@@ -570,9 +570,9 @@ void run_weights(const Tile& tile, Weights weights) {
     for (int i = 0; i < tile.rows; ++i) {
         weights.begin(i);
         int begin = tile.columns, end = tile.columns;
-        if (tile.row_run_low) {
-            begin = within(tile.row_run_low[i] - tile.first_column, tile.columns);
-            end = within(tile.row_run_high[i] - tile.first_column, tile.columns);
+        if (tile.row_class_begin) {
+            begin = within(tile.row_class_begin[i] - tile.first_column, tile.columns);
+            end = within(tile.row_class_end[i] - tile.first_column, tile.columns);
             if (begin >= end) begin = end = tile.columns;
         }
         float* row = tile.values + i * kTileStride;

@@ -54,13 +54,13 @@ SEMICL_DEVICE Steps find_steps(const BackwardArgument& a, const MTile& tile, int
     Skips skips;
     for (int row = tile.first + arch::lane(); row < tile.end; row += kWarp) {
         const bool none = of_classes && row >= tile.anchor_end;
-        const int* const low = of_classes ? a.positives.class_begin : a.groups.skip_low;
-        const int* const high = of_classes ? a.positives.class_end : a.groups.skip_high;
+        const int* const low = of_classes ? a.positives.class_begin : a.groups.skip_begin;
+        const int* const high = of_classes ? a.positives.class_end : a.groups.skip_end;
         skips.include(none ? Range{0, 0} : Range{low[row], high[row]});
     }
     skips = over_warp(skips);
     // Pairs that are in no denominator have a mask.
-    if (of_classes && a.groups.skip_high[tile.first] - a.groups.skip_low[tile.first] > 1)
+    if (of_classes && a.groups.skip_end[tile.first] - a.groups.skip_begin[tile.first] > 1)
         skips.all_masked_end = skips.all_masked;
     return Steps(tile.column, tile.column_end, step, skips, of_classes ? AllMasked::shared : AllMasked::passed_over);
 }
@@ -107,7 +107,7 @@ SEMICL_DEVICE void weigh(float (&values)[COLUMNS / 2], const BackwardArgument& a
 #pragma unroll
     for (int r = 0; MASKED && r < 2; ++r)
         kept[r] = held_columns<COLUMNS>({column, end}, column, lane) &
-                  ~held_columns<COLUMNS>(own.range(a.groups.skip_low, a.groups.skip_high, r), column, lane);
+                  ~held_columns<COLUMNS>(own.range(a.groups.skip_begin, a.groups.skip_end, r), column, lane);
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {
         const float other = row_scale[fragment_column(lane, j / 2, j % 2)];

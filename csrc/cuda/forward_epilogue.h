@@ -45,7 +45,7 @@ SEMICL_DEVICE Skips over_warp(const Skips& own) {
 SEMICL_DEVICE Skips find_skips(const Groups& groups, int first, int end) {
     Skips own;
     for (int row = first + arch::lane(); row < end; row += kWarp)
-        own.include({groups.skip_low[row], groups.skip_high[row]});
+        own.include({groups.skip_begin[row], groups.skip_end[row]});
     return over_warp(own);
 }
 
@@ -68,7 +68,7 @@ SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&pr
     for (int r = 0; r < 2; ++r) {
         row[r] = step.row + fragment_row(lane, 2 * r);
         row_sums[r] = 0;
-        if (MASKED && row[r] < step.row_end) row_skip[r] = {a.groups.skip_low[row[r]], a.groups.skip_high[row[r]]};
+        if (MASKED && row[r] < step.row_end) row_skip[r] = {a.groups.skip_begin[row[r]], a.groups.skip_end[row[r]]};
     }
 #pragma unroll
     for (int j = 0; j < COLUMNS / 4; ++j) {

@@ -18,7 +18,7 @@
 // its first. Steps that are passed over because all rows skip them count as well: with a class left out of its own
 // denominators, shares are less equal.
 //
-// Row numbers fit an int: the caller takes no more than kMostRows rows, so a tile past the last row does not overflow.
+// Row numbers fit an int: the caller takes no more than kMaxRows rows, so a tile past the last row does not overflow.
 #pragma once
 #include <cstdint>
 
@@ -26,7 +26,7 @@
 
 namespace semicl::cuda {
 
-constexpr int kMostRows = 0x7fffffff - 4096;
+constexpr int kMaxRows = 0x7fffffff - 4096;
 
 SEMICL_HOST_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 SEMICL_HOST_DEVICE int larger(int a, int b) { return a > b ? a : b; }
@@ -41,7 +41,7 @@ struct TileShape {
 
 // Packed rows cut into groups [offsets[g], offsets[g + 1]), as semicl_kernels/backends/base.py says; skips are mutual.
 struct Groups {
-    const int *offsets, *anchors, *skip_low, *skip_high;
+    const int *offsets, *anchors, *skip_begin, *skip_end;
     int count;
 };
 
@@ -137,7 +137,7 @@ SEMICL_HOST_DEVICE MTile find_m_tile(const Group& group, int number, int rows) {
 
 // Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
 // worker.
-constexpr int kPrologueCost = 4, kLeastStreamKRange = 4;
+constexpr int kPrologueCost = 4, kMinStreamKRange = 4;
 
 // The steps of a group's M tiles, prologue costs included: tiles that have an anchor come first.
 struct GroupSteps {
@@ -166,7 +166,7 @@ struct StreamKRange {
 };
 
 SEMICL_HOST_DEVICE StreamKRange find_stream_k_range(int worker, int workers, int64_t total) {
-    const int64_t busy = smaller(int64_t{workers}, (total + kLeastStreamKRange - 1) / kLeastStreamKRange);
+    const int64_t busy = smaller(int64_t{workers}, (total + kMinStreamKRange - 1) / kMinStreamKRange);
     if (worker >= busy) return {total, total};
     return {total * worker / busy, total * (worker + 1) / busy};
 }

@@ -10,7 +10,7 @@ import warnings
 import torch
 
 from . import cpu, cuda, reference, tiled, triton
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Fused, Groups, Problem, accumulator
+from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Fused, Groups, Problem, accumulator
 
 # In the order in which "auto" prefers them; no GPU has run "cuda" yet, so it comes after those that take everything.
 BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, triton, tiled, reference, cuda)}
@@ -18,7 +18,7 @@ BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module i
 __all__ = [
     "AVAILABLE",
     "BACKENDS",
-    "LONGEST_SQUARE",
+    "MAX_SQUARED_NORM",
     "Backend",
     "Fused",
     "Groups",

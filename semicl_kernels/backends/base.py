@@ -11,28 +11,28 @@ from torch import Tensor
 
 AVAILABLE = "available"
 # Rows scaled to unit length are up to 2^-8 longer than one in bfloat16.
-LONGEST_SQUARE = 1.01
+MAX_SQUARED_NORM = 1.01
 
 
 class Groups(NamedTuple):
     """Packed rows cut into groups; the tensors are int32 and on the rows' device.
 
     Group g is the rows ``[offsets[g], offsets[g + 1])`` and its first ``anchors[g]`` rows are its anchors. Anchor i's
-    denominator D(i) is the rows of its group outside ``[skip_low[i], skip_high[i])``. Rows past ``offsets[-1]`` belong
+    denominator D(i) is the rows of its group outside ``[skip_begin[i], skip_end[i])``. Rows past ``offsets[-1]`` belong
     to no group. Two promises let a backend plan without a look at the tensors: no group has more than ``largest`` rows,
     and where ``mutual`` row j lies in i's range exactly when i lies in j's.
     """
 
     offsets: Tensor  # (G + 1,)
     anchors: Tensor  # (G,)
-    skip_low: Tensor  # (M,)
-    skip_high: Tensor  # (M,)
+    skip_begin: Tensor  # (M,)
+    skip_end: Tensor  # (M,)
     largest: int
     mutual: bool
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.offsets, self.anchors, self.skip_low, self.skip_high
+        return self.offsets, self.anchors, self.skip_begin, self.skip_end
 
 
 class Forward(Protocol):
@@ -57,8 +57,8 @@ class Problem(NamedTuple):
     features: Tensor  # (B, V, C, *space)
     row_of_point: Tensor  # (M,) int32: the row of each point of the map, -1 for points without one
     groups: Groups
-    run_low: Tensor  # (M,) int32: the rows of the row's class in its group are [run_low, run_high)
-    run_high: Tensor  # (M,) int32
+    class_begin: Tensor  # (M,) int32: the rows of the row's class in its group are [class_begin, class_end)
+    class_end: Tensor  # (M,) int32
     scale: float
     normalize: bool  # whether rows have unit length
 

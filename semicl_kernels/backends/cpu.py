@@ -170,12 +170,12 @@ def partition(
     background: int | None,
     ignore_index: int | None,
     reduction: str,
-    every_place: bool,
+    self_supervised: bool,
 ) -> tuple[Tensor, ...]:
     """Return the tensors of :class:`semicl_kernels.partition.Partition`, of labels on the CPU.
 
-    ``block_edges`` are of the axes of space. ``every_place``: the labels tell every place of every image apart and are
-    the same in all views; they are not read.
+    ``block_edges`` are of the axes of space. ``self_supervised``: the labels tell every place of every image apart
+    and are the same in all views; they are not read.
     """
     if labels.dtype not in READ_INTEGERS:
         labels = labels.long()
@@ -196,7 +196,7 @@ def partition(
         background,
         ignore_index,
         REDUCTION_CODES[reduction],
-        every_place,
+        self_supervised,
         [tensor.data_ptr() for tensor in out],
     )
     return out
@@ -239,7 +239,7 @@ def positive_means(rows: Tensor, arguments: Any, problem: Problem) -> Tensor:
         thread_count(),
         arguments,
         problem.scale,
-        problem.run_high.data_ptr(),
+        problem.class_end.data_ptr(),
         means.data_ptr(),
     )
     return means
@@ -281,8 +281,8 @@ class CompiledFused:
             arguments,
             problem.normalize,
             scale,
-            problem.run_low.data_ptr(),
-            problem.run_high.data_ptr(),
+            problem.class_begin.data_ptr(),
+            problem.class_end.data_ptr(),
             weights.data_ptr(),
             lse.data_ptr(),
             gradient.data_ptr(),

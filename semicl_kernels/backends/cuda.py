@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from . import extensions, triton
-from .base import AVAILABLE, LONGEST_SQUARE, Backend, Groups, Problem
+from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Problem
 from .device import ALIGNMENT, interpreted
-from .fused import SAFE_BOUND, GpuFused, Positives, exponents, peak_of, span_of
+from .fused import SAFE_BOUND, GpuFused, Positives, exponents, grad_absmax_of, row_block_size
 from .grad_scaling import level
 from .launch_cache import CurrentStream, call, empty, zeros
 
@@ -30,10 +30,10 @@ PADDED_CHANNELS = (32, 64, 128, 256)
 HOPPER = (9, 0)
 FIXED_MAXIMUM = (
     f"it takes a fixed maximum, exponents of {SAFE_BOUND:g} at most: features of unit length (normalize=True) at a "
-    f"temperature of {LONGEST_SQUARE / SAFE_BOUND:.4f} or more, or in grouped_logsumexp a bound, mutual skips and a "
+    f"temperature of {MAX_SQUARED_NORM / SAFE_BOUND:.4f} or more, or in grouped_logsumexp a bound, mutual skips and a "
     "positive scale"
 )
-MOST_ROWS = 2**31 - 1 - 4096  # csrc/cuda/tile_scheduler.h, kMostRows
+MAX_ROWS = 2**31 - 1 - 4096  # csrc/cuda/tile_scheduler.h, kMaxRows
 
 TOOLKIT, SETTING = "the CUDA toolkit (nvcc 12.4 or later)", "SEMICL_CUDA=1 "
 compiled, missing = extensions.find("_cuda", TOOLKIT, SETTING)
@@ -132,20 +132,20 @@ class Pairs:
 
     def __init__(self, packed: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
         _, count, channels = packed.shape
-        rate, bounded, self.shift = exponents(scale, bound)
+        scale_log2, bounded, self.shift = exponents(scale, bound)
         if not bounded or not groups.mutual:
             raise ValueError(f"backend 'cuda' got no fixed maximum; {FIXED_MAXIMUM}: use backend='triton'")
-        if count > MOST_ROWS:
-            raise ValueError(f"backend 'cuda' takes {MOST_ROWS} rows at most; got {count}: use backend='tiled'")
+        if count > MAX_ROWS:
+            raise ValueError(f"backend 'cuda' takes {MAX_ROWS} rows at most; got {count}: use backend='tiled'")
         self.packed, self.groups, self.count = packed, groups, count
         total = len(groups.anchors)
         items = self.empty(2, total, dtype=torch.int32)
         self.pair_ends, self.tile_ends = items
         self.step_ends = self.empty(total, dtype=torch.int64)
         sizes = tile_sizes(channels)
-        self.span = span_of(groups.largest, sizes.sums_rows)
+        self.row_block = row_block_size(groups.largest, sizes.sums_rows)
         self.gradient_rows, self.workers = sizes.gradient_rows, workers(packed.device)
-        self.row_blocks = max(1, -(-groups.largest // self.span))
+        self.row_blocks = max(1, -(-groups.largest // self.row_block))
         self.arguments = (
             *launch_site(packed.device),
             FORMATS[packed.dtype],
@@ -154,9 +154,9 @@ class Pairs:
             channels,
             list(groups.tensors),
             total,
-            self.span,
+            self.row_block,
             scale,
-            rate,
+            scale_log2,
             self.shift,
             items,
             self.step_ends,
@@ -166,29 +166,31 @@ class Pairs:
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(shape, dtype, self.packed.device)
 
-    def slot_sums(self) -> Tensor:
+    def partial_sums(self) -> Tensor:
         partials = zeros((self.row_blocks, self.count), torch.float32, self.packed.device)
         call(compiled.sum_pairs, *self.arguments, partials)
         return partials
 
     def logsumexp(self) -> Tensor:
         """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
-        partials, lse = self.slot_sums(), zeros((self.count,), torch.float32, self.packed.device)
+        partials, lse = self.partial_sums(), zeros((self.count,), torch.float32, self.packed.device)
         call(compiled.join_sums, *self.arguments, partials, lse)
         return lse
 
-    def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> Tensor:
+    def row_scales(self, grad: Tensor, lse: Tensor, grad_absmax: Tensor | None) -> Tensor:
         """Return what :meth:`gradient` takes, (1, M), from the gradient by the log-sum-exps."""
-        grad, lse, factors = grad.contiguous(), lse.contiguous(), self.empty(1, self.count)
-        call(compiled.pair_scales, *self.arguments, lse, grad, peak, factors)
-        return factors
+        grad, lse, row_scales = grad.contiguous(), lse.contiguous(), self.empty(1, self.count)
+        call(compiled.pair_scales, *self.arguments, lse, grad, grad_absmax, row_scales)
+        return row_scales
 
-    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor, positives: Positives | None = None) -> None:
+    def gradient(
+        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
+    ) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, channels as packed), float32."""
         assert positives is None or positives.by_class, "the map of losses is Triton's"
         partial_tiles = self.empty(2 * self.workers, self.gradient_rows, self.packed.shape[2])
         pulls = (None, None, None) if positives is None else positives[:3]
-        call(compiled.row_gradient, *self.arguments, factors, peak, *pulls, partial_tiles, out)
+        call(compiled.row_gradient, *self.arguments, row_scales, grad_absmax, *pulls, partial_tiles, out)
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
@@ -204,8 +206,8 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     out = torch.zeros(packed.shape[1:], dtype=torch.float32, device=rows.device)
     pairs = Pairs(packed, groups, scale, bound)
     grad, unit = level(grad.float(), groups)
-    peak = peak_of(grad, rows.dtype)
-    pairs.gradient(pairs.factors(grad, lse, peak), peak, out)
+    grad_absmax = grad_absmax_of(grad, rows.dtype)
+    pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)
     return torch.mul(out[:, : rows.shape[1]], unit[:, None]).to(rows.dtype)
 
 

@@ -1,7 +1,7 @@
 """The whole contrast on a GPU: Triton kernels for all that is done by rows, around any backend's passes over pairs.
 
 From a map to the loss and its gradient by the rows: gather and normalise, sum the class runs, the pairs' exponentials,
-then losses and factors of the anchors in one pass, the pairs' gradient, positives and all, and one pass for the
+then losses and row_scales of the anchors in one pass, the pairs' gradient, positives and all, and one pass for the
 normalisation. A dozen launches or two, whatever the number of groups, worked out once for all calls that look alike
 (launch_cache.py); nothing waits for the device.
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .base import LONGEST_SQUARE, Groups, Problem
+from .base import MAX_SQUARED_NORM, Groups, Problem
 from .device import OPTIONS, TILE_ELEMENTS, chip, padded
 from .grad_scaling import level
 from .launch_cache import empty, launch, repeat, zeros
@@ -24,11 +24,11 @@ from .launch_cache import empty, launch, repeat, zeros
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
-# Panels of a group. More give programs work where few of the rows are anchors; each costs 4 bytes a row, and a short
-# one the time that a tile takes to begin and to end. Of all their pairs, 528 of 32 panels and 2080 of 64, Hopper's 132
-# multiprocessors have 4 each, and 16 or 15.
-PANELS, MORE_PANELS = 32, 64
-LONG_PANEL = 768  # rows: there are MORE_PANELS where each has so many
+# Row blocks of a group at most. More give programs work where few rows are anchors. Each costs 4 bytes a row, and a
+# short one the prologue of a tile. Of the pairs of 32 row blocks (528) and of 64 (2080), Hopper's 132 multiprocessors
+# have 4 each, and 16 or 15.
+ROW_BLOCKS, MORE_ROW_BLOCKS = 32, 64
+LONG_ROW_BLOCK = 768  # rows: there are MORE_ROW_BLOCKS where each has so many
 HEADS_AT_ONCE = 32
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone
 
@@ -41,8 +41,8 @@ class Pairs(Protocol):
     """
 
     @property
-    def span(self) -> int:
-        """Rows of a panel."""
+    def row_block(self) -> int:
+        """Rows of a row block."""
 
     @property
     def bounded(self) -> bool: ...
@@ -58,30 +58,33 @@ class Pairs(Protocol):
     def tile_ends(self) -> Tensor:
         """(G,) int32: the row tiles of all groups up to and with each."""
 
-    def slot_sums(self) -> Tensor:
-        """Return (slots, M): each anchor's sums over the panels of its group."""
+    def partial_sums(self) -> Tensor:
+        """Return (partials, M): each anchor's sums over the row blocks of its group."""
 
-    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor, positives: Positives | None = None) -> None:
+    def gradient(
+        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
+    ) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32.
 
-        ``factors`` is (2, M): the rows' factors and, where not ``bounded``, shifts; ``peak`` what they are relative to.
+        ``row_scales`` is (2, M): the scales of the rows and, where not ``bounded``, their shifts, both relative to
+        ``grad_absmax``.
         """
 
 
 class Positives(NamedTuple):
     """What the positives take from the weights of pairs: of rows i and j != i of one class run, pulls_i + pulls_j."""
 
-    run_low: Tensor  # (M,) int32
-    run_high: Tensor  # (M,) int32
+    class_begin: Tensor  # (M,) int32
+    class_end: Tensor  # (M,) int32
     pulls: Tensor  # (M,) float32, 0 for rows that are no anchors
     by_class: bool  # whether they are the same for all rows of a run
 
 
 class Exponents(NamedTuple):
-    """How a pair's exponent in base 2 is made of the product of its rows, ``rate x_i . x_j``, and whether none exceeds
-    ``shift``, to which all are then relative."""
+    """A pair's exponent in base 2, ``scale_log2 x_i . x_j``, and whether none exceeds ``shift``, to which all are then
+    relative."""
 
-    rate: float
+    scale_log2: float
     bounded: bool
     shift: float
 
@@ -93,13 +96,13 @@ def exponents(scale: float, bound: float | None) -> Exponents:
     return Exponents(scale * LOG2_E, True, bound * LOG2_E)
 
 
-def span_of(largest: int, side: int) -> int:
-    """The rows of a panel of groups of ``largest`` rows, a multiple of a tile's."""
-    panels = MORE_PANELS if largest >= MORE_PANELS * LONG_PANEL else PANELS
-    return side * max(1, -(-largest // (side * panels)))
+def row_block_size(largest: int, side: int) -> int:
+    """The rows of a row block in groups of ``largest`` rows, a multiple of a tile's."""
+    row_blocks = MORE_ROW_BLOCKS if largest >= MORE_ROW_BLOCKS * LONG_ROW_BLOCK else ROW_BLOCKS
+    return side * max(1, -(-largest // (side * row_blocks)))
 
 
-def peak_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
+def grad_absmax_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
     """The largest weight, float32, by which weights of pairs of float16 rows are scaled; other dtypes have range
     enough."""
     return weights.abs().amax().float() if dtype == torch.float16 else None
@@ -112,7 +115,7 @@ class Weighed(NamedTuple):
     rows: Tensor  # (planes, M, C)
     pairs: Pairs
     inverse_lengths: Tensor  # (M,)
-    factors: Tensor  # (2, M), of Pairs.gradient
+    row_scales: Tensor  # (2, M), of Pairs.gradient
     pulls: Tensor  # (M,), of Positives
 
 
@@ -132,12 +135,12 @@ class GpuFused:
         device = problem.features.device
         if len(problem.row_of_point) == 0:
             return torch.zeros((), dtype=torch.float32, device=device)
-        peak, planes = peak_of(weights, problem.features.dtype), self.planes(problem.features.dtype)
+        grad_absmax, planes = grad_absmax_of(weights, problem.features.dtype), self.planes(problem.features.dtype)
 
         def loss() -> tuple[Tensor]:
-            return (self._weigh(problem, weights, peak, planes).loss,)
+            return (self._weigh(problem, weights, grad_absmax, planes).loss,)
 
-        return self._repeated("loss", problem, weights, peak, planes, loss)[0]
+        return self._repeated("loss", problem, weights, grad_absmax, planes, loss)[0]
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         return self._contrast(problem, weights, by_class=True)
@@ -167,18 +170,18 @@ class GpuFused:
         if count == 0:
             nothing = torch.zeros(shape, dtype=torch.float32, device=features.device)
             return nothing.sum(), nothing
-        peak, planes = peak_of(weights, features.dtype), self.planes(features.dtype)
+        grad_absmax, planes = grad_absmax_of(weights, features.dtype), self.planes(features.dtype)
 
         def contrast() -> tuple[Tensor, Tensor]:
-            weighed = self._weigh(problem, weights, peak, planes)
+            weighed = self._weigh(problem, weights, grad_absmax, planes)
             gradient = empty(shape, torch.float32, features.device)
-            positives = Positives(problem.run_low, problem.run_high, weighed.pulls, by_class)
-            weighed.pairs.gradient(weighed.factors, peak, gradient, positives)
+            positives = Positives(problem.class_begin, problem.class_end, weighed.pulls, by_class)
+            weighed.pairs.gradient(weighed.row_scales, grad_absmax, gradient, positives)
             if problem.normalize:
                 undo_normalization(gradient, weighed.inverse_lengths, problem)
             return weighed.loss, gradient
 
-        loss, gradient = self._repeated(f"contrast, {by_class}", problem, weights, peak, planes, contrast)
+        loss, gradient = self._repeated(f"contrast, {by_class}", problem, weights, grad_absmax, planes, contrast)
         return loss, gradient
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
@@ -214,23 +217,23 @@ class GpuFused:
         name: str,
         problem: Problem,
         weights: Tensor,
-        peak: Tensor | None,
+        grad_absmax: Tensor | None,
         planes: int,
         function: Callable[[], tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
-        features, row_of_point, groups, run_low, run_high, scale, normalize = problem
-        inputs = (features, row_of_point, *groups.tensors, run_low, run_high, weights, peak)
+        features, row_of_point, groups, class_begin, class_end, scale, normalize = problem
+        inputs = (features, row_of_point, *groups.tensors, class_begin, class_end, weights, grad_absmax)
         return repeat(name, (self, planes, groups.largest, groups.mutual, scale, normalize), inputs, function)
 
     def _weigh(
-        self, problem: Problem, weights: Tensor, peak: Tensor | None, planes: int, each: Tensor | None = None
+        self, problem: Problem, weights: Tensor, grad_absmax: Tensor | None, planes: int, each: Tensor | None = None
     ) -> Weighed:
         """Gather the rows of a map and weigh their losses, which are written to ``each`` (M,)."""
         features, scale = problem.features, problem.scale
         rows, inverse_lengths = gather(problem, planes, self.row_channels(features.shape[2]))
-        pairs = self.pairs(rows, problem.groups, scale, scale * LONGEST_SQUARE if problem.normalize else None)
-        loss, factors, pulls = anchor_losses(rows, pairs, problem, weights, peak, each)
-        return Weighed(loss, rows, pairs, inverse_lengths, factors, pulls)
+        pairs = self.pairs(rows, problem.groups, scale, scale * MAX_SQUARED_NORM if problem.normalize else None)
+        loss, row_scales, pulls = anchor_losses(rows, pairs, problem, weights, grad_absmax, each)
+        return Weighed(loss, rows, pairs, inverse_lengths, row_scales, pulls)
 
 
 def points_at_once(channels: int) -> int:
@@ -291,14 +294,14 @@ def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Ten
 
     _, count, channels = rows.shape
     groups, total = problem.groups, len(problem.groups.anchors)
-    sizes = {**sizes_of(rows), "ROWS": pairs.tile_rows}
+    sizes = {**sizes_of(rows), "BLOCK_M": pairs.tile_rows}
     grid = (chip(rows.device).programs, sizes.pop("CP") // sizes["WIDTH"])
     shape = (count // pairs.tile_rows + total, channels)  # of no more tiles
     heads, tails, before, after = (empty(shape, torch.float32, rows.device) for _ in range(4))
     where = (groups.offsets, groups.anchors, pairs.tile_ends)
-    launch(class_sums.sum_edges, grid, rows, problem.run_low, *where, heads, tails, count, total, **sizes)
+    launch(class_sums.sum_edges, grid, rows, problem.class_begin, *where, heads, tails, count, total, **sizes)
     sizes.pop("PLANES")
-    runs_of_rows = (problem.run_low, problem.run_high)
+    runs_of_rows = (problem.class_begin, problem.class_end)
     launch(
         class_sums.join_edges,
         grid,
@@ -316,44 +319,44 @@ def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Ten
 
 
 def anchor_losses(
-    rows: Tensor, pairs: Pairs, problem: Problem, weights: Tensor, peak: Tensor | None, each: Tensor | None
+    rows: Tensor, pairs: Pairs, problem: Problem, weights: Tensor, grad_absmax: Tensor | None, each: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weighted loss, the factors (2, M) of its gradient by the log-sum-exps and the pulls (M,) of the
+    """Return the weighted loss, the row_scales (2, M) of its gradient by the log-sum-exps and the pulls (M,) of the
     positives."""
     from ..triton_kernels import class_sums
 
     count, programs = rows.shape[1], chip(rows.device).programs
-    factors, pulls = empty((2, count), torch.float32, rows.device), empty((count,), torch.float32, rows.device)
+    row_scales, pulls = empty((2, count), torch.float32, rows.device), empty((count,), torch.float32, rows.device)
     losses, loss = empty((programs,), torch.float64, rows.device), empty((), torch.float32, rows.device)
     launch(
         class_sums.anchor_losses,
         (programs,),
         rows,
-        pairs.slot_sums(),
+        pairs.partial_sums(),
         *run_edges(rows, pairs, problem),
         weights,
-        problem.run_low,
-        problem.run_high,
+        problem.class_begin,
+        problem.class_end,
         problem.groups.offsets,
         problem.groups.anchors,
         pairs.tile_ends,
-        *factors,
+        *row_scales,
         pulls,
         each,
         losses,
         count,
         len(problem.groups.anchors),
-        pairs.span,
+        pairs.row_block,
         problem.scale,
         pairs.shift,
-        peak,
+        grad_absmax,
         BOUNDED=pairs.bounded,
-        ROWS=pairs.tile_rows,
+        BLOCK_M=pairs.tile_rows,
         num_warps=warps_of(rows),
         **sizes_of(rows),
     )
     launch(class_sums.sum_losses, (1,), losses, loss, programs, COUNT=1 << (programs - 1).bit_length(), **OPTIONS)
-    return loss, factors, pulls
+    return loss, row_scales, pulls
 
 
 def undo_normalization(gradient: Tensor, inverse_lengths: Tensor, problem: Problem) -> None:

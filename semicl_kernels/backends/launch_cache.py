@@ -26,7 +26,7 @@ from torch import Tensor
 from .device import ALIGNMENT, interpreted, on
 
 PART_ALIGNMENT = 256  # bytes, of the parts of a call's memory
-MOST_REMEMBERED = 1024
+MAX_CACHED = 1024
 # What addresses are counted from: the stream, a call's memory, its inputs and then what else it allocates.
 STREAM, MEMORY, FIRST_INPUT = range(3)
 
@@ -284,7 +284,7 @@ def _look(tensor: Tensor) -> Hashable:
 
 
 def _remember(key: Hashable, recording: Recording | None) -> None:
-    while len(_remembered) >= MOST_REMEMBERED:
+    while len(_remembered) >= MAX_CACHED:
         _remembered.pop(next(iter(_remembered), None), None)
     _remembered[key] = recording
 

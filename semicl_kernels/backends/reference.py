@@ -181,7 +181,7 @@ def similarities(rows: Tensor, groups: Groups, scale: float) -> Iterator[Rows]:
     number = torch.arange(len(rows), device=rows.device)
     for begin, end, count in zip(offsets, offsets[1:], anchors, strict=False):
         own, every = slice(begin, begin + count), slice(begin, end)
-        left_out = (number[every] >= groups.skip_low[own, None]) & (number[every] < groups.skip_high[own, None])
+        left_out = (number[every] >= groups.skip_begin[own, None]) & (number[every] < groups.skip_end[own, None])
         yield Rows(own, every, (rows[own] @ rows[every].T * scale).masked_fill(left_out, -torch.inf))
 
 

@@ -18,7 +18,7 @@ from .grad_scaling import level
 
 TILE = 1 << 20  # similarities held at a time: 4 MB in float32, which stays in most caches
 WINDOW = 4096  # columns of a tile at most
-SHORTEST = 1e-12  # a vector no longer has no direction; as torch.nn.functional.normalize
+NORM_EPS = 1e-12  # a vector no longer has no direction; as torch.nn.functional.normalize
 
 
 def live_groups(groups: Groups) -> Iterator[tuple[int, int, int]]:
@@ -31,8 +31,8 @@ def live_groups(groups: Groups) -> Iterator[tuple[int, int, int]]:
 
 def in_denominator(groups: Groups, rows: slice, columns: slice) -> Tensor:
     """Return (rows, columns) bool: whether the column is in the row's denominator."""
-    column = torch.arange(columns.start, columns.stop, device=groups.skip_low.device)
-    return (column < groups.skip_low[rows, None]) | (column >= groups.skip_high[rows, None])
+    column = torch.arange(columns.start, columns.stop, device=groups.skip_begin.device)
+    return (column < groups.skip_begin[rows, None]) | (column >= groups.skip_end[rows, None])
 
 
 def strips(begin: int, points: int, count: int) -> Iterator[tuple[slice, list[slice]]]:
@@ -104,7 +104,7 @@ def gather(problem: Problem) -> Gathered:
     rows.index_copy_(0, target, features.movedim(2, -1).reshape(-1, channels).to(rows.dtype))
     rows = rows[:count]
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return Gathered(rows / lengths.clamp_min(SHORTEST) if problem.normalize else rows, lengths)
+    return Gathered(rows / lengths.clamp_min(NORM_EPS) if problem.normalize else rows, lengths)
 
 
 class Positives(NamedTuple):
@@ -117,13 +117,13 @@ class Positives(NamedTuple):
 def positives_in(problem: Problem, tile: tuple[slice, slice]) -> Positives | None:
     strip, columns = tile
     # Rows are sorted by class.
-    first = max(columns.start, int(problem.run_low[strip.start]))
-    last = min(columns.stop, int(problem.run_high[strip.stop - 1]))
+    first = max(columns.start, int(problem.class_begin[strip.start]))
+    last = min(columns.stop, int(problem.class_end[strip.stop - 1]))
     if first >= last:
         return None
-    column = torch.arange(first, last, device=problem.run_low.device)
+    column = torch.arange(first, last, device=problem.class_begin.device)
     row = torch.arange(strip.start, strip.stop, device=column.device)[:, None]
-    are = (column >= problem.run_low[strip, None]) & (column < problem.run_high[strip, None]) & (column != row)
+    are = (column >= problem.class_begin[strip, None]) & (column < problem.class_end[strip, None]) & (column != row)
     return Positives(slice(first - columns.start, last - columns.start), are)
 
 
@@ -204,7 +204,7 @@ def losses_and_gradient(gathered: Gathered, problem: Problem, weights: Tensor | 
     with torch.autocast(rows.device.type, enabled=False):
         for group in live_groups(groups):
             for strip, windows in strips(*group):
-                counts = (problem.run_high[strip] - problem.run_low[strip] - 1)[:, None]
+                counts = (problem.class_end[strip] - problem.class_begin[strip] - 1)[:, None]
                 means, maxima, totals = rows.new_zeros((len(counts), 1)), [], []
                 for columns in windows:
                     tile = (strip, columns)
@@ -239,7 +239,7 @@ def undo_normalization(gradient: Tensor, gathered: Gathered) -> Tensor:
     """Return the gradient by the rows before they were normalised: its part across them, over their lengths."""
     rows, lengths = gathered
     across = gradient - (gradient * rows).sum(1, keepdim=True) * rows
-    return torch.where(lengths > SHORTEST, across / lengths, 0)
+    return torch.where(lengths > NORM_EPS, across / lengths, 0)
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:

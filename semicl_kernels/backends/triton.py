@@ -12,11 +12,11 @@ from torch import Tensor
 
 from .base import Backend, Groups
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
-from .fused import CHANNELS_AT_ONCE, GpuFused, Positives, exponents, peak_of, span_of
+from .fused import CHANNELS_AT_ONCE, GpuFused, Positives, exponents, grad_absmax_of, row_block_size
 from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
-MOST_CHANNELS = 512  # of triton_kernels.tile_configs
+MAX_CHANNELS = 512  # of triton_kernels.tile_configs
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
@@ -24,8 +24,8 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
         return f"tensors on {device}; it takes tensors on a GPU"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"{dtype}; it takes float32, bfloat16 and float16 (backend='tiled' takes float64)"
-    if channels > MOST_CHANNELS:
-        return f"{channels} channels; it takes {MOST_CHANNELS} at most (backend='tiled' takes any number)"
+    if channels > MAX_CHANNELS:
+        return f"{channels} channels; it takes {MAX_CHANNELS} at most (backend='tiled' takes any number)"
     return None
 
 
@@ -66,16 +66,16 @@ class Pairs:
         self.chip = chip(rows.device)
         self.grid = (self.chip.programs,)
         self.padded = padded(self.channels)
-        self.rate, self.bounded, self.shift = exponents(scale, bound)
+        self.scale_log2, self.bounded, self.shift = exponents(scale, bound)
         # Whether each similarity of two anchors is computed once for both.
         self.triangle = self.bounded and groups.mutual
         self.sums_tile = tile_configs.tile(self.chip.architecture, "sums", self.planes, self.padded)
         self.gradient_tile = tile_configs.tile(self.chip.architecture, "gradient", self.planes, self.padded)
         if not self.triangle:
             self.gradient_tile = self.gradient_tile.halved()
-        self.tile_rows = self.gradient_tile.owned
-        self.span = span_of(groups.largest, self.sums_tile.owned)
-        self.slots = max(1, -(-groups.largest // self.span))
+        self.tile_rows = self.gradient_tile.block_m
+        self.row_block = row_block_size(groups.largest, self.sums_tile.block_m)
+        self.partials = max(1, -(-groups.largest // self.row_block))
         self.sizes = {"C": self.channels, "CP": self.padded, "PLANES": self.planes}
         # The gradient's channels are summed in parts where they are many.
         self.part_channels = self.gradient_tile.out or self.padded
@@ -90,10 +90,10 @@ class Pairs:
             self.tile_ends,
             self.step_ends,
             self.group_total,
-            self.span,
+            self.row_block,
             TRIANGLE=self.triangle,
-            ROWS=self.tile_rows,
-            STREAMED=self.gradient_tile.streamed,
+            BLOCK_M=self.tile_rows,
+            BLOCK_N=self.gradient_tile.block_n,
             PARTS=self.padded // self.part_channels,
             CHUNK=GROUPS_AT_ONCE,
             **OPTIONS,
@@ -102,18 +102,18 @@ class Pairs:
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(shape, dtype, self.rows.device)
 
-    def slot_sums(self) -> Tensor:
-        """Return (slots, M): each anchor's sums over the panels of its group."""
+    def partial_sums(self) -> Tensor:
+        """Return (partials, M): each anchor's sums over the row blocks of its group."""
         from ..triton_kernels import logsumexp
 
         tile = self.sums_tile
-        slots = zeros((self.slots, self.count), torch.float32, self.rows.device)
-        common = (self.rows, *self.groups.tensors, self.pair_ends, slots)
-        numbers = (self.count, self.group_total, self.span, self.rate)
+        partials = zeros((self.partials, self.count), torch.float32, self.rows.device)
+        common = (self.rows, *self.groups.tensors, self.pair_ends, partials)
+        numbers = (self.count, self.group_total, self.row_block, self.scale_log2)
         sizes = {
             "WIDTH": tile.width or self.padded,
-            "OWNED": tile.owned,
-            "STREAMED": tile.streamed,
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
             "STAGES": tile.stages,
             "num_warps": tile.warps,
             **self.sizes,
@@ -132,68 +132,70 @@ class Pairs:
         else:
             # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
             launch(logsumexp.log_sum_pairs, self.grid, *common, *numbers, **sizes, enable_fp_fusion=False)
-        return slots
+        return partials
 
     def logsumexp(self) -> Tensor:
         """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
         from ..triton_kernels import logsumexp
 
-        slots = self.slot_sums()
+        partials = self.partial_sums()
         lse = zeros((self.count,), torch.float32, self.rows.device)
         launch(
             logsumexp.store_logsumexp,
             self.grid,
-            slots,
+            partials,
             self.groups.offsets,
             self.groups.anchors,
             self.tile_ends,
             lse,
             self.count,
             self.group_total,
-            self.span,
+            self.row_block,
             self.shift,
             BOUNDED=self.bounded,
-            ROWS=self.tile_rows,
+            BLOCK_M=self.tile_rows,
             **OPTIONS,
         )
         return lse
 
-    def factors(self, grad: Tensor, lse: Tensor, peak: Tensor | None) -> Tensor:
+    def row_scales(self, grad: Tensor, lse: Tensor, grad_absmax: Tensor | None) -> Tensor:
         """Return what :meth:`gradient` takes, (2, M), from the gradient by the log-sum-exps."""
         from ..triton_kernels import gradient
 
-        factors = self.empty(2, self.count)
+        row_scales = self.empty(2, self.count)
         launch(
-            gradient.pair_factors,
+            gradient.row_scales,
             self.grid,
             grad.float().contiguous(),
             lse.contiguous(),
             self.groups.offsets,
             self.groups.anchors,
             self.tile_ends,
-            *factors,
+            *row_scales,
             self.group_total,
             self.shift,
-            peak,
+            grad_absmax,
             BOUNDED=self.bounded,
-            ROWS=self.tile_rows,
+            BLOCK_M=self.tile_rows,
             **OPTIONS,
         )
-        return factors
+        return row_scales
 
-    def gradient(self, factors: Tensor, peak: Tensor | None, out: Tensor, positives: Positives | None = None) -> None:
+    def gradient(
+        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
+    ) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
         from ..triton_kernels import gradient
 
         kind = gradient.NONE if positives is None else gradient.BY_CLASS if positives.by_class else gradient.BY_ROW
         tile = self.gradient_tile
-        pieces = self.empty(2 * self.chip.programs, tile.owned, self.part_channels)
+        partials = self.empty(2 * self.chip.programs, tile.block_m, self.part_channels)
         sizes = {
             "C": self.channels,
             "CP": self.padded,
             "OUT": self.part_channels,
-            "ROWS": tile.owned,
-            "STREAMED": tile.streamed,
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
             **OPTIONS,
         }
         launch(
@@ -203,15 +205,15 @@ class Pairs:
             self.count,
             *self.groups.tensors,
             self.step_ends,
-            *factors,
+            *row_scales,
             *((None,) * 3 if positives is None else positives[:3]),
-            pieces,
+            partials,
             out,
             self.group_total,
             self.scale,
-            self.rate,
+            self.scale_log2,
             self.shift,
-            peak,
+            grad_absmax,
             WIDTH=tile.width or self.padded,
             MUTUAL=self.groups.mutual,
             BOUNDED=self.bounded,
@@ -223,12 +225,12 @@ class Pairs:
         )
         width = min(CHANNELS_AT_ONCE, self.part_channels)
         launch(
-            gradient.join_pieces,
+            gradient.join_partials,
             (*self.grid, self.part_channels // width),
             self.groups.offsets,
             self.groups.anchors,
             self.step_ends,
-            pieces,
+            partials,
             out,
             self.group_total,
             WIDTH=width,
@@ -250,8 +252,8 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     with on(rows.device):
         pairs = Pairs(split(rows), groups, scale, bound)
         grad, unit = level(grad, groups)
-        peak = peak_of(grad, rows.dtype)
-        pairs.gradient(pairs.factors(grad, lse, peak), peak, out)
+        grad_absmax = grad_absmax_of(grad, rows.dtype)
+        pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)
     return out.mul_(unit[:, None]).to(rows.dtype)
 
 

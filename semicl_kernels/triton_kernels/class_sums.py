@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gradient import factor_of, in_units
+from .gradient import in_units, row_scale_of
 from .logsumexp import join
 from .split_bf16 import load_rows, plane_product, sum_planes
 from .tile_scheduler import find_item
@@ -26,7 +26,7 @@ from .tile_scheduler import find_item
 @triton.jit
 def sum_edges(
     rows,  # (PLANES, M, C)
-    run_low,  # (M,) int32
+    class_begin,  # (M,) int32
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
@@ -36,7 +36,7 @@ def sum_edges(
     G,
     C: tl.constexpr,
     WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
     PLANES: tl.constexpr,
 ):
     """Sum the runs at both edges of the tiles that have an anchor, WIDTH channels a program."""
@@ -46,13 +46,13 @@ def sum_edges(
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin = tl.load(offsets + g)
-        first, last = begin + number * ROWS, begin + tl.load(anchors + g)
+        first, last = begin + number * BLOCK_M, begin + tl.load(anchors + g)
         if first < last:
-            ids = first + tl.arange(0, ROWS)
-            low = tl.load(run_low + ids, mask=ids < last, other=-1)
-            x = sum_planes(load_rows(rows, M, first, last, channel, ROWS, C, WIDTH, PLANES, True), PLANES)
-            head = tl.load(run_low + first)
-            tail = tl.load(run_low + tl.minimum(first + ROWS, last) - 1)
+            ids = first + tl.arange(0, BLOCK_M)
+            low = tl.load(class_begin + ids, mask=ids < last, other=-1)
+            x = sum_planes(load_rows(rows, M, first, last, channel, BLOCK_M, C, WIDTH, PLANES, True), PLANES)
+            head = tl.load(class_begin + first)
+            tail = tl.load(class_begin + tl.minimum(first + BLOCK_M, last) - 1)
             to = tl.cast(item, tl.int64) * C + c
             tl.store(heads + to, tl.sum(tl.where((low == head)[:, None], x, 0.0), 0), mask=c < C)
             tl.store(tails + to, tl.sum(tl.where((low == tail)[:, None], x, 0.0), 0), mask=c < C)
@@ -60,8 +60,8 @@ def sum_edges(
 
 @triton.jit
 def join_edges(
-    run_low,  # (M,) int32
-    run_high,  # (M,) int32
+    class_begin,  # (M,) int32
+    class_end,  # (M,) int32
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
@@ -72,7 +72,7 @@ def join_edges(
     G,
     C: tl.constexpr,
     WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ):
     """Sum what each run that leaves its first tile has before and after the tiles that it reaches."""
@@ -82,12 +82,12 @@ def join_edges(
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin = tl.load(offsets + g)
-        first, last = begin + number * ROWS, begin + tl.load(anchors + g)
-        end = first + ROWS
+        first, last = begin + number * BLOCK_M, begin + tl.load(anchors + g)
+        end = first + BLOCK_M
         if end < last:
-            low, high = tl.load(run_low + end - 1), tl.load(run_high + end - 1)
+            low, high = tl.load(class_begin + end - 1), tl.load(class_end + end - 1)
             if (low >= first) & (high > end):
-                count = (high - 1 - first) // ROWS  # of tiles that it reaches
+                count = (high - 1 - first) // BLOCK_M  # of tiles that it reaches
                 so_far = tl.load(tails + tl.cast(item, tl.int64) * C + c, mask=c < C, other=0.0)
                 tl.store(before + tl.cast(item + 1, tl.int64) * C + c, so_far, mask=c < C)
                 for done in range(1, count, AT_ONCE):
@@ -120,59 +120,59 @@ def sum_others(together, planes, PLANES: tl.constexpr):
 @triton.jit
 def anchor_losses(
     rows,  # (PLANES, M, C)
-    slots,  # (slots, M) float32
+    partials,  # (partials, M) float32
     before,  # (tiles, C) float32, of join_edges
     after,  # (tiles, C) float32, likewise
     weights,  # (M,) float64 or float32
-    run_low,  # (M,) int32
-    run_high,  # (M,) int32
+    class_begin,  # (M,) int32
+    class_end,  # (M,) int32
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
-    factors,  # (M,) float32, written for the rows of groups with an anchor: of row_gradient
+    row_scales,  # (M,) float32, written for the rows of groups with an anchor: of row_gradient
     shifts,  # (M,) float32, likewise
     pulls,  # (M,) float32, likewise
     each,  # (M,) float32, written for the anchors: their losses; or None
     losses,  # (programs,) float64, written: each program's part of the weighted sum of losses
     M,
     G,
-    SPAN,
+    ROW_BLOCK,
     scale,
     shift,
-    peak,  # the largest |weight|, or None
+    grad_absmax,  # the largest |weight|, or None
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
     BOUNDED: tl.constexpr,
-    ROWS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
     PLANES: tl.constexpr,
 ):
     """Write the weighted sum of log-sum-exp less mean of positives, and what the gradient needs of both."""
-    loss = tl.zeros((ROWS,), dtype=tl.float64)
+    loss = tl.zeros((BLOCK_M,), dtype=tl.float64)
     items = tl.load(tile_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        first, last = begin + number * ROWS, begin + tl.load(anchors + g)
-        ids = first + tl.arange(0, ROWS)
+        first, last = begin + number * BLOCK_M, begin + tl.load(anchors + g)
+        ids = first + tl.arange(0, BLOCK_M)
         anchor = ids < last
         weight = tl.load(weights + ids, mask=anchor, other=0.0)
-        log2_sum = join(slots, ids, anchor, M, tl.cdiv(end - begin, SPAN), shift, BOUNDED)
-        factor, own_shift = factor_of(weight.to(tl.float32), log2_sum, anchor, shift, peak, BOUNDED)
-        low, high = tl.load(run_low + ids, mask=anchor, other=-1), tl.load(run_high + ids, mask=anchor, other=1)
+        log2_sum = join(partials, ids, anchor, M, tl.cdiv(end - begin, ROW_BLOCK), shift, BOUNDED)
+        factor, own_shift = row_scale_of(weight.to(tl.float32), log2_sum, anchor, shift, grad_absmax, BOUNDED)
+        low, high = tl.load(class_begin + ids, mask=anchor, other=-1), tl.load(class_end + ids, mask=anchor, other=1)
         positives = (high - low - 1).to(tl.float32)
-        tl.store(factors + ids, factor, mask=ids < end)
-        tl.store(pulls + ids, tl.div_rn(in_units(weight.to(tl.float32), peak), positives), mask=ids < end)
+        tl.store(row_scales + ids, factor, mask=ids < end)
+        tl.store(pulls + ids, tl.div_rn(in_units(weight.to(tl.float32), grad_absmax), positives), mask=ids < end)
         if not BOUNDED:
             tl.store(shifts + ids, own_shift, mask=ids < end)
         if first < last:
             together = (low[:, None] == low[None, :]) & (ids[:, None] != ids[None, :])
-            comes_in, goes_on = anchor & (low < first), high > first + ROWS
-            channels_before = tl.where(tl.load(run_low + first) < first, C, 0)
-            channels_after = tl.where(tl.max(high) > first + ROWS, C, 0)
-            total = tl.zeros((ROWS,), dtype=tl.float32)
+            comes_in, goes_on = anchor & (low < first), high > first + BLOCK_M
+            channels_before = tl.where(tl.load(class_begin + first) < first, C, 0)
+            channels_after = tl.where(tl.max(high) > first + BLOCK_M, C, 0)
+            total = tl.zeros((BLOCK_M,), dtype=tl.float32)
             for channel in range(0, CP, WIDTH):
-                planes = load_rows(rows, M, first, last, channel, ROWS, C, WIDTH, PLANES, True)
+                planes = load_rows(rows, M, first, last, channel, BLOCK_M, C, WIDTH, PLANES, True)
                 others = sum_others(together, planes, PLANES)
                 c = channel + tl.arange(0, WIDTH)
                 to = tl.cast(item, tl.int64) * C + c

@@ -1,20 +1,23 @@
-"""The backward pass: dX_i = scale sum_j W_ij x_j, owned by rows.
+"""The backward pass: dX_i = scale sum_j W_ij x_j, each row computed by one owner.
 
-W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md). A tile of rows of one group,
-anchors or not, stays, with the sums of its gradient in registers, while the group's points (only its anchors, where the
-tile has none) stream past. Each streamed tile serves two products: S = X_i X_j^T, then W X_j. Programs share the steps
-of all tiles out equally (tile_scheduler.py); the pieces of a tile that several of them had are summed by
-:func:`join_pieces`.
+W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md).
 
-Of a loss, the positives take 1 / |P_i| from their softmax before the product, [i and j of one class, i != j] (v_i +
-v_j) from W_ij, with v_i = g_i / |P_i|. Where features of a class are nearly equal so are the two: multiplied apart and
-then subtracted they would leave rounding errors. Tiles all of whose pairs are of one class take off one number.
+                  N tiles of the group's points (of its anchors alone, where the M tile has none)
+                 | x_n | x_n | x_n | ...
+    M tile  x_m  |  S = x_m x_n^T  ->  W  ->  sums += W x_n      sums stay in registers
 
-*Known maximum.* With u_i = g_i 2^(B - lse_i) both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
-*Unknown maximum.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
+Programs share the steps of all tiles out equally (tile_scheduler.py). :func:`join_partials` adds up the partial tiles
+of a tile that several programs had.
 
-Row factors come from :func:`pair_factors`: u (or g), times a power that keeps W within the range of float16 where W is
-rounded to that; and the log-sum-exp in base 2, +inf where a row has no pairs to give, so that its exponentials vanish.
+The positives take 1 / |P_i| from their softmax weights before the product: W_ij loses [i and j of one class, i != j]
+(v_i + v_j), with v_i = g_i / |P_i|. Where features of a class are nearly equal so are the two; multiplied apart and
+then subtracted they would leave rounding errors. Tiles all of whose pairs are of one class lose one number.
+
+*Fixed maximum.* With u_i = g_i 2^(B - lse_i) both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
+*Online softmax.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
+
+:func:`row_scales` writes u (or g), times a power that keeps W within the range of float16 where W is rounded to that;
+and the log-sum-exp in base 2, +inf where a row has no pairs to give, so that its exponentials vanish.
 """
 
 from __future__ import annotations
@@ -22,32 +25,32 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .masking import clear_in_class, clear_tile, masked_in_class, masked_tile, peel, peel_class, skip_hull
+from .masking import clear_in_class, clear_tile, masked_in_class, masked_ranges, masked_tile, peel, peel_class
 from .split_bf16 import deep_similarities, load_rows, product, split, transposed
-from .tile_scheduler import OPENING, find_item, find_tile, stretch
+from .tile_scheduler import PROLOGUE_COST, find_item, find_tile, stream_k_range
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
 # backend divides by it too: kHeadroom of csrc/cuda/backward_epilogue.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
-WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a slot for a piece
+WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a partial
 # What the positives take from the weights: nothing, the same for all pairs of a class run, or of each row its own.
 NONE, BY_CLASS, BY_ROW = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit
-def in_units(weight, peak):
+def in_units(weight, grad_absmax):
     """Return weights by which W stays within the range of float16, where there is a largest one."""
-    if peak is not None:
-        largest = tl.load(peak).to(tl.float32)
+    if grad_absmax is not None:
+        largest = tl.load(grad_absmax).to(tl.float32)
         weight = weight * tl.where(largest == 0.0, 0.0, HEADROOM / largest)
     return weight
 
 
 @triton.jit
-def factor_of(weight, log2_sum, anchor, shift, peak, BOUNDED: tl.constexpr):
-    """Return (factor, exponent shift) of rows with a weight and log2 of their sum."""
+def row_scale_of(weight, log2_sum, anchor, shift, grad_absmax, BOUNDED: tl.constexpr):
+    """Return (row scale, exponent shift) of rows with a weight and log2 of their sum."""
     some = anchor & (log2_sum != float("-inf"))
-    weight = in_units(weight, peak)
+    weight = in_units(weight, grad_absmax)
     if BOUNDED:
         return tl.where(some, weight * tl.exp2(shift - log2_sum), 0.0), log2_sum
     else:
@@ -55,32 +58,32 @@ def factor_of(weight, log2_sum, anchor, shift, peak, BOUNDED: tl.constexpr):
 
 
 @triton.jit
-def pair_factors(
+def row_scales(
     grad,  # (M,) float32: by the log-sum-exps
     lse,  # (M,) float32, base e
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
-    factors,  # (M,) float32, written for the rows of groups with an anchor
+    row_scales,  # (M,) float32, written for the rows of groups with an anchor
     shifts,  # (M,) float32, likewise; unused where BOUNDED
     G,
     shift,
-    peak,  # the largest |grad|, or None
+    grad_absmax,  # the largest |grad|, or None
     BOUNDED: tl.constexpr,
-    ROWS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
 ):
-    """Write the factors that :func:`row_gradient` takes."""
+    """Write the scales of the rows that :func:`row_gradient` takes."""
     items = tl.load(tile_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        ids = begin + number * ROWS + tl.arange(0, ROWS)
+        ids = begin + number * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = ids < end
         anchor = ids < begin + tl.load(anchors + g)
         log2_sum = tl.load(lse + ids, mask=anchor, other=0.0) * 1.4426950408889634
         weight = tl.load(grad + ids, mask=anchor, other=0.0)
-        factor, own_shift = factor_of(weight, log2_sum, anchor, shift, peak, BOUNDED)
-        tl.store(factors + ids, factor, mask=inside)
+        factor, own_shift = row_scale_of(weight, log2_sum, anchor, shift, grad_absmax, BOUNDED)
+        tl.store(row_scales + ids, factor, mask=inside)
         if not BOUNDED:
             tl.store(shifts + ids, own_shift, mask=inside)
 
@@ -102,27 +105,27 @@ def add_products(
     row_ids,
     rows,
     M,
-    skip_low,
-    skip_high,
-    factors,
+    skip_begin,
+    skip_end,
+    row_scales,
     shifts,
-    run_low,
-    run_high,
+    class_begin,
+    class_end,
     pulls,
     first,
     last,
     first_row,
     end,
     out_channel,
-    rate,
+    scale_log2,
     shift,
     pull,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
     OUT: tl.constexpr,
-    ROWS: tl.constexpr,
-    STREAMED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     MUTUAL: tl.constexpr,
     BOUNDED: tl.constexpr,
     POSITIVES: tl.constexpr,
@@ -130,36 +133,40 @@ def add_products(
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Take one streamed tile past the owned rows: return ``sums`` with W_ij x_j added. ``pull`` is what the positives
-    take from every W_ij of a tile without a mask."""
-    ids = first + tl.arange(0, STREAMED)
+    """Take one N tile past the M tile: return ``sums`` with W_ij x_j added.
+
+    ``pull`` is what the positives take from every W_ij of a tile without a mask.
+    """
+    ids = first + tl.arange(0, BLOCK_N)
     inside = ids < last
-    streamed = load_rows(rows, M, first, last, out_channel, STREAMED, C, OUT, PLANES, MASKED)
+    x_n = load_rows(rows, M, first, last, out_channel, BLOCK_N, C, OUT, PLANES, MASKED)
     if MASKED:
-        other_factor = tl.load(factors + ids, mask=inside, other=0.0)[None, :]
+        other_scale = tl.load(row_scales + ids, mask=inside, other=0.0)[None, :]
     else:
-        other_factor = tl.load(factors + ids)[None, :]
+        other_scale = tl.load(row_scales + ids)[None, :]
     if WIDTH == CP:
-        s = product(x, transposed(streamed, PLANES), None, PLANES) * rate
+        s = product(x, transposed(x_n, PLANES), None, PLANES) * scale_log2
     else:
-        s = rate * deep_similarities(rows, M, first_row, end, first, last, ROWS, STREAMED, C, CP, WIDTH, PLANES, STAGES)
+        s = scale_log2 * deep_similarities(
+            rows, M, first_row, end, first, last, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
+        )
     own = factor[:, None]
     if MASKED:
         there = row_ids < end
         if POSITIVES != NONE:
             # Loaded here, not where the tile begins: the loop without masks has no registers to spare for them.
-            low = tl.load(skip_low + row_ids, mask=there, other=0)
-            high = tl.load(skip_high + row_ids, mask=there, other=0)
+            low = tl.load(skip_begin + row_ids, mask=there, other=0)
+            high = tl.load(skip_end + row_ids, mask=there, other=0)
         keep = ((ids[None, :] < low[:, None]) | (ids[None, :] >= high[:, None])) & inside[None, :]
         if not MUTUAL:
-            other_low = tl.load(skip_low + ids, mask=inside, other=0)[None, :]
-            other_high = tl.load(skip_high + ids, mask=inside, other=0)[None, :]
+            other_low = tl.load(skip_begin + ids, mask=inside, other=0)[None, :]
+            other_high = tl.load(skip_end + ids, mask=inside, other=0)[None, :]
             keeps_me = ((row_ids[:, None] < other_low) | (row_ids[:, None] >= other_high)) & inside[None, :]
-            other_factor = tl.where(keeps_me, other_factor, 0.0)
+            other_scale = tl.where(keeps_me, other_scale, 0.0)
             own = tl.where(keep, own, 0.0)
             keep = keep | keeps_me
     if BOUNDED:
-        w = tl.exp2(s - shift) * (own + other_factor) - pull
+        w = tl.exp2(s - shift) * (own + other_scale) - pull
     else:
         other_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))[None, :]
         mine = share(s, row_shift[:, None])
@@ -167,14 +174,14 @@ def add_products(
         if MASKED:
             # A pair that counts for nothing must not give its NaN either.
             mine = tl.where(own == 0.0, 0.0, mine)
-            theirs = tl.where(other_factor == 0.0, 0.0, theirs)
-        w = own * mine + (other_factor * theirs - pull)
+            theirs = tl.where(other_scale == 0.0, 0.0, theirs)
+        w = own * mine + (other_scale * theirs - pull)
     if MASKED:
         w = tl.where(keep, w, 0.0)
         if POSITIVES != NONE:
             # A row that is no anchor has no pull, nor has any of its class.
-            class_low = tl.load(run_low + row_ids, mask=there, other=0)[:, None]
-            class_high = tl.load(run_high + row_ids, mask=there, other=0)[:, None]
+            class_low = tl.load(class_begin + row_ids, mask=there, other=0)[:, None]
+            class_high = tl.load(class_end + row_ids, mask=there, other=0)[:, None]
             taken = tl.load(pulls + row_ids, mask=there, other=0.0)[:, None]
             if POSITIVES == BY_CLASS:
                 taken *= 2
@@ -184,23 +191,23 @@ def add_products(
             w -= tl.where(of_class, taken, 0.0)
     w = split(w, rows.dtype.element_ty, PLANES)
     if PLANES == 1:
-        return product(w, streamed, sums, PLANES)
+        return product(w, x_n, sums, PLANES)
     else:
         # Tensor cores cut their sums toward zero, which shows in those of many rows: each tile's are added here.
-        return sums + product(w, streamed, None, PLANES)
+        return sums + product(w, x_n, None, PLANES)
 
 
 @triton.jit
-def scaled_by(scale, peak):
-    """Return the scale with the power taken out that :func:`factor_of` put in."""
-    if peak is not None:
-        scale = scale * tl.load(peak).to(tl.float32) / HEADROOM
+def scaled_by(scale, grad_absmax):
+    """Return the scale with the power taken out that :func:`row_scale_of` put in."""
+    if grad_absmax is not None:
+        scale = scale * tl.load(grad_absmax).to(tl.float32) / HEADROOM
     return scale
 
 
 @triton.jit
-def slot_of(first_step, end_step, ends):
-    """Return which of its program's slots a piece goes to, WHOLE for a whole tile, NOTHING where it has no step.
+def partial_of(first_step, end_step, ends):
+    """Return the partial that a tile goes to, WHOLE for a whole tile, NOTHING where the range has no step of it.
 
     ``ends`` is whether it is the tile's last.
     """
@@ -215,167 +222,169 @@ def row_gradient(
     M,
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
-    skip_low,  # (M,) int32
-    skip_high,  # (M,) int32
+    skip_begin,  # (M,) int32
+    skip_end,  # (M,) int32
     step_ends,  # (G,) int64, of count_work
-    factors,  # (M,) float32, of pair_factors
+    row_scales,  # (M,) float32, of row_scales
     shifts,  # (M,) float32, likewise
-    run_low,  # (M,) int32, where there are positives: else None
-    run_high,  # (M,) int32, likewise
+    class_begin,  # (M,) int32, where there are positives: else None
+    class_end,  # (M,) int32, likewise
     pulls,  # (M,) float32, likewise, of anchor_losses
-    pieces,  # (2 programs, ROWS, OUT) float32, written: tiles of which others have a piece
+    partials,  # (2 programs, BLOCK_M, OUT) float32, written: partial tiles
     out,  # (M, C) float32, written: the other rows of groups with an anchor
     G,
     scale,
-    rate,
+    scale_log2,
     shift,
-    peak,  # the largest |grad|, or None
+    grad_absmax,  # the largest |grad|, or None
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,  # CP, or channels taken at a time where rows are too long to stay
     OUT: tl.constexpr,  # channels of the gradient that one program sums: CP where WIDTH is
-    ROWS: tl.constexpr,
-    STREAMED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     MUTUAL: tl.constexpr,
     BOUNDED: tl.constexpr,
     POSITIVES: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write the gradient of sum_i grad_i lse_i, or l_i, by the rows: whole tiles to ``out``, others piece by piece."""
-    at, stop = stretch(tl.program_id(0), tl.load(step_ends + G - 1))
+    """Write the gradient of sum_i grad_i lse_i, or l_i, by the rows: whole tiles to ``out``, others to ``partials``."""
+    at, stop = stream_k_range(tl.program_id(0), tl.load(step_ends + G - 1))
     left = (stop - at).to(tl.int32)
     while left > 0:
         # Found anew for every tile: the loops over steps have no registers to spare.
-        _, stop = stretch(tl.program_id(0), tl.load(step_ends + G - 1))
+        _, stop = stream_k_range(tl.program_id(0), tl.load(step_ends + G - 1))
         at = stop - left
-        g, number, part, tile_begin, tile_end = find_tile(at, step_ends, offsets, anchors, G, ROWS, STREAMED, CP // OUT)
-        first_step = tl.maximum(at - tile_begin - OPENING, 0).to(tl.int32)
-        end_step = tl.maximum(tl.minimum(stop, tile_end) - tile_begin - OPENING, 0).to(tl.int32)
-        slot = slot_of(first_step, end_step, tile_end <= stop)
+        g, number, part, tile_begin, tile_end = find_tile(
+            at, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT
+        )
+        first_step = tl.maximum(at - tile_begin - PROLOGUE_COST, 0).to(tl.int32)
+        end_step = tl.maximum(tl.minimum(stop, tile_end) - tile_begin - PROLOGUE_COST, 0).to(tl.int32)
+        partial = partial_of(first_step, end_step, tile_end <= stop)
         left -= (tile_end - at).to(tl.int32)
         out_channel = part * OUT
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
-        first_row = begin + number * ROWS
+        first_row = begin + number * BLOCK_M
         # Points that are no anchors have pairs with anchors alone.
         last = tl.where(first_row < anchor_end, end, anchor_end)
-        last = tl.minimum(last, begin + end_step * STREAMED)
-        first = tl.minimum(begin + first_step * STREAMED, last)
-        ids = first_row + tl.arange(0, ROWS)
+        last = tl.minimum(last, begin + end_step * BLOCK_N)
+        first = tl.minimum(begin + first_step * BLOCK_N, last)
+        ids = first_row + tl.arange(0, BLOCK_M)
         inside = ids < end
         x = 0
         if WIDTH == CP:
-            x = load_rows(rows, M, first_row, end, 0, ROWS, C, CP, PLANES, True)
-        factor = tl.load(factors + ids, mask=inside, other=0.0)
+            x = load_rows(rows, M, first_row, end, 0, BLOCK_M, C, CP, PLANES, True)
+        factor = tl.load(row_scales + ids, mask=inside, other=0.0)
         row_shift = factor
         if not BOUNDED:
             row_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))
         if POSITIVES != NONE:
             is_anchor = ids < anchor_end
-            class_low = tl.load(run_low + ids, mask=is_anchor, other=0)
-            class_high = tl.load(run_high + ids, mask=is_anchor, other=0)
-            hull_low, hull_high, core_low, core_high = skip_hull(class_low, class_high, inside)
+            class_low = tl.load(class_begin + ids, mask=is_anchor, other=0)
+            class_high = tl.load(class_end + ids, mask=is_anchor, other=0)
+            any_begin, any_end, all_begin, all_end = masked_ranges(class_low, class_high, inside)
             class_pull = 2 * tl.load(pulls + first_row)
             low, high = 0, 0
             if POSITIVES == BY_ROW:
-                core_high = core_low
+                all_end = all_begin
             else:
                 # Where the class is in no denominator, its pairs have a mask.
-                core_high = tl.where(
-                    tl.load(skip_high + first_row) - tl.load(skip_low + first_row) > 1, begin, core_high
-                )
-            clear, hull_tile, hull_end, core_tile, core_end, own_tile, own_end = peel_class(
-                first, last, first_row, first_row + ROWS, hull_low, hull_high, core_low, core_high, STREAMED
+                all_end = tl.where(tl.load(skip_end + first_row) - tl.load(skip_begin + first_row) > 1, begin, all_end)
+            clear, any_tile, any_tile_end, all_tile, all_tile_end, own_tile, own_end = peel_class(
+                first, last, first_row, first_row + BLOCK_M, any_begin, any_end, all_begin, all_end, BLOCK_N
             )
         else:
-            low = tl.load(skip_low + ids, mask=inside, other=0)
-            high = tl.load(skip_high + ids, mask=inside, other=0)
+            low = tl.load(skip_begin + ids, mask=inside, other=0)
+            high = tl.load(skip_end + ids, mask=inside, other=0)
             if MUTUAL:
-                hull_low, hull_high, core_low, core_high = skip_hull(low, high, inside)
+                any_begin, any_end, all_begin, all_end = masked_ranges(low, high, inside)
             else:
-                # Any streamed row may skip any of these rows.
-                hull_low, hull_high, core_low, core_high = begin, end, end, begin
-            clear, clear_jump, jump, masked, hull_tile, core_tile, core, ragged = peel(
-                first, last, hull_low, hull_high, core_low, core_high, STREAMED
+                # Any row of the N tiles may skip any of these rows.
+                any_begin, any_end, all_begin, all_end = begin, end, end, begin
+            clear, clear_jump, jump, masked, any_tile, all_tile, all_tiles, ragged = peel(
+                first, last, any_begin, any_end, all_begin, all_end, BLOCK_N
             )
-        sums = tl.zeros((ROWS, OUT), dtype=tl.float32)
+        sums = tl.zeros((BLOCK_M, OUT), dtype=tl.float32)
         for k in tl.range(0, clear, num_stages=STAGES):
             if POSITIVES != NONE:
-                tile = clear_in_class(k, hull_tile, hull_end, core_tile, core_end, own_tile, own_end)
-                pull = tl.where((tile >= core_tile) & (tile < core_end), class_pull, 0.0)
+                tile = clear_in_class(k, any_tile, any_tile_end, all_tile, all_tile_end, own_tile, own_end)
+                pull = tl.where((tile >= all_tile) & (tile < all_tile_end), class_pull, 0.0)
             else:
                 tile = clear_tile(k, clear_jump, jump)
                 pull = 0.0
-            column = first + tile * STREAMED
+            column = first + tile * BLOCK_N
             sums = add_products(
-                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts,
-                run_low, run_high, pulls, column, last, first_row, end, out_channel, rate, shift, pull,
-                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, POSITIVES, False, PLANES, STAGES,
+                sums, x, factor, row_shift, low, high, ids, rows, M, skip_begin, skip_end, row_scales, shifts,
+                class_begin, class_end, pulls, column, last, first_row, end, out_channel, scale_log2, shift, pull,
+                C, CP, WIDTH, OUT, BLOCK_M, BLOCK_N, MUTUAL, BOUNDED, POSITIVES, False, PLANES, STAGES,
             )  # fmt: skip
         if POSITIVES != NONE:
             # Here, not before: the loop without masks has no registers to spare for it.
-            tiles = tl.cdiv(tl.maximum(last - first, 0), STREAMED)
+            tiles = tl.cdiv(tl.maximum(last - first, 0), BLOCK_N)
             masked = tiles - clear
         for k in tl.range(0, masked, num_stages=STAGES):
             if POSITIVES != NONE:
-                tile = masked_in_class(k, tiles, hull_tile, hull_end, core_tile, core_end, own_tile, own_end)
+                tile = masked_in_class(k, tiles, any_tile, any_tile_end, all_tile, all_tile_end, own_tile, own_end)
             else:
-                tile = masked_tile(k, masked, hull_tile, core_tile, core, ragged)
-            column = first + tile * STREAMED
+                tile = masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged)
+            column = first + tile * BLOCK_N
             sums = add_products(
-                sums, x, factor, row_shift, low, high, ids, rows, M, skip_low, skip_high, factors, shifts,
-                run_low, run_high, pulls, column, last, first_row, end, out_channel, rate, shift, 0.0,
-                C, CP, WIDTH, OUT, ROWS, STREAMED, MUTUAL, BOUNDED, POSITIVES, True, PLANES, STAGES,
+                sums, x, factor, row_shift, low, high, ids, rows, M, skip_begin, skip_end, row_scales, shifts,
+                class_begin, class_end, pulls, column, last, first_row, end, out_channel, scale_log2, shift, 0.0,
+                C, CP, WIDTH, OUT, BLOCK_M, BLOCK_N, MUTUAL, BOUNDED, POSITIVES, True, PLANES, STAGES,
             )  # fmt: skip
-        sums *= scaled_by(scale, peak)
-        row, c = tl.arange(0, ROWS)[:, None], tl.arange(0, OUT)[None, :]
-        if slot >= 0:
-            tl.store(piece(pieces, 2 * tl.program_id(0) + slot, ROWS, OUT) + row * OUT + c, sums)
-        elif slot == WHOLE:
+        sums *= scaled_by(scale, grad_absmax)
+        row, c = tl.arange(0, BLOCK_M)[:, None], tl.arange(0, OUT)[None, :]
+        if partial >= 0:
+            tl.store(partial_tile(partials, 2 * tl.program_id(0) + partial, BLOCK_M, OUT) + row * OUT + c, sums)
+        elif partial == WHOLE:
             mask = inside[:, None] & (out_channel + c < C)
             tl.store(out + ids.to(tl.int64)[:, None] * C + out_channel + c, sums, mask=mask)
 
 
 @triton.jit
-def piece(pieces, slot, ROWS: tl.constexpr, OUT: tl.constexpr):
-    """Return the address of a slot."""
-    return pieces + slot.to(tl.int64) * ROWS * OUT
+def partial_tile(partials, partial, BLOCK_M: tl.constexpr, OUT: tl.constexpr):
+    """Return the address of a partial tile."""
+    return partials + partial.to(tl.int64) * BLOCK_M * OUT
 
 
 @triton.jit
-def join_pieces(
+def join_partials(
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     step_ends,  # (G,) int64, of count_work
-    pieces,  # (2 programs, ROWS, OUT) float32, of row_gradient
-    out,  # (M, C) float32, written: rows of tiles that are in pieces
+    partials,  # (2 programs, BLOCK_M, OUT) float32, of row_gradient
+    out,  # (M, C) float32, written: rows of tiles that are in partials
     G,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,  # channels of one program
     OUT: tl.constexpr,
-    ROWS: tl.constexpr,
-    STREAMED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
-    """Sum the pieces of the tile that a worker opens and others end; as many programs as row_gradient had, each for
-    every WIDTH of OUT channels."""
+    """Sum the partial tiles of the tile that a range begins and others end.
+
+    As many programs as row_gradient had, each for every WIDTH of OUT channels.
+    """
     worker, channel = tl.program_id(0), tl.program_id(1) * WIDTH
     total = tl.load(step_ends + G - 1)
-    at, stop = stretch(worker, total)
+    at, stop = stream_k_range(worker, total)
     if at < stop:
         g, number, part, tile_begin, tile_end = find_tile(
-            stop - 1, step_ends, offsets, anchors, G, ROWS, STREAMED, CP // OUT
+            stop - 1, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT
         )
-        first_step = tile_begin + OPENING
+        first_step = tile_begin + PROLOGUE_COST
         if (at <= first_step) & (first_step < stop) & (stop < tile_end):
-            row, c = tl.arange(0, ROWS)[:, None], channel + tl.arange(0, WIDTH)[None, :]
-            first_row = tl.load(offsets + g) + number * ROWS
+            row, c = tl.arange(0, BLOCK_M)[:, None], channel + tl.arange(0, WIDTH)[None, :]
+            first_row = tl.load(offsets + g) + number * BLOCK_M
             mask = (first_row + row < tl.load(offsets + g + 1)) & (part * OUT + c < C)
-            sums = tl.load(piece(pieces, 2 * worker + 1, ROWS, OUT) + row * OUT + c, mask=mask)
+            sums = tl.load(partial_tile(partials, 2 * worker + 1, BLOCK_M, OUT) + row * OUT + c, mask=mask)
             other, end = worker + 1, stop
             while end < tile_end:
-                sums += tl.load(piece(pieces, 2 * other, ROWS, OUT) + row * OUT + c, mask=mask)
-                _, end = stretch(other, total)
+                sums += tl.load(partial_tile(partials, 2 * other, BLOCK_M, OUT) + row * OUT + c, mask=mask)
+                _, end = stream_k_range(other, total)
                 other += 1
             tl.store(out + (first_row + row).to(tl.int64) * C + part * OUT + c, sums, mask=mask)

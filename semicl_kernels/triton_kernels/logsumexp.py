@@ -1,17 +1,23 @@
 """The forward pass: sums of exponentials over the pairs of each group.
 
-*Known maximum* (:func:`sum_pairs`). Where no exponent exceeds a bound B and none lies below -B, with exp(-2 B) normal
-in float32, every exponential is taken relative to B and sums are plain sums. One item is a panel pair (P, Q). A tile of
-P, the owned one, stays; the tiles of Q stream past it, S = X_streamed X_owned^T, one exponential a similarity. Sums for
-the owned anchors add up element by element in registers and are reduced once, at the end; where the panels form a
-triangle, each tile's sums over the other axis, which are cheap (they lie within a thread but for two shuffles), belong
-to the streamed anchors and are added to this item's own slot in memory. Slot q of anchor i is the sum over panel q of
-its group: each slot is written by one program in one order, so there are no atomics and every run gives the same bits.
+*Fixed maximum* (:func:`sum_pairs`). No exponent exceeds a bound B and none lies below -B, with exp(-2 B) normal in
+float32. Every exponential is taken relative to B, and sums are plain sums. An item is a pair of row blocks (P, Q), see
+tile_scheduler.py. An M tile of P stays, and the N tiles of Q stream past it:
 
-*Unknown maximum* (:func:`log_sum_pairs`). The same items, all panels against all, with a running maximum for each
-anchor; a slot holds the base-2 logarithm of its sum.
+                 x_m (BLOCK_M)
+    x_n          +-----------+
+    (BLOCK_N)    | S = x_n x_m^T, exp | -> sums over this axis: of the anchors of Q, in a triangle
+                 +-----------+
+                       |
+                       v sums over this axis: of the anchors of P, kept in registers, reduced once
 
-:func:`join` adds the slots of an anchor up. Exponents are in base 2 throughout: rate = scale log2(e).
+Partial q of anchor i is its sum over row block q of its group. Each partial is written by one program in one order: no
+atomics, the same bits every time. The sums of Q's anchors are cheap: they lie within a thread but for two shuffles.
+
+*Online softmax* (:func:`log_sum_pairs`). The same items, all row blocks against all, with a running maximum for each
+anchor. A partial holds the base-2 logarithm of its sum.
+
+:func:`join` adds up the partials of an anchor. Exponents are in base 2 throughout: scale_log2 = scale log2(e).
 """
 
 from __future__ import annotations
@@ -19,63 +25,63 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .masking import clear_tile, masked_tile, peel, skip_hull
+from .masking import clear_tile, masked_ranges, masked_tile, peel
 from .split_bf16 import deep_similarities, load_columns, load_rows, product, transposed
 from .tile_scheduler import find_item, find_pair
 
-SLOTS_AT_ONCE = tl.constexpr(8)
+PARTIALS_AT_ONCE = tl.constexpr(8)
 
 
 @triton.jit
-def add_streamed(
+def add_n_tile(
     kept,
-    x_owned,
+    x_m,
     rows,
     M,
-    skip_low,
-    skip_high,
-    slot,
-    owned,
+    skip_begin,
+    skip_end,
+    partial,
+    first_m,
     p_end,
     first,
     q_end,
     gives_from,
     gives_to,
-    rate,
+    scale_log2,
     shift,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
-    OWNED: tl.constexpr,
-    STREAMED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     GIVES: tl.constexpr,
     MASKED: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Take one streamed tile past the owned one: return ``kept`` with its exponentials added.
+    """Take one N tile past the M tile: return ``kept`` with its exponentials added.
 
-    The streamed anchors from gives_from to gives_to get their sums added to what is in ``slot``.
+    The anchors of the N tile from gives_from to gives_to get their sums added to what is in ``partial``.
     """
-    ids = first + tl.arange(0, STREAMED)
+    ids = first + tl.arange(0, BLOCK_N)
     if WIDTH == CP:
-        x = load_rows(rows, M, first, q_end, 0, STREAMED, C, CP, PLANES, MASKED)
-        s = product(x, x_owned, None, PLANES)
+        x = load_rows(rows, M, first, q_end, 0, BLOCK_N, C, CP, PLANES, MASKED)
+        s = product(x, x_m, None, PLANES)
     else:
-        s = deep_similarities(rows, M, first, q_end, owned, p_end, STREAMED, OWNED, C, CP, WIDTH, PLANES, STAGES)
-    e = tl.exp2(s * rate - shift)
+        s = deep_similarities(rows, M, first, q_end, first_m, p_end, BLOCK_N, BLOCK_M, C, CP, WIDTH, PLANES, STAGES)
+    e = tl.exp2(s * scale_log2 - shift)
     if MASKED:
         # Loaded here, not where the tile begins: the loop without masks has no registers to spare for them.
-        columns = owned + tl.arange(0, OWNED)
-        low = tl.load(skip_low + columns, mask=columns < p_end, other=0)[None, :]
-        high = tl.load(skip_high + columns, mask=columns < p_end, other=0)[None, :]
+        columns = first_m + tl.arange(0, BLOCK_M)
+        low = tl.load(skip_begin + columns, mask=columns < p_end, other=0)[None, :]
+        high = tl.load(skip_end + columns, mask=columns < p_end, other=0)[None, :]
         keep = ((ids[:, None] < low) | (ids[:, None] >= high)) & (ids < q_end)[:, None]
         e = tl.where(keep, e, 0.0)
     if GIVES:
         given = (ids >= gives_from) & (ids < gives_to)
         if (first < gives_to) & (first >= gives_from):
-            before = tl.load(slot + ids, mask=given, other=0.0)
-            tl.store(slot + ids, before + tl.sum(e, 1), mask=given)
+            before = tl.load(partial + ids, mask=given, other=0.0)
+            tl.store(partial + ids, before + tl.sum(e, 1), mask=given)
     return kept + e
 
 
@@ -84,68 +90,70 @@ def sum_pairs(
     rows,  # (PLANES, M, C)
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
-    skip_low,  # (M,) int32
-    skip_high,  # (M,) int32
+    skip_begin,  # (M,) int32
+    skip_end,  # (M,) int32
     pair_ends,  # (G,) int32, of count_work
-    slots,  # (slots, M) float32, zeros, added to
+    partials,  # (partials, M) float32, zeros, added to
     M,
     G,
-    SPAN,  # rows of a panel, a multiple of OWNED
-    rate,
+    ROW_BLOCK,  # rows of a row block, a multiple of BLOCK_M
+    scale_log2,
     shift,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
-    OWNED: tl.constexpr,  # a multiple of STREAMED
-    STREAMED: tl.constexpr,
+    BLOCK_M: tl.constexpr,  # a multiple of BLOCK_N
+    BLOCK_N: tl.constexpr,
     TRIANGLE: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write slot q of every anchor: the sum of 2^(rate x_i . x_j - shift) over its denominator in panel q."""
+    """Write partial q of every anchor: sum of 2^(scale_log2 x_i . x_j - shift) over its denominator in row block q."""
     items = tl.load(pair_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, pair_ends, G)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
-        p, q = find_pair(number, tl.cdiv(end - begin, SPAN), TRIANGLE)
-        p_begin, q_begin = begin + p * SPAN, begin + q * SPAN
-        p_end, q_end = tl.minimum(p_begin + SPAN, anchor_end), tl.minimum(q_begin + SPAN, end)
-        given = slots + p.to(tl.int64) * M
-        own = slots + q.to(tl.int64) * M
-        for owned in range(p_begin, p_end, OWNED):
-            ids = owned + tl.arange(0, OWNED)
+        p, q = find_pair(number, tl.cdiv(end - begin, ROW_BLOCK), TRIANGLE)
+        p_begin, q_begin = begin + p * ROW_BLOCK, begin + q * ROW_BLOCK
+        p_end, q_end = tl.minimum(p_begin + ROW_BLOCK, anchor_end), tl.minimum(q_begin + ROW_BLOCK, end)
+        given = partials + p.to(tl.int64) * M
+        own = partials + q.to(tl.int64) * M
+        for first_m in range(p_begin, p_end, BLOCK_M):
+            ids = first_m + tl.arange(0, BLOCK_M)
             inside = ids < p_end
-            x_owned = 0
+            x_m = 0
             if WIDTH == CP:
-                x_owned = load_columns(rows, M, owned, p_end, 0, OWNED, C, CP, PLANES)
-            low = tl.load(skip_low + ids, mask=inside, other=0)
-            high = tl.load(skip_high + ids, mask=inside, other=0)
+                x_m = load_columns(rows, M, first_m, p_end, 0, BLOCK_M, C, CP, PLANES)
+            low = tl.load(skip_begin + ids, mask=inside, other=0)
+            high = tl.load(skip_end + ids, mask=inside, other=0)
             first = q_begin
             if TRIANGLE:
-                first = tl.where(p == q, owned, q_begin)
-            gives_from = owned + OWNED
+                first = tl.where(p == q, first_m, q_begin)
+            gives_from = first_m + BLOCK_M
             gives_to = tl.minimum(anchor_end, q_end)
-            hull_low, hull_high, core_low, core_high = skip_hull(low, high, inside)
-            clear, clear_jump, jump, masked, hull_tile, core_tile, core, ragged = peel(
-                first, q_end, hull_low, hull_high, core_low, core_high, STREAMED
+            any_begin, any_end, all_begin, all_end = masked_ranges(low, high, inside)
+            clear, clear_jump, jump, masked, any_tile, all_tile, all_tiles, ragged = peel(
+                first, q_end, any_begin, any_end, all_begin, all_end, BLOCK_N
             )
-            kept = tl.zeros((STREAMED, OWNED), dtype=tl.float32)
+            kept = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
             for k in tl.range(0, clear, num_stages=STAGES):
-                column = first + clear_tile(k, clear_jump, jump) * STREAMED
-                kept = add_streamed(
-                    kept, x_owned, rows, M, skip_low, skip_high, given, owned, p_end, column, q_end,
-                    gives_from, gives_to, rate, shift, C, CP, WIDTH, OWNED, STREAMED, TRIANGLE, False, PLANES, STAGES,
+                column = first + clear_tile(k, clear_jump, jump) * BLOCK_N
+                kept = add_n_tile(
+                    kept, x_m, rows, M, skip_begin, skip_end, given, first_m, p_end, column, q_end,
+                    gives_from, gives_to, scale_log2, shift,
+                    C, CP, WIDTH, BLOCK_M, BLOCK_N, TRIANGLE, False, PLANES, STAGES,
                 )  # fmt: skip
             for k in tl.range(0, masked, num_stages=STAGES):
-                column = first + masked_tile(k, masked, hull_tile, core_tile, core, ragged) * STREAMED
-                kept = add_streamed(
-                    kept, x_owned, rows, M, skip_low, skip_high, given, owned, p_end, column, q_end,
-                    gives_from, gives_to, rate, shift, C, CP, WIDTH, OWNED, STREAMED, TRIANGLE, True, PLANES, STAGES,
+                column = first + masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged) * BLOCK_N
+                kept = add_n_tile(
+                    kept, x_m, rows, M, skip_begin, skip_end, given, first_m, p_end, column, q_end,
+                    gives_from, gives_to, scale_log2, shift,
+                    C, CP, WIDTH, BLOCK_M, BLOCK_N, TRIANGLE, True, PLANES, STAGES,
                 )  # fmt: skip
             total = tl.sum(kept, 0)
             if TRIANGLE:
-                # What earlier tiles of this panel gave to this one.
+                # Given by earlier tiles of this row block.
                 total += tl.load(own + ids, mask=inside & (ids >= q_begin), other=0.0)
             tl.store(own + ids, total, mask=inside)
             tl.debug_barrier()  # what this tile gave is read by other threads at the next
@@ -155,36 +163,38 @@ def sum_pairs(
 def add_with_maximum(
     best,
     total,
-    x_owned,
+    x_m,
     rows,
     M,
-    skip_low,
-    skip_high,
-    owned,
+    skip_begin,
+    skip_end,
+    first_m,
     p_end,
     first,
     q_end,
-    rate,
+    scale_log2,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
-    OWNED: tl.constexpr,
-    STREAMED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     MASKED: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Take one streamed tile past the owned one: return the new maxima and the sums relative to them."""
-    ids = first + tl.arange(0, STREAMED)
+    """Take one N tile past the M tile: return the new maxima and the sums relative to them."""
+    ids = first + tl.arange(0, BLOCK_N)
     if WIDTH == CP:
-        x = load_rows(rows, M, first, q_end, 0, STREAMED, C, CP, PLANES, MASKED)
-        s = product(x_owned, transposed(x, PLANES), None, PLANES) * rate
+        x = load_rows(rows, M, first, q_end, 0, BLOCK_N, C, CP, PLANES, MASKED)
+        s = product(x_m, transposed(x, PLANES), None, PLANES) * scale_log2
     else:
-        s = rate * deep_similarities(rows, M, owned, p_end, first, q_end, OWNED, STREAMED, C, CP, WIDTH, PLANES, STAGES)
+        s = scale_log2 * deep_similarities(
+            rows, M, first_m, p_end, first, q_end, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
+        )
     if MASKED:
-        mine = owned + tl.arange(0, OWNED)
-        low = tl.load(skip_low + mine, mask=mine < p_end, other=0)[:, None]
-        high = tl.load(skip_high + mine, mask=mine < p_end, other=0)[:, None]
+        mine = first_m + tl.arange(0, BLOCK_M)
+        low = tl.load(skip_begin + mine, mask=mine < p_end, other=0)[:, None]
+        high = tl.load(skip_end + mine, mask=mine < p_end, other=0)[:, None]
         keep = ((ids[None, :] < low) | (ids[None, :] >= high)) & (ids < q_end)[None, :]
         s = tl.where(keep, s, float("-inf"))
     higher = tl.maximum(best, tl.max(s, 1))
@@ -198,79 +208,79 @@ def log_sum_pairs(
     rows,  # (PLANES, M, C)
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
-    skip_low,  # (M,) int32
-    skip_high,  # (M,) int32
+    skip_begin,  # (M,) int32
+    skip_end,  # (M,) int32
     pair_ends,  # (G,) int32, of count_work without the triangle
-    slots,  # (slots, M) float32, written
+    partials,  # (partials, M) float32, written
     M,
     G,
-    SPAN,  # rows of a panel
-    rate,
+    ROW_BLOCK,  # rows of a row block
+    scale_log2,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
-    OWNED: tl.constexpr,
-    STREAMED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write slot q of every anchor: log2 of the sum of 2^(rate x_i . x_j) over its denominator in panel q."""
+    """Write partial q of every anchor: log2 of its sum of 2^(scale_log2 x_i . x_j) over its points in row block q."""
     items = tl.load(pair_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, pair_ends, G)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
-        p, q = find_pair(number, tl.cdiv(end - begin, SPAN), False)
-        p_begin, q_begin = begin + p * SPAN, begin + q * SPAN
-        p_end, q_end = tl.minimum(p_begin + SPAN, anchor_end), tl.minimum(q_begin + SPAN, end)
-        own = slots + q.to(tl.int64) * M
-        for owned in range(p_begin, p_end, OWNED):
-            ids = owned + tl.arange(0, OWNED)
+        p, q = find_pair(number, tl.cdiv(end - begin, ROW_BLOCK), False)
+        p_begin, q_begin = begin + p * ROW_BLOCK, begin + q * ROW_BLOCK
+        p_end, q_end = tl.minimum(p_begin + ROW_BLOCK, anchor_end), tl.minimum(q_begin + ROW_BLOCK, end)
+        own = partials + q.to(tl.int64) * M
+        for first_m in range(p_begin, p_end, BLOCK_M):
+            ids = first_m + tl.arange(0, BLOCK_M)
             inside = ids < p_end
-            x_owned = 0
+            x_m = 0
             if WIDTH == CP:
-                x_owned = load_rows(rows, M, owned, p_end, 0, OWNED, C, CP, PLANES, True)
-            low = tl.load(skip_low + ids, mask=inside, other=0)
-            high = tl.load(skip_high + ids, mask=inside, other=0)
-            hull_low, hull_high, core_low, core_high = skip_hull(low, high, inside)
-            clear, clear_jump, jump, masked, hull_tile, core_tile, core, ragged = peel(
-                q_begin, q_end, hull_low, hull_high, core_low, core_high, STREAMED
+                x_m = load_rows(rows, M, first_m, p_end, 0, BLOCK_M, C, CP, PLANES, True)
+            low = tl.load(skip_begin + ids, mask=inside, other=0)
+            high = tl.load(skip_end + ids, mask=inside, other=0)
+            any_begin, any_end, all_begin, all_end = masked_ranges(low, high, inside)
+            clear, clear_jump, jump, masked, any_tile, all_tile, all_tiles, ragged = peel(
+                q_begin, q_end, any_begin, any_end, all_begin, all_end, BLOCK_N
             )
-            best = tl.full((OWNED,), float("-inf"), dtype=tl.float32)
-            total = tl.zeros((OWNED,), dtype=tl.float32)
+            best = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
+            total = tl.zeros((BLOCK_M,), dtype=tl.float32)
             for k in tl.range(0, clear, num_stages=STAGES):
-                column = q_begin + clear_tile(k, clear_jump, jump) * STREAMED
+                column = q_begin + clear_tile(k, clear_jump, jump) * BLOCK_N
                 best, total = add_with_maximum(
-                    best, total, x_owned, rows, M, skip_low, skip_high, owned, p_end, column, q_end,
-                    rate, C, CP, WIDTH, OWNED, STREAMED, False, PLANES, STAGES,
+                    best, total, x_m, rows, M, skip_begin, skip_end, first_m, p_end, column, q_end,
+                    scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, False, PLANES, STAGES,
                 )  # fmt: skip
             for k in tl.range(0, masked, num_stages=STAGES):
-                column = q_begin + masked_tile(k, masked, hull_tile, core_tile, core, ragged) * STREAMED
+                column = q_begin + masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged) * BLOCK_N
                 best, total = add_with_maximum(
-                    best, total, x_owned, rows, M, skip_low, skip_high, owned, p_end, column, q_end,
-                    rate, C, CP, WIDTH, OWNED, STREAMED, True, PLANES, STAGES,
+                    best, total, x_m, rows, M, skip_begin, skip_end, first_m, p_end, column, q_end,
+                    scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, True, PLANES, STAGES,
                 )  # fmt: skip
             tl.store(own + ids, tl.where(total == 0.0, float("-inf"), best + tl.log2(total)), mask=inside)
 
 
 @triton.jit
-def join(slots, ids, inside, M, count, shift, BOUNDED: tl.constexpr):
-    """Return log2 of each row's sum over its ``count`` slots, of which SLOTS_AT_ONCE are on their way at a time."""
-    slot = slots + ids
+def join(partials, ids, inside, M, count, shift, BOUNDED: tl.constexpr):
+    """Return log2 of each row's sum over its ``count`` partials; PARTIALS_AT_ONCE loads are in flight at a time."""
+    partial = partials + ids
     best = tl.full(ids.shape, float("-inf"), dtype=tl.float32)
     total = tl.zeros(ids.shape, dtype=tl.float32)
-    for first in range(0, count, SLOTS_AT_ONCE):
-        for i in tl.static_range(SLOTS_AT_ONCE):
+    for first in range(0, count, PARTIALS_AT_ONCE):
+        for i in tl.static_range(PARTIALS_AT_ONCE):
             there = inside & (tl.full(ids.shape, first + i, tl.int32) < count)
             if BOUNDED:
-                total += tl.load(slot, mask=there, other=0.0)
+                total += tl.load(partial, mask=there, other=0.0)
             else:
-                part = tl.load(slot, mask=there, other=float("-inf"))
+                part = tl.load(partial, mask=there, other=float("-inf"))
                 higher = tl.maximum(best, part)
                 finite = tl.where(higher == float("-inf"), 0.0, higher)
                 total = total * tl.exp2(best - finite) + tl.exp2(part - finite)
                 best = higher
-            slot += M
+            partial += M
     if BOUNDED:
         return shift + tl.log2(total)
     else:
@@ -279,24 +289,24 @@ def join(slots, ids, inside, M, count, shift, BOUNDED: tl.constexpr):
 
 @triton.jit
 def store_logsumexp(
-    slots,  # (slots, M) float32
+    partials,  # (partials, M) float32
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
     lse,  # (M,) float32, written for the anchors
     M,
     G,
-    SPAN,
+    ROW_BLOCK,
     shift,
     BOUNDED: tl.constexpr,
-    ROWS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
 ):
     """Write every anchor's log-sum-exp, in base e."""
     items = tl.load(tile_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        ids = begin + number * ROWS + tl.arange(0, ROWS)
+        ids = begin + number * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = ids < begin + tl.load(anchors + g)
-        joined = join(slots, ids, inside, M, tl.cdiv(end - begin, SPAN), shift, BOUNDED)
+        joined = join(partials, ids, inside, M, tl.cdiv(end - begin, ROW_BLOCK), shift, BOUNDED)
         tl.store(lse + ids, joined * 0.6931471805599453, mask=inside)

@@ -90,23 +90,25 @@ def bin_of(label, inside, ignored, IGNORES: tl.constexpr):
 
 
 @triton.jit
-def are_anchors(alike, label, live, background, BACKGROUND: tl.constexpr, OTHER_CLASSES_ONLY: tl.constexpr):
-    """Return whether points are anchors, by how many of their group have their label: ``live`` are not left out."""
-    anchor = alike > 1
+def are_anchors(
+    same_label_count, label, valid_count, background, BACKGROUND: tl.constexpr, OTHER_CLASSES_ONLY: tl.constexpr
+):
+    """Return whether points are anchors, by how many of their group have their label and how many are not left out."""
+    anchor = same_label_count > 1
     if BACKGROUND:
         anchor = anchor & (label != background)
     if OTHER_CLASSES_ONLY:
-        anchor = anchor & (alike < live)
+        anchor = anchor & (same_label_count < valid_count)
     return anchor
 
 
 @triton.jit
 def kind_of(
-    alike, label, live, background, ignored,
+    same_label_count, label, valid_count, background, ignored,
     BACKGROUND: tl.constexpr, IGNORES: tl.constexpr, OTHER_CLASSES_ONLY: tl.constexpr,
 ):  # fmt: skip
     """Return 0 for anchors, 1 for other points and 2 for those left out."""
-    kind = tl.where(are_anchors(alike, label, live, background, BACKGROUND, OTHER_CLASSES_ONLY), 0, 1)
+    kind = tl.where(are_anchors(same_label_count, label, valid_count, background, BACKGROUND, OTHER_CLASSES_ONLY), 0, 1)
     if IGNORES:
         kind = tl.where(label == ignored, 2, kind)
     return kind
@@ -124,14 +126,14 @@ def count_like(label, labels, strides, count, box, sizes, views, maps, STEP: tl.
 
 
 @triton.jit
-def load_alike(alike, totals, column, at, inside, ALL: tl.constexpr):
+def load_same_label_count(same_label_count, totals, column, at, inside, ALL: tl.constexpr):
     """Return how many points have the label of each of these: from its column of a group's totals, or by pairs."""
     if ALL:
-        return tl.load(alike + at, mask=inside, other=0)
+        return tl.load(same_label_count + at, mask=inside, other=0)
     else:
         by_pairs = column == OTHER
         found = tl.load(totals + column, mask=~by_pairs, other=0)
-        return found + tl.load(alike + at, mask=inside & by_pairs, other=0)
+        return found + tl.load(same_label_count + at, mask=inside & by_pairs, other=0)
 
 
 @triton.jit(do_not_specialize=["background", "ignored"])
@@ -144,8 +146,8 @@ def count_classes(
     views,
     maps,
     counts,  # (G, chunks, BINS) int32, written for the chunks that there are, but where all groups go by pairs
-    alike,  # (M,) int32, by group: how many points have the point's label, itself too; written where that goes by pairs
-    live,  # (G,) int32, written where all groups go by pairs: points that are not left out
+    same_label_count,  # (M,) int32, by group, written where that goes by pairs: points of the point's label, itself too
+    valid_count,  # (G,) int32, written where all groups go by pairs: points that are not left out
     anchors,  # (G,) int32, likewise
     chunks,
     background,
@@ -173,11 +175,11 @@ def count_classes(
             by_pairs = tl.max((inside & (column == OTHER)).to(tl.int32)) > 0
         if by_pairs:
             like = count_like(label, labels, strides, count, box, sizes, views, maps, STEP)
-            tl.store(alike + points_before(box, sizes, maps) + q, like, mask=inside)
+            tl.store(same_label_count + points_before(box, sizes, maps) + q, like, mask=inside)
             if ALL:
                 total = tl.sum((inside & (column != LEFT_OUT)).to(tl.int32))
                 kind = kind_of(like, label, total, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
-                tl.store(live + g, total)
+                tl.store(valid_count + g, total)
                 tl.store(anchors + g, tl.sum((inside & (kind == 0)).to(tl.int32)))
 
 
@@ -190,13 +192,13 @@ def sum_chunks(
     blocks,
     views,
     maps,
-    alike,  # (M,) int32, of count_classes
+    same_label_count,  # (M,) int32, of count_classes
     counts,  # (G, chunks, BINS) int32, of count_classes; changed to the sums over the chunks before
     totals,  # (G, BINS) int32, written: the sums over all chunks
     lows,  # (G, BINS) int32, written: the rows of the group before the class's
-    live,  # (G,) int32, written: points that are not left out
+    valid_count,  # (G,) int32, written: points that are not left out
     anchors,  # (G,) int32, written
-    wide,  # (G,) int32, written: whether there are labels past the window
+    uses_pairwise,  # (G,) int32, written: whether there are labels past the window
     chunks,
     background,
     ignored,
@@ -231,22 +233,22 @@ def sum_chunks(
     tl.store(totals + tl.cast(g, tl.int64) * BINS + column, total)
     tl.store(lows + tl.cast(g, tl.int64) * BINS + column, low)
     # The last chunk counts what it lacks to be full among the others.
-    is_wide = others > filled * CHUNK - count
-    for first in range(0, tl.where(is_wide, count, 0), CHUNK):
+    is_pairwise = others > filled * CHUNK - count
+    for first in range(0, tl.where(is_pairwise, count, 0), CHUNK):
         q = first + tl.arange(0, CHUNK)
         label = load_labels(labels, strides, q, q < count, box, sizes, views, maps)
         by_pairs = (q < count) & (bin_of(label, q < count, ignored, IGNORES) == OTHER)
-        like = tl.load(alike + points_before(box, sizes, maps) + q, mask=by_pairs, other=0)
+        like = tl.load(same_label_count + points_before(box, sizes, maps) + q, mask=by_pairs, other=0)
         more = are_anchors(like, label, count - left_out, background, BACKGROUND, OTHER_CLASSES_ONLY)
         anchor_total += tl.sum(more.to(tl.int32))
-    tl.store(live + g, count - left_out)
+    tl.store(valid_count + g, count - left_out)
     tl.store(anchors + g, anchor_total)
-    tl.store(wide + g, is_wide.to(tl.int32))
+    tl.store(uses_pairwise + g, is_pairwise.to(tl.int32))
 
 
 @triton.jit
 def sum_groups(
-    live,  # (G,) int32
+    valid_count,  # (G,) int32
     anchors,  # (G,) int32
     offsets,  # (G + 1,) int32, written
     sums,  # (2,) int32, written: groups with an anchor, and all anchors
@@ -257,7 +259,7 @@ def sum_groups(
     total, filled, anchor_total = 0, 0, 0
     for first in range(0, G, AT_ONCE):
         g = first + tl.arange(0, AT_ONCE)
-        own = tl.load(live + g, mask=g < G, other=0)
+        own = tl.load(valid_count + g, mask=g < G, other=0)
         its_anchors = tl.load(anchors + g, mask=g < G, other=0)
         tl.store(offsets + g, total + tl.cumsum(own, 0) - own, mask=g < G)
         total += tl.sum(own)
@@ -296,15 +298,15 @@ def weight_of(anchors, filled, anchor_total, REDUCTION: tl.constexpr):
 @triton.jit
 def write_rows(
     rows, points, low, high, anchor, weight, inside,
-    point_of_row, skip_low, skip_high, run_low, run_high, weights,
+    point_of_row, skip_begin, skip_end, class_begin, class_end, weights,
     OTHER_CLASSES_ONLY: tl.constexpr,
 ):  # fmt: skip
     """Write what there is to know of the rows."""
     tl.store(point_of_row + rows, points.to(tl.int64), mask=inside)
-    tl.store(run_low + rows, low, mask=inside)
-    tl.store(run_high + rows, high, mask=inside)
-    tl.store(skip_low + rows, low if OTHER_CLASSES_ONLY else rows, mask=inside)
-    tl.store(skip_high + rows, high if OTHER_CLASSES_ONLY else rows + 1, mask=inside)
+    tl.store(class_begin + rows, low, mask=inside)
+    tl.store(class_end + rows, high, mask=inside)
+    tl.store(skip_begin + rows, low if OTHER_CLASSES_ONLY else rows, mask=inside)
+    tl.store(skip_end + rows, high if OTHER_CLASSES_ONLY else rows + 1, mask=inside)
     tl.store(weights + rows, tl.where(anchor, weight, 0.0), mask=inside)
 
 
@@ -320,18 +322,18 @@ def place_points(
     counts,  # (G, chunks, BINS) int32, of sum_chunks
     totals,  # (G, BINS) int32
     lows,  # (G, BINS) int32
-    alike,  # (M,) int32, by group
-    live,  # (G,) int32
-    wide,  # (G,) int32: whether a group is ranked by pairs; not read where all are
+    same_label_count,  # (M,) int32, by group
+    valid_count,  # (G,) int32
+    uses_pairwise,  # (G,) int32: whether a group is ranked by pairs; not read where all are
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     sums,  # (2,) int32, of sum_groups
     point_of_row,  # (M,) int64, written, as what follows
     row_of_point,  # (M,) int32
-    skip_low,  # (M,) int32
-    skip_high,  # (M,) int32
-    run_low,  # (M,) int32
-    run_high,  # (M,) int32
+    skip_begin,  # (M,) int32
+    skip_end,  # (M,) int32
+    class_begin,  # (M,) int32
+    class_end,  # (M,) int32
     weights,  # (M,) float64
     G,
     chunks,
@@ -356,20 +358,20 @@ def place_points(
         label = load_labels(labels, strides, q, inside, box, sizes, views, maps)
         before = points_before(box, sizes, maps)
         group_anchors, begin = tl.load(anchors + g), tl.load(offsets + g)
-        alive, its_totals = tl.load(live + g), totals + tl.cast(g, tl.int64) * BINS
+        alive, its_totals = tl.load(valid_count + g), totals + tl.cast(g, tl.int64) * BINS
         column = bin_of(label, inside, ignored, IGNORES)
-        like = load_alike(alike, its_totals, column, before + q, inside, ALL)
+        like = load_same_label_count(same_label_count, its_totals, column, before + q, inside, ALL)
         kind = kind_of(like, label, alive, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
         by_pairs = True
         if not ALL:
-            by_pairs = tl.load(wide + g) != 0
+            by_pairs = tl.load(uses_pairwise + g) != 0
         if by_pairs:
             low, place = tl.where(kind == 0, 0, group_anchors), tl.zeros((CHUNK,), dtype=tl.int32)
             for first in range(0, count, STEP):
                 p = first + tl.arange(0, STEP)
                 other = load_labels(labels, strides, p, p < count, box, sizes, views, maps)
                 its_column = bin_of(other, p < count, ignored, IGNORES)
-                its_like = load_alike(alike, its_totals, its_column, before + p, p < count, ALL)
+                its_like = load_same_label_count(same_label_count, its_totals, its_column, before + p, p < count, ALL)
                 its = kind_of(its_like, other, alive, background, ignored, BACKGROUND, IGNORES, OTHER_CLASSES_ONLY)
                 same = (kind[:, None] == its[None, :]) & (p < count)[None, :]
                 less = same & (other[None, :] < label[:, None])
@@ -390,7 +392,7 @@ def place_points(
         tl.store(row_of_point + points, tl.where(has_row, row, -1), mask=inside)
         write_rows(
             row, points, low, high, kind == 0, weight, inside,
-            point_of_row, skip_low, skip_high, run_low, run_high, weights, OTHER_CLASSES_ONLY,
+            point_of_row, skip_begin, skip_end, class_begin, class_end, weights, OTHER_CLASSES_ONLY,
         )  # fmt: skip
 
 
@@ -405,10 +407,10 @@ def place_views(
     row_of_point,  # (M,) int32
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
-    skip_low,  # (M,) int32
-    skip_high,  # (M,) int32
-    run_low,  # (M,) int32
-    run_high,  # (M,) int32
+    skip_begin,  # (M,) int32
+    skip_end,  # (M,) int32
+    class_begin,  # (M,) int32
+    class_end,  # (M,) int32
     weights,  # (M,) float64
     G,
     chunks,
@@ -439,7 +441,7 @@ def place_views(
         tl.store(row_of_point + points, tl.where(anchor, row, -1), mask=inside)
         write_rows(
             row, points, low, low + views, anchor & inside, weight, inside,
-            point_of_row, skip_low, skip_high, run_low, run_high, weights, OTHER_CLASSES_ONLY,
+            point_of_row, skip_begin, skip_end, class_begin, class_end, weights, OTHER_CLASSES_ONLY,
         )  # fmt: skip
         tl.store(offsets + g, begin, mask=chunk == 0)
         tl.store(anchors + g, group_anchors, mask=chunk == 0)

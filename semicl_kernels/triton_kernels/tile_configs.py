@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-LEAST_STREAMED = 16  # what a tensor core multiplies
+MIN_BLOCK_N = 16  # what a tensor core multiplies
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows that stay (``owned``), rows of one streamed tile, warps of a program and stages of its pipeline.
+    """Rows of an M tile (``block_m``) and of an N tile (``block_n``), warps of a program and stages of its pipeline.
 
     Where rows are too long to stay, ``width`` channels are taken at a time and the gradient of ``out`` channels is one
     program's; 0 is all of them.
     """
 
-    owned: int
-    streamed: int
+    block_m: int
+    block_n: int
     warps: int
     stages: int
     width: int = 0
@@ -30,9 +30,9 @@ class Tile:
     def halved(self) -> Tile:
         """Return the tile for the gradient without a known maximum and mutual ranges.
 
-        Each pair then takes two exponentials and two masks; half a streamed tile leaves registers for them.
+        Each pair then takes two exponentials and two masks; half an N tile leaves registers for them.
         """
-        return replace(self, streamed=max(LEAST_STREAMED, self.streamed // 2))
+        return replace(self, block_n=max(MIN_BLOCK_N, self.block_n // 2))
 
 
 Table = dict[tuple[str, int], dict[int, Tile]]  # (pass, planes) -> most channels, padded -> tile

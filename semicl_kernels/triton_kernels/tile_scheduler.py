@@ -1,21 +1,29 @@
-"""Who does what: the work of ragged groups laid out as one row, without a look from the host.
+"""The tile scheduler: which program takes which tiles of ragged groups. The host looks at nothing.
 
-*Forward.* A *panel* is a piece of a group, SPAN rows, and the item is a *panel pair*: one panel of anchors against one
-panel of the group's points. Each group has as many as its offsets and anchors say, none where it has no anchor.
-:func:`count_work` writes, for every group, how many there are up to and with it; a persistent program takes the items
-``pid, pid + programs, ...`` and finds the group of each by bisection. Where the skipped ranges are mutual, the pairs of
-panels of anchors are a triangle: panel P of anchors meets the panels P, P + 1, ... and gives both of them their sums.
-Elsewhere it meets all panels of its group.
+*Forward.* A row block is ROW_BLOCK rows of a group. An item is a pair (P, Q): the anchors of row block P against the
+points of row block Q of the same group. Where skipped ranges are mutual, row blocks of anchors form a triangle:
 
-*Backward.* A *tile* is a few rows of one group that streamed tiles pass, one a *step*: those of all the group's points
-where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and there may be
-few of them. The steps of all tiles are one long row, cut into equal *stretches*, one a worker (Osama et al.,
-"Stream-K", PPoPP 2023, arXiv 2301.03598, cut the depth of a product like that). What of a tile lies in one stretch is a
-*piece*. Whole tiles are written as they are; of the others a stretch has two at most, one that it ends and one that it
-opens, and each goes to a slot of its own, 2 w and 2 w + 1 for worker w, from where ``join_pieces`` adds them up in
-their order: no atomics, and the same bits every time. A tile counts OPENING steps more than it has, for what it takes
-to load and to write it; they lie before its first. Steps that are passed over because all rows skip them count as well:
-with a class left out of its own denominators, shares are less equal.
+            Q = 0   1   2   3        P = 0 takes Q = 0, 1, 2, 3 and gives the anchors of each their sums too.
+    P = 0       x   x   x   x        P = 1 takes Q = 1, 2, 3, and so on.
+        1           x   x   x
+        2               x   x        Elsewhere every P takes every Q.
+
+:func:`count_work` writes how many items there are up to each group. A persistent program takes the items ``pid, pid +
+programs, ...`` and finds the group of each by bisection.
+
+*Backward.* An M tile is BLOCK_M rows of a group. It takes one step for each N tile: those of all points of the group if
+it has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20. The steps of all tiles are cut
+into equal Stream-K ranges, one a program (Osama et al., PPoPP 2023, arXiv 2301.03598, on the depth of a product):
+
+    tiles    |-- 0 --|------ 1 ------|- 2 -|-------- 3 --------|
+    ranges   |---- program 0 ----|---- program 1 ----|-- program 2 --|
+
+A tile inside one range is written as it is. Of any other tile each range has a *partial tile*. A range has two at most:
+the end of a tile goes to partial 2 w of program w, the beginning of one to partial 2 w + 1. ``join_partials`` adds them
+up in order: no atomics, the same bits every time.
+
+PROLOGUE_COST is the cost in steps of loading and writing a tile; it counts before the tile's first step. Steps that all
+rows skip count too, so shares are less equal where a class is left out of its own denominators.
 """
 
 from __future__ import annotations
@@ -23,24 +31,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
-# worker.
-OPENING = tl.constexpr(4)
-LEAST_STRETCH = tl.constexpr(4)
+# Estimates, not measured on a GPU. In steps: the cost of a tile beside its steps, and the shortest range of a program.
+PROLOGUE_COST = tl.constexpr(4)
+MIN_STREAM_K_RANGE = tl.constexpr(4)
 
 
 @triton.jit
 def count_work(
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
-    pair_ends,  # (G,) int32, written: panel pairs of all groups up to this one
+    pair_ends,  # (G,) int32, written: pairs of row blocks of all groups up to this one
     tile_ends,  # (G,) int32, written: row tiles of all groups up to this one
-    step_ends,  # (G,) int64, written: likewise their steps, openings included
+    step_ends,  # (G,) int64, written: likewise their steps, prologue costs included
     G,
-    SPAN,
+    ROW_BLOCK,
     TRIANGLE: tl.constexpr,
-    ROWS: tl.constexpr,
-    STREAMED: tl.constexpr,  # rows of a step
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,  # rows of a step
     PARTS: tl.constexpr,  # of the channels, each with steps of its own
     CHUNK: tl.constexpr,
 ):
@@ -52,16 +59,16 @@ def count_work(
         inside = g < G
         a = tl.load(anchors + g, mask=inside, other=0)
         n = tl.load(offsets + g + 1, mask=inside, other=0) - tl.load(offsets + g, mask=inside, other=0)
-        anchor_panels, panels = tl.cdiv(a, SPAN), tl.cdiv(n, SPAN)
-        group_pairs = anchor_panels * panels
+        anchor_panels, row_blocks = tl.cdiv(a, ROW_BLOCK), tl.cdiv(n, ROW_BLOCK)
+        group_pairs = anchor_panels * row_blocks
         if TRIANGLE:
             group_pairs -= anchor_panels * (anchor_panels - 1) // 2
-        group_tiles = tl.where(a > 0, tl.cdiv(n, ROWS), 0)
+        group_tiles = tl.where(a > 0, tl.cdiv(n, BLOCK_M), 0)
         tl.store(pair_ends + g, pairs + tl.cumsum(group_pairs, 0), mask=inside)
         tl.store(tile_ends + g, tiles + tl.cumsum(group_tiles, 0), mask=inside)
         pairs += tl.sum(group_pairs)
         tiles += tl.sum(group_tiles)
-        long, short, long_tiles = tile_lengths(n, a, ROWS, STREAMED, PARTS)
+        long, short, long_tiles = tile_lengths(n, a, BLOCK_M, BLOCK_N, PARTS)
         group_steps = long * long_tiles + short * (group_tiles * PARTS - long_tiles)
         tl.store(step_ends + g, steps + tl.cumsum(group_steps, 0), mask=inside)
         steps += tl.sum(group_steps)
@@ -81,31 +88,33 @@ def find_item(item, ends, G):
 
 
 @triton.jit
-def find_pair(number, panels, TRIANGLE: tl.constexpr):
-    """Return the panels (P, Q) of a group's panel pair; the pairs of P = 0 come first."""
+def find_pair(number, row_blocks, TRIANGLE: tl.constexpr):
+    """Return the row blocks (P, Q) of a pair of a group; the pairs of P = 0 come first."""
     p = number * 0
     if TRIANGLE:
-        while number >= panels - p:
-            number -= panels - p
+        while number >= row_blocks - p:
+            number -= row_blocks - p
             p += 1
         return p, p + number
     else:
-        return number // panels, number % panels
+        return number // row_blocks, number % row_blocks
 
 
 @triton.jit
-def tile_lengths(points, anchors, ROWS: tl.constexpr, STREAMED: tl.constexpr, PARTS: tl.constexpr):
-    """Return the steps, with its opening, of a group's tile that has an anchor, those of one that has none, and the
-    number of the first, all parts of their channels counted; int64."""
-    long = tl.cdiv(points, STREAMED).to(tl.int64) + OPENING
-    short = tl.cdiv(anchors, STREAMED).to(tl.int64) + OPENING
-    return long, short, tl.cdiv(anchors, ROWS).to(tl.int64) * PARTS
+def tile_lengths(points, anchors, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PARTS: tl.constexpr):
+    """Return the steps of a tile that has an anchor, those of one that has none, and the number of the first; int64.
+
+    Steps include the prologue cost, and the number counts all parts of the channels.
+    """
+    long = tl.cdiv(points, BLOCK_N).to(tl.int64) + PROLOGUE_COST
+    short = tl.cdiv(anchors, BLOCK_N).to(tl.int64) + PROLOGUE_COST
+    return long, short, tl.cdiv(anchors, BLOCK_M).to(tl.int64) * PARTS
 
 
 @triton.jit
-def stretch(worker, total):
-    """Return the steps [at, stop) of a worker, of ``total`` (int64) of all; nothing for a program too many."""
-    workers = tl.maximum(tl.minimum(tl.num_programs(0), tl.cdiv(total, LEAST_STRETCH)), 1)
+def stream_k_range(worker, total):
+    """Return the Stream-K range [at, stop) of a program, of ``total`` (int64) steps; empty for a program too many."""
+    workers = tl.maximum(tl.minimum(tl.num_programs(0), tl.cdiv(total, MIN_STREAM_K_RANGE)), 1)
     at, stop = total * worker // workers, total * (worker + 1) // workers
     return tl.where(worker < workers, at, total), tl.where(worker < workers, stop, total)
 
@@ -113,14 +122,14 @@ def stretch(worker, total):
 @triton.jit
 def find_tile(
     step, step_ends, offsets, anchors, G,
-    ROWS: tl.constexpr, STREAMED: tl.constexpr, PARTS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Return the group of a step; the number in it of the step's tile; the part of its channels; where the tile begins,
-    with its opening, and ends among the steps of all."""
+    """Return the group of a step, the number of the step's tile in it, the part of its channels, and the tile's first
+    and one-past-last of all steps, the prologue cost included."""
     g, local = find_item(step, step_ends, G)
     a = tl.load(anchors + g)
     n = tl.load(offsets + g + 1) - tl.load(offsets + g)
-    long, short, long_tiles = tile_lengths(n, a, ROWS, STREAMED, PARTS)
+    long, short, long_tiles = tile_lengths(n, a, BLOCK_M, BLOCK_N, PARTS)
     is_long = local < long * long_tiles
     past = tl.where(is_long, 0, long * long_tiles)
     length = tl.where(is_long, long, short)

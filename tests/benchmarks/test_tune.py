@@ -26,9 +26,9 @@ def test_candidates_begin_with_the_tables_own_and_fit_the_channels():
 @pytest.mark.parametrize("name", tune.PASSES)
 def test_both_sides_of_the_tiles_are_varied(name):
     found = tune.candidates("sm_90", name, 1, 128)
-    assert {tile.owned for tile in found} >= {32, 64, 128}
-    assert {tile.streamed for tile in found} >= {32, 64}
-    assert name == "gradient" or all(tile.owned % tile.streamed == 0 for tile in found)
+    assert {tile.block_m for tile in found} >= {32, 64, 128}
+    assert {tile.block_n for tile in found} >= {32, 64}
+    assert name == "gradient" or all(tile.block_m % tile.block_n == 0 for tile in found)
 
 
 @pytest.mark.parametrize("name", tune.PASSES)
@@ -39,7 +39,7 @@ def test_every_candidate_is_timed_with_its_own_tile(name, monkeypatch):
     real = tune.call_of
 
     def call_of(problem, name):
-        streamed.append(tile_configs.tile("interpreter", name, problem.planes, problem.padded).streamed)
+        streamed.append(tile_configs.tile("interpreter", name, problem.planes, problem.padded).block_n)
         return real(problem, name)
 
     monkeypatch.setattr(tune, "call_of", call_of)

@@ -15,8 +15,8 @@ class Packed(NamedTuple):
     rows: Tensor
     offsets: Tensor
     anchors: Tensor
-    skip_low: Tensor
-    skip_high: Tensor
+    skip_begin: Tensor
+    skip_end: Tensor
 
     def with_rows(self, rows: Tensor) -> Packed:
         return self._replace(rows=rows)
@@ -46,7 +46,7 @@ def mutually_skipped(packed: Packed, by_class: bool) -> Packed:
             low.append(run if by_class else i)
             high.append(min(run + 70, end) if by_class else i + 1)
     return packed._replace(
-        skip_low=torch.tensor(low, dtype=torch.int32), skip_high=torch.tensor(high, dtype=torch.int32)
+        skip_begin=torch.tensor(low, dtype=torch.int32), skip_end=torch.tensor(high, dtype=torch.int32)
     )
 
 
@@ -57,13 +57,13 @@ def packed_groups(draw: st.DrawFn, sizes: st.SearchStrategy[int], most_channels:
     begins = [sum(lengths[:g]) for g in range(len(lengths) + 1)]
     anchors = [draw(st.one_of(st.just(0), st.just(n), st.integers(0, n))) for n in lengths]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
-    skip_low, skip_high = [], []
+    skip_begin, skip_end = [], []
     for begin, length in zip(begins, lengths, strict=False):
         kind = draw(st.sampled_from(("itself", "some", "all", "none")))
         for i in range(begin, begin + length):
             low, high = sorted(torch.randint(begin, begin + length + 1, (2,), generator=generator).tolist())
             ranges = {"itself": (i, i + 1), "some": (low, high), "all": (begin, begin + length), "none": (low, low)}
-            skip_low.append(ranges[kind][0])
-            skip_high.append(ranges[kind][1])
+            skip_begin.append(ranges[kind][0])
+            skip_end.append(ranges[kind][1])
     rows = unit_rows(begins[-1], draw(st.integers(1, most_channels)), draw(st.integers(0, 2**16)))
-    return Packed(rows, int32(begins), int32(anchors), int32(skip_low), int32(skip_high))
+    return Packed(rows, int32(begins), int32(anchors), int32(skip_begin), int32(skip_end))

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-MOST_POINTS = 300  # a dense group of so many takes a few seconds
+MAX_POINTS = 300  # a dense group of so many takes a few seconds
 
 
 def is_interpreted(backend: str) -> bool:
@@ -19,7 +19,7 @@ def examples(backend: str, count: int) -> int:
 
 
 def skip_many_points(backend: str, points: int) -> None:
-    if is_interpreted(backend) and points > MOST_POINTS:
+    if is_interpreted(backend) and points > MAX_POINTS:
         pytest.skip(f"needs a GPU: Triton's interpreter takes half a minute for {points} points")
 
 

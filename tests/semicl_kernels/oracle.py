@@ -248,8 +248,8 @@ def grouped_logsumexp(
     rows: Tensor,
     offsets: Tensor,
     anchors: Tensor,
-    skip_low: Tensor,
-    skip_high: Tensor,
+    skip_begin: Tensor,
+    skip_end: Tensor,
     *,
     scale: float,
     above: Tensor,
@@ -259,7 +259,7 @@ def grouped_logsumexp(
     lse, gradient = np.zeros(len(x)), np.zeros(x.shape)
     for begin, end, count in zip(offsets[:-1].tolist(), offsets[1:].tolist(), anchors.tolist(), strict=True):
         for i in range(begin, begin + count):
-            columns = [j for j in range(begin, end) if not int(skip_low[i]) <= j < int(skip_high[i])]
+            columns = [j for j in range(begin, end) if not int(skip_begin[i]) <= j < int(skip_end[i])]
             if not columns:
                 lse[i] = -np.inf
                 continue

@@ -122,7 +122,7 @@ def fused_arguments(features: Tensor) -> tuple[Any, ...]:
     labels = torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
     parts = partition(labels, None, False, False, None, None, "block")
     groups = parts.groups(labels.numel())
-    return features, parts.row_of_point, *groups, parts.run_low, parts.run_high, SCALE, True, parts.weights, True
+    return features, parts.row_of_point, *groups, parts.class_begin, parts.class_end, SCALE, True, parts.weights, True
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -242,8 +242,8 @@ GROUPS = {
     "rows": ROWS,
     "offsets": torch.tensor([0, 4], dtype=torch.int32),
     "anchors": torch.tensor([4], dtype=torch.int32),
-    "skip_low": SKIP,
-    "skip_high": SKIP + 1,
+    "skip_begin": SKIP,
+    "skip_end": SKIP + 1,
 }
 
 
@@ -260,10 +260,10 @@ GROUPS = {
         ("offsets", torch.zeros(0, dtype=torch.int32), ValueError),
         ("anchors", torch.tensor([2, 2], dtype=torch.int32), ValueError),
         ("anchors", torch.tensor([4.0]), TypeError),
-        ("skip_low", SKIP[:3], ValueError),
-        ("skip_high", SKIP[:3], ValueError),
-        ("skip_low", SKIP.float(), TypeError),
-        ("skip_high", SKIP.to("meta"), ValueError),
+        ("skip_begin", SKIP[:3], ValueError),
+        ("skip_end", SKIP[:3], ValueError),
+        ("skip_begin", SKIP.float(), TypeError),
+        ("skip_end", SKIP.to("meta"), ValueError),
         ("scale", float("nan"), ValueError),
         ("scale", "1", TypeError),
         ("scale", -1e38, ValueError),

@@ -85,8 +85,8 @@ def test_rows_follow_from_the_labels(case: Case) -> None:
         for row in range(begin, begin + count):
             alike = [r for r in range(begin, end) if flat[index[r]] == flat[index[row]]]
             left_out = alike if options["denominator"] == "negatives" else [row]
-            assert list(range(parts.run_low[row], parts.run_high[row])) == alike
-            assert list(range(parts.skip_low[row], parts.skip_high[row])) == left_out
+            assert list(range(parts.class_begin[row], parts.class_end[row])) == alike
+            assert list(range(parts.skip_begin[row], parts.skip_end[row])) == left_out
             expected = {"block": 1 / (count * groups_with_anchors), "anchor": 1 / sum(anchors)}
             assert parts.weights[row].item() == pytest.approx(expected.get(options["reduction"], 1.0), rel=1e-6)
             weighted += 1

@@ -30,11 +30,11 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def check(labels: Tensor, every_place: bool = False, **changed: Any) -> None:
+def check(labels: Tensor, self_supervised: bool = False, **changed: Any) -> None:
     options = DEFAULTS | changed
     labels = labels.to(device_of("triton"))
     expected = partition.partition(labels, **options)
-    found = partition_kernels.partition(labels, **options, every_place=every_place)
+    found = partition_kernels.partition(labels, **options, self_supervised=self_supervised)
     rows = int(expected.offsets[-1])
     for name, one, other in zip(expected._fields, expected, found, strict=True):
         assert other.dtype == one.dtype, name
@@ -114,10 +114,10 @@ def test_every_dtype(dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_three_axes_and_any_strides() -> None:
-    wide = drawn(2, 3, 5, 4, 6)
-    check(wide, block_size=(2, 3, 4))
-    check(wide.transpose(0, 1).transpose(2, 4)[:, :, ::2], block_size=(2, 2, 2), per_image=True)
-    check(wide[:, :1].expand(-1, 3, -1, -1, -1), background=None)
+    uses_pairwise = drawn(2, 3, 5, 4, 6)
+    check(uses_pairwise, block_size=(2, 3, 4))
+    check(uses_pairwise.transpose(0, 1).transpose(2, 4)[:, :, ::2], block_size=(2, 2, 2), per_image=True)
+    check(uses_pairwise[:, :1].expand(-1, 3, -1, -1, -1), background=None)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -133,9 +133,9 @@ def test_three_axes_and_any_strides() -> None:
         {"block_size": (2, 1), "other_classes_only": True, "per_image": True, "reduction": "sum"},
     ],
 )
-def test_every_place_a_class(options: dict[str, Any], batch: int, views: int) -> None:
+def test_self_supervised_a_class(options: dict[str, Any], batch: int, views: int) -> None:
     places = torch.arange(batch * 20).reshape(batch, 1, 4, 5).expand(-1, views, -1, -1)
-    check(places, every_place=True, background=None, **options)
+    check(places, self_supervised=True, background=None, **options)
 
 
 def test_labels_at_the_ends_of_their_dtype() -> None:

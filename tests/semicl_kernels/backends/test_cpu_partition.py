@@ -25,12 +25,12 @@ def check(
     background: int | None = 0,
     ignore_index: int | None = None,
     reduction: str = "block",
-    every_place: bool = False,
+    self_supervised: bool = False,
 ) -> None:
     options = (per_image, negatives, background, ignore_index, reduction)
     expected = partition(labels, blocks, *options)
     edges, groups = block_edges(labels.shape, blocks), group_count(labels.shape, blocks, per_image)
-    found = Partition(*cpu.partition(labels, edges, groups, *options, every_place))
+    found = Partition(*cpu.partition(labels, edges, groups, *options, self_supervised))
     for name, one, other in zip(expected._fields, expected, found, strict=True):
         assert other.dtype == one.dtype, name
         assert torch.equal(one, other), name
@@ -50,7 +50,7 @@ def test_any_map(case: Case) -> None:
     shared = (blocks, options["scope"] == "image", options["denominator"] == "negatives")
     if labels is None:
         batch, views, _, *space = case.shape
-        check(places(batch, views, *space), *shared, None, None, options["reduction"], every_place=True)
+        check(places(batch, views, *space), *shared, None, None, options["reduction"], self_supervised=True)
     else:
         check(labels, *shared, options["background"], options["ignore_index"], options["reduction"])
 

@@ -69,7 +69,7 @@ class Kernel:
 
 
 PAIR_KERNELS = ("forward", "backward")
-NAMES = (*PAIR_KERNELS, "count_work", "join_slots", "row_factors", "join_pieces")
+NAMES = (*PAIR_KERNELS, "count_work", "join_slots", "row_factors", "join_partials")
 
 
 @cache

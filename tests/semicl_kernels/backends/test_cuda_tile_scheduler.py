@@ -48,7 +48,7 @@ def in_denominators(packed: Packed) -> Tensor:
     for begin, end, anchors in zip(packed.offsets[:-1], packed.offsets[1:], packed.anchors, strict=True):
         wanted[begin : begin + anchors, begin:end] = True
     columns = torch.arange(count)
-    return wanted & ~((columns >= packed.skip_low[:, None]) & (columns < packed.skip_high[:, None]))
+    return wanted & ~((columns >= packed.skip_begin[:, None]) & (columns < packed.skip_end[:, None]))
 
 
 @pytest.mark.parametrize("by_class", [False, True])

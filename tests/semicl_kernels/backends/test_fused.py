@@ -10,7 +10,7 @@ from semicl_kernels.backends import fused
 @pytest.mark.parametrize("side", [64, 128])
 @pytest.mark.parametrize("largest", [1, 64, 1000, 20_000, 49_151, 49_152, 300_000])
 def test_panels_are_of_whole_tiles_and_bounded(side: int, largest: int) -> None:
-    span = fused.span_of(largest, side)
+    span = fused.row_block_size(largest, side)
     panels = -(-largest // span)
     assert span % side == 0
     if largest < 49_152:

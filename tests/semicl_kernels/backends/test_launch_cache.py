@@ -210,7 +210,7 @@ def test_a_function_that_cannot_be_repeated_is_refused(
 
 @pytest.mark.usefixtures("repeated")
 def test_the_longest_unused_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_cache, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(launch_cache, "MAX_CACHED", 3)
     kernel = Kernel(Compiled())
     for number in range(10):
         for name in ("often", "often", str(number)):

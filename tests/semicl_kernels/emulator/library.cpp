@@ -112,7 +112,7 @@ const char* row_gradient_of(const EmulatedProblem* p, const float* row_scale, co
 
 static Skips skips_of(const Groups& groups, int first, int end) {
     Skips skips;
-    for (int row = first; row < end; ++row) skips.include({groups.skip_low[row], groups.skip_high[row]});
+    for (int row = first; row < end; ++row) skips.include({groups.skip_begin[row], groups.skip_end[row]});
     return skips;
 }
 
@@ -138,7 +138,7 @@ const char* visit_sums(const EmulatedProblem* p, int m_rows, int n_rows, int* vi
                     const bool gives = n >= m + m_rows && n < pair.given_end;
                     for (int i = m; i < m_end; ++i)
                         for (int j = n; j < smaller(n + n_rows, pair.n_end); ++j) {
-                            const Range range{groups.skip_low[i], groups.skip_high[i]};
+                            const Range range{groups.skip_begin[i], groups.skip_end[i]};
                             if (range.holds(j) && !steps.masked(n)) throw std::logic_error("a mask is missing");
                             if (range.holds(j)) continue;
                             visit(i, j);

@@ -23,7 +23,7 @@ from semicl_kernels.backends import fused
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups, Problem
 from semicl_kernels.backends.device import Chip
-from semicl_kernels.backends.fused import Positives, peak_of
+from semicl_kernels.backends.fused import Positives, grad_absmax_of
 from semicl_kernels.triton_kernels import tile_configs
 
 from . import disassembly
@@ -126,9 +126,9 @@ def play_partition() -> None:
     """The calls of a partition: by pairs, by tables, and of every place; of one group and of several."""
     few, many = torch.zeros(1, 2, 8, 8, dtype=torch.uint8), torch.zeros(1, 2, 20, 20, dtype=torch.int64)
     for labels, block_size in ((few, None), (few, (3, 5)), (many, None), (many, (18, 18))):
-        for every_place in (False, True):
-            partition_kernels.partition(labels, block_size, False, False, 0, None, "block", every_place)
-            partition_kernels.partition(labels, block_size, True, True, None, 255, "anchor", every_place)
+        for self_supervised in (False, True):
+            partition_kernels.partition(labels, block_size, False, False, 0, None, "block", self_supervised)
+            partition_kernels.partition(labels, block_size, True, True, None, 255, "anchor", self_supervised)
 
 
 def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, bound: float | None) -> None:
@@ -136,11 +136,11 @@ def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, boun
     planes = backend.plane_count(dtype)
     rows = torch.zeros(planes, ROWS, channels, dtype=torch.bfloat16 if planes > 1 else dtype)
     pairs = backend.Pairs(rows, groups(count, mutual), 10.0, bound)
-    pairs.slot_sums()
+    pairs.partial_sums()
     factors = torch.zeros(2, ROWS)
     own = torch.arange(ROWS, dtype=torch.int32)
     positives = Positives(own, own + 1, torch.zeros(ROWS), True) if mutual else None
-    pairs.gradient(factors, peak_of(factors, dtype), torch.zeros(ROWS, channels), positives)
+    pairs.gradient(factors, grad_absmax_of(factors, dtype), torch.zeros(ROWS, channels), positives)
 
 
 def main(architecture: str, name: str, how_many: str) -> None:

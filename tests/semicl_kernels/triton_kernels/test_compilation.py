@@ -18,7 +18,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install trito
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient")
 WARP_GROUP = 128  # threads
-SLOTS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
+PARTIALS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
 PARTITION = ("count_classes", "sum_chunks", "sum_groups", "place_points", "place_views")
 CASES = [
     pytest.param("sm_90", "bfloat16", "some"),
@@ -52,7 +52,7 @@ def test_kernels_compile_and_fit(architecture: str, dtype: str, how_many: str) -
     kernels = printed_by("compile_all", architecture, dtype, how_many)
     names = {kernel["kernel"] for kernel in kernels}
     assert names >= {*PASSES_OVER_PAIRS, *PARTITION, "gather_rows", "scatter_rows", "undo_normalization"}
-    for name in ("sum_pairs", "row_gradient", "join_pieces", "anchor_losses"):
+    for name in ("sum_pairs", "row_gradient", "join_partials", "anchor_losses"):
         groups = {kernel["groups"] for kernel in kernels if kernel["kernel"] == name}
         assert groups == {1, 2}, name
     for kernel in kernels:
@@ -67,7 +67,7 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
     assert kernel["stack"] == kernel["local"] == 0, kernel
     if kernel["kernel"] == "store_logsumexp":
         # One after another, each slot would wait for memory.
-        assert kernel["loads_at_once"] >= SLOTS_AT_ONCE, kernel
+        assert kernel["loads_at_once"] >= PARTIALS_AT_ONCE, kernel
     if kernel["kernel"] in PASSES_OVER_PAIRS:
         assert kernel["wgmma"] > 0, kernel
     constants = kernel["constants"]
