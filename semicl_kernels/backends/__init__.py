@@ -5,6 +5,7 @@ A new backend is one file beside these with a ``BACKEND``, and one line here.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import torch
@@ -66,6 +67,14 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, channels
     return name
 
 
+def _level_of_caller() -> int:
+    """Return the stacklevel, for a warning of the function that asks, of the code outside this package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "semicl_kernels":
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def _first(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str:
     """Return the first backend that is available and takes these; warn of those before it that would if they were."""
     for backend in BACKENDS.values():
@@ -75,5 +84,8 @@ def _first(device: torch.device, dtype: torch.dtype, channels: int, bound: float
         if state == AVAILABLE:
             return backend.name
         if not torch.compiler.is_compiling():
-            warnings.warn(f"backend 'auto' does without {backend.name!r}, which it prefers here: {state}", stacklevel=4)
+            warnings.warn(
+                f"backend 'auto' does without {backend.name!r}, which it prefers here: {state}",
+                stacklevel=_level_of_caller(),
+            )
     raise AssertionError("backend 'reference' takes everything")
