@@ -68,7 +68,8 @@ def main() -> int:
     console.print(Markdown(text))
     if folder is not None:
         (folder / "report.md").write_text(text + "\n")
-        for path in (folder / "result.json", folder / "report.md", *plots.draw_all(result, folder)):
+        pictures = plots.draw_all(result, folder) if result["machine"] else []
+        for path in (folder / "result.json", folder / "report.md", *pictures):
             say(f"wrote {path}")
     return 0
 

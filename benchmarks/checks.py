@@ -58,10 +58,7 @@ def all_checks(plan: Plan, device: str, seconds: float) -> list[Check]:
     return [
         tests(plan, device, seconds),
         *(sanitizer(program, tool) for tool in SANITIZER_TOOLS if program is not None),
-        *(
-            Check(f"warm-up-{part}", warm_up(device, "--part", str(part), str(plan.warm_ups)))
-            for part in range(plan.warm_ups)
-        ),
+        Check("warm-up", warm_up(device)),
     ]
 
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
+import psutil
 import torch
 
 from semicl_kernels.backends import cpu
@@ -48,9 +49,10 @@ class Cpu:
         """
 
     def free_bytes(self) -> int:
-        return machine.available_bytes()
+        return int(psutil.virtual_memory().available)
 
     def times(self, calls: Mapping[str, Call], seconds: float) -> dict[str, Times]:
+        self.peaks.clear()
         return interleaved(calls, seconds, self.look_at_peak)
 
     def graph_times(self, call: Call) -> Times | None:
@@ -58,7 +60,7 @@ class Cpu:
         return None
 
     def look_at_peak(self) -> None:
-        """Measure the peak: the best of a run, for a lower one would flatter the share of it that is reached."""
+        """Measure the peak: the best of a task, for a lower one would flatter the share of it that is reached."""
         for dtype in (torch.float32, *((torch.bfloat16,) if cpu.instruction_set()[1] else ())):
             found = 2 * cpu.peak_multiply_adds(dtype, PEAK_SECONDS)
             self.peaks[dtype] = max(found, self.peaks.get(dtype, 0))
@@ -165,7 +167,6 @@ class Gpu(Cpu):
         return torch.cuda.max_memory_allocated(self.place) - before
 
     def kernel_times(self, call: Call) -> dict[str, tuple[int, float]]:
-        from torch.autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
         self.settle()
@@ -175,7 +176,7 @@ class Gpu(Cpu):
         found: dict[str, tuple[int, float]] = {}
         for event in seen.events():
             copies = event.name.startswith(("Memcpy", "Memset"))
-            if event.device_type == DeviceType.CUDA and not event.is_user_annotation and not copies:
+            if event.device_type.name == "CUDA" and not event.is_user_annotation and not copies:
                 count, time = found.get(event.name, (0, 0.0))
                 found[event.name] = (count + 1, time + 1e-3 * event.time_range.elapsed_us())
         return found

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 import torch
 
 PROCESSORS = Path("/proc/cpuinfo")
-MEMORY = Path("/proc/meminfo")
 
 
 def processor() -> str:
@@ -22,27 +22,12 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def available_bytes() -> int:
-    """The memory that a new process may hope for, what the system keeps of files included: it would be given up."""
-    if MEMORY.is_file():
-        entries = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines())
-        return 1024 * int(entries["MemAvailable"].split()[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def total_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Return the versions of Python and of the packages; what runs from its source folder may not be installed."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+def version_of(package: str) -> str:
+    """Return a package's version; what runs from its source folder may not be installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def describe() -> dict[str, object]:
@@ -53,6 +38,7 @@ def describe() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": total_bytes(),
-        "versions": versions("semicl", "torch", "triton", "numpy"),
+        "memory_bytes": psutil.virtual_memory().total,
+        "versions": {"python": platform.python_version()}
+        | {package: version_of(package) for package in ("semicl", "torch", "triton", "numpy")},
     }

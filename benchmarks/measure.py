@@ -28,10 +28,6 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[0] if said else ''}"[:300]
 
 
-def describe(device: Cpu) -> dict[str, object]:
-    return device.describe()
-
-
 def facts(task: Task) -> dict[str, Any]:
     """Return what a task is, without measuring."""
     shape, blocks = task.shape, task.shape.blocks()
@@ -83,12 +79,8 @@ def warm_up(name: str, shape: Shape, dtype: torch.dtype, device: Cpu) -> tuple[C
         return None, {"skipped": reason}
     try:
         call = PROVIDERS[name].call(problem_of(shape, dtype, device.place))
-        value, gradient = call()
-        right_value, right_gradient = expected(shape, dtype, device.place)
-        errors = {
-            "loss_error": float((value - right_value).abs() / right_value.abs()),
-            "gradient_error": float((gradient - right_gradient).norm() / right_gradient.norm()),
-        }
+        found = accuracy.error(call(), expected(shape, dtype, device.place))
+        errors = {"loss_error": found.loss, "gradient_error": found.gradient}
     except torch.OutOfMemoryError:
         return None, {"skipped": "out of memory"}
     except Exception as error:

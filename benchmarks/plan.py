@@ -48,7 +48,6 @@ class Plan:
     timeout: float  # seconds of one job
     opening: int = 0  # tasks that come before checks and errors
     tests: tuple[str, ...] = ()  # what pytest is given
-    warm_ups: int = 0  # processes that fill the compilers' caches during the tests
 
 
 def accuracies(shapes: Iterable[Shape], spreads: Iterable[float]) -> tuple[tuple[Shape, torch.dtype], ...]:
@@ -111,7 +110,7 @@ def cuda(quick: bool) -> Plan:
         return replace(plan, tasks=plan.tasks[: plan.opening])
     shapes = (hippocampus(16), known["mmwhs16"], dense(4096, 128), dense(2048, 64))
     tests = ("tests/semicl_kernels/test_gpu.py", "tests/semicl_kernels/test_known_answers.py", "tests/semicl_kernels")
-    return replace(plan, accuracies=accuracies(shapes, (0.1, 0.01)), tests=tests, warm_ups=4)
+    return replace(plan, accuracies=accuracies(shapes, (0.1, 0.01)), tests=tests)
 
 
 def small() -> tuple[Task, ...]:
@@ -130,7 +129,7 @@ def interpreter(quick: bool) -> Plan:
         Task(dense(64, 16), GPU_EAGER, 0.1),
     )
     plan = Plan(tasks, ((sparse, torch.float32),), 30, 300, opening=1)
-    return plan if quick else replace(plan, tests=("tests/semicl_kernels/test_gpu.py",), warm_ups=1)
+    return plan if quick else replace(plan, tests=("tests/semicl_kernels/test_gpu.py",))
 
 
 PLANS = {"cpu": cpu, "cuda": cuda, "interpreter": interpreter}
@@ -152,5 +151,4 @@ def only(plan: Plan, words: list[str]) -> Plan:
         tasks=tuple(task for task in plan.tasks if task.name.startswith(begins)),
         accuracies=tuple((shape, dtype) for shape, dtype in plan.accuracies if shape.name.startswith(begins)),
         tests=(),
-        warm_ups=0,
     )

@@ -131,8 +131,8 @@ def organ(height: int, width: int, share: float, classes: int, generator: torch.
     if count < classes - 1:
         raise ValueError(f"{count} points of foreground cannot hold {classes - 1} classes")
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    centre = (0.5 + 0.2 * (torch.rand(2, generator=generator) - 0.5)) * torch.tensor([height, width])
-    y, x = rows + 0.5 - centre[0], columns + 0.5 - centre[1]
+    center = (0.5 + 0.2 * (torch.rand(2, generator=generator) - 0.5)) * torch.tensor([height, width])
+    y, x = rows + 0.5 - center[0], columns + 0.5 - center[1]
     score = torch.hypot(y, x) / outline(torch.atan2(y, x), generator)
     inside = score.flatten().argsort(stable=True)[:count]
     places = torch.stack([rows.flatten()[inside], columns.flatten()[inside]], 1).double()

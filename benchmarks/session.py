@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Session:
         self.result |= {"left_out": [], "errors": {}, "targets": []}
         first, then = self.plan.tasks[: self.plan.opening], self.plan.tasks[self.plan.opening :]
         with Worker(self.device, self.threads) as worker:
-            self.result["machine"] = self.keep("machine", worker, measure.describe).value or {}
+            self.result["machine"] = self.keep("machine", worker, methodcaller("describe")).value or {}
             self.measure(worker, first)
             self.check()
             self.measure_errors(worker)

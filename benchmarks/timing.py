@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-MOST_ROUNDS = 15
-FEWEST_ROUNDS = 3
+MAX_ROUNDS = 15
+MIN_ROUNDS = 3
 SHORT_SECONDS = 0.1
 """A call this short is made once untimed before it is timed: it would pay for the pages that the call before it gave
 back to the system, ten milliseconds after one that took a hundred MiB."""
@@ -48,7 +48,7 @@ def rounds_for(seconds: float, share: float) -> int:
     """How often a call of so many seconds is repeated in its share of the time; 0 where its warm-up has to do."""
     if seconds > share:
         return 0
-    return min(MOST_ROUNDS, max(FEWEST_ROUNDS, int(share / seconds)))
+    return min(MAX_ROUNDS, max(MIN_ROUNDS, int(share / seconds)))
 
 
 def interleaved(
@@ -88,4 +88,4 @@ def interleaved(
 def ratio(slower: Times, faster: Times) -> float:
     """The median over the rounds both took part in of slower / faster; of the medians where those are too few."""
     pairs = [a / b for a, b in zip(slower.seconds, faster.seconds, strict=False)]
-    return statistics.median(pairs) if len(pairs) >= FEWEST_ROUNDS else slower.median / faster.median
+    return statistics.median(pairs) if len(pairs) >= MIN_ROUNDS else slower.median / faster.median

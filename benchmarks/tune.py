@@ -1,6 +1,6 @@
 """``python -m benchmarks.tune``: search the Triton kernels' tiles on this GPU; prints entries of tile_configs.py.
 
-Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbours in owned and
+Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbors in owned and
 streamed rows, warps and pipeline stages. Each computes one dense group through the public primitive; one that does not
 fit, or whose result is not that of the table's own tile, is out. The median of ``triton.testing.do_bench`` decides.
 """

@@ -8,7 +8,7 @@ SMALL = Shape("small", "sparse", 2, 16, 24, 20, 4, 0.2, 16)
 
 
 def flooded(mask: torch.Tensor) -> torch.Tensor:
-    """The part of the mask that is connected with its first point, four neighbours a point."""
+    """The part of the mask that is connected with its first point, four neighbors a point."""
     reached = torch.zeros_like(mask)
     first = mask.nonzero()[0]
     reached[first[0], first[1]] = True

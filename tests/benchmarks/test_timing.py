@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.timing import FEWEST_ROUNDS, MOST_ROUNDS, SHORT_SECONDS, Times, interleaved, ratio, rounds_for
+from benchmarks.timing import MAX_ROUNDS, MIN_ROUNDS, SHORT_SECONDS, Times, interleaved, ratio, rounds_for
 
 
 def test_quartiles_lie_between_the_sorted_seconds():
@@ -12,8 +12,8 @@ def test_quartiles_lie_between_the_sorted_seconds():
 
 
 def test_rounds_fill_the_share_within_limits():
-    assert rounds_for(0.001, 10) == MOST_ROUNDS
-    assert rounds_for(4.0, 10) == FEWEST_ROUNDS
+    assert rounds_for(0.001, 10) == MAX_ROUNDS
+    assert rounds_for(4.0, 10) == MIN_ROUNDS
     assert rounds_for(2.0, 10) == 5
     assert rounds_for(11.0, 10) == 0
 
@@ -28,14 +28,14 @@ def test_calls_take_turns_and_the_first_one_changes():
     times = interleaved({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 100, timed=timed)
     assert seen[:2] == ["a", "b"]  # warm-up
     assert seen[2:8] == ["a", "b", "b", "a", "a", "b"]
-    assert len(times["a"].seconds) == len(times["b"].seconds) == MOST_ROUNDS
+    assert len(times["a"].seconds) == len(times["b"].seconds) == MAX_ROUNDS
 
 
 def test_a_short_call_is_timed_the_second_time_in_a_row():
     seen = []
     times = interleaved({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 1)
     assert seen[2:10] == ["a", "a", "b", "b", "b", "b", "a", "a"]
-    assert len(times["a"].seconds) == MOST_ROUNDS
+    assert len(times["a"].seconds) == MAX_ROUNDS
 
 
 def test_ratio_pairs_rounds():

@@ -1,4 +1,4 @@
-"""The search for tiles, with a clock that is told who is fast."""
+"""The search for tiles, with a clock whose times are given."""
 
 import pytest
 import torch
