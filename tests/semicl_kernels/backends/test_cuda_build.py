@@ -69,7 +69,7 @@ class Kernel:
 
 
 PAIR_KERNELS = ("forward", "backward")
-NAMES = (*PAIR_KERNELS, "count_work", "join_slots", "row_factors", "join_partials")
+NAMES = (*PAIR_KERNELS, "count_work", "join_partials", "row_scales", "join_partial_tiles")
 
 
 @cache
