@@ -31,18 +31,17 @@ struct Problem {
     const void* rows;  // (M, channels), channels being 32, 64, 128 or 256
     int count, channels;
     Groups groups;
-    int row_block_size;  // rows of a row block, a multiple of those that stay in a tile of the sums
-    float scale, scale_log2,
-        shift;       // exponents are scale_log2 x_i . x_j in base 2, and shift is their bound (forward_epilogue.h)
-    int* items;      // (2, G), of count_items
-    int64_t* steps;  // (G,), likewise
+    int row_block_size;  // rows, a multiple of sums.m
+    float scale;
+    float scale_log2, shift;  // exponents are scale_log2 x_i . x_j in base 2, and shift is their bound
+    int* items;               // (2, G), of count_items
+    int64_t* steps;           // (G,), likewise
 };
 
 // The passes, a launch each but for the last. Those of one problem share its work, which is counted first.
 
 // items <- how many row block pairs there are, up to and with each group, and how many tiles of the passes over rows;
-// steps
-// <- likewise how many steps of the gradient's tiles.
+// steps <- likewise how many steps of the gradient's tiles.
 void count_items(const Device& device, const Problem& problem);
 
 // partials (row blocks of the largest group, M) <- each anchor's sums over the row blocks of its group; zeros before.

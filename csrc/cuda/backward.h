@@ -1,37 +1,20 @@
-// The backward pass: TMA, wgmma and mbarriers, for 16-bit rows with a fixed maximum on sm_90a.
-// dX_i = scale sum_j W_ij x_j (backward_epilogue.h), owned by rows.
+// The backward kernel: dX_i = scale sum_j W_ij x_j by TMA and wgmma. docs/gpu.md has the schedule and pictures.
 //
-// A tile of 128 rows of one group, anchors or not, stays in shared memory, 64 a multiplying group, with the sums of its
-// gradient in registers, while the group's points (only its anchors, where the tile has none) stream past, 128 rows (64
-// at 256 channels) a step. Blocks share the steps of all tiles out equally (tile_scheduler.h); the partial tiles of a
-// tile that several of them had are summed afterwards, in their order. 4 n n C operations for a dense group. One warp
-// loads (pipeline.h): the M tile, then the N tiles with their row scales. A group multiplies S = X_m X_n^T, both in
-// shared memory; makes weights of it in registers; and multiplies those, as the left operand, by the same N tile, now
-// with its channels along N: dX += W X_n. Nothing goes back to shared memory.
+// An M tile of 128 rows of one group, anchors or not, stays in shared memory, 64 rows a multiplying group, with its
+// sums in registers; N tiles of 128 rows (64 at 256 channels) stream past, of all points of the group or, where the M
+// tile has no anchor, of its anchors. Blocks share the steps equally (tile_scheduler.h). 4 n n C operations for a dense
+// group.
 //
-// Overlap: the products S of step k + 1 and dX of step k are issued one after the other; when S is there its
-// exponentials are taken while dX runs. The two groups run apart, so that one's exponentials fall into the other's
-// products as well.
+//     N tile (TMA) --wgmma with the M tile--> S = X_m X_n^T --backward_epilogue.h--> W       (registers)
+//        |                                                                           |
+//        +-------- wgmma: W the left operand, channels of the N tile along N --------+--> dX += W X_n
 //
-// Invariants: a buffer is let go when the second product from it is done. The loader brings whatever rows follow the
-// group's last: their weights are 0, and their values are cleared before the second product, as 0 times infinity would
-// not be 0.
+// The products S of step k + 1 and W X_n of step k are issued one after the other; when S is there, its exponentials
+// are taken while W X_n runs.
 //
-// Versions, none timed. 1: by warps, with mma.sync and cp.async. 2: by warp groups, two accumulators of S, the product
-// of the next step ahead of the second product; ptxas serialised it, since a product stood under a condition. 3: the
-// order above, one accumulator, and for what that saves twice the rows of the N tile. Prediction for an H100: 128 x 128
-// similarities at C = 128 take 2048 clocks of tensor cores and 1024 of exponentials, overlapped: 75 to 80 % of the
-// peak; at C = 64 the two are equal and 60 % are likely.
-//
-// 4 (this): blocks share the steps out equally, whatever the groups (tile_scheduler.h); before, a block had whole
-// tiles. Counted, with 2.5 steps for a partial tile: of 132 blocks the one with the most work has 12 steps instead
-// of 34.5 for a dense group of 4096 rows, 35.5 instead of 66.5 for 8192, 26 instead of 74 for four groups of 8192 with
-// 500 anchors each; at 16384 the same 130.
-//
-// Considered and not built: a small group's log-sum-exps and gradient in one residency. The rows of up to 800 points
-// fit at C = 128, but beside them neither their similarities nor the group's gradient in float32 (as many bytes again,
-// and more), so no product is saved, only a launch and rows read from the cache; and a group would be one block's,
-// where now all blocks share it.
+// Invariants: the buffer of an N tile is released when the second product from it is done. The loader brings whatever
+// rows follow the group's last: their weights are 0, and their values are cleared before the second product, as 0 times
+// infinity would not be 0. Of all steps the last alone may be ragged. No product is issued under a condition.
 #pragma once
 #include "backward_epilogue.h"
 #include "pipeline.h"
@@ -155,7 +138,6 @@ SEMICL_DEVICE void sum_weights(const BackwardArgument& a, unsigned char* shared,
                 n_pipeline.let_go(buffer);
                 pack_weights();
             }
-            // Of all steps the last alone may be ragged.
             if (steps.end() - column < kColumns)
                 clear_rows<TileN>(shared + TILE::kStagesAt + n_pipeline.buffer() * TileN::kBytes, steps.end() - column);
             issue_sums(n_pipeline.buffer());

@@ -1,18 +1,15 @@
-// The weights of one tile of pairs, in registers: what the backward kernel does with a tile of products.
+// The weights of one tile of pairs, in registers.
 //
-// W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md), the rows of the
-// accumulator being the rows i that stay and its columns the rows j that stream past.
+// W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs/loss.md). The accumulator's rows are
+// rows i of the M tile, its columns rows j of the N tile.
 //
-// Skips are mutual and no exponent exceeds B: with u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an
-// exponential and a mask, W = 2^(s - B) (u_i + u_j).
+// Fixed maximum B and mutual skips: with u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an exponential and a
+// mask, W = 2^(s - B) (u_i + u_j). The row scales u come from row_scales (row_kernels.h), 0 for rows without a term.
+// For float16 rows all are multiplied by one factor that keeps W in the range of float16.
 //
-// *Positives.* Of a loss, the positives take 1 / |P_i| from their softmax before the product: [i and j of one class
-// run, i != j] 2 v_i from W_ij, with v_i = g_i / |P_i| = v_j, the *pulls*. Where features of a class are nearly equal,
-// so are the two: multiplied apart and then subtracted they would leave rounding errors. Steps all of whose pairs are
-// of one class take off one number, others by a mask.
-//
-// Row scales u come from row_scales (row_kernels.h), 0 for rows that give nothing. For float16 rows all are
-// multiplied by a power that keeps W in the range of float16.
+// Positives: [i and j of one class run, i != j] 2 v_i is taken from W_ij before the product, with the *pulls* v_i = g_i
+// / |P_i| = v_j. Where features of a class are nearly equal, so are the two: multiplied apart and then subtracted they
+// would leave rounding errors. Steps all of whose pairs are of one class take off one number, others use a mask.
 #pragma once
 #include "forward_epilogue.h"
 #include "smem_layout.h"

@@ -1,24 +1,16 @@
-// The forward pass: TMA, wgmma and mbarriers, for 16-bit rows with a fixed maximum and mutual skips on sm_90a.
+// The forward kernel: partial sums of exponentials by TMA and wgmma. docs/gpu.md has the schedule and pictures.
 //
-// One item is a row block pair (tile_scheduler.h). A tile of P, the M tile, stays in shared memory; the tiles of Q
-// stream past it, S = X_n X_m^T, one exponential a similarity; see forward_epilogue.h for where the sums go. Tiles are
-// 128 x 128. One block of three warp groups fills a multiprocessor. One warp of the first goes through the items ahead
-// of the others and loads: an M tile, then the N tiles, into the buffers of two pipelines (pipeline.h). The other two
-// groups go through the same items and steps: each multiplies its 64 rows of the N tile by the whole M tile.
+// One item is a row block pair (P, Q). An M tile of P stays in shared memory; the N tiles of Q stream past it, 128 x
+// 128, one exponential a pair (forward_epilogue.h).
 //
-// Overlap: a group issues the product of the next tile before it takes the exponentials of this one (two accumulators),
-// and the two groups run apart from each other but where an M tile ends, so that one's exponentials fall into the
-// other's products as well.
+//     N tile (TMA) --wgmma with the M tile--> S = X_n X_m^T --ex2--> sums   (registers) --> partials
 //
-// Invariants: a buffer of an N tile is let go by each warp when its product from it is done (accumulators are in
-// registers); that of an M tile when the last product of the M tile is. All three groups derive items, steps and
-// the steps that are skipped from the same arrays, so loads and waits correspond one to one.
+// Of three warp groups one warp loads; the other two groups multiply 64 rows of the N tile each (pipeline.h). A group
+// issues the product of the next tile before it takes the exponentials of this one, in two accumulators.
 //
-// Versions, none timed. 1: by warps, with mma.sync and cp.async. 2 (this): by warp groups. Prediction for an H100 (4096
-// FLOP and 16 exponentials a clock and multiprocessor): a 128 x 128 tile at C = 128 takes 1024 clocks of either; with
-// nine tenths of both overlapped and 5 % for the reductions at the end of M tiles, 75 to 80 % of the tensor peak
-// executed, which is 1.5 times that counted dense with the triangle; at C = 64 exponentials bind, half of the
-// peak. Next, if a GPU confirms that they do: a third of the exponentials by polynomial on the FMA units.
+// Invariants: a warp releases the buffer of an N tile when its product from it is done, and that of an M tile when the
+// last product with it is. All groups derive items and steps from the same arrays, so loads and waits correspond one to
+// one. No product is issued under a condition: ptxas would serialise it.
 #pragma once
 #include "forward_epilogue.h"
 #include "pipeline.h"
@@ -90,9 +82,8 @@ SEMICL_DEVICE void sum_tiles(const ForwardArgument& a, unsigned char* shared, in
             take_products<kColumns>(sums, products, a, pair, step, n, steps.masked(n));
         };
         int n = steps.begin();
-        // With the products of `n` on their way into `products`: sets those of the next tile on theirs and takes
-        // these. Returns whether there was a next. The last step is written apart: wgmma must not be issued under a
-        // condition.
+        // With the products of `n` on their way into `products`: issues those of the next tile and takes these. Returns
+        // whether there was a next. The last step is written apart: wgmma must not be issued under a condition.
         const auto advance = [&](float (&products)[kColumns / 2], float (&next)[kColumns / 2]) {
             const int next_n = steps.after(n), buffer = n_pipeline.buffer();
             n_pipeline.advance();

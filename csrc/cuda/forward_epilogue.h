@@ -1,14 +1,14 @@
-// The sums of exponentials of one tile of pairs, in registers: what the forward kernel does with a tile of products.
+// The sums of exponentials of one tile of pairs, in registers.
 //
-// Exponents are in base 2 and taken relative to a bound that none exceeds and of which 2^(-2 bound) is a normal
-// float32: sums are plain sums, and the exponential of a pair serves both of its rows. A *partial* is a sum as memory
+// Fixed maximum: exponents are in base 2 and relative to a bound that none exceeds, 2^(-2 bound) being a normal
+// float32. Sums are plain sums, and the exponential of a pair serves both of its rows. A *partial* is a sum as memory
 // holds it.
 //
-// The accumulator's rows are rows of the N tile, its columns are rows of the M tile. Sums for the rows of the M tile
-// add up in registers, one for each column that a thread holds, and are reduced once, when the M tile is done. Sums for
-// the rows of the N tile lie within the four lanes of a row: two shuffles. They belong to the anchors of the N tile and
-// are added to their partial of this item in memory. A row meets the same thread in every M tile of its item (tiles are
-// multiples of each other from the row block's first row on), so no other thread adds to that partial.
+// The accumulator's rows are rows of the N tile, its columns are rows of the M tile.
+// Sums over a column add up in registers and are reduced over the warp and the warps when the M tile is done. Sums over
+// a row lie within four lanes: two shuffles a step. They belong to an anchor of the N tile and are added to its partial
+// of this item in memory. A row meets the same thread in every M tile of its item (tiles are multiples of each other
+// from the row block's first row on), so no other thread adds to that partial.
 #pragma once
 #include "smem_layout.h"
 #include "tile_scheduler.h"

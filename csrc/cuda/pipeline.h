@@ -1,9 +1,9 @@
-// A pipeline of buffers in shared memory between a warp that loads (TMA) and the warps that multiply.
+// A pipeline of buffers in shared memory, from the warp that loads (TMA) to the warps that multiply.
 //
-// Each buffer has two barriers. *Full* ends a phase when the bytes of a load are there; *empty* when every multiplying
-// warp has let go. Both sides go round the buffers in the same order and count their own rounds: the loader waits
-// for the end of the round before in `empty` (in the first round for nothing), the multipliers for that of their own in
-// `full`.
+// Each buffer has two barriers. *Full* ends a phase when the bytes of a load are there, *empty* when every multiplying
+// warp has released the buffer. Both sides take the buffers in the same order and count their own rounds: the loader
+// waits in `empty` for the end of the round before (in the first round for nothing), the multipliers in `full` for that
+// of their own.
 #pragma once
 #include "arch.h"
 #include "tiles.h"

@@ -1,22 +1,13 @@
-// Who does what: the work of ragged groups laid out as one row, without a look from the host.
+// The work of ragged groups, found on the device: row block pairs (forward) and Stream-K ranges (backward). docs/gpu.md
+// tells and draws the schedule; semicl_kernels/triton_kernels/tile_scheduler.py has the same.
 //
-// *Forward.* A *row block* is a run of `row_block_size` rows of one group, and the item is a *row block pair*: one row
-// block of anchors against one row block of the group's points. Each group has as many as its offsets and anchors say,
-// none where it has no anchor. The running totals of their items are found once on the device, and block b of a
-// persistent grid takes the items b, b + grid, ..., finding the group of each by bisection. The skipped ranges are
-// mutual, so the pairs of row blocks of anchors form a triangle: row block P of anchors meets the row blocks P, P + 1,
-// ... and gives both sides their sums.
+// Forward: row block p of anchors meets the row blocks q >= p of its group's points. Block b of the grid takes the
+// items b, b + grid, ..., whose group it finds by bisection in running totals over the groups (count_work of
+// row_kernels.h).
 //
-// *Backward.* An *M tile* is a few rows of one group that N tiles pass, one a *step*: those of all the group's
-// points where the tile has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20, and
-// there may be few of them. The steps of all tiles are one long row, cut into equal *Stream-K ranges*, one a block (a
-// "worker"), as Stream-K cuts the depth of a product (Osama et al., PPoPP 2023, arXiv 2301.03598). What of a tile lies
-// in one Stream-K range is a *partial tile*. Whole tiles are written as they are; of the others a Stream-K range has
-// two at most, one that it ends and one that it opens, and each goes to a place of its own, 2 w and 2 w + 1 for worker
-// w, from where join_partial_tiles (row_kernels.h) adds them up in their order: no atomics, and the same bits every
-// time. A tile counts kPrologueCost steps more than it has, for what it takes to load and to write it; they lie before
-// its first. Steps that are passed over because all rows skip them count as well: with a class left out of its own
-// denominators, shares are less equal.
+// Backward: the steps of all M tiles, with a prologue cost before those of each, form one line cut into equal Stream-K
+// ranges, one a worker. A whole M tile is written to the gradient. A partial tile goes to place 2 w + 1 where worker w
+// begins the M tile, else to place 2 w; join_partial_tiles (row_kernels.h) adds them in the order of the workers.
 //
 // Row numbers fit an int: the caller takes no more than kMaxRows rows, so a tile past the last row does not overflow.
 #pragma once

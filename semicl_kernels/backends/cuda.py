@@ -1,7 +1,7 @@
 """The CUDA backend, for Hopper (sm_90a): checks and allocates, then hands raw addresses and a stream to ``csrc/cuda``
 (see backend.h there).
 
-It takes bfloat16 and float16 rows with a fixed maximum (docs/loss.md): exponents that no pair exceeds, of SAFE_BOUND at
+It takes bfloat16 and float16 rows with a fixed maximum (docs/gpu.md): exponents that no pair exceeds, of SAFE_BOUND at
 most, and mutual skips. Everything else is backend "triton"'s. Triton's kernels also do what is done by rows alone
 (fused.py), and all of the map of losses. How much work there is is found on the device; nothing waits for it, and a
 call can be captured in a CUDA graph. The compiled code is checked statically and by an emulated GPU; no GPU has run

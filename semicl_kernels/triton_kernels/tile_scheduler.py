@@ -1,29 +1,9 @@
-"""The tile scheduler: which program takes which tiles of ragged groups. The host looks at nothing.
+"""The tile scheduler: which program takes which tiles of ragged groups, found on the device.
 
-*Forward.* A row block is ROW_BLOCK rows of a group. An item is a pair (P, Q): the anchors of row block P against the
-points of row block Q of the same group. Where skipped ranges are mutual, row blocks of anchors form a triangle:
-
-            Q = 0   1   2   3        P = 0 takes Q = 0, 1, 2, 3 and gives the anchors of each their sums too.
-    P = 0       x   x   x   x        P = 1 takes Q = 1, 2, 3, and so on.
-        1           x   x   x
-        2               x   x        Elsewhere every P takes every Q.
-
-:func:`count_work` writes how many items there are up to each group. A persistent program takes the items ``pid, pid +
-programs, ...`` and finds the group of each by bisection.
-
-*Backward.* An M tile is BLOCK_M rows of a group. It takes one step for each N tile: those of all points of the group if
-it has an anchor, else those of its anchors. So tiles differ in length, often as 1 to 20. The steps of all tiles are cut
-into equal Stream-K ranges, one a program (Osama et al., PPoPP 2023, arXiv 2301.03598, on the depth of a product):
-
-    tiles    |-- 0 --|------ 1 ------|- 2 -|-------- 3 --------|
-    ranges   |---- program 0 ----|---- program 1 ----|-- program 2 --|
-
-A tile inside one range is written as it is. Of any other tile each range has a *partial tile*. A range has two at most:
-the end of a tile goes to partial 2 w of program w, the beginning of one to partial 2 w + 1. ``join_partials`` adds them
-up in order: no atomics, the same bits every time.
-
-PROLOGUE_COST is the cost in steps of loading and writing a tile; it counts before the tile's first step. Steps that all
-rows skip count too, so shares are less equal where a class is left out of its own denominators.
+docs/gpu.md has the schedule, with pictures: pairs of row blocks in the forward pass, Stream-K ranges of steps in the
+backward. csrc/cuda/tile_scheduler.h is the same for Hopper. Where skips are not mutual, each row block of anchors meets
+all row blocks of its group. :func:`count_work` writes, for every group, how many items there are up to and with it. A
+persistent program takes the items ``pid, pid + programs, ...`` and finds the group of each by bisection.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from semicl_kernels.backends import cuda
+
 from .. import emulator
 from ..groups import Packed, int32, itself_skipped, mutually_skipped, packed_groups, unit_rows
 
@@ -89,6 +91,17 @@ def test_gradient_is_shared_out_equally(machine: emulator.Emulator, points: int,
     steps = with_anchor * tiles + (tiles - with_anchor) * with_anchor
     # Each of them has a prologue cost of four steps and at most two more, where it goes on with the tiles of others.
     assert most <= -(-(steps + 4 * tiles) // workers) + 3 * 4
+
+
+def test_python_repeats_the_same_constants(machine: emulator.Emulator) -> None:
+    """The schedule is one, whoever runs it (docs/gpu.md)."""
+    pytest.importorskip("triton")
+    from semicl_kernels.triton_kernels import gradient, tile_scheduler
+
+    named = (tile_scheduler.PROLOGUE_COST, tile_scheduler.MIN_STREAM_K_RANGE, gradient.HEADROOM)
+    prologue_cost, least_range, headroom = (int(one.value) for one in named)
+    expected = [prologue_cost, least_range, cuda.Pairs.tile_rows, cuda.MAX_ROWS, headroom]
+    assert machine.integers("constants", count=5) == expected
 
 
 @pytest.mark.parametrize("channels", [32, 64, 128, 256])

@@ -95,7 +95,7 @@ const char* join_sums_of(const EmulatedProblem* p, const float* partials, float*
 }
 
 const char* pair_scales_of(const EmulatedProblem* p, const float* lse, const float* grad, const float* grad_absmax,
-                            float* row_scale) {
+                           float* row_scale) {
     return guarded([&] { pair_scales({}, problem_of(*p), lse, grad, grad_absmax, row_scale); });
 }
 
@@ -206,6 +206,12 @@ const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int
                     throw std::logic_error("a row is not written once");
         }
     });
+}
+
+// The constants that Python code repeats.
+void constants(int* out) {
+    for (const int one : {kPrologueCost, kMinStreamKRange, kPassRows, kMaxRows, static_cast<int>(kHeadroom)})
+        *out++ = one;
 }
 
 // The bytes at which the 16-byte chunks of a tile of 64 rows lie, row by row.
