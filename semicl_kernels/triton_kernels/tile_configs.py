@@ -28,7 +28,7 @@ class Tile:
     out: int = 0
 
     def halved(self) -> Tile:
-        """Return the tile for the gradient without a known maximum and mutual ranges.
+        """Return the tile for the gradient without a fixed maximum and mutual ranges.
 
         Each pair then takes two exponentials and two masks; half an N tile leaves registers for them.
         """
@@ -95,7 +95,7 @@ TABLES: dict[str, Table] = {
 def tile(architecture: str, name: str, planes: int, channels: int) -> Tile:
     """Return the tile of a pass: the smallest entry that holds the channels, padded to a power of two.
 
-    ``name`` is "sums" for both forward passes (the one with an unknown maximum holds the same operands and less beside
+    ``name`` is "sums" for both forward passes (the online softmax holds the same operands and less beside
     them) or "gradient".
     """
     table = TABLES[architecture][name, planes]
