@@ -51,14 +51,15 @@ EXACT_HEADER = ("-include", "csrc/exact_math.h")
 EXACT_LINK_FLAGS = ("-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations", "-mno-daz-ftz")
 FLUSHES = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print(sys.float_info.min / 2 == 0)"
 
-# The sources in csrc/cpu with flags of their own, each with a macro that the compiler predefines where they took
-# effect: where not, the source is left out. The dispatcher, which picks one at run time, knows them by SEMICL_HAVE_...
+# csrc/cpu/tiles_*.cpp: the flags of each, and a macro that the compiler predefines where they took effect; elsewhere
+# the source is left out. The dispatcher picks one at run time; SEMICL_HAVE_... tells it which are there.
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512")
+X86_64 = "__x86_64__"
 INSTRUCTION_SETS = {
-    "tiles_avx2.cpp": (AVX2, "__AVX2__"),
-    "tiles_avx512.cpp": (AVX512, "__AVX512DQ__"),
-    "tiles_avx512bf16.cpp": ((*AVX512, "-mavx512bf16"), "__AVX512BF16__"),
+    "avx2": (AVX2, "__AVX2__"),
+    "avx512": (AVX512, "__AVX512DQ__"),
+    "avx512bf16": ((*AVX512, "-mavx512bf16"), "__AVX512BF16__"),
 }
 
 CUDA_FLAGS = (
@@ -99,11 +100,11 @@ CXX_VARIABLES = "CC, CXX, CFLAGS, CXXFLAGS, CPPFLAGS and LDFLAGS"
 
 
 class Unit(NamedTuple):
-    """What makes one object."""
+    """What makes one object: a source, a command and the format of the rows that it is for."""
 
     source: Path
     command: Sequence[str]
-    format: str = ""  # of the rows that it is for
+    format: str = ""
 
 
 def write_ninja(library: Path, units: list[Unit], link: Sequence[str], libraries: Sequence[str], tools: str) -> Path:
@@ -167,6 +168,8 @@ class NinjaBuild(build_ext):
                 import fcntl
 
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            for name in {f"semicl_kernels.{name}" for name in EXTENSIONS["SOURCES"]} - self.ext_map.keys():
+                Path(self.build_lib, self.get_ext_filename(name)).unlink(missing_ok=True)  # of an earlier build
             super().run()
 
     def build_extension(self, ext: Extension) -> None:
@@ -213,20 +216,17 @@ class NinjaBuild(build_ext):
             libraries += [f"-L{path}" for path in (home / "lib64", home / "lib", *home.glob("targets/*/lib"))]
             libraries += ["-lcudart_static", "-lrt", "-ldl", "-Wl,--exclude-libs,ALL"]
         else:
-            left_out = {
-                name for name, isa in INSTRUCTION_SETS.items() if not self.compiles(isa[0], "__x86_64__", isa[1])
-            }
-            cxx += [f"-DSEMICL_HAVE_{name[6:-4].upper()}=1" for name in INSTRUCTION_SETS if name not in left_out]
+            known = {isa: own for isa, (own, macro) in INSTRUCTION_SETS.items() if self.compiles(own, X86_64, macro)}
+            cxx += [f"-DSEMICL_HAVE_{isa.upper()}=1" for isa in known]
             for path in sorted(CSRC.glob("cpu/*.cpp")):
-                if path.name not in left_out:
-                    own, _ = INSTRUCTION_SETS.get(path.name, ((), ""))
-                    units.append(Unit(path, [*cxx, *own]))
+                isa = path.stem.removeprefix("tiles_")
+                if isa in known or isa not in INSTRUCTION_SETS:
+                    units.append(Unit(path, [*cxx, *known.get(isa, ())]))
         library = Path("build/ninja", Path(filename).stem, filename)
         if self.force:
             shutil.rmtree(library.parent, ignore_errors=True)
         library.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(repr(tools).encode()).hexdigest()
-        build = write_ninja(library, units, link, libraries, digest)
+        build = write_ninja(library, units, link, libraries, hashlib.sha256(repr(tools).encode()).hexdigest())
         ninja = [sys.executable, "-m", "ninja"] if find_spec("ninja") else ["ninja"]
         self.spawn([*ninja, "-f", str(build), *(["-j", str(self.parallel)] if self.parallel else [])])
         return library

@@ -1,16 +1,18 @@
-"""What setup.py makes of the flags of the environment: it runs on one small source in place of csrc."""
+"""What setup.py builds, when it builds anew and what it makes of the environment, on small sources in place of csrc."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import runpy
 import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -70,11 +72,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "csrc/bindings.cpp").write_text(SOURCE)
-    headers = ModuleType("pybind11")
-    headers.get_include = lambda: str(tmp_path)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pybind11", headers)
+    headers = tmp_path / "pybind11.py"
+    headers.write_text("def get_include(): return 'include'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pybind11", raising=False)
     monkeypatch.chdir(tmp_path)
-    for name in VARIABLES:
+    for name in (*VARIABLES, "CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SEMICL_CUDA", "0")
     monkeypatch.setenv("SEMICL_REQUIRE_CPU", "1")
@@ -94,12 +97,25 @@ def built_arithmetic(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dic
     return json.loads(done.stdout)
 
 
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    return path
+
+
 def compiler(folder: Path, condition: str) -> str:
     """A compiler that adds -ffast-math after all other flags where ``condition`` holds."""
-    script = folder / "compiler"
-    script.write_text(f'#!/bin/sh\nif {condition}; then set -- "$@" -ffast-math; fi\nexec g++ "$@"\n')
-    script.chmod(script.stat().st_mode | stat.S_IEXEC)
-    return str(script)
+    return str(script(folder / "compiler", f'if {condition}; then set -- "$@" -ffast-math; fi\nexec g++ "$@"'))
+
+
+def objects_made_anew(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> set[str]:
+    def times() -> set[tuple[str, int]]:
+        return {(path.name, path.stat().st_mtime_ns) for path in Path("build/ninja").rglob("*.o")}
+
+    before = times()
+    run_setup(monkeypatch, "build_ext", "--inplace", *arguments)
+    return {name for name, _ in times() - before}
 
 
 @needs_compiler
@@ -133,67 +149,158 @@ def test_flags_that_cannot_be_undone_stop_the_build(
 @needs_nvcc
 def test_flags_of_nvcc_are_undone_or_stop_the_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = run_setup(monkeypatch, "--version")
-    nvcc = setup["Nvcc"].find()
-    exact = nvcc.steps(*setup["CUDA_FLAGS"], "-c", "x.cu")
-    assert "-ftz=0 -prec_div=1 -prec_sqrt=1 -fmad=1" in exact
+
+    def steps() -> str:
+        return setup["output"](*setup["nvcc_command"](), "--dryrun", "-c", "x.cu")
+
+    exact = "-ftz=0 -prec_div=1 -prec_sqrt=1 -fmad=1"
+    assert exact in steps()
     for name in VARIABLES[-2:]:
         with monkeypatch.context() as patch:
             patch.setenv(name, "-ftz=true -prec-div=false -prec-sqrt=false -fmad=false -DOTHER")
-            nvcc.check_arithmetic()
-            steps = nvcc.steps(*setup["CUDA_FLAGS"], "-c", "x.cu")
-            assert "-ftz=0 -prec_div=1 -prec_sqrt=1 -fmad=1" in steps
-            assert "OTHER" in steps, "other flags are heeded"
+            assert exact in steps()
+            assert "OTHER" in steps(), "other flags are heeded"
             patch.setenv(name, "--use_fast_math")
             patch.setenv("SEMICL_CUDA", "1")
             with pytest.raises(SystemExit, match=r"--use_fast_math changes floating-point arithmetic.*\n.*NVCC_APPEND"):
-                run_setup(patch, "--version")
+                run_setup(patch, "build_ext")
 
 
-def fake_nvcc(home: Path) -> Path:
-    path = home / "bin/nvcc"
-    path.parent.mkdir(parents=True)
-    path.write_text('#!/bin/sh\ncase "$*" in *--version*) echo release 13.0;; *) echo "#$ TOP=/nowhere" >&2;; esac\n')
-    path.chmod(path.stat().st_mode | stat.S_IEXEC)
-    return path
+def fake_nvcc(home: Path, release: str = "13.0") -> Path:
+    """What looks like nvcc and compiles as g++ does."""
+    (home / "lib").mkdir(parents=True, exist_ok=True)
+    (home / "lib/libcudart_static.a").write_text("!<arch>\n")
+    own = "-X*|-diag*|-gencode*|-ftz*|-prec*|-fmad*"
+    text = f"""\
+case "$*" in *--version*) echo release {release}; exit;; *--dryrun*) echo '#$ TOP={home}' >&2; exit;; esac
+for word do shift; case $word in {own}) ;; *) set -- "$@" "$word";; esac; done
+exec g++ -fPIC -x c++ "$@\""""
+    return script(home / "bin/nvcc", text)
+
+
+@pytest.fixture
+def cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
+    """The units of the CUDA backend, each an empty file, to be compiled without nvcc."""
+    units = run_setup(monkeypatch, "--version")["CUDA_UNITS"]
+    for source in ("bindings.cpp", *units):
+        (folder / "csrc/cuda" / source).parent.mkdir(exist_ok=True)
+        (folder / "csrc/cuda" / source).touch()
+    fake_nvcc(folder / "toolkit")
+    monkeypatch.setenv("CUDA_HOME", str(folder / "toolkit"))
+    monkeypatch.setenv("SEMICL_CUDA", "1")
+    return units
 
 
 def test_nvcc_is_found_where_torch_looks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = run_setup(monkeypatch, "--version")["Nvcc"].find
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    monkeypatch.delenv("CUDA_PATH", raising=False)
+    find = run_setup(monkeypatch, "--version")["find_nvcc"]
     on_path, in_path, in_home = (fake_nvcc(folder / name) for name in ("on_path", "path", "home"))
     monkeypatch.setenv("PATH", f"{on_path.parent}{os.pathsep}{os.environ['PATH']}")
-    assert find().path == on_path
+    assert find() == str(on_path)
     monkeypatch.setenv("CUDA_PATH", str(in_path.parents[1]))
-    assert find().path == in_path
+    assert find() == str(in_path)
     monkeypatch.setenv("CUDA_HOME", str(in_home.parents[1]))
-    assert find().path == in_home
+    assert find() == str(in_home)
+    fake_nvcc(folder / "home", release="12.3")
+    assert find() is None, "it is too old"
     monkeypatch.setenv("CUDA_HOME", str(folder / "nowhere"))
     assert find() is None, "another is not taken in its place"
 
 
-def test_objects_of_cuda_are_found_again_wherever_nvcc_lies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = run_setup(monkeypatch, "--version")
-    (folder / "csrc/cuda").mkdir()
-    (folder / "csrc/cuda/unit.cu").write_text("")
-    compiled = []
+@needs_compiler
+def test_only_what_is_out_of_date_is_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        (folder / "csrc/cpu").mkdir(exist_ok=True)
+        (folder / f"csrc/cpu/{name}.cpp").write_text(f'#include "{name}.h"\n')
+        (folder / f"csrc/cpu/{name}.h").touch()
+    everything = {"bindings.o", "one.o", "other.o"}
+    assert objects_made_anew(monkeypatch) == everything
+    assert objects_made_anew(monkeypatch) == set()
+    (folder / "csrc/cpu/one.h").write_text("// edited\n")
+    assert objects_made_anew(monkeypatch) == {"bindings.o", "one.o"}, "the bindings carry the digest of all sources"
+    monkeypatch.setenv("CXXFLAGS", "-DOTHER='two words'")
+    monkeypatch.setenv("LDFLAGS", "-Wl,-rpath,'$ORIGIN/there'")
+    assert objects_made_anew(monkeypatch) == everything
+    (library,) = Path("semicl_kernels").glob("_C*.so")
+    assert b"$ORIGIN/there" in library.read_bytes()
+    monkeypatch.setenv("CPATH", str(folder))
+    assert objects_made_anew(monkeypatch) == everything
+    assert objects_made_anew(monkeypatch, "--force") == everything
 
-    def compile_unit(home: str) -> str:
-        def run(nvcc: object, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-            Path(arguments[-1]).write_text("")
-            compiled.append(home)
-            return subprocess.CompletedProcess(arguments, 0)
 
-        monkeypatch.setattr(setup["Nvcc"], "run", run)
-        extension = setup["CudaExtension"].__new__(setup["CudaExtension"])
-        extension.nvcc = setup["Nvcc"](Path(home, "bin/nvcc"), (13, 0))
-        return extension._compile_unit("unit.cu", "Float16")
+@needs_compiler
+def test_only_what_is_out_of_date_is_compiled_for_cuda(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: dict[str, tuple[str, ...]]
+) -> None:
+    objects = {f"{Path(source).stem}{element}.o": source for source in cuda for element in cuda[source]}
+    edited = next(iter(cuda))
+    (folder / "csrc/cuda" / edited).write_text('#include "one.h"\n')
+    (folder / "csrc/cuda/one.h").touch()
+    assert objects_made_anew(monkeypatch) == {"bindings.o", *objects}
+    (folder / "csrc/cuda/one.h").write_text("// edited\n")
+    includes = {name for name, source in objects.items() if source == edited}
+    assert objects_made_anew(monkeypatch) == {"bindings.o", *includes}
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-DOTHER")
+    assert objects_made_anew(monkeypatch) == set(objects)
+    fake_nvcc(folder / "toolkit", release="13.1")
+    assert objects_made_anew(monkeypatch) == {"bindings.o", *objects}
 
-    assert compile_unit("/opt/cuda") == compile_unit("/usr/local/cuda")
-    assert compiled == ["/opt/cuda"]
-    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-lineinfo")
-    compile_unit("/opt/cuda")
-    assert len(compiled) == 2, "other flags make other objects"
+
+@needs_compiler
+def test_of_two_builds_at_once_the_second_finds_what_the_first_made(folder: Path) -> None:
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    builds = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [build.communicate()[0] for build in builds]
+    assert [build.returncode for build in builds] == [0, 0]
+    assert sum("no work to do" in text for text in said) == 1
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction sets are those of x86-64")
+def test_an_instruction_set_that_the_compiler_cannot_target_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "csrc/cpu").mkdir()
+    for name, macro in (("avx2", "__AVX2__"), ("avx512bf16", "__AVX512BF16__")):
+        (folder / f"csrc/cpu/tiles_{name}.cpp").write_text(f"#ifndef {macro}\n#error\n#endif\n")
+    told = "#if !SEMICL_HAVE_AVX2 || defined(SEMICL_HAVE_AVX512BF16) || defined(__AVX2__)\n#error\n#endif\n"
+    (folder / "csrc/cpu/dispatch.cpp").write_text(told)
+    older = script(folder / "compiler", 'case "$*" in *avx512bf16*) exit 1;; esac\nexec g++ "$@"')
+    monkeypatch.setenv("CXX", str(older))
+    assert objects_made_anew(monkeypatch) == {"bindings.o", "dispatch.o", "tiles_avx2.o"}
+
+
+def test_without_a_compiler_the_way_out_is_printed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    with pytest.raises(SystemExit, match="/nowhere/g\\+\\+"):
+        run_setup(monkeypatch, "build_ext", "--inplace")
+    monkeypatch.setenv("SEMICL_REQUIRE_CPU", "0")
+    run_setup(monkeypatch, "build_ext", "--inplace")
+    said = capsys.readouterr().err
+    assert "the compiled CPU backend was NOT built" in said
+    assert "/nowhere/g++" in said
+    assert "apt-get install g++" in said
+
+
+@needs_compiler
+def test_a_wheel_holds_the_packages_and_what_was_built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: dict[str, tuple[str, ...]]
+) -> None:
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, name)
+    for name in ("semicl_kernels", "semicl", "tests/semicl_kernels"):
+        shutil.copytree(ROOT / name, name, ignore=shutil.ignore_patterns("*.so", "__pycache__"), dirs_exist_ok=True)
+    packages = {path.as_posix() for name in ("semicl_kernels", "semicl") for path in Path(name).rglob("*.*")}
+    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    for extensions in ({"_C", "_cuda"}, {"_C"}):
+        monkeypatch.setenv("SEMICL_CUDA", str(int("_cuda" in extensions)))
+        subprocess.run([sys.executable, "-c", build], check=True, capture_output=True)
+        (path,) = Path("dist").glob("*.whl")
+        with zipfile.ZipFile(path) as wheel:
+            names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        built = {f"semicl_kernels/{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in extensions}
+        assert names == {*packages, *built, "semicl_kernels/sources.txt"}
 
 
 def test_a_package_that_leaves_its_source_folder_carries_the_digests(
