@@ -1,7 +1,7 @@
 """``python -m benchmarks.tune``: search the Triton kernels' tiles on this GPU; prints entries of tile_configs.py.
 
-Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbors in owned and
-streamed rows, warps and pipeline stages. Each computes one dense group through the public primitive; one that does not
+Candidates are the tiles that the table of the GPU's architecture has for a pass, and their neighbors in rows of M and
+N tiles, warps and pipeline stages. Each computes one dense group through the public primitive; one that does not
 fit, or whose result is not that of the table's own tile, is out. The median of ``triton.testing.do_bench`` decides.
 """
 
@@ -26,7 +26,7 @@ from semicl_kernels.triton_kernels.tile_configs import MIN_BLOCK_N, Tile
 
 PASSES = ("sums", "gradient")
 CLOSE = 1e-2  # relative, of vectors: two tiles differ by the order of their sums alone
-MAX_ROWS = 256  # of a tile, owned or streamed
+MAX_ROWS = 256  # of an M or N tile
 SCALE, BOUND = 10.0, 10.1
 
 Call = Callable[[], Tensor]
@@ -60,12 +60,12 @@ def candidates(architecture: str, name: str, planes: int, channels: int) -> list
         sides = product(
             (tile.block_m // 2, tile.block_m, 2 * tile.block_m), (tile.block_n // 2, tile.block_n, 2 * tile.block_n)
         )
-        for (owned, streamed), warps, extra in product(sides, (4, 8), (-1, 0, 1)):
+        for (block_m, block_n), warps, extra in product(sides, (4, 8), (-1, 0, 1)):
             stages = tile.stages + extra
-            fits = min(owned, streamed) >= MIN_BLOCK_N and max(owned, streamed) <= MAX_ROWS and stages >= 1
-            # The sums take whole streamed tiles out of an owned one.
-            if fits and (name != "sums" or owned % streamed == 0):
-                found[replace(tile, owned=owned, streamed=streamed, warps=warps, stages=stages)] = None
+            fits = min(block_m, block_n) >= MIN_BLOCK_N and max(block_m, block_n) <= MAX_ROWS and stages >= 1
+            # The sums take whole N tiles out of an M tile.
+            if fits and (name != "sums" or block_m % block_n == 0):
+                found[replace(tile, block_m=block_m, block_n=block_n, warps=warps, stages=stages)] = None
     return list(found)
 
 

@@ -35,17 +35,17 @@ def test_both_sides_of_the_tiles_are_varied(name):
 def test_every_candidate_is_timed_with_its_own_tile(name, monkeypatch):
     monkeypatch.setattr(tune, "candidates", lambda *_: [OWN, FAST])
     problem = tune.make(70, 16, torch.float32, torch.device("cpu"))
-    streamed = []
+    block_n = []
     real = tune.call_of
 
     def call_of(problem, name):
-        streamed.append(tile_configs.tile("interpreter", name, problem.planes, problem.padded).block_n)
+        block_n.append(tile_configs.tile("interpreter", name, problem.planes, problem.padded).block_n)
         return real(problem, name)
 
     monkeypatch.setattr(tune, "call_of", call_of)
-    found = tune.search(problem, name, lambda call: float(streamed[-1]))
+    found = tune.search(problem, name, lambda call: float(block_n[-1]))
     assert found == {OWN: 32.0, FAST: 16.0}
-    assert streamed == [32, 16]
+    assert block_n == [32, 16]
     assert tile_configs.tile("interpreter", name, problem.planes, 16) not in (OWN, FAST)  # the table is as before
 
 

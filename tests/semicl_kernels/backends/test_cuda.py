@@ -95,7 +95,7 @@ def test_counts_of_rows(count: int) -> None:
 @pytest.mark.parametrize("anchors", [1, 100, 500, 700])
 def test_row_blocks_of_several_tiles(row_blocks: int, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums that earlier tiles of a row block gave to later ones; columns that are no anchors."""
-    monkeypatch.setattr(fused, "PANELS", row_blocks)
+    monkeypatch.setattr(fused, "ROW_BLOCKS", row_blocks)
     packed = itself_skipped(unit_rows(700, 16, seed=row_blocks))._replace(anchors=int32([anchors]))
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
@@ -132,7 +132,7 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     groups = Groups(offsets, anchors, own, own + 1, int(sizes.max()), True)
     pairs = cuda.Pairs(torch.zeros(1, len(own), 32, dtype=torch.bfloat16), groups, 10.0, 10.1)
     sizes, anchors = sizes.long(), anchors.long()
-    row_blocks, m = -(-sizes // pairs.span), -(-anchors // pairs.span)
+    row_blocks, m = -(-sizes // pairs.row_block), -(-anchors // pairs.row_block)
     pair_ends = (m * row_blocks - m * (m - 1) // 2).cumsum(0)
     assert torch.equal(pairs.pair_ends.long(), pair_ends)
     assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
@@ -304,10 +304,12 @@ def test_what_it_refuses_is_told_and_is_triton_s(
 
 @pytest.mark.usefixtures("on_hopper")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_auto_takes_a_fixed_maximum_on_hopper(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_backend("auto", GPU, dtype, 256, fused.SAFE_BOUND) == "cuda"
+def test_a_fixed_maximum_is_taken_on_hopper_where_it_is_asked_for(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose_backend("cuda", GPU, dtype, 256, fused.SAFE_BOUND) == "cuda"
+    assert choose_backend("auto", GPU, dtype, 256, fused.SAFE_BOUND) == "triton", "until a GPU has run it"
     monkeypatch.setattr(cuda, "is_hopper", lambda device: False)
-    assert choose_backend("auto", GPU, dtype, 256, fused.SAFE_BOUND) == "triton"
     with pytest.raises(ValueError, match=r"got tensors on cuda:0, which is no Hopper GPU .*use backend='triton'"):
         choose_backend("cuda", GPU, dtype, 256, fused.SAFE_BOUND)
 

@@ -77,7 +77,7 @@ class Compiled:
             return
         self.seen.add(id(kernel))
         names = (
-            "C", "CP", "WIDTH", "OUT", "OWNED", "ROWS", "STREAMED", "PLANES", "MUTUAL", "BOUNDED", "TRIANGLE",
+            "C", "CP", "WIDTH", "OUT", "BLOCK_M", "BLOCK_N", "PLANES", "MUTUAL", "BOUNDED", "TRIANGLE",
             "POSITIVES",
         )  # fmt: skip
         facts = {
