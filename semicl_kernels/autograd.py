@@ -1,8 +1,9 @@
 """Gradients of the operators.
 
 Each is a ``torch.autograd.Function`` around an operator of ops.py. A call from Python applies the Function. A captured
-graph calls the operator, which ops.py registers with the same two methods; from Python that would cost more, by the
-square of the number of arguments. Gradients are of first order: the backward operators refuse to be differentiated.
+graph calls the operator, which ops.py registers with the same ``save`` and ``backward``; from Python that would cost
+more, by the square of the number of arguments. So would a method ``setup_context``: torch then binds all arguments to
+their names in every call. Gradients are of first order: the backward operators refuse to be differentiated.
 """
 
 from __future__ import annotations
@@ -46,27 +47,31 @@ def _refuse_others(ctx: Any, operator: str) -> None:
 
 class GroupedLogsumexp(torch.autograd.Function):
     @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        return torch.ops.semicl.grouped_logsumexp(*arguments)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = torch.ops.semicl.grouped_logsumexp.default(*inputs)
+        GroupedLogsumexp.save(ctx, inputs, output)
+        return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _refuse_others(ctx, "grouped_logsumexp")
         rows, *others = inputs
         _save(ctx, rows, output, *others)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward(grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward.default(grad, *_saved(ctx)))
 
 
 class Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        return torch.ops.semicl.contrast(*arguments)
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = torch.ops.semicl.contrast.default(*inputs)
+        Contrast.save(ctx, inputs, output)
+        return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         _refuse_others(ctx, "contrast")
         features, row_of_point, *_, with_gradient, backend = inputs
         loss, row_gradient = output
@@ -88,40 +93,44 @@ class Contrast(torch.autograd.Function):
         if not ctx.with_gradient:
             # A graph that was captured where no gradient was wanted: the loss is computed again.
             features, row_of_point, *others, _, backend = saved
-            loss, row_gradient = torch.ops.semicl.contrast(features, row_of_point, *others, True, backend)
+            loss, row_gradient = torch.ops.semicl.contrast.default(features, row_of_point, *others, True, backend)
             layout = (features.shape, has_channels_last(features), features.dtype)
             saved = [loss, row_gradient, row_of_point, *layout, backend]
-        return _by_first_alone(ctx, torch.ops.semicl.contrast_backward(grad, *saved))
+        return _by_first_alone(ctx, torch.ops.semicl.contrast_backward.default(grad, *saved))
 
 
 class ContrastMap(torch.autograd.Function):
     @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        return torch.ops.semicl.contrast_map(*arguments)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = torch.ops.semicl.contrast_map.default(*inputs)
+        ContrastMap.save(ctx, inputs, output)
+        return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _refuse_others(ctx, "contrast_map")
         _save(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward(grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward.default(grad, *_saved(ctx)))
 
 
 class ReferenceLoss(torch.autograd.Function):
     @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        return torch.ops.semicl.reference_loss(*arguments)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = torch.ops.semicl.reference_loss.default(*inputs)
+        ReferenceLoss.save(ctx, inputs, output)
+        return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _refuse_others(ctx, "reference_loss")
         _save(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.reference_loss_backward(grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.reference_loss_backward.default(grad, *_saved(ctx)))
 
 
 def refuse_second_order(ctx: Any, *grads: Any) -> Any:
@@ -149,20 +158,20 @@ def _wants_gradient(first: Tensor) -> bool:
 
 
 def grouped_logsumexp(rows: Tensor, *others: Any) -> Tensor:
-    function = GroupedLogsumexp.apply if _wants_gradient(rows) else torch.ops.semicl.grouped_logsumexp
+    function = GroupedLogsumexp.apply if _wants_gradient(rows) else torch.ops.semicl.grouped_logsumexp.default
     return function(rows, *others)
 
 
 def contrast(features: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    function = Contrast.apply if _wants_gradient(features) else torch.ops.semicl.contrast
+    function = Contrast.apply if _wants_gradient(features) else torch.ops.semicl.contrast.default
     return function(features, *others)
 
 
 def contrast_map(features: Tensor, *others: Any) -> Tensor:
-    function = ContrastMap.apply if _wants_gradient(features) else torch.ops.semicl.contrast_map
+    function = ContrastMap.apply if _wants_gradient(features) else torch.ops.semicl.contrast_map.default
     return function(features, *others)
 
 
 def reference_loss(features: Tensor, *others: Any) -> Tensor:
-    function = ReferenceLoss.apply if _wants_gradient(features) else torch.ops.semicl.reference_loss
+    function = ReferenceLoss.apply if _wants_gradient(features) else torch.ops.semicl.reference_loss.default
     return function(features, *others)

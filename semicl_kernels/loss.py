@@ -106,13 +106,17 @@ def _local(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
     return _contrast(features, labels, options, backend)
 
 
+# Every vector is an anchor, and each has the same weight.
+OF_VECTORS: dict[str, Any] = {"background": None, "reduction": "anchor"}
+
+
 def _vectors(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
     """The mean contrast of vectors (N, V, C), one group; labels (N,) or None."""
     check_point_count("features", features.shape[0] * features.shape[1])
     backend = _backend(features, options)
     maps = features[..., None, None]
     ids = None if labels is None else labels.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
-    return _contrast(maps, ids, replace(options, background=None, reduction="anchor"), backend)
+    return _contrast(maps, ids, options, backend)
 
 
 # ---- public functions ------------------------------------------------------------------------------------------------
@@ -202,7 +206,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    return _nt_xent(z1, z2, Options(temperature=temperature, backend=backend))
+    return _nt_xent(z1, z2, Options(temperature=temperature, backend=backend, **OF_VECTORS))
 
 
 def _nt_xent(z1: Tensor, z2: Tensor, options: Options) -> Tensor:
@@ -239,7 +243,7 @@ def supervised_contrastive_loss(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    return _supervised(features, labels, Options(temperature=temperature, backend=backend))
+    return _supervised(features, labels, Options(temperature=temperature, backend=backend, **OF_VECTORS))
 
 
 def _supervised(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
@@ -338,7 +342,7 @@ class NTXentLoss(_OptionsModule):
     names = ("temperature", "backend")
 
     def __init__(self, *, temperature: float = 0.5, backend: str = "auto") -> None:
-        super().__init__(temperature=temperature, backend=backend)
+        super().__init__(temperature=temperature, backend=backend, **OF_VECTORS)
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Return the loss of two views (N, C)."""
@@ -351,7 +355,7 @@ class SupervisedContrastiveLoss(_OptionsModule):
     names = ("temperature", "backend")
 
     def __init__(self, *, temperature: float = 0.07, backend: str = "auto") -> None:
-        super().__init__(temperature=temperature, backend=backend)
+        super().__init__(temperature=temperature, backend=backend, **OF_VECTORS)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``features`` (N, V, C) with ``labels`` (N,)."""

@@ -325,7 +325,7 @@ def _register(library: torch.library.Library) -> None:
         torch.library.register_fake(f"semicl::{name}", fake, lib=library)
         if name in FUNCTIONS:
             of = FUNCTIONS[name]
-            torch.library.register_autograd(f"semicl::{name}", of.backward, setup_context=of.setup_context, lib=library)
+            torch.library.register_autograd(f"semicl::{name}", of.backward, setup_context=of.save, lib=library)
         elif name.endswith("_backward"):
             torch.library.register_autograd(f"semicl::{name}", refuse_second_order, lib=library)
         register_flop_formula(getattr(torch.ops.semicl, name))(_flops(name))

@@ -615,10 +615,10 @@ void Engine::center() {
         std::vector<float> mean(static_cast<size_t>(channels_));
         for (int64_t t = 0; t < taken; ++t) {
             const float* x = static_cast<const float*>(row(offset(g) + t * points(g) / taken));
-            for (int64_t c = 0; c < channels_; ++c) mean[c] += x[c] / static_cast<float>(taken);
+            for (int64_t c = 0; c < channels_; ++c) mean[c] += x[c];
         }
         double square = 0.0;
-        for (const float m : mean) square += double{m} * m;
+        for (float& m : mean) m /= static_cast<float>(taken), square += double{m} * m;
         if (!(square > 0.5)) continue;
         if (!centered_) centered_ = std::make_unique<Centered>(groups_.count, rows_.count, channels_);
         centered_->is[g] = 1;
