@@ -69,7 +69,7 @@ def test_no_backend_holds_all_pairs(fast_backend: str, kind: str, foreground: in
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("gradient", 16), ("gradient", 64), ("loss alone", 64), ("map", 64)])
-def test_extra_grad_absmax_of_the_compiled_backend(compiled_backend: str, kind: str, channels: int) -> None:
+def test_extra_peak_of_the_compiled_backend(compiled_backend: str, kind: str, channels: int) -> None:
     """At most three times the features' own bytes and 64 MiB, features being large enough for the factor to count."""
     shape = (2, 2, channels, 256, 256)
     features = 4 * 4 * channels * 256**2
