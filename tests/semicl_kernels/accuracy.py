@@ -2,8 +2,7 @@
 
 "Plain PyTorch" is the backend `reference` run in that dtype. It can be right by luck, the likelier the fewer numbers
 there are and the more of them cancel; so the rule allows a floor: a few roundings of the accumulating dtype, and one
-rounding of the input's dtype spread over the directions, both of the numbers as they are before they cancel. Anchors of
-one direction are rounded alike.
+rounding of the input's dtype spread over the anchors, both of the numbers as they are before they cancel.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ class Sizes:
     exponent: float  # no |s| exceeds it
     anchors: int
     gradient: float  # norm of one of the gradient's terms, which all but cancel when positives and softmax agree
-    alike: int = 1  # anchors to a direction, those counted as one that differ by a few roundings
 
     @property
     def rounding(self) -> float:
@@ -43,7 +41,7 @@ def assert_values_follow_rule(actual: Tensor, plain: Tensor, truth: Tensor, size
     """Of the log-sum-exps or losses of anchors."""
     actual, plain, truth = actual.double(), plain.double(), truth.double()
     floor = sizes.rounding * max(1.0, largest(truth))
-    floor += sizes.input_rounding * sizes.exponent / max(1, sizes.anchors / sizes.alike) ** 0.5
+    floor += sizes.input_rounding * sizes.exponent / max(1, sizes.anchors) ** 0.5
     assert_no_larger(largest(actual - truth), largest(plain - truth), floor, "largest error")
 
 
@@ -53,7 +51,7 @@ def assert_reduced_follows_rule(
     """A sum of `weight` anchors may be as wrong as so many typical anchors: its own plain error may vanish by luck."""
     error = (plain_map.double() - true_map.double()).norm() / max(1, sizes.anchors) ** 0.5
     floor = sizes.rounding * max(1.0, largest(true_map))
-    floor += sizes.input_rounding * sizes.exponent / max(1, sizes.anchors / sizes.alike) ** 0.5
+    floor += sizes.input_rounding * sizes.exponent / max(1, sizes.anchors) ** 0.5
     assert_no_larger(largest(actual.double() - truth), weight * float(error), weight * floor, "error")
 
 

@@ -88,18 +88,7 @@ class Case:
             exponent, factor = 1 / temperature, 1 / float(lengths.min())
         else:
             exponent, factor = float(lengths.max()) ** 2 / temperature, float(lengths.max())
-        return Sizes(dtype, exponent, anchors, each * factor * max(1, anchors) ** 0.5, self.alike(dtype))
-
-    def alike(self, dtype: torch.dtype) -> int:
-        """Return how many points share a direction, but for a few roundings."""
-        batch, views, _, *space = self.shape
-        points = batch * views * math.prod(space)
-        if self.around is None or self.spread > 8 * torch.finfo(dtype).eps:
-            return 1
-        if self.around == "one":
-            return points
-        labels = self.labels()
-        return views if labels is None else int(labels.unique(return_counts=True)[1].max())
+        return Sizes(dtype, exponent, anchors, each * factor * max(1, anchors) ** 0.5)
 
 
 def lay_out(values: Tensor, layout: str) -> Tensor:
