@@ -145,7 +145,7 @@ class Pairs:
         sizes = tile_sizes(channels)
         self.row_block = row_block_size(groups.largest, sizes.sums_rows)
         self.gradient_rows, self.workers = sizes.gradient_rows, workers(packed.device)
-        self.row_blocks = max(1, -(-groups.largest // self.row_block))
+        self.partials = max(1, -(-groups.largest // self.row_block))
         self.arguments = (
             *launch_site(packed.device),
             FORMATS[packed.dtype],
@@ -167,7 +167,7 @@ class Pairs:
         return empty(shape, dtype, self.packed.device)
 
     def partial_sums(self) -> Tensor:
-        partials = zeros((self.row_blocks, self.count), torch.float32, self.packed.device)
+        partials = zeros((self.partials, self.count), torch.float32, self.packed.device)
         call(compiled.sum_pairs, *self.arguments, partials)
         return partials
 

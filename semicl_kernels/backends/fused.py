@@ -36,8 +36,8 @@ CHANNELS_AT_ONCE = 64  # of the passes over rows alone
 class Pairs(Protocol):
     """A backend's passes over the pairs of packed rows (planes, M, C), and what the passes over rows share with them.
 
-    Exponents are in base 2. Where ``bounded``, sums are of 2^(exponent - shift), else a slot is the logarithm of its
-    sum: see triton_kernels/logsumexp.py and gradient.py.
+    Exponents are in base 2. Where ``bounded``, sums are of 2^(exponent - shift), else a partial is a maximum and a sum
+    relative to it: see triton_kernels/logsumexp.py and gradient.py.
     """
 
     @property
@@ -51,6 +51,10 @@ class Pairs(Protocol):
     def shift(self) -> float: ...
 
     @property
+    def partials(self) -> int:
+        """The row blocks of the largest group."""
+
+    @property
     def tile_rows(self) -> int:
         """Rows of a row tile."""
 
@@ -59,7 +63,8 @@ class Pairs(Protocol):
         """(G,) int32: the row tiles of all groups up to and with each."""
 
     def partial_sums(self) -> Tensor:
-        """Return (partials, M): each anchor's sums over the row blocks of its group."""
+        """Return (partials, M): each anchor's sums over the row blocks of its group; (2, partials, M) where not
+        ``bounded``: maxima and sums."""
 
     def gradient(
         self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
@@ -347,6 +352,7 @@ def anchor_losses(
         count,
         len(problem.groups.anchors),
         pairs.row_block,
+        pairs.partials,
         problem.scale,
         pairs.shift,
         grad_absmax,

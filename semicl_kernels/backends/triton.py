@@ -103,13 +103,15 @@ class Pairs:
         return empty(shape, dtype, self.rows.device)
 
     def partial_sums(self) -> Tensor:
-        """Return (partials, M): each anchor's sums over the row blocks of its group."""
+        """Return (partials, M): each anchor's sums over the row blocks of its group; (2, partials, M) where not
+        bounded: their maxima and what they are relative to those."""
         from ..triton_kernels import logsumexp
 
         tile = self.sums_tile
-        partials = zeros((self.partials, self.count), torch.float32, self.rows.device)
+        shape = (self.partials, self.count) if self.bounded else (2, self.partials, self.count)
+        partials = zeros(shape, torch.float32, self.rows.device)
         common = (self.rows, *self.groups.tensors, self.pair_ends, partials)
-        numbers = (self.count, self.group_total, self.row_block, self.scale_log2)
+        numbers = (self.count, self.group_total, self.row_block)
         sizes = {
             "WIDTH": tile.width or self.padded,
             "BLOCK_M": tile.block_m,
@@ -124,6 +126,7 @@ class Pairs:
                 self.grid,
                 *common,
                 *numbers,
+                self.scale_log2,
                 self.shift,
                 TRIANGLE=self.triangle,
                 **sizes,
@@ -131,6 +134,7 @@ class Pairs:
             )
         else:
             # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
+            numbers = (*numbers, self.partials, self.scale_log2)
             launch(logsumexp.log_sum_pairs, self.grid, *common, *numbers, **sizes, enable_fp_fusion=False)
         return partials
 
@@ -151,6 +155,7 @@ class Pairs:
             self.count,
             self.group_total,
             self.row_block,
+            self.partials,
             self.shift,
             BOUNDED=self.bounded,
             BLOCK_M=self.tile_rows,

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from .gradient import in_units, row_scale_of
-from .logsumexp import join
+from .logsumexp import join, log2_of
 from .split_bf16 import load_rows, plane_product, sum_planes
 from .tile_scheduler import find_item
 
@@ -120,7 +120,7 @@ def sum_others(together, planes, PLANES: tl.constexpr):
 @triton.jit
 def anchor_losses(
     rows,  # (PLANES, M, C)
-    partials,  # (partials, M) float32
+    partials,  # (partials, M) float32, or (2, partials, M) of log_sum_pairs
     before,  # (tiles, C) float32, of join_edges
     after,  # (tiles, C) float32, likewise
     weights,  # (M,) float64 or float32
@@ -137,6 +137,7 @@ def anchor_losses(
     M,
     G,
     ROW_BLOCK,
+    PARTIALS,
     scale,
     shift,
     grad_absmax,  # the largest |weight|, or None
@@ -157,8 +158,9 @@ def anchor_losses(
         ids = first + tl.arange(0, BLOCK_M)
         anchor = ids < last
         weight = tl.load(weights + ids, mask=anchor, other=0.0)
-        log2_sum = join(partials, ids, anchor, M, tl.cdiv(end - begin, ROW_BLOCK), shift, BOUNDED)
-        factor, own_shift = row_scale_of(weight.to(tl.float32), log2_sum, anchor, shift, grad_absmax, BOUNDED)
+        count = tl.cdiv(end - begin, ROW_BLOCK)
+        maximum, sum_of_pairs = join(partials, ids, anchor, M, PARTIALS, count, shift, BOUNDED)
+        factor, own_shift = row_scale_of(weight.to(tl.float32), maximum, sum_of_pairs, anchor, grad_absmax)
         low, high = tl.load(class_begin + ids, mask=anchor, other=-1), tl.load(class_end + ids, mask=anchor, other=1)
         positives = (high - low - 1).to(tl.float32)
         tl.store(row_scales + ids, factor, mask=ids < end)
@@ -181,7 +183,7 @@ def anchor_losses(
                 others += tl.where(comes_in[:, None], sum_before[None, :], 0.0)
                 others += tl.where(goes_on[:, None], sum_after[None, :], 0.0)
                 total += tl.sum(sum_planes(planes, PLANES) * others, 1)
-            own = log2_sum * 0.6931471805599453 - scale * total / positives
+            own = log2_of(maximum, sum_of_pairs) * 0.6931471805599453 - scale * total / positives
             if each is not None:
                 tl.store(each + ids, own, mask=anchor)
             loss += tl.where(anchor, weight * own.to(tl.float64), 0.0)

@@ -47,14 +47,14 @@ def in_units(weight, grad_absmax):
 
 
 @triton.jit
-def row_scale_of(weight, log2_sum, anchor, shift, grad_absmax, BOUNDED: tl.constexpr):
-    """Return (row scale, exponent shift) of rows with a weight and log2 of their sum."""
-    some = anchor & (log2_sum != float("-inf"))
+def row_scale_of(weight, maximum, total, anchor, grad_absmax):
+    """Return (row scale, exponent shift) of rows with a weight and a sum ``total`` relative to 2^maximum.
+
+    Of the sum itself, not of its logarithm: a softmax weight near 1 has no digits to lose.
+    """
+    some = anchor & (total > 0.0)
     weight = in_units(weight, grad_absmax)
-    if BOUNDED:
-        return tl.where(some, weight * tl.exp2(shift - log2_sum), 0.0), log2_sum
-    else:
-        return tl.where(some, weight, 0.0), tl.where(some, log2_sum, float("inf"))
+    return tl.where(some, weight / tl.where(some, total, 1.0), 0.0), tl.where(some, maximum, float("inf"))
 
 
 @triton.jit
@@ -82,7 +82,11 @@ def row_scales(
         anchor = ids < begin + tl.load(anchors + g)
         log2_sum = tl.load(lse + ids, mask=anchor, other=0.0) * 1.4426950408889634
         weight = tl.load(grad + ids, mask=anchor, other=0.0)
-        factor, own_shift = row_scale_of(weight, log2_sum, anchor, shift, grad_absmax, BOUNDED)
+        if BOUNDED:
+            factor, own_shift = row_scale_of(weight, shift, tl.exp2(log2_sum - shift), anchor, grad_absmax)
+        else:
+            total = tl.where(log2_sum == float("-inf"), 0.0, 1.0)
+            factor, own_shift = row_scale_of(weight, log2_sum, total, anchor, grad_absmax)
         tl.store(row_scales + ids, factor, mask=inside)
         if not BOUNDED:
             tl.store(shifts + ids, own_shift, mask=inside)

@@ -15,7 +15,7 @@ Partial q of anchor i is its sum over row block q of its group. Each partial is 
 atomics, the same bits every time. The sums of Q's anchors are cheap: they lie within a thread but for two shuffles.
 
 *Online softmax* (:func:`log_sum_pairs`). The same items, all row blocks against all, with a running maximum for each
-anchor. A partial holds the base-2 logarithm of its sum.
+anchor. A partial is two numbers: the maximum, and the sum relative to it.
 
 :func:`join` adds up the partials of an anchor. Exponents are in base 2 throughout: scale_log2 = scale log2(e).
 """
@@ -211,10 +211,11 @@ def log_sum_pairs(
     skip_begin,  # (M,) int32
     skip_end,  # (M,) int32
     pair_ends,  # (G,) int32, of count_work without the triangle
-    partials,  # (partials, M) float32, written
+    partials,  # (2, partials, M) float32, written
     M,
     G,
     ROW_BLOCK,  # rows of a row block
+    PARTIALS,
     scale_log2,
     C: tl.constexpr,
     CP: tl.constexpr,
@@ -224,7 +225,8 @@ def log_sum_pairs(
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write partial q of every anchor: log2 of its sum of 2^(scale_log2 x_i . x_j) over its points in row block q."""
+    """Write partial q of every anchor, of its sum of 2^(scale_log2 x_i . x_j) over its points in row block q: the
+    largest exponent, -inf where there is none, and the sum relative to it."""
     items = tl.load(pair_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, pair_ends, G)
@@ -260,13 +262,18 @@ def log_sum_pairs(
                     best, total, x_m, rows, M, skip_begin, skip_end, first_m, p_end, column, q_end,
                     scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, True, PLANES, STAGES,
                 )  # fmt: skip
-            tl.store(own + ids, tl.where(total == 0.0, float("-inf"), best + tl.log2(total)), mask=inside)
+            tl.store(own + ids, best, mask=inside)
+            tl.store(own + tl.cast(PARTIALS, tl.int64) * M + ids, total, mask=inside)
 
 
 @triton.jit
-def join(partials, ids, inside, M, count, shift, BOUNDED: tl.constexpr):
-    """Return log2 of each row's sum over its ``count`` partials; PARTIALS_AT_ONCE loads are in flight at a time."""
+def join(partials, ids, inside, M, PARTIALS, count, shift, BOUNDED: tl.constexpr):
+    """Return (maximum, total), each row's sum 2^maximum total over its ``count`` partials.
+
+    PARTIALS_AT_ONCE loads are in flight at a time.
+    """
     partial = partials + ids
+    totals = partial + tl.cast(PARTIALS, tl.int64) * M
     best = tl.full(ids.shape, float("-inf"), dtype=tl.float32)
     total = tl.zeros(ids.shape, dtype=tl.float32)
     for first in range(0, count, PARTIALS_AT_ONCE):
@@ -278,18 +285,26 @@ def join(partials, ids, inside, M, count, shift, BOUNDED: tl.constexpr):
                 part = tl.load(partial, mask=there, other=float("-inf"))
                 higher = tl.maximum(best, part)
                 finite = tl.where(higher == float("-inf"), 0.0, higher)
-                total = total * tl.exp2(best - finite) + tl.exp2(part - finite)
+                part_total = tl.load(totals, mask=there, other=0.0)
+                total = total * tl.exp2(best - finite) + part_total * tl.exp2(part - finite)
                 best = higher
+                totals += M
             partial += M
     if BOUNDED:
-        return shift + tl.log2(total)
+        return tl.full(ids.shape, shift, dtype=tl.float32), total
     else:
-        return tl.where(total == 0.0, float("-inf"), best + tl.log2(total))
+        return best, total
+
+
+@triton.jit
+def log2_of(maximum, total):
+    """Return log2 of 2^maximum total, -inf of no sum."""
+    return tl.where(total == 0.0, float("-inf"), maximum + tl.log2(total))
 
 
 @triton.jit
 def store_logsumexp(
-    partials,  # (partials, M) float32
+    partials,  # (partials, M) float32, or (2, partials, M) of log_sum_pairs
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
@@ -297,6 +312,7 @@ def store_logsumexp(
     M,
     G,
     ROW_BLOCK,
+    PARTIALS,
     shift,
     BOUNDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -308,5 +324,6 @@ def store_logsumexp(
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         ids = begin + number * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = ids < begin + tl.load(anchors + g)
-        joined = join(partials, ids, inside, M, tl.cdiv(end - begin, ROW_BLOCK), shift, BOUNDED)
-        tl.store(lse + ids, joined * 0.6931471805599453, mask=inside)
+        count = tl.cdiv(end - begin, ROW_BLOCK)
+        maximum, total = join(partials, ids, inside, M, PARTIALS, count, shift, BOUNDED)
+        tl.store(lse + ids, log2_of(maximum, total) * 0.6931471805599453, mask=inside)

@@ -49,8 +49,8 @@ def test_gradient_of_nearly_equal_features(
 @pytest.mark.parametrize("points", MAPS)
 def test_gradient_around_one_direction_where_all_are_anchors(fast_backend: str, points: int, denominator: str) -> None:
     """The sum of W_ij x_j is then far smaller than its partial sums by class; plain PyTorch's are in another order."""
-    if is_interpreted(fast_backend):
-        pytest.skip("the Triton kernels do not center rows")
+    if is_interpreted(fast_backend) and points > 64:
+        pytest.skip("the Triton kernels do not center rows: 3 times plain PyTorch's error at 576 points")
     options = {"denominator": denominator, "background": None}
     for spread in (1, 0.1, 0.01, 0.001):
         case = Case(MAPS[points], around="one", spread=spread, options=options)
