@@ -50,9 +50,9 @@ struct Packed {
     Groups groups;
 };
 
-Packed packed_of(Address rows, int64_t count, int64_t channels, Address scales, const std::array<Address, 4>& groups,
+Packed packed_of(Address rows, int64_t count, int64_t channels, Address inverse_norms, const std::array<Address, 4>& groups,
                  int64_t group_count) {
-    return {{at<void>(rows), count, channels, at<float>(scales)},
+    return {{at<void>(rows), count, channels, at<float>(inverse_norms)},
             {group_count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]),
              at<int32_t>(groups[3])}};
 }
@@ -117,7 +117,7 @@ PYBIND11_MODULE(_C, module) {
     module.def("peak_rate", &peak_rate, Release());
 
     py::class_<Packed>(module, "Packed")
-        .def(py::init(&packed_of), py::arg("rows"), py::arg("count"), py::arg("channels"), py::arg("scales"),
+        .def(py::init(&packed_of), py::arg("rows"), py::arg("count"), py::arg("channels"), py::arg("inverse_norms"),
              py::arg("groups"), py::arg("group_count"));
     module.def(
         "logsumexp",
@@ -186,9 +186,9 @@ PYBIND11_MODULE(_C, module) {
         "gather_rows",
         [](int threads, Address values, int dtype, const std::array<int64_t, 5>& sizes,
            const std::array<int64_t, 5>& strides, Address row_of_point, bool normalize, bool narrow,
-           int64_t row_channels, Address rows, Address inverse_lengths, Address scales) {
+           int64_t row_channels, Address rows, Address inverse_lengths, Address inverse_norms) {
             gather_rows(threads, map_of(values, dtype, sizes, strides), at<int32_t>(row_of_point), normalize, narrow,
-                        row_channels, at<void>(rows), at<float>(inverse_lengths), at<float>(scales));
+                        row_channels, at<void>(rows), at<float>(inverse_lengths), at<float>(inverse_norms));
         },
         Release());
     module.def(

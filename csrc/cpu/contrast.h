@@ -16,7 +16,7 @@ struct Groups {
 struct Rows {
     const void* values;  // float or bfloat16, as the arithmetic takes them
     int64_t count, channels;
-    const float* scales;  // what rows are multiplied by in similarities, or null: rounded unit rows are not of length 1
+    const float* inverse_norms;  // what similarities are multiplied by, or null: rounded unit rows are not of length 1
 };
 
 // lse[i] = log sum over D(i) of exp(scale x_i . x_j) for the anchors (-inf where D(i) is empty); others are left alone.

@@ -71,7 +71,7 @@ bool has_rows(const int32_t* row_of, const Block& block) {
 
 template <class Value>
 void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
-            int64_t row_channels, void* rows, float* inverse_lengths, float* scales) {
+            int64_t row_channels, void* rows, float* inverse_lengths, float* inverse_norms) {
     prefer_huge_pages(rows, map.points() * row_channels * static_cast<int64_t>(narrow ? sizeof(BFloat16) : sizeof(float)));
     for_each_block(threads, map, [&](const Block& block, float* channels) {
         const int32_t* row_of = row_of_point + block.point;
@@ -93,10 +93,10 @@ void gather(int threads, const Map& map, const int32_t* row_of_point, bool norma
             const auto fill = [&](auto* row) {
                 for (int64_t c = 0; c < map.channels; ++c) from_float(channels[c * kBlockStride + p] * inverse, row[c]);
                 for (int64_t c = map.channels; c < row_channels; ++c) from_float(0.0f, row[c]);
-                if (!scales) return;
+                if (!inverse_norms) return;
                 double square = 0.0;
                 for (int64_t c = 0; c < map.channels; ++c) square += to_float(row[c]) * to_float(row[c]);
-                scales[row_of[p]] = square > 0.0 ? static_cast<float>(1.0 / std::sqrt(square)) : 1.0f;
+                inverse_norms[row_of[p]] = square > 0.0 ? static_cast<float>(1.0 / std::sqrt(square)) : 1.0f;
             };
             if (narrow)
                 fill(static_cast<BFloat16*>(rows) + row_of[p] * row_channels);
@@ -161,11 +161,11 @@ void scatter(int threads, const float* rows, int64_t row_channels, const int32_t
 }  // namespace
 
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
-                 int64_t row_channels, void* rows, float* inverse_lengths, float* scales) {
+                 int64_t row_channels, void* rows, float* inverse_lengths, float* inverse_norms) {
     const auto gather_as = map.dtype == Dtype::float32    ? gather<float>
                            : map.dtype == Dtype::bfloat16 ? gather<BFloat16>
                                                           : gather<Float16>;
-    gather_as(threads, map, row_of_point, normalize, narrow, row_channels, rows, inverse_lengths, scales);
+    gather_as(threads, map, row_of_point, normalize, narrow, row_channels, rows, inverse_lengths, inverse_norms);
 }
 
 void undo_normalization(int threads, const Map& map, const int32_t* row_of_point, int64_t row_channels,

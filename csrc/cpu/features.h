@@ -20,10 +20,10 @@ struct Map {
 
 // rows[r] <- the channels of the point whose entry in row_of_point is r (-1: the point is left out), divided by their
 // length where `normalize`, padded with zeros to row_channels; inverse_lengths[r] <- what they were multiplied by. Where
-// `scales` is not null, scales[r] <- what the row, rounded, would have to be multiplied by to have the length 1.
+// `inverse_norms` is not null, inverse_norms[r] <- 1 over the length of the rounded row.
 // rows is float, or bfloat16 where the map is and `narrow`. row_of_point runs over the points in order.
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
-                 int64_t row_channels, void* rows, float* inverse_lengths, float* scales);
+                 int64_t row_channels, void* rows, float* inverse_lengths, float* inverse_norms);
 
 // gradient[r] <- its part across the point's vector, times inverse_lengths[r]: from a gradient by the unit rows to one by
 // the vectors of the map. Of these, not of the rows, which may be rounded: what all rows share is far larger than what

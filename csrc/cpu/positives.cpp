@@ -56,7 +56,7 @@ void means_of_runs(int threads, const Rows& rows, const Groups& groups, const in
             if (run.end - run.begin < 2) return;
             const double each = scale / static_cast<double>(run.end - run.begin - 1);
             const auto visit = [&](int64_t i) {
-                return product_then_add(values + i * channels, rows.scales ? rows.scales[i] : 1.0, sum, channels);
+                return product_then_add(values + i * channels, rows.inverse_norms ? rows.inverse_norms[i] : 1.0, sum, channels);
             };
             std::fill_n(sum, channels, 0.0);
             for (int64_t i = run.begin; i < run.end; ++i) before[i] = visit(i);

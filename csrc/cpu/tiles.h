@@ -1,7 +1,7 @@
-// The boundary between the engine (contrast.cpp) and the SIMD code (tiles.inl).
+// The boundary between the passes (passes.cpp) and the SIMD code (tiles.inl).
 //
-// The engine cuts every group of rows into tiles of at most kTileColumns columns and never touches a vector register;
-// an `Arithmetic` holds the functions that work on one tile, compiled once per instruction set and once per operand type.
+// The passes take every group of rows in tiles of at most kTileColumns columns and never touch a vector register; an
+// `Arithmetic` holds the functions that work on one tile, compiled once per instruction set and once per operand type.
 //
 // Operands are rows of C values, C a multiple of 16, seen as C or C/2 32-bit *units*: a unit is one float, or two
 // neighbouring bfloat16 that one dot-product instruction takes together. With that, float and bfloat16 share every loop.
@@ -23,27 +23,27 @@ struct Tile {
     int rows, columns;          // m, w
     int upper_rows;             // rows [0, upper_rows) lie strictly above the diagonal: they also count for the columns
     int64_t first_row, first_column;
-    const int32_t* row_skip_begin;      // [m]
-    const int32_t* row_skip_end;     // [m]
-    const int32_t* column_skip_begin;   // [kTileColumns], padded; for columns that are not anchors, an empty range
-    const int32_t* column_skip_end;  // [kTileColumns], padded
-    int32_t skip_begin, skip_end;      // the union of the columns' ranges
-    const float* row_scales;          // [m], or null, as the columns': what similarities are multiplied by
-    const float* column_scales;       // [kTileColumns], padded
-    const int32_t* row_class_begin;       // [m]: row i's class is the rows [low, high); null where there are no positives
-    const int32_t* row_class_end;      // [m]
+    const int32_t* row_skip_begin;       // [m]
+    const int32_t* row_skip_end;         // [m]
+    const int32_t* column_skip_begin;    // [kTileColumns], padded; for columns that are not anchors, an empty range
+    const int32_t* column_skip_end;      // [kTileColumns], padded
+    int32_t skip_begin, skip_end;        // the union of the columns' ranges
+    const float* row_inverse_norms;      // [m], or null, as the columns': what similarities are multiplied by
+    const float* column_inverse_norms;   // [kTileColumns], padded
+    const int32_t* row_class_begin;      // [m]: row i's class is the rows [begin, end); null where there are no positives
+    const int32_t* row_class_end;        // [m]
 };
 
-// What each row and column of a tile adds to the weights of its pairs.
-struct Factors {
-    const float *rows, *columns;                    // of the exponentials
-    const float *row_positives, *column_positives;  // of each pair of the same class
+// What each row and column of a tile gives to the weights of its pairs.
+struct PairScales {
+    const float *rows, *columns;            // times the exponentials
+    const float *row_pulls, *column_pulls;  // taken off each pair of one class
 };
 
-// exp(scale v - shift) as 2^(rate v + (rest v - shift)): the rate in base 2 is no float, and what is missing of it would be
-// an error of every similarity alike. The shift, in base 2 too, is what the sums of exponentials are relative to.
+// exp(scale v - shift) as 2^(scale_log2 v + (rest v - shift)). The scale in base 2 is no float, and what is missing of it
+// would be the same error in every similarity. The sums of exponentials are relative to the shift, in base 2 too.
 struct Exponent {
-    float rate, rest, shift;
+    float scale_log2, rest, shift;
 };
 
 struct Arithmetic {
@@ -53,8 +53,8 @@ struct Arithmetic {
     void (*pack_columns)(const void* rows, int w, int64_t units, void* panels);
     // values[i, j] = rows[i] . column j of the panels, for m rows and w columns.
     void (*similarity)(const void* rows, int m, const void* panels, int w, int64_t units, float* values);
-    // values[i, j] *= row_scales[i] column_scales[j].
-    void (*rescale)(const Tile& tile);
+    // values[i, j] *= row_inverse_norms[i] column_inverse_norms[j].
+    void (*apply_norms)(const Tile& tile);
     // out <- n rows of bfloat16 as ceil(n/2) rows of C units (rows 2r and 2r+1 side by side). Only where `paired`.
     void (*interleave_rows)(const void* rows, int64_t n, int64_t channels, void* out);
     // Makes the finished weights of a tile ready for the two products. Rows are padded to even with zeros.
@@ -69,13 +69,13 @@ struct Arithmetic {
     // in D(j) (kTileColumns entries, overwritten).
     void (*exponentials)(const Tile& tile, const Exponent& exponent, float* row_sums, float* column_sums);
     // row_maxima[i] = max of scale v over D(i), row_sums[i] = sum of exp(scale v - row_maxima[i]); for any range of v.
-    void (*safe_row_sums)(const Tile& tile, float scale, float* row_maxima, float* row_sums);
-    // values <- v (row_i [j in D(i)] + column_j [i in D(j)]) - (row_positive_i + column_positive_j) [i, j of one class],
+    void (*online_row_sums)(const Tile& tile, float scale, float* row_maxima, float* row_sums);
+    // values <- v (row_i [j in D(i)] + column_j [i in D(j)]) - (row_pull_i + column_pull_j) [i, j of one class],
     // v the exponentials. A point and itself are no pair.
-    void (*weigh)(const Tile& tile, const Factors& factors);
+    void (*weigh)(const Tile& tile, const PairScales& scales);
     // values <- row_i e^{scale v - row_lse_i} [j in D(i)] + column_j e^{scale v - column_lse_j} [i in D(j)] - the same,
     // v the dot products; for any range of v.
-    void (*safe_weigh)(const Tile& tile, float scale, const Factors& factors, const float* row_lses,
+    void (*online_weigh)(const Tile& tile, float scale, const PairScales& scales, const float* row_lses,
                        const float* column_lses);
     // Runs `iterations` rounds of independent multiply-adds on full vectors; returns how many scalar ones that was.
     int64_t (*spin)(int64_t iterations);

@@ -283,12 +283,12 @@ void similarity(const void* rows, int m, const void* panels, int w, int64_t unit
     }
 }
 
-void rescale(const Tile& tile) {
+void apply_norms(const Tile& tile) {
     for (int i = 0; i < tile.rows; ++i) {
-        const Float scale = splat(tile.row_scales[i]);
+        const Float scale = splat(tile.row_inverse_norms[i]);
         float* row = tile.values + i * kTileStride;
         for (int j = 0; j < tile.columns; j += kLanes)
-            store(row + j, load(row + j) * (scale * load(tile.column_scales + j)));
+            store(row + j, load(row + j) * (scale * load(tile.column_inverse_norms + j)));
     }
 }
 
@@ -428,14 +428,14 @@ void run(const Tile& tile, Sweep sweep) {
 
 struct Exponentials {
     const Tile& tile;
-    Float rate, rest, shift;
+    Float scale_log2, rest, shift;
     float *row_sums, *column_sums;
     Float sum = Float{};
     bool upper = false;
     void begin(int i) { sum = Float{}, upper = i < tile.upper_rows; }
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column in_column, int j) {
-        const Float e = exp2(v * rate + (v * rest - shift));
+        const Float e = exp2(v * scale_log2 + (v * rest - shift));
         sum += in_row(e);
         if (upper) store(column_sums + j, load(column_sums + j) + in_column(e));
         return e;
@@ -445,7 +445,7 @@ struct Exponentials {
 
 void exponentials(const Tile& tile, const Exponent& exponent, float* row_sums, float* column_sums) {
     for (int j = 0; j < kTileColumns; ++j) column_sums[j] = 0.0f;
-    run(tile, Exponentials{tile, splat(exponent.rate), splat(exponent.rest), splat(exponent.shift), row_sums,
+    run(tile, Exponentials{tile, splat(exponent.scale_log2), splat(exponent.rest), splat(exponent.shift), row_sums,
                            column_sums});
 }
 
@@ -491,7 +491,7 @@ struct Maxima {
     }
 };
 
-struct SafeSums {
+struct OnlineSums {
     Float scale;
     const float* row_maxima;
     float* row_sums;
@@ -505,12 +505,12 @@ struct SafeSums {
     void end(int i) { row_sums[i] = sum_lanes(sum); }
 };
 
-void safe_row_sums(const Tile& tile, float scale, float* row_maxima, float* row_sums) {
+void online_row_sums(const Tile& tile, float scale, float* row_maxima, float* row_sums) {
     run(tile, Maxima{splat(scale), row_maxima});
-    run(tile, SafeSums{splat(scale), row_maxima, row_sums});
+    run(tile, OnlineSums{splat(scale), row_maxima, row_sums});
 }
 
-// ---- weights: exponentials times factors, less what the positives weigh ----------------------------------------------
+// ---- weights: exponentials times scales, less the pulls of the positives ----------------------------------------------
 //
 // The columns of a row's class are one stretch [begin, end): vectors outside it, inside it and across its ends are told
 // apart, so that most need no mask.
@@ -520,34 +520,34 @@ struct Never {
 };
 
 struct Weigh {
-    const Factors& factors;
-    Float factor = Float{}, positive = Float{};
+    const PairScales& scales;
+    Float own = Float{}, pull = Float{};
     void begin(int i) {
-        factor = splat(factors.rows[i]);
-        positive = splat(factors.row_positives[i]);
+        own = splat(scales.rows[i]);
+        pull = splat(scales.row_pulls[i]);
     }
     template <class Row, class Column, class Same>
     Float element(Float v, Row in_row, Column in_column, Same same, int j) {
-        return v * (in_row(factor) + in_column(load(factors.columns + j))) -
-               same(positive + load(factors.column_positives + j));
+        return v * (in_row(own) + in_column(load(scales.columns + j))) -
+               same(pull + load(scales.column_pulls + j));
     }
 };
 
-struct SafeWeigh {
+struct OnlineWeigh {
     Float scale;
-    const Factors& factors;
+    const PairScales& scales;
     const float *row_lses, *column_lses;
-    Float factor = Float{}, positive = Float{}, lse = Float{};
+    Float own = Float{}, pull = Float{}, lse = Float{};
     void begin(int i) {
-        factor = splat(factors.rows[i]), lse = splat(row_lses[i]);
-        positive = splat(factors.row_positives[i]);
+        own = splat(scales.rows[i]), lse = splat(row_lses[i]);
+        pull = splat(scales.row_pulls[i]);
     }
     template <class Row, class Column, class Same>
     Float element(Float v, Row in_row, Column in_column, Same same, int j) {
         const Float s = product(v, scale);
-        return in_row(factor * exp2((s - lse) * kLog2E)) +
-               in_column(load(factors.columns + j) * exp2((s - load(column_lses + j)) * kLog2E)) -
-               same(positive + load(factors.column_positives + j));
+        return in_row(own * exp2((s - lse) * kLog2E)) +
+               in_column(load(scales.columns + j) * exp2((s - load(column_lses + j)) * kLog2E)) -
+               same(pull + load(scales.column_pulls + j));
     }
 };
 
@@ -591,11 +591,11 @@ void run_weights(const Tile& tile, Weights weights) {
     }
 }
 
-void weigh(const Tile& tile, const Factors& factors) { run_weights(tile, Weigh{factors}); }
+void weigh(const Tile& tile, const PairScales& scales) { run_weights(tile, Weigh{scales}); }
 
-void safe_weigh(const Tile& tile, float scale, const Factors& factors, const float* row_lses,
+void online_weigh(const Tile& tile, float scale, const PairScales& scales, const float* row_lses,
                 const float* column_lses) {
-    run_weights(tile, SafeWeigh{splat(scale), factors, row_lses, column_lses});
+    run_weights(tile, OnlineWeigh{splat(scale), scales, row_lses, column_lses});
 }
 
 // ---- the peak --------------------------------------------------------------------------------------------------------
@@ -630,30 +630,30 @@ int64_t spin(int64_t iterations) {
 const Arithmetic single{false,
                         pack_columns,
                         similarity<Single>,
-                        rescale,
+                        apply_norms,
                         nullptr,
                         seal_single,
                         multiply_into_columns_single,
                         multiply_into_rows_single,
                         exponentials,
-                        safe_row_sums,
+                        online_row_sums,
                         weigh,
-                        safe_weigh,
+                        online_weigh,
                         spin<Single>};
 
 #if defined(__AVX512BF16__)
 const Arithmetic pair{true,
                       pack_columns,
                       similarity<Pair>,
-                      rescale,
+                      apply_norms,
                       interleave_rows,
                       seal_pair,
                       multiply_into_columns_pair,
                       multiply_into_rows_pair,
                       exponentials,
-                      safe_row_sums,
+                      online_row_sums,
                       weigh,
-                      safe_weigh,
+                      online_weigh,
                       spin<Pair>};
 constexpr const Arithmetic* paired_or_none = &pair;
 #else

@@ -1,4 +1,4 @@
-"""The compiled CPU backend: checks and allocates, then hands raw addresses to ``csrc`` (see csrc/cpu/contrast.cpp).
+"""The compiled CPU backend: checks and allocates, then hands raw addresses to ``csrc`` (see csrc/cpu/passes.cpp).
 
 The compiled code takes rows of float32, or of bfloat16 where the processor multiplies pairs of those (AVX512-BF16),
 with a multiple of 16 channels. float16 rows are computed as float32: rounding them to bfloat16 would cost three bits.
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..fork_safety import thread_count
 from . import extensions
 from .base import AVAILABLE, Backend, Groups, Problem
 from .grad_scaling import level
@@ -67,7 +66,7 @@ def executed_multiply_adds() -> int:
 def peak_multiply_adds(dtype: torch.dtype = torch.float32, seconds: float = 0.5) -> float:
     """Measure the multiply-adds a second of this processor on registers alone, with torch.get_num_threads() threads."""
     name, narrow = instruction_set()
-    return float(extension().peak_rate(name, narrow and dtype == torch.bfloat16, thread_count(), seconds))
+    return float(extension().peak_rate(name, narrow and dtype == torch.bfloat16, torch.get_num_threads(), seconds))
 
 
 def is_narrow(dtype: torch.dtype) -> bool:
@@ -95,11 +94,13 @@ def as_rows(rows: Tensor) -> Tensor:
     return torch.nn.functional.pad(rows, (0, missing)).contiguous() if missing else rows.contiguous()
 
 
-def packed(rows: Tensor, groups: Groups, scales: Tensor | None = None) -> Any:
-    """The rows, of :func:`as_rows`, and their groups as every pass of the compiled code takes them; ``scales`` (M,) is
-    what rows are multiplied by in similarities."""
+def packed(rows: Tensor, groups: Groups, inverse_norms: Tensor | None = None) -> Any:
+    """Return the rows, of :func:`as_rows`, and their groups as every pass of the compiled code takes them.
+
+    ``inverse_norms`` (M,) is what rows are multiplied by in similarities.
+    """
     addresses = [tensor.data_ptr() for tensor in groups.tensors]
-    return extension().Packed(rows.data_ptr(), *rows.shape, address(scales), addresses, len(groups.anchors))
+    return extension().Packed(rows.data_ptr(), *rows.shape, address(inverse_norms), addresses, len(groups.anchors))
 
 
 def address(tensor: Tensor | None) -> int:
@@ -115,7 +116,7 @@ def logsumexp(rows: Tensor, arguments: Any, scale: float) -> Tensor:
     """Return lse (M,) of rows that :func:`packed` took."""
     lse = floats(len(rows)).zero_()
     narrow = is_narrow(rows.dtype)
-    extension().logsumexp(instruction_set()[0], narrow, thread_count(), arguments, scale, lse.data_ptr())
+    extension().logsumexp(instruction_set()[0], narrow, torch.get_num_threads(), arguments, scale, lse.data_ptr())
     return lse
 
 
@@ -126,7 +127,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     extension().logsumexp_gradient(
         instruction_set()[0],
         is_narrow(operand.dtype),
-        thread_count(),
+        torch.get_num_threads(),
         packed(operand, groups),
         scale,
         lse.data_ptr(),
@@ -184,7 +185,7 @@ def partition(
     integers = [floats(size, dtype=torch.int32) for size in sizes]
     out = (floats(points, dtype=torch.int64), *integers, floats(points, dtype=torch.float64))
     extension().partition(
-        thread_count(),
+        torch.get_num_threads(),
         labels.data_ptr(),
         labels.element_size(),
         labels.dtype.is_signed,
@@ -205,7 +206,7 @@ def partition(
 class Gathered(NamedTuple):
     rows: Tensor  # (M, padded C), as the arithmetic takes them
     inverse_lengths: Tensor  # (M,): what the features were multiplied by
-    scales: Tensor | None  # (M,): what rows of unit length lost of it by rounding
+    inverse_norms: Tensor | None  # (M,): 1 over the length of rows that were rounded
 
 
 def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
@@ -214,9 +215,9 @@ def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
     count, channels = row_of_point.numel(), padded(features.shape[2])
     rows, inverse_lengths = floats(count, channels, dtype=row_dtype(features.dtype)), floats(count)
     # A length off by 2^-9 is off in all similarities of a row: where those of a class are nearly equal, it decides.
-    scales = floats(count) if normalize and is_narrow(features.dtype) else None
+    inverse_norms = floats(count) if normalize and is_narrow(features.dtype) else None
     extension().gather_rows(
-        thread_count(),
+        torch.get_num_threads(),
         features.data_ptr(),
         DTYPE_CODES[features.dtype],
         *map_layout(features),
@@ -226,9 +227,9 @@ def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
         channels,
         rows.data_ptr(),
         inverse_lengths.data_ptr(),
-        address(scales),
+        address(inverse_norms),
     )
-    return Gathered(rows, inverse_lengths, scales)
+    return Gathered(rows, inverse_lengths, inverse_norms)
 
 
 def positive_means(rows: Tensor, arguments: Any, problem: Problem) -> Tensor:
@@ -236,7 +237,7 @@ def positive_means(rows: Tensor, arguments: Any, problem: Problem) -> Tensor:
     means = floats(len(rows)).zero_()
     extension().positive_means(
         is_narrow(rows.dtype),
-        thread_count(),
+        torch.get_num_threads(),
         arguments,
         problem.scale,
         problem.class_end.data_ptr(),
@@ -252,8 +253,8 @@ class CompiledFused:
         return padded(channels)
 
     def anchor_losses(self, problem: Problem) -> Tensor:
-        rows, _, scales = gather(problem.features, problem.row_of_point, problem.normalize)
-        arguments = packed(rows, problem.groups, scales)
+        rows, _, inverse_norms = gather(problem.features, problem.row_of_point, problem.normalize)
+        arguments = packed(rows, problem.groups, inverse_norms)
         return logsumexp(rows, arguments, problem.scale).sub_(positive_means(rows, arguments, problem))
 
     def loss(self, problem: Problem, weights: Tensor) -> Tensor:
@@ -266,11 +267,11 @@ class CompiledFused:
     def losses_and_gradient(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return (M,) the anchors' losses and the gradient by the gathered rows of their sum, each ``weights`` (M,)
         float32 times, which may differ within a class run and be as large as 2."""
-        lib, threads, narrow = extension(), thread_count(), is_narrow(problem.features.dtype)
+        lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(problem.features.dtype)
         features = mergeable(problem.features)
-        rows, inverse_lengths, scales = gather(features, problem.row_of_point, problem.normalize)
+        rows, inverse_lengths, inverse_norms = gather(features, problem.row_of_point, problem.normalize)
         count, scale = len(rows), problem.scale
-        arguments = packed(rows, problem.groups, scales)
+        arguments = packed(rows, problem.groups, inverse_norms)
         lse = floats(count).zero_()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
         gradient = floats(*rows.shape)
@@ -311,7 +312,7 @@ class CompiledFused:
     def scatter_scaled(self, row_gradient: Tensor, factors: Tensor, row_of_point: Tensor, out: Tensor) -> None:
         """Scatter with a factor (M,) float32 for each row."""
         extension().scatter_rows(
-            thread_count(),
+            torch.get_num_threads(),
             row_gradient.data_ptr(),
             row_gradient.shape[1],
             row_of_point.data_ptr(),

@@ -1,0 +1,55 @@
+// The gradient's products, W x into rows and W^T x into columns, and the rows x made ready for them.
+//
+// bfloat16 rows are interleaved by pairs, as its dot products take them. Rows of length 1 around one direction are
+// centered: weights of pairs all but cancel there, so the sum of W_ij x_j rounds as its partial sums along that direction
+// do. With a mean m of the group it is the sum of W_ij (x_j - m), plus m times the sum of W_ij.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "memory.h"
+#include "problem.h"
+
+namespace semicl {
+
+constexpr int kMaxProductRows = 192;  // of a call of into_rows or into_columns, and the columns of the latter
+static_assert(kMaxProductRows >= kTileColumns, "a tile's columns are the rows of a product");
+
+class Operands {
+public:
+    // `unit_rows`: rows have length 1, and only the gradient across them is wanted.
+    Operands(const Problem& problem, bool unit_rows);
+
+    // gradient[j] += sum_i W_ij x_i for the columns j of group g, `width` from `column` on, and the rows i, `rows` from
+    // `row` on; both are relative to the group. `weights` (rows, kTileStride).
+    void into_columns(const float* weights, int32_t g, int32_t row, int rows, int32_t column, int width,
+                      float* gradient);
+
+    // gradient[i] += sum_j W_ij x_j likewise, for the rows [skipped, skipped + rows) of the tile `weights`, whose first is
+    // row `row` of the group.
+    void into_rows(const float* weights, int32_t g, int32_t row, int skipped, int rows, int32_t column, int width,
+                   float* gradient);
+
+    // Adds what centered rows leave out, when all products are done.
+    void add_means(float* gradient) const;
+
+private:
+
+    void interleave();
+    void center();
+    bool is_centered(int32_t g) const { return !means_.empty() && !means_[g].empty(); }
+    // The rows of a group from `local` on; `local` is even from the start of the anchors or of the others.
+    const void* at(int32_t g, int32_t local) const;
+    void add_totals(const float* sums, int64_t first, int count);
+
+    const Problem& problem_;
+    std::vector<int64_t> first_pairs_;         // per group: its first interleaved pair of rows
+    std::unique_ptr<Buffer<float>> pairs_;     // anchors and others apart, so that each begins a pair
+    std::vector<std::vector<float>> means_;    // per group, empty where it is not centered; empty where none is
+    std::unique_ptr<Buffer<float>> centered_;  // (M, C): x_j - m
+    std::unique_ptr<Buffer<double>> totals_;   // (M): the sum of W_ij. Many are equal: a float that sums them drifts
+    std::vector<float> lanes_;                 // (kMaxProductRows, kLanes): row j is 1 in lane j modulo kLanes
+};
+
+}  // namespace semicl

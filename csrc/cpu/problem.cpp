@@ -1,0 +1,89 @@
+#include "problem.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "team.h"
+
+namespace semicl {
+namespace {
+
+constexpr int kSquareRows = 512;  // rows whose lengths one iteration measures
+
+int worthwhile_threads(int threads, const Rows& rows, const Groups& groups) {
+    int64_t pairs = 0;
+    for (int64_t g = 0; g < groups.count; ++g)
+        pairs += int64_t{groups.anchors[g]} * (groups.offsets[g + 1] - groups.offsets[g]);
+    return pairs * rows.channels < (int64_t{1} << 21) ? 1 : std::max(threads, 1);  // a thread costs about 20 us to start
+}
+
+std::vector<int32_t> groups_with_anchors(const Groups& groups) {
+    std::vector<int32_t> live;
+    for (int64_t g = 0; g < groups.count; ++g)
+        if (groups.anchors[g] > 0) live.push_back(static_cast<int32_t>(g));
+    return live;
+}
+
+// The larger one, or NaN if either is.
+float larger(float a, float b) { return a > b || a != a ? a : b; }
+
+}  // namespace
+
+Problem::Problem(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale)
+    : arithmetic(arithmetic),
+      rows(rows),
+      groups(groups),
+      scale(scale),
+      channels(rows.channels),
+      units(arithmetic.paired ? rows.channels / 2 : rows.channels),
+      threads(worthwhile_threads(threads, rows, groups)),
+      live(groups_with_anchors(groups)),
+      shifts_(static_cast<size_t>(groups.count)) {
+    measure_shifts();
+}
+
+float Problem::largest_square(int64_t begin, int64_t end) const {
+    float largest = 0.0f;
+    for (int64_t i = begin; i < end; ++i) {
+        float parts[16] = {};
+        if (arithmetic.paired) {
+            const uint32_t* pairs = static_cast<const uint32_t*>(row(i));
+            for (int64_t u = 0; u < units; ++u) {
+                const uint32_t bits[2] = {pairs[u] << 16, pairs[u] & 0xffff0000u};
+                float v[2];
+                std::memcpy(v, bits, sizeof v);
+                parts[u % 8] += v[0] * v[0] + v[1] * v[1];
+            }
+        } else {
+            const float* v = static_cast<const float*>(row(i));
+            for (int64_t c = 0; c < channels; c += 16)
+                for (int lane = 0; lane < 16; ++lane) parts[lane] += v[c + lane] * v[c + lane];
+        }
+        float square = 0.0f;
+        for (float part : parts) square += part;
+        largest = larger(square, largest);
+    }
+    return largest;
+}
+
+void Problem::measure_shifts() {
+    struct Block {
+        int32_t group;
+        int64_t begin, end;
+    };
+    std::vector<Block> blocks;
+    for (int32_t g : live)
+        for (int64_t begin = offset(g), end = begin + points(g); begin < end; begin += kSquareRows)
+            blocks.push_back({g, begin, std::min(begin + kSquareRows, end)});
+    std::vector<float> squares(blocks.size());
+    Team::run(threads, [&](Team& team, int) {
+        team.for_each(static_cast<int64_t>(blocks.size()),
+                      [&](int64_t b) { squares[b] = largest_square(blocks[b].begin, blocks[b].end); });
+    });
+    for (size_t b = 0; b < blocks.size(); ++b) {
+        float& shift = shifts_[blocks[b].group];
+        shift = larger(std::fabs(scale) * squares[b], shift);
+    }
+}
+
+}  // namespace semicl

@@ -1,0 +1,51 @@
+// One call: its rows, groups and scale, and what all of its passes ask of them.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "contrast.h"
+
+namespace semicl {
+
+constexpr float kLargestShift = 40.0f;  // exp(-80) is a normal float32 and so is its inverse,
+constexpr float kLargestScale = 1e3f;   // even when such a scale multiplies it
+constexpr double kLog2OfE = 1.4426950408889634;
+
+class Problem {
+public:
+    Problem(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale);
+
+    const Arithmetic& arithmetic;
+    const Rows rows;
+    const Groups groups;
+    const float scale;
+    const int64_t channels, units;  // units: 32 bits each, see tiles.h
+    const int threads;
+    const std::vector<int32_t> live;  // the groups that have an anchor
+
+    int64_t offset(int32_t g) const { return groups.offsets[g]; }
+    int32_t points(int32_t g) const { return groups.offsets[g + 1] - groups.offsets[g]; }
+    int32_t anchors(int32_t g) const { return groups.anchors[g]; }
+    const void* row(int64_t i) const { return static_cast<const float*>(rows.values) + i * units; }
+
+    // Whether a group needs the online softmax: its fixed maximum is too large, or no number.
+    bool online(int32_t g) const { return !(shifts_[g] <= kLargestShift && std::fabs(scale) <= kLargestScale); }
+
+    // Of a group with a fixed maximum.
+    Exponent exponent(int32_t g) const {
+        const double scale_log2 = scale * kLog2OfE;
+        const float near = static_cast<float>(scale_log2);
+        return {near, static_cast<float>(scale_log2 - near), static_cast<float>(shifts_[g] * kLog2OfE)};
+    }
+    // What the logarithm of its sums of exponentials is relative to.
+    double shift(int32_t g) const { return exponent(g).shift / kLog2OfE; }
+
+private:
+    float largest_square(int64_t begin, int64_t end) const;
+    void measure_shifts();
+
+    std::vector<float> shifts_;  // of each group: |scale| max |x|^2, which no exponent exceeds but by rounding
+};
+
+}  // namespace semicl
