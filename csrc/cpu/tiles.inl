@@ -29,10 +29,10 @@ constexpr int kRows = 6;
 constexpr int kVectorBytes = 16;
 constexpr int kRows = 6;
 #endif
-constexpr int kHalf = kRows / 2;    // of products that are summed in two parts
 constexpr int kLanes = kVectorBytes / 4;
 constexpr int kPanel = 2 * kLanes;  // columns of a packed panel
 constexpr int64_t kDepth = 128;     // summed at a time: a panel so deep and its left operand fit the first cache
+constexpr int64_t kWeightDepth = 64;  // likewise of weights: the rounding of a sum grows with its length
 static_assert(kTileColumns % kPanel == 0 && kTileColumns % kRows == 0, "tiles hold whole panels");
 
 typedef float Float __attribute__((vector_size(kVectorBytes)));
@@ -52,9 +52,9 @@ inline Int splat_int(int32_t s) { return Int{} + s; }
 inline Float select(Int mask, Float v) { return reinterpret_cast<Float>(reinterpret_cast<Int>(v) & mask); }
 inline int smaller(int a, int b) { return a < b ? a : b; }
 
-// How much of `depth` to sum at a time: equal parts, none over kDepth.
-inline int64_t slice_of(int64_t depth) {
-    const int64_t slices = depth > kDepth ? (depth + kDepth - 1) / kDepth : 1;
+// How much of `depth` to sum at a time: equal parts, none over `most`.
+inline int64_t slice_of(int64_t depth, int64_t most) {
+    const int64_t slices = depth > most ? (depth + most - 1) / most : 1;
     return (depth + slices - 1) / slices;
 }
 
@@ -128,7 +128,7 @@ void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t un
     for (int i = 0; i < kM; ++i)
         for (int v = 0; v < kN; ++v) __builtin_prefetch(out + i * out_stride + v * kLanes, 1);
     const auto step = [&](int64_t p, Float(&part)[kM][kN]) {
-        __builtin_prefetch(left + kM * row_stride + p * unit_stride);  // for the next kM rows
+        if constexpr (kAccumulate) __builtin_prefetch(left + kM * row_stride + p * unit_stride);  // for the next kM rows
         Float columns[kN];
 #pragma GCC unroll 2
         for (int v = 0; v < kN; ++v) columns[v] = load(right + p * right_stride + v * kLanes);
@@ -177,15 +177,15 @@ constexpr Kernels<Operand, kMost, kN, kChains, kAccumulate> kernels{};
 template <class Operand>
 void multiply(const typename Operand::Scalar* left, int64_t row_stride, int64_t unit_stride, const float* right,
               int64_t columns, int64_t depth, int m, float* out) {
-    const int64_t slice = slice_of(depth);
+    const int64_t slice = slice_of(depth, kWeightDepth);
     for (int64_t p = 0; p < depth; p += slice) {
         const auto* l = left + p * unit_stride;
         const float* r = right + p * columns;
         const int64_t d = depth - p < slice ? depth - p : slice;
         int64_t c = 0;
         for (; c + kPanel <= columns; c += kPanel)
-            for (int i = 0; i < m; i += kHalf)
-                kernels<Operand, kHalf, 2, 2, true>.of_rows[smaller(kHalf, m - i)](
+            for (int i = 0; i < m; i += kRows)
+                kernels<Operand, kRows, 2, 1, true>.of_rows[smaller(kRows, m - i)](
                     l + i * row_stride, row_stride, unit_stride, r + c, columns, d, out + i * columns + c, columns);
         for (; c < columns; c += kLanes)
             for (int i = 0; i < m; i += kRows)
@@ -271,7 +271,7 @@ template <class Operand>
 void similarity(const void* rows, int m, const void* panels, int w, int64_t units, float* values) {
     const auto* left = static_cast<const typename Operand::Scalar*>(rows);
     const float* right = static_cast<const float*>(panels);
-    const int64_t slice = slice_of(units);
+    const int64_t slice = slice_of(units, kDepth);
     for (int64_t u = 0; u < units; u += slice) {
         const Kernel<Operand>* of_rows =
             u == 0 ? kernels<Operand, kRows, 2, 1, false>.of_rows : kernels<Operand, kRows, 2, 1, true>.of_rows;
