@@ -1,9 +1,9 @@
 """After a fork: torch's own threads are gone in the child, and what torch shares out among them hangs.
 
-In a forked child our registered operations therefore run with one torch thread; the compiled backend's own threads are
-started anew there. What torch does around the operations is not covered: the backward of a stride, the stacking of
-views, the tiled backend. Call ``torch.set_num_threads(1)`` first in a child that needs those. A thread that begins
-while an operation runs in a child may see one torch thread for good.
+In a forked child our registered operations therefore run with one thread, torch's and the compiled backend's. What
+torch does around the operations is not covered: the backward of a stride, the stacking of views, the tiled backend.
+Call ``torch.set_num_threads(1)`` first in a child that needs those. A thread that begins while an operation runs in a
+child may see one torch thread for good.
 """
 
 from __future__ import annotations
@@ -20,12 +20,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Caller(threading.local):
-    """What a thread wanted before its torch threads were taken from it."""
-
-    threads: int | None = None
-
-
 class _Process:
     """Whether this process is a forked child, and a lock for what torch does not guard in one."""
 
@@ -38,15 +32,9 @@ class _Process:
         self.lock = threading.Lock()
 
 
-_caller = _Caller()
 _process = _Process()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_process.mark)
-
-
-def thread_count() -> int:
-    """The number of threads that the caller of an operation wants: ``torch.get_num_threads()`` outside of it."""
-    return _caller.threads or torch.get_num_threads()
 
 
 def _set_torch_threads(count: int) -> None:
@@ -60,14 +48,13 @@ def serial_in_children(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def wrapped(*args: P.args, **options: P.kwargs) -> R:
-        if not _process.forked or torch.get_num_threads() == 1:
+        before = torch.get_num_threads() if _process.forked else 1
+        if before == 1:
             return function(*args, **options)
-        _caller.threads = torch.get_num_threads()
         _set_torch_threads(1)
         try:
             return function(*args, **options)
         finally:
-            _set_torch_threads(_caller.threads)
-            _caller.threads = None
+            _set_torch_threads(before)
 
     return wrapped

@@ -5,8 +5,6 @@
 
 #include <atomic>
 
-#include "workers.h"
-
 namespace semicl {
 namespace {
 
@@ -27,7 +25,7 @@ const OpenMp& openmp() {
     return only;
 }
 
-// Registered when the module is loaded: OpenMP would wait for ever for threads that a child does not have.
+// Registered when the module is loaded.
 std::atomic<bool> forked{false};
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
@@ -37,40 +35,20 @@ struct Region {
     std::atomic<int> members{0};
 };
 
-void run_with_openmp(int threads, Region& region) {
+}  // namespace
+
+void run_in_threads(int threads, void (*work)(void*, int, int), void* context) {
+    if (threads <= 1 || forked || !openmp().found()) {
+        work(context, 0, 1);
+        return;
+    }
+    Region region{work, context};
     openmp().parallel(
         [](void* data) {
             Region& region = *static_cast<Region*>(data);
             region.work(region.context, region.members.fetch_add(1), openmp().size());
         },
         &region, static_cast<unsigned>(threads), 0);
-}
-
-void run_with_workers(int threads, Region& region) {
-    Loan others(threads - 1);
-    struct Shared {
-        Region& region;
-        int size;
-    } shared{region, others.size() + 1};
-    others.start({[](void* data, int member) {
-                      const Shared& shared = *static_cast<Shared*>(data);
-                      shared.region.work(shared.region.context, member, shared.size);
-                  },
-                  &shared});
-    region.work(region.context, 0, shared.size);
-    others.finish();
-}
-
-}  // namespace
-
-void run_in_threads(int threads, void (*work)(void*, int, int), void* context) {
-    Region region{work, context};
-    if (threads <= 1)
-        work(context, 0, 1);
-    else if (openmp().found() && !forked)
-        run_with_openmp(threads, region);
-    else
-        run_with_workers(threads, region);
 }
 
 }  // namespace semicl

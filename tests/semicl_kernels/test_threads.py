@@ -103,7 +103,7 @@ def send_result(
         # Plain lists: tensors would be sent through shared memory, which some machines do not have.
         return loss.flatten().tolist(), gradient.flatten().tolist()
 
-    # Several callers again and again: the child's own threads are started, lent, returned and lent anew.
+    # Several callers again and again.
     with ThreadPoolExecutor(2) as pool:
         first, *others = pool.map(once, range(8))
     assert all(other == first for other in others)
@@ -117,12 +117,12 @@ def send_result(
 @pytest.mark.parametrize("case", [DENSE, LARGE], ids=["dense", "large"])
 @pytest.mark.parametrize("reduction", ["block", "none"])
 def test_after_a_fork(compiled_backend: str, case: Case, reduction: str) -> None:
-    """A child of a process whose threads have worked computes the same, with threads of its own: where torch alone
-    would hang, too, which is from some ten thousand points on."""
+    """A child of a process whose threads have worked computes the same, in one thread: where torch alone would
+    hang, too, which is from some ten thousand points on."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system has no fork")
     torch.set_num_threads(3)
-    # Made before the fork: torch's own threads, unlike ours, do not survive one.
+    # Made before the fork: torch's threads do not survive one.
     features, labels = case.features(torch.float32).requires_grad_(), case.labels()
     options = {**case.options, "reduction": reduction}
     loss = local_contrastive_loss(features, labels, backend=compiled_backend, **options)
