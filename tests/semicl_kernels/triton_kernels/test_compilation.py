@@ -52,7 +52,8 @@ def test_kernels_compile_and_fit(architecture: str, dtype: str, how_many: str) -
     kernels = printed_by("compile_all", architecture, dtype, how_many)
     names = {kernel["kernel"] for kernel in kernels}
     assert names >= {*PASSES_OVER_PAIRS, *PARTITION, "gather_rows", "scatter_rows", "undo_normalization"}
-    for name in ("sum_pairs", "row_gradient", "join_partials", "anchor_losses"):
+    # Of row_gradient one compilation serves any number of groups.
+    for name in ("sum_pairs", "join_partials", "anchor_losses"):
         groups = {kernel["groups"] for kernel in kernels if kernel["kernel"] == name}
         assert groups == {1, 2}, name
     for kernel in kernels:
