@@ -145,12 +145,13 @@ def check_dense(name: str, tensor: Tensor) -> None:
 
 def check_untransformed(name: str, tensor: Tensor) -> None:
     """Refuse what only ``torch.func`` and forward-mode differentiation hand over: the tangent would be lost."""
+    # Private, since torch has no public way to ask. Without it torch.func.grad would advise a user to change our class.
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         raise RuntimeError(
             f"{name} is transformed by torch.func (grad, vmap, jvp ...), which the losses of semicl_kernels do not "
             "support: use loss.backward() or torch.autograd.grad"
         )
-    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+    if forward_ad.unpack_dual(tensor).tangent is not None:
         raise RuntimeError(
             f"{name} has a forward-mode tangent, and the losses of semicl_kernels have reverse-mode gradients only: "
             "use loss.backward() or torch.autograd.grad"
