@@ -128,19 +128,19 @@ class Weighed(NamedTuple):
 class GpuFused:
     """``Fused`` of base.py by a backend's passes over pairs.
 
-    ``pairs`` makes them from rows, groups, scale and bound; ``planes`` says how many planes carry a dtype, and
-    ``row_channels`` how many channels a row has for so many of the features.
+    ``pairs`` makes them from rows, groups, scale and bound; ``planes`` says how many planes carry the rows of a problem,
+    and ``row_channels`` how many channels a row has for so many of the features.
     """
 
     pairs: Callable[[Tensor, Groups, float, float | None], Pairs]
-    planes: Callable[[torch.dtype], int]
+    planes: Callable[[Problem], int]
     row_channels: Callable[[int], int]
 
     def loss(self, problem: Problem, weights: Tensor) -> Tensor:
         device = problem.features.device
         if len(problem.row_of_point) == 0:
             return torch.zeros((), dtype=torch.float32, device=device)
-        grad_absmax, planes = grad_absmax_of(weights, problem.features.dtype), self.planes(problem.features.dtype)
+        grad_absmax, planes = grad_absmax_of(weights, problem.features.dtype), self.planes(problem)
 
         def loss() -> tuple[Tensor]:
             return (self._weigh(problem, weights, grad_absmax, planes).loss,)
@@ -154,7 +154,7 @@ class GpuFused:
         weights = torch.ones(len(problem.row_of_point), dtype=torch.float32, device=problem.features.device)
         if len(weights) == 0:
             return weights
-        planes = self.planes(problem.features.dtype)
+        planes = self.planes(problem)
 
         def anchor_losses() -> tuple[Tensor]:
             each = zeros(weights.shape, torch.float32, weights.device)
@@ -175,7 +175,7 @@ class GpuFused:
         if count == 0:
             nothing = torch.zeros(shape, dtype=torch.float32, device=features.device)
             return nothing.sum(), nothing
-        grad_absmax, planes = grad_absmax_of(weights, features.dtype), self.planes(features.dtype)
+        grad_absmax, planes = grad_absmax_of(weights, features.dtype), self.planes(problem)
 
         def contrast() -> tuple[Tensor, Tensor]:
             weighed = self._weigh(problem, weights, grad_absmax, planes)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Backend, Groups
+from .base import Backend, Groups, Problem
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .fused import CHANNELS_AT_ONCE, GpuFused, Positives, exponents, grad_absmax_of, row_block_size
 from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
 MAX_CHANNELS = 512  # of triton_kernels.tile_configs
+FEW_CHANNELS = 16  # the least that a tensor core sums over
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:
@@ -35,6 +36,16 @@ def plane_count(dtype: torch.dtype) -> int:
     if dtype != torch.float32:
         return 1
     return 3 if torch.get_float32_matmul_precision() == "highest" else 2
+
+
+def planes_of(problem: Problem) -> int:
+    """How many planes carry the gathered rows of a problem.
+
+    Unit rows of few 16-bit channels are up to half a unit of the last place too long or too short, whichever way they
+    are rounded; in two planes they are not, and so short a product costs little beside its exponential.
+    """
+    planes, channels = plane_count(problem.features.dtype), problem.features.shape[2]
+    return max(planes, 2) if problem.normalize and channels <= FEW_CHANNELS else planes
 
 
 def split(rows: Tensor) -> Tensor:
@@ -266,5 +277,5 @@ def row_channels(channels: int) -> int:
     return channels
 
 
-FUSED = GpuFused(Pairs, plane_count, row_channels)
+FUSED = GpuFused(Pairs, planes_of, row_channels)
 BACKEND = Backend("triton", state, refuses, forward, backward, FUSED, lambda: True)
