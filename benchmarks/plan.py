@@ -46,7 +46,7 @@ class Plan:
     accuracies: tuple[tuple[Shape, torch.dtype], ...]
     minutes: float
     timeout: float  # seconds of one job
-    opening: int = 0  # tasks that come before checks and errors
+    first: int = 0  # tasks that come before checks and errors
     tests: tuple[str, ...] = ()  # what pytest is given
 
 
@@ -105,9 +105,9 @@ def cuda(quick: bool) -> Plan:
     tasks: dict[str, Task] = {}
     for task in wanted:
         tasks.setdefault(task.name, task)
-    plan = Plan(tuple(tasks.values()), accuracies((hippocampus(16),), (0.01,)), 9, 90, opening=3)
+    plan = Plan(tuple(tasks.values()), accuracies((hippocampus(16),), (0.01,)), 9, 90, first=3)
     if quick:
-        return replace(plan, tasks=plan.tasks[: plan.opening])
+        return replace(plan, tasks=plan.tasks[: plan.first])
     shapes = (hippocampus(16), known["mmwhs16"], dense(4096, 128), dense(2048, 64))
     tests = ("tests/semicl_kernels/test_gpu.py", "tests/semicl_kernels/test_known_answers.py", "tests/semicl_kernels")
     return replace(plan, accuracies=accuracies(shapes, (0.1, 0.01)), tests=tests)
@@ -128,7 +128,7 @@ def interpreter(quick: bool) -> Plan:
         Task(replace(nt_xent(16), channels=16), GPU_EAGER, 0.1),
         Task(dense(64, 16), GPU_EAGER, 0.1),
     )
-    plan = Plan(tasks, ((sparse, torch.float32),), 30, 300, opening=1)
+    plan = Plan(tasks, ((sparse, torch.float32),), 30, 300, first=1)
     return plan if quick else replace(plan, tests=("tests/semicl_kernels/test_gpu.py",))
 
 

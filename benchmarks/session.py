@@ -45,7 +45,7 @@ class Session:
     def run(self) -> dict[str, Any]:
         self.result |= {"device": self.device, "machine": {}, "checks": {}, "shapes": {}, "accuracy": []}
         self.result |= {"left_out": [], "errors": {}, "targets": []}
-        first, then = self.plan.tasks[: self.plan.opening], self.plan.tasks[self.plan.opening :]
+        first, then = self.plan.tasks[: self.plan.first], self.plan.tasks[self.plan.first :]
         with Worker(self.device, self.threads) as worker:
             self.result["machine"] = self.keep("machine", worker, methodcaller("describe")).value or {}
             self.measure(worker, first)

@@ -512,8 +512,8 @@ void online_row_sums(const Tile& tile, float scale, float* row_maxima, float* ro
 
 // ---- weights: exponentials times scales, less the pulls of the positives ----------------------------------------------
 //
-// The columns of a row's class are one stretch [begin, end): vectors outside it, inside it and across its ends are told
-// apart, so that most need no mask.
+// The columns of a row's class are one range [begin, end). Vectors of columns outside it, inside it and across its ends
+// are three loops, so that most need no mask.
 
 struct Never {
     Float operator()(Float) const { return Float{}; }

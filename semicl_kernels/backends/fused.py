@@ -128,8 +128,8 @@ class Weighed(NamedTuple):
 class GpuFused:
     """``Fused`` of base.py by a backend's passes over pairs.
 
-    ``pairs`` makes them from rows, groups, scale and bound; ``planes`` says how many planes carry the rows of a problem,
-    and ``row_channels`` how many channels a row has for so many of the features.
+    ``pairs`` makes them from rows, groups, scale and bound; ``planes`` says how many planes carry a problem's rows, and
+    ``row_channels`` how many channels a row has for so many of the features.
     """
 
     pairs: Callable[[Tensor, Groups, float, float | None], Pairs]

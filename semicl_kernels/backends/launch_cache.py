@@ -239,7 +239,7 @@ class Recorder:
 
 
 # Of what was seen once there is no recording yet. The last ones used come last.
-_remembered: dict[Hashable, Recording | None] = {}
+remembered: dict[Hashable, Recording | None] = {}
 
 
 def repeat(
@@ -261,10 +261,10 @@ def repeat(
         if len({id(tensor) for tensor in tensors}) < len(tensors):
             return function()
         key = (name, options, device, *[None if tensor is None else _look(tensor) for tensor in inputs])
-        seen = key in _remembered
-        recording = _remembered.pop(key, None)
+        seen = key in remembered
+        recording = remembered.pop(key, None)
         if recording is not None:
-            _remembered[key] = recording
+            remembered[key] = recording
             return recording.again(inputs)
         if not seen:
             _remember(key, None)
@@ -284,11 +284,11 @@ def _look(tensor: Tensor) -> Hashable:
 
 
 def _remember(key: Hashable, recording: Recording | None) -> None:
-    while len(_remembered) >= MAX_CACHED:
-        _remembered.pop(next(iter(_remembered), None), None)
-    _remembered[key] = recording
+    while len(remembered) >= MAX_CACHED:
+        remembered.pop(next(iter(remembered), None), None)
+    remembered[key] = recording
 
 
 def forget() -> None:
     """Forget all recordings: for who changes what a call launches, as a tile table, from under them."""
-    _remembered.clear()
+    remembered.clear()

@@ -145,8 +145,8 @@ class Pairs:
             )
         else:
             # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
-            numbers = (*numbers, self.partials, self.scale_log2)
-            launch(logsumexp.log_sum_pairs, self.grid, *common, *numbers, **sizes, enable_fp_fusion=False)
+            more = (self.partials, self.scale_log2)
+            launch(logsumexp.log_sum_pairs, self.grid, *common, *numbers, *more, **sizes, enable_fp_fusion=False)
         return partials
 
     def logsumexp(self) -> Tensor:

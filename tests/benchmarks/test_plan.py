@@ -19,7 +19,7 @@ def test_every_shape_is_planned_once():
 
 def test_first_numbers_are_few_and_what_is_judged_comes_next():
     plan = PLANS["cuda"](False)
-    assert plan.opening == len(PLANS["cuda"](True).tasks) == 3
+    assert plan.first == len(PLANS["cuda"](True).tasks) == 3
     first = names("cuda")[:12]
     assert {"hippocampus16-bfloat16", "dense-16384-128-bfloat16", "dense-16384-64-bfloat16", "full512-bfloat16"} <= {
         *first

@@ -143,7 +143,7 @@ def test_a_call_that_never_comes_again_is_not_recorded() -> None:
     kernel = Kernel(Compiled())
     for number in range(5):
         scaled(kernel, torch.arange(4.0), scale=float(number))
-    assert list(launch_cache._remembered.values()) == [None] * 5
+    assert list(launch_cache.remembered.values()) == [None] * 5
 
 
 @pytest.mark.usefixtures("repeated")
@@ -215,7 +215,7 @@ def test_the_longest_unused_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     for number in range(10):
         for name in ("often", "often", str(number)):
             scaled(kernel, torch.arange(4.0), name=name)
-        assert len(launch_cache._remembered) <= 3
+        assert len(launch_cache.remembered) <= 3
     assert len(kernel.launches) == 2 + 10, "what is used often is kept"
 
 
@@ -255,7 +255,7 @@ class TestTheLoss:
             return loss_and_gradient(features.to(dtype), labels if labelled else None, backend="triton", **options)
 
         repeated = [result(seed) for seed in (0, 0, 1)][-1]
-        assert any(recording is not None for recording in launch_cache._remembered.values())
+        assert any(recording is not None for recording in launch_cache.remembered.values())
         launch_cache.forget()
         assert_same_bits(repeated, result(1))
 

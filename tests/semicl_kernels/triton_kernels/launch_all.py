@@ -228,7 +228,7 @@ def planted() -> dict[str, int]:
         "a number": lambda base, value: (base, value + 1) if base is None and type(value) is int else None,
         "a tensor of an earlier call": lambda base, value: (None, first.launches[-1].addresses[0]) if base else None,
     }.items():
-        steps = [step for one in launch_cache._remembered.values() if one is not None for step in one.steps]
+        steps = [step for one in launch_cache.remembered.values() if one is not None for step in one.steps]
         based = steps[-1].based
         place, changed = next((i, wrong(*one)) for i, one in enumerate(based) if wrong(*one) is not None)
         right, based[place] = based[place], changed
