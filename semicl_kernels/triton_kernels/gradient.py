@@ -52,7 +52,7 @@ def row_scale_of(weight, maximum, total, anchor, grad_absmax):
 
     Of the sum itself, not of its logarithm: a softmax weight near 1 has no digits to lose.
     """
-    some = anchor & (total > 0.0)
+    some = anchor & (total != 0.0)  # a sum that is no number gives a gradient that is none
     weight = in_units(weight, grad_absmax)
     return tl.where(some, weight / tl.where(some, total, 1.0), 0.0), tl.where(some, maximum, float("inf"))
 

@@ -206,6 +206,21 @@ def test_non_finite_features_give_a_non_finite_loss(backend: str, poison: float,
     assert not torch.isfinite(loss)
 
 
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_nan_reaches_the_gradient_of_all_that_met_it(backend: str, normalize: bool, denominator: str) -> None:
+    """A gradient of zero would hide that training has gone wrong."""
+    features = Case((1, 1, 8, 4, 4)).features(torch.float32)
+    features[0, 0, 3, 1, 2] = torch.nan
+    features.requires_grad_()
+    labels = torch.arange(16).reshape(1, 1, 4, 4) % 2 + 1
+    local_contrastive_loss(features, labels, normalize=normalize, denominator=denominator, backend=backend).backward()
+    assert features.grad is not None
+    others = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    others[0, 0, 1, 2] = False
+    assert torch.isnan(features.grad.movedim(2, -1)[others]).all()
+
+
 @pytest.mark.parametrize("value", [1e3, float("nan"), float("inf")])
 @pytest.mark.parametrize("reduction", ["block", "none"])
 @pytest.mark.parametrize("normalize", [True, False])
