@@ -67,9 +67,10 @@ class Cpu:
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Return the most operations a second that the device can do in products of the dtype."""
-        if dtype not in self.peaks:
+        if not self.peaks:
             self.look_at_peak()
-        return self.peaks[dtype]
+        # Without products of its own a 16-bit dtype is computed in float32.
+        return self.peaks.get(dtype, self.peaks[torch.float32])
 
     def executed_flops(self, shape: Shape, call: Call) -> int | None:
         """Return the operations in products of a call of ours."""
