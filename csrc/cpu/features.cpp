@@ -96,7 +96,9 @@ void gather(int threads, const Map& map, const int32_t* row_of_point, bool norma
                 if (!inverse_norms) return;
                 double square = 0.0;
                 for (int64_t c = 0; c < map.channels; ++c) square += to_float(row[c]) * to_float(row[c]);
-                inverse_norms[row_of[p]] = square > 0.0 ? static_cast<float>(1.0 / std::sqrt(square)) : 1.0f;
+                // A shorter vector is divided by kSmallestLength, and its row is no unit row.
+                const bool is_unit = squares[p] > kSmallestLength * kSmallestLength;
+                inverse_norms[row_of[p]] = is_unit ? static_cast<float>(1.0 / std::sqrt(square)) : 1.0f;
             };
             if (narrow)
                 fill(static_cast<BFloat16*>(rows) + row_of[p] * row_channels);

@@ -20,7 +20,8 @@ struct Map {
 
 // rows[r] <- the channels of the point whose entry in row_of_point is r (-1: the point is left out), divided by their
 // length where `normalize`, padded with zeros to row_channels; inverse_lengths[r] <- what they were multiplied by. Where
-// `inverse_norms` is not null, inverse_norms[r] <- 1 over the length of the rounded row.
+// `inverse_norms` is not null, inverse_norms[r] <- 1 over the length of the rounded row, 1 where
+// the point is too short to have a unit row.
 // rows is float, or bfloat16 where the map is and `narrow`. row_of_point runs over the points in order.
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
                  int64_t row_channels, void* rows, float* inverse_lengths, float* inverse_norms);

@@ -111,7 +111,8 @@ def gather_rows(
         tl.store(inverse_lengths + row, tl.where(short, 0.0, inverse), mask=row >= 0)
         value = value * inverse[:, None]
         if PLANES == 1:
-            value = keep_length(value, rows.dtype.element_ty, 8)
+            # A row too short to have a direction is no unit row.
+            value = tl.where(short[:, None], value, keep_length(value, rows.dtype.element_ty, 8))
     to = row.to(tl.int64)[:, None] * ROW + c[None, :]
     mask = (row >= 0)[:, None] & (c < ROW)[None, :]
     plane = tl.cast(M, tl.int64) * ROW

@@ -13,6 +13,7 @@ from .cases import Case, value_and_gradient
 from .fuzz import draw, failure
 from .interpreter import is_interpreted, skip_many_points
 from .on_device import local_contrastive_loss
+from .short_vectors import assert_loss_is_exact
 
 MAPS = {64: (1, 2, 32, 4, 8), 576: (1, 2, 48, 16, 18), 1600: (1, 2, 128, 20, 40)}  # by their points
 
@@ -100,6 +101,11 @@ def test_short_vectors_beside_long_ones(backend: str, reduction: str, long: floa
         torch.testing.assert_close(one.double(), truth.value, rtol=1e-5, atol=1e-5)
     of_point = truth.gradient.abs().amax(2, keepdim=True)  # a point's own scale, whatever that of the others
     assert bool(((found.double() - truth.gradient).abs() <= 1e-5 * of_point).all()), (found, truth.gradient)
+
+
+@pytest.mark.parametrize("temperature", [0.03, 0.1])
+def test_vectors_too_short_for_a_direction(fast_backend: str, temperature: float) -> None:
+    assert_loss_is_exact(fast_backend, temperature)
 
 
 def test_background_vector_far_longer_than_the_others(backend: str) -> None:

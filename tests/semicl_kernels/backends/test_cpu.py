@@ -9,6 +9,7 @@ import torch
 
 from semicl_kernels.backends import AVAILABLE, cpu
 
+from .. import short_vectors
 from ..cases import IGNORE, Case
 from .test_agreement import assert_agrees
 
@@ -36,6 +37,12 @@ def test_instruction_sets(space: tuple[int, ...], denominator: str, reduction: s
     options = {"denominator": denominator, "reduction": reduction, "ignore_index": IGNORE}
     assert_agrees("cpu", Case((2, 2, 37, *space), "ignored", options=options), dtype)
     assert_agrees("cpu", Case((1, 1, 64, *space), "one class", options={**options, "block_size": 7}), dtype)
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("temperature", [0.03, 0.1])
+def test_vectors_too_short_for_a_direction_are_not_made_unit_vectors(temperature: float) -> None:
+    short_vectors.assert_loss_is_exact("cpu", temperature)
 
 
 @pytest.mark.usefixtures("instruction_set")

@@ -67,7 +67,7 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
     """On Hopper: nothing spilt, products on tensor cores, one exponential a similarity where the maximum is known."""
     assert kernel["stack"] == kernel["local"] == 0, kernel
     if kernel["kernel"] == "store_logsumexp":
-        # One after another, each slot would wait for memory.
+        # One after another, each partial would wait for memory.
         assert kernel["loads_at_once"] >= PARTIALS_AT_ONCE, kernel
     if kernel["kernel"] in PASSES_OVER_PAIRS:
         assert kernel["wgmma"] > 0, kernel
