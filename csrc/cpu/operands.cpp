@@ -1,6 +1,7 @@
 #include "operands.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "team.h"
 
@@ -50,12 +51,15 @@ void Operands::interleave() {
         pairs += (p.anchors(g) + 1) / 2 + (p.points(g) - p.anchors(g) + 1) / 2;
     }
     pairs_ = std::make_unique<Buffer<float>>(pairs * p.channels);
-    for_each_group(p, [&](int32_t g) {
-        const int32_t anchors = p.anchors(g);
-        float* out = pairs_->get() + first_pairs_[g] * p.channels;
-        p.arithmetic.interleave_rows(p.row(p.offset(g)), anchors, p.channels, out);
-        p.arithmetic.interleave_rows(p.row(p.offset(g) + anchors), p.points(g) - anchors, p.channels,
-                                     out + (anchors + 1) / 2 * p.channels);
+    // Anchors and others apart: of one large group two threads then have a part.
+    Team::run(p.threads, [&](Team& team, int) {
+        team.for_each(2 * static_cast<int64_t>(p.live.size()), [&](int64_t k) {
+            const int32_t g = p.live[k / 2], anchors = p.anchors(g);
+            const int32_t first = k % 2 ? anchors : 0, end = k % 2 ? p.points(g) : anchors;
+            const int64_t pair = first_pairs_[g] + (k % 2 ? (anchors + 1) / 2 : 0);
+            p.arithmetic.interleave_rows(p.row(p.offset(g) + first), end - first, p.channels,
+                                         pairs_->get() + pair * p.channels);
+        });
     });
 }
 

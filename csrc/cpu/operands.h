@@ -35,7 +35,6 @@ public:
     void add_means(float* gradient) const;
 
 private:
-
     void interleave();
     void center();
     bool is_centered(int32_t g) const { return !means_.empty() && !means_[g].empty(); }

@@ -272,7 +272,7 @@ public:
         std::fill_n(gradient + problem_.offset(g) * problem_.channels, problem_.points(g) * problem_.channels, 0.0f);
     }
 
-    // Loads the columns' scales, pulls and log-sum-exps, padded; 0 and kNever for columns that do not count.
+    // Loads the columns' scales and pulls, padded; 0 for columns that do not count.
     void load_columns(const Tile& tile, bool count, Scratch& scratch) const {
         const int held = count ? tile.columns : 0;
         const auto load = [&](const float* from, float* to, float otherwise) {
@@ -282,6 +282,7 @@ public:
         load(scales_.get(), scratch.column_scales, 0.0f);
         load(pulls_.data(), scratch.column_pulls, 0.0f);
     }
+    // Likewise their log-sum-exps; kNever for columns that do not count.
     void load_lses(const Tile& tile, bool count, Scratch& scratch) const {
         const int held = count ? tile.columns : 0;
         std::copy_n(lses_.get() + tile.first_column, held, scratch.column_lses);

@@ -1,7 +1,8 @@
 """The compiled CPU backend: checks and allocates, then hands raw addresses to ``csrc`` (see csrc/cpu/passes.cpp).
 
-The compiled code takes rows of float32, or of bfloat16 where the processor multiplies pairs of those (AVX512-BF16),
-with a multiple of 16 channels. float16 rows are computed as float32: rounding them to bfloat16 would cost three bits.
+The compiled code takes rows with a multiple of 16 channels: of float32, or of bfloat16 where the processor multiplies
+pairs of those faster (AVX512-BF16, but not Intel's). float16 rows are computed as float32: rounding them to bfloat16
+would cost three bits.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from .launch_cache import empty, launch, repeat, zeros
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
-# Row blocks of a group at most. More give programs work where few rows are anchors. Each costs 4 bytes a row, and a
-# short one the prologue of a tile. Of the pairs of 32 row blocks (528) and of 64 (2080), Hopper's 132 multiprocessors
+# Row blocks of a group at most. More give programs work where few rows are anchors. Each costs 4 or 8 bytes a row, and
+# a short one the prologue of a tile. Of the pairs of 32 row blocks (528) and of 64 (2080), Hopper's 132 multiprocessors
 # have 4 each, and 16 or 15.
 ROW_BLOCKS, MORE_ROW_BLOCKS = 32, 64
 LONG_ROW_BLOCK = 768  # rows: there are MORE_ROW_BLOCKS where each has so many

@@ -115,7 +115,7 @@ class Pairs:
 
     def partial_sums(self) -> Tensor:
         """Return (partials, M): each anchor's sums over the row blocks of its group; (2, partials, M) where not
-        bounded: their maxima and what they are relative to those."""
+        bounded: maxima, and sums relative to them."""
         from ..triton_kernels import logsumexp
 
         tile = self.sums_tile

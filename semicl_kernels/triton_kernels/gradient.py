@@ -13,11 +13,14 @@ The positives take 1 / |P_i| from their softmax weights before the product: W_ij
 (v_i + v_j), with v_i = g_i / |P_i|. Where features of a class are nearly equal so are the two; multiplied apart and
 then subtracted they would leave rounding errors. Tiles all of whose pairs are of one class lose one number.
 
-*Fixed maximum.* With u_i = g_i 2^(B - lse_i) both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
-*Online softmax.* Each term has an exponential of its own, relative to its anchor's log-sum-exp, at most 1.
+An anchor's sum is 2^m_i t_i, with m_i the bound B or its largest exponent. Its row scale is u_i = g_i / t_i.
 
-:func:`row_scales` writes u (or g), times a power that keeps W within the range of float16 where W is rounded to that;
-and the log-sum-exp in base 2, +inf where a row has no pairs to give, so that its exponentials vanish.
+*Fixed maximum.* Both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
+*Online softmax.* Each term has its own: W_ij = 2^(s_ij - m_i) u_i + 2^(s_ij - m_j) u_j, none above 1.
+
+``anchor_losses`` of class_sums.py writes u and m of a loss, and :func:`row_scales` those of the primitive, from its
+log-sum-exps. Both scale u so that W stays within the range of float16, where W is rounded to that. A row that
+has no pairs to give has u = 0 and m = +inf.
 """
 
 from __future__ import annotations
@@ -93,9 +96,9 @@ def row_scales(
 
 
 @triton.jit
-def share(s, log2_sum):
-    """Return 2^(s - log2_sum), what a pair is of its anchor's sum: at most 1, which rounding large ones may break."""
-    return tl.exp2(tl.minimum(s - log2_sum, 0.0, propagate_nan=tl.PropagateNan.ALL))
+def relative(s, shift):
+    """Return 2^(s - shift), at most 1, which rounding large exponents may break."""
+    return tl.exp2(tl.minimum(s - shift, 0.0, propagate_nan=tl.PropagateNan.ALL))
 
 
 @triton.jit
@@ -173,8 +176,8 @@ def add_products(
         w = tl.exp2(s - shift) * (own + other_scale) - pull
     else:
         other_shift = tl.load(shifts + ids, mask=inside, other=float("inf"))[None, :]
-        mine = share(s, row_shift[:, None])
-        theirs = share(s, other_shift)
+        mine = relative(s, row_shift[:, None])
+        theirs = relative(s, other_shift)
         if MASKED:
             # A pair that counts for nothing must not give its NaN either.
             mine = tl.where(own == 0.0, 0.0, mine)
