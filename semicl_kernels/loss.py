@@ -209,6 +209,12 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5, backend: s
     return _nt_xent(z1, z2, Options(temperature=temperature, backend=backend, **OF_VECTORS))
 
 
+@serial_in_children
+def _as_views(z1: Tensor, z2: Tensor) -> Tensor:
+    """Return (N, 2, C) of two views (N, C)."""
+    return torch.stack([z1, z2], dim=1)
+
+
 def _nt_xent(z1: Tensor, z2: Tensor, options: Options) -> Tensor:
     check_floats("z1", z1)
     check_floats("z2", z2)
@@ -220,7 +226,7 @@ def _nt_xent(z1: Tensor, z2: Tensor, options: Options) -> Tensor:
         raise TypeError(f"z2 must be of the dtype of z1, {z1.dtype}; got {z2.dtype}")
     if z2.device != z1.device:
         raise ValueError(f"z2 must be on the device of z1, {z1.device}; got {z2.device}")
-    return _vectors(torch.stack([z1, z2], dim=1), None, options)
+    return _vectors(_as_views(z1, z2), None, options)
 
 
 def supervised_contrastive_loss(
