@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from semicl_kernels import nt_xent_loss
 
 from .cases import Case, value_and_gradient
 from .groups import itself_skipped, unit_rows
@@ -94,52 +97,68 @@ def test_several_python_threads_at_once(backend: str) -> None:
                     assert_same_bits(got, right)
 
 
-def send_result(
-    connection: Connection, backend: str, features: Tensor, labels: Tensor, options: dict[str, Any]
-) -> None:
-    def once(_: int) -> tuple[list[float], list[float]]:
-        loss = local_contrastive_loss(features, labels, backend=backend, **options)
-        (gradient,) = torch.autograd.grad(loss, features, torch.ones_like(loss))
-        # Plain lists: tensors would be sent through shared memory, which some machines do not have.
-        return loss.flatten().tolist(), gradient.flatten().tolist()
+def value_and_gradient_lists(loss_of: Callable[[Tensor], Tensor], features: Tensor) -> tuple[Any, Any]:
+    """Plain lists, since tensors would be sent through shared memory, which some machines do not have. They are not
+    flattened: of a gradient that is a view that is a copy by torch, which may hang in a child."""
+    loss = loss_of(features)
+    (gradient,) = torch.autograd.grad(loss, features, torch.ones_like(loss))
+    return loss.tolist(), gradient.tolist()
 
-    # Several callers again and again.
+
+def send_result(connection: Connection, loss_of: Callable[[Tensor], Tensor], features: Tensor) -> None:
+    # In the main thread, which had torch's threads before the fork; then several callers again and again.
+    first = value_and_gradient_lists(loss_of, features)
     with ThreadPoolExecutor(2) as pool:
-        first, *others = pool.map(once, range(8))
+        others = list(pool.map(lambda _: value_and_gradient_lists(loss_of, features), range(8)))
     assert all(other == first for other in others)
     assert torch.get_num_threads() == 3
     connection.send(first)
 
 
-# Newer Pythons warn of any fork in a process with threads; that it works nevertheless is what is tested.
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("case", [DENSE, LARGE], ids=["dense", "large"])
-@pytest.mark.parametrize("reduction", ["block", "none"])
-def test_after_a_fork(compiled_backend: str, case: Case, reduction: str) -> None:
-    """A child of a process whose threads have worked computes the same, in one thread: where torch alone would
-    hang, too, which is from some ten thousand points on."""
+def assert_child_computes_the_same(loss_of: Callable[[Tensor], Tensor], features: Tensor) -> None:
+    """In a child of a process whose three threads have worked."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system has no fork")
     torch.set_num_threads(3)
-    # Made before the fork: torch's threads do not survive one.
-    features, labels = case.features(torch.float32).requires_grad_(), case.labels()
-    options = {**case.options, "reduction": reduction}
-    loss = local_contrastive_loss(features, labels, backend=compiled_backend, **options)
-    (expected,) = torch.autograd.grad(loss, features, torch.ones_like(loss))
+    expected = value_and_gradient_lists(loss_of, features)
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=send_result, args=(sender, compiled_backend, features, labels, options))
+    child = context.Process(target=send_result, args=(sender, loss_of, features))
     child.start()
     sender.close()  # the child's end is then the last: should it fail, that is told from hanging
     try:
         assert receiver.poll(60), "the child hangs"
-        value, gradient = receiver.recv()
+        assert receiver.recv() == expected
     finally:
         child.kill()
         child.join()
-    assert value == loss.flatten().tolist()
-    assert gradient == expected.flatten().tolist()
+
+
+# Newer Pythons warn of any fork in a process with threads; that it works nevertheless is what is tested.
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@forks
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("case", [DENSE, LARGE], ids=["dense", "large"])
+@pytest.mark.parametrize("reduction", ["block", "none"])
+def test_after_a_fork(compiled_backend: str, case: Case, reduction: str) -> None:
+    """A child computes the same, in one thread: where torch alone would hang, too, which is from some ten thousand
+    points on."""
+    # Made before the fork: torch's threads do not survive one.
+    features, labels = case.features(torch.float32).requires_grad_(), case.labels()
+    options = {**case.options, "reduction": reduction, "backend": compiled_backend}
+    assert_child_computes_the_same(lambda x: local_contrastive_loss(x, labels, **options), features)
+
+
+@forks
+@pytest.mark.usefixtures("threads")
+def test_views_after_a_fork(compiled_backend: str) -> None:
+    """Of NT-Xent, which stacks its views itself."""
+    first, second = torch.randn(2, 2000, 64, generator=torch.Generator().manual_seed(0))
+    assert_child_computes_the_same(
+        lambda x: nt_xent_loss(x, second, backend=compiled_backend), first.clone().requires_grad_()
+    )
 
 
 def test_forward_on_one_thread_and_backward_on_another(backend: str) -> None:
