@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semicl_kernels import available_backends
-from semicl_kernels.backends import triton
+from semicl_kernels.backends import fused, triton
+from semicl_kernels.backends.base import Groups, Problem
 from semicl_kernels.backends.device import chip
 
 from .. import near_equal
@@ -108,3 +109,41 @@ def test_short_vectors_beside_one_that_dwarfs_them(count: int, reduction: str) -
     found = local_contrastive_loss(x, labels[None, None, None], **options, backend="triton")
     true = local_contrastive_loss(x.double(), labels[None, None, None], **options, backend="reference")
     torch.testing.assert_close(found.double(), true, rtol=1e-5, atol=2e-5)
+
+
+def problem_of(features: Tensor, normalize: bool = True) -> Problem:
+    """All points of a map as the anchors of one group and one class."""
+    own = torch.arange(features[:, :, 0].numel(), dtype=torch.int32, device=features.device)
+    count = int32([len(own)]).to(features.device)
+    groups = Groups(torch.cat([count * 0, count]), count, own, own + 1, len(own), True)
+    return Problem(features, own, groups, own * 0, own * 0 + len(own), 10.0, normalize)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels", [17, 48, 128])
+def test_unit_rows_of_one_plane_keep_their_length(dtype: torch.dtype, channels: int) -> None:
+    """Rounded to the nearest they are longer or shorter than 1 by about twice as much."""
+    generator = torch.Generator().manual_seed(0)
+    problem = problem_of(torch.randn(1, 1, channels, 8, 8, generator=generator).to(dtype).to(device_of("triton")))
+    (rows,), _ = fused.gather(problem, triton.planes_of(problem), channels)
+    unit = torch.nn.functional.normalize(problem.features.double().movedim(2, -1).reshape(64, channels), dim=1)
+    kept, nearest = rows.double(), unit.to(dtype).double()
+    assert (kept.norm(dim=1) - 1).abs().mean() < (nearest.norm(dim=1) - 1).abs().mean() / 1.5
+    # Their direction is off by no more: a row may be rounded as a multiple of the vector, not otherwise.
+    assert (torch.nn.functional.normalize(kept, dim=1) - unit).norm() < 1.2 * (nearest - unit).norm()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "normalize", "planes"),
+    [
+        (torch.bfloat16, 16, True, 2),
+        (torch.float16, 16, True, 2),
+        (torch.bfloat16, 17, True, 1),
+        (torch.bfloat16, 16, False, 1),
+        (torch.float32, 16, True, 3),
+    ],
+)
+def test_unit_rows_of_few_channels_are_two_planes(
+    dtype: torch.dtype, channels: int, normalize: bool, planes: int
+) -> None:
+    assert triton.planes_of(problem_of(torch.zeros(1, 1, channels, 2, 2, dtype=dtype), normalize)) == planes
