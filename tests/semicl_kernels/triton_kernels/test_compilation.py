@@ -52,10 +52,16 @@ def test_kernels_compile_and_fit(architecture: str, dtype: str, how_many: str) -
     kernels = printed_by("compile_all", architecture, dtype, how_many)
     names = {kernel["kernel"] for kernel in kernels}
     assert names >= {*PASSES_OVER_PAIRS, *PARTITION, "gather_rows", "scatter_rows", "undo_normalization"}
-    # Of row_gradient one compilation serves any number of groups.
     for name in ("sum_pairs", "join_partials", "anchor_losses"):
         groups = {kernel["groups"] for kernel in kernels if kernel["kernel"] == name}
         assert groups == {1, 2}, name
+    # Of row_gradient one compilation serves any number of groups: none is compiled for both.
+    compiled_for: dict[str, set[int]] = {}
+    for kernel in kernels:
+        if kernel["kernel"] == "row_gradient":
+            compiled_for.setdefault(json.dumps([kernel["constants"], kernel["warps"]]), set()).add(kernel["groups"])
+    assert compiled_for
+    assert all(len(groups) == 1 for groups in compiled_for.values()), compiled_for
     for kernel in kernels:
         assert kernel["shared"] <= SHARED_BYTES[architecture], kernel
     if architecture == "sm_90":
