@@ -194,5 +194,6 @@ def anchor_weights(anchor: Tensor, group: Tensor, anchors: Tensor, reduction: st
     elif reduction == "anchor":
         weights = (1.0 / anchors.sum().clamp_min(1).double()).expand(group.shape)
     else:
+        assert reduction in ("sum", "none"), f"no weights for reduction {reduction!r}"
         weights = torch.ones(group.shape, dtype=torch.float64, device=group.device)
     return torch.where(anchor, weights, 0.0)

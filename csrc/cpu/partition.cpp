@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <stdexcept>
 #include <vector>
 
 #include "team.h"
@@ -182,8 +183,9 @@ double weight_in(const PartitionOptions& options, int64_t filled, int64_t all_an
     switch (options.reduction) {
         case Reduction::block: return 1.0 / static_cast<double>(filled * anchors);
         case Reduction::anchor: return 1.0 / static_cast<double>(all_anchors);
-        default: return 1.0;
+        case Reduction::sum: return 1.0;
     }
+    throw std::invalid_argument("no weights for this reduction");
 }
 
 }  // namespace

@@ -125,6 +125,7 @@ def anchor_weights(groups: list[Group], reduction: str) -> list[float]:
         return [1 / (len(groups) * len(group.anchors)) for group in groups]
     if reduction == "anchor":
         return [1 / sum(len(group.anchors) for group in groups) for _ in groups]
+    assert reduction in ("sum", "none"), f"no weights for reduction {reduction!r}"
     return [1.0 for _ in groups]
 
 

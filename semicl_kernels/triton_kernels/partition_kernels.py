@@ -292,6 +292,7 @@ def weight_of(anchors, filled, anchor_total, REDUCTION: tl.constexpr):
     elif REDUCTION == "anchor":
         return 1.0 / tl.cast(tl.maximum(anchor_total, 1), tl.float64)
     else:
+        tl.static_assert(REDUCTION == "sum" or REDUCTION == "none", "no weights for this reduction")
         return tl.cast(anchors * 0 + 1, tl.float64)
 
 

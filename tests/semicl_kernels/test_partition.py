@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
+from semicl_kernels.backends import AVAILABLE, cpu
 from semicl_kernels.partition import Partition, group_of_point, largest_group, partition
 
 from .cases import IGNORE, Case, cases
@@ -142,3 +143,28 @@ def test_no_map_however_large_is_kept_for_good() -> None:
     for extra in range(10):
         group_of_point(torch.Size((1, 1, 1024, 1000 + extra)), (16, 16), False, torch.device("cpu"))
     assert bytes_of_tensors() - before <= 32 * 2**20
+
+
+def test_a_reduction_without_weights_is_an_error() -> None:
+    """One that was added to the options alone must not be taken for "sum"."""
+    with pytest.raises(AssertionError, match="'image'"):
+        partition(torch.ones(1, 1, 2, 2, dtype=torch.int64), None, False, False, 0, None, "image")
+
+
+def test_a_reduction_without_weights_is_an_error_of_the_reference() -> None:
+    features, labels = torch.ones(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.int64)
+    scale = torch.ones((), dtype=torch.float64)
+    with pytest.raises(AssertionError, match="'image'"):
+        torch.ops.semicl.reference_loss(features, labels, None, False, False, 0, None, scale, True, "image")
+
+
+def test_a_reduction_without_weights_is_an_error_of_the_compiled_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a name that has no code, and by a code that has no weights."""
+    if cpu.state() != AVAILABLE:
+        pytest.skip(f"backend cpu: {cpu.state()}")
+    arguments = (torch.ones(1, 1, 2, 2, dtype=torch.int64), [2, 2], 1, False, False, 0, None, "image", False)
+    with pytest.raises(KeyError, match="image"):
+        cpu.partition(*arguments)
+    monkeypatch.setitem(cpu.REDUCTION_CODES, "image", 3)
+    with pytest.raises(ValueError, match="no weights for this reduction"):
+        cpu.partition(*arguments)
