@@ -112,22 +112,19 @@ struct Pair {
 
 // ---- the micro-kernel ------------------------------------------------------------------------------------------------
 
-// out[i, :] (+)= sum_p left[i * row_stride + p * unit_stride] right[p * right_stride, :], for kM rows and kN vectors,
-// each summed in kChains parts by turns: the rounding of a sum grows with its length.
-template <class Operand, int kM, int kN, int kChains, bool kAccumulate>
+// out[i, :] (+)= sum_p left[i * row_stride + p * unit_stride] right[p * right_stride, :], for kM rows and kN vectors.
+template <class Operand, int kM, int kN, bool kAccumulate>
 void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t unit_stride, const float* right,
             int64_t right_stride, int64_t depth, float* out, int64_t out_stride) {
-    Float sums[kChains][kM][kN];
-#pragma GCC unroll 2
-    for (int s = 0; s < kChains; ++s)
+    Float sums[kM][kN];
 #pragma GCC unroll 16
-        for (int i = 0; i < kM; ++i)
+    for (int i = 0; i < kM; ++i)
 #pragma GCC unroll 2
-            for (int v = 0; v < kN; ++v) sums[s][i][v] = Float{};
+        for (int v = 0; v < kN; ++v) sums[i][v] = Float{};
     // Tiles come from the third cache or beyond, in strides that hardware does not foresee.
     for (int i = 0; i < kM; ++i)
         for (int v = 0; v < kN; ++v) __builtin_prefetch(out + i * out_stride + v * kLanes, 1);
-    const auto step = [&](int64_t p, Float(&part)[kM][kN]) {
+    for (int64_t p = 0; p < depth; ++p) {
         if constexpr (kAccumulate) __builtin_prefetch(left + kM * row_stride + p * unit_stride);  // for the next kM rows
         Float columns[kN];
 #pragma GCC unroll 2
@@ -136,22 +133,15 @@ void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t un
         for (int i = 0; i < kM; ++i) {
             const typename Operand::Scalar value = left[i * row_stride + p * unit_stride];
 #pragma GCC unroll 2
-            for (int v = 0; v < kN; ++v) part[i][v] = Operand::multiply_add(value, columns[v], part[i][v]);
+            for (int v = 0; v < kN; ++v) sums[i][v] = Operand::multiply_add(value, columns[v], sums[i][v]);
         }
-    };
-    int64_t p = 0;
-    for (; p + kChains <= depth; p += kChains)
-#pragma GCC unroll 2
-        for (int s = 0; s < kChains; ++s) step(p + s, sums[s]);
-    for (; p < depth; ++p) step(p, sums[0]);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < kM; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < kN; ++v) {
-            Float sum = sums[0][i][v];
-            if constexpr (kChains > 1) sum += sums[1][i][v];
             float* target = out + i * out_stride + v * kLanes;
-            store(target, kAccumulate ? load(target) + sum : sum);
+            store(target, kAccumulate ? load(target) + sums[i][v] : sums[i][v]);
         }
 }
 
@@ -160,18 +150,18 @@ using Kernel = void (*)(const typename Operand::Scalar*, int64_t, int64_t, const
                         int64_t);
 
 // The kernels of 1 .. kRows rows, so that a ragged edge costs what it holds.
-template <class Operand, int kMost, int kN, int kChains, bool kAccumulate>
+template <class Operand, int kN, bool kAccumulate>
 struct Kernels {
-    Kernel<Operand> of_rows[kMost + 1];
-    constexpr Kernels() : of_rows{} { fill<kMost>(); }
+    Kernel<Operand> of_rows[kRows + 1];
+    constexpr Kernels() : of_rows{} { fill<kRows>(); }
     template <int kM>
     constexpr void fill() {
-        of_rows[kM] = kernel<Operand, kM, kN, kChains, kAccumulate>;
+        of_rows[kM] = kernel<Operand, kM, kN, kAccumulate>;
         if constexpr (kM > 1) fill<kM - 1>();
     }
 };
-template <class Operand, int kMost, int kN, int kChains, bool kAccumulate>
-constexpr Kernels<Operand, kMost, kN, kChains, kAccumulate> kernels{};
+template <class Operand, int kN, bool kAccumulate>
+constexpr Kernels<Operand, kN, kAccumulate> kernels{};
 
 // out[m, columns] += left (m x depth) right (depth x columns); columns is a multiple of one vector.
 template <class Operand>
@@ -185,11 +175,11 @@ void multiply(const typename Operand::Scalar* left, int64_t row_stride, int64_t 
         int64_t c = 0;
         for (; c + kPanel <= columns; c += kPanel)
             for (int i = 0; i < m; i += kRows)
-                kernels<Operand, kRows, 2, 1, true>.of_rows[smaller(kRows, m - i)](
+                kernels<Operand, 2, true>.of_rows[smaller(kRows, m - i)](
                     l + i * row_stride, row_stride, unit_stride, r + c, columns, d, out + i * columns + c, columns);
         for (; c < columns; c += kLanes)
             for (int i = 0; i < m; i += kRows)
-                kernels<Operand, kRows, 1, 2, true>.of_rows[smaller(kRows, m - i)](
+                kernels<Operand, 1, true>.of_rows[smaller(kRows, m - i)](
                     l + i * row_stride, row_stride, unit_stride, r + c, columns, d, out + i * columns + c, columns);
     }
 }
@@ -274,7 +264,7 @@ void similarity(const void* rows, int m, const void* panels, int w, int64_t unit
     const int64_t slice = slice_of(units, kDepth);
     for (int64_t u = 0; u < units; u += slice) {
         const Kernel<Operand>* of_rows =
-            u == 0 ? kernels<Operand, kRows, 2, 1, false>.of_rows : kernels<Operand, kRows, 2, 1, true>.of_rows;
+            u == 0 ? kernels<Operand, 2, false>.of_rows : kernels<Operand, 2, true>.of_rows;
         const int64_t depth = units - u < slice ? units - u : slice;
         for (int j = 0; j < w; j += kPanel)
             for (int i = 0; i < m; i += kRows)
