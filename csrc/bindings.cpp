@@ -50,8 +50,8 @@ struct Packed {
     Groups groups;
 };
 
-Packed packed_of(Address rows, int64_t count, int64_t channels, Address inverse_norms, const std::array<Address, 4>& groups,
-                 int64_t group_count) {
+Packed packed_of(Address rows, int64_t count, int64_t channels, Address inverse_norms,
+                 const std::array<Address, 4>& groups, int64_t group_count) {
     return {{at<void>(rows), count, channels, at<float>(inverse_norms)},
             {group_count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]),
              at<int32_t>(groups[3])}};

@@ -25,14 +25,6 @@ std::vector<float> mean_direction(const Problem& problem, int32_t g) {
     return mean;
 }
 
-// Calls visit(group) for every group with an anchor, in the threads of the problem.
-template <class Visit>
-void for_each_group(const Problem& problem, Visit visit) {
-    Team::run(problem.threads, [&](Team& team, int) {
-        team.for_each(static_cast<int64_t>(problem.live.size()), [&](int64_t k) { visit(problem.live[k]); });
-    });
-}
-
 }  // namespace
 
 Operands::Operands(const Problem& problem, bool unit_rows) : problem_(problem) {
@@ -74,7 +66,7 @@ void Operands::center() {
     totals_ = std::make_unique<Buffer<double>>(p.rows.count);
     lanes_.resize(kMaxProductRows * kLanes);
     for (int j = 0; j < kMaxProductRows; ++j) lanes_[j * kLanes + j % kLanes] = 1.0f;
-    for_each_group(p, [&](int32_t g) {
+    for_each_group(p, p.live, [&](int32_t g) {
         if (!is_centered(g)) return;
         std::fill_n(totals_->get() + p.offset(g), p.points(g), 0.0);
         for (int64_t i = p.offset(g); i < p.offset(g) + p.points(g); ++i) {
@@ -125,7 +117,7 @@ void Operands::into_rows(const float* weights, int32_t g, int32_t row, int skipp
 void Operands::add_means(float* gradient) const {
     if (!centered_) return;
     const Problem& p = problem_;
-    for_each_group(p, [&](int32_t g) {
+    for_each_group(p, p.live, [&](int32_t g) {
         if (!is_centered(g)) return;
         for (int64_t i = p.offset(g); i < p.offset(g) + p.points(g); ++i)
             for (int64_t c = 0; c < p.channels; ++c)

@@ -338,13 +338,6 @@ private:
     std::vector<float> pulls_;  // what each pair with one of a row's positives weighs less
 };
 
-template <class Visit>
-void for_each_group(const Problem& problem, const std::vector<int32_t>& groups, Visit visit) {
-    Team::run(problem.threads, [&](Team& team, int) {
-        team.for_each(static_cast<int64_t>(groups.size()), [&](int64_t k) { visit(groups[k]); });
-    });
-}
-
 void backward(const Problem& problem, const Classes& classes, const std::vector<int32_t>& groups, const double* lse,
               const float* grad, Weights& weights, float* gradient) {
     Tiles tiles(problem, classes);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "contrast.h"
+#include "team.h"
 
 namespace semicl {
 
@@ -47,5 +48,13 @@ private:
 
     std::vector<float> shifts_;  // of each group: |scale| max |x|^2, which no exponent exceeds but by rounding
 };
+
+// Calls visit(group) for each of the groups, shared out among the threads of the problem.
+template <class Visit>
+void for_each_group(const Problem& problem, const std::vector<int32_t>& groups, Visit visit) {
+    Team::run(problem.threads, [&](Team& team, int) {
+        team.for_each(static_cast<int64_t>(groups.size()), [&](int64_t k) { visit(groups[k]); });
+    });
+}
 
 }  // namespace semicl
