@@ -108,10 +108,14 @@ def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int
 def check_floats(name: str, tensor: Tensor) -> None:
     """Check a tensor that a loss is differentiated by."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
+        raise TypeError(
+            f"{name} must be a tensor; got {type(tensor).__name__}: pass torch.as_tensor({name}, dtype=torch.float32)"
+        )
     check_dense(name, tensor)
     if tensor.dtype not in FLOATS:
         way_out = "" if tensor.is_complex() else f": pass {name}.float()"
+        if tensor.dtype in INTEGERS and name == "features":
+            way_out += ", or features before labels where the two are swapped"
         raise TypeError(f"{name} must be of {FLOAT_NAMES}; got {tensor.dtype}{way_out}")
     if not torch.compiler.is_compiling():
         check_untransformed(name, tensor)
@@ -190,7 +194,7 @@ def check_views_without_labels(views: int) -> None:
 def check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, layout: str) -> None:
     """Check labels of the ``shape``; ``layout`` says what it is of the features."""
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}")
+        raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}: pass torch.as_tensor(labels)")
     check_dense("labels", labels)
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(
@@ -203,12 +207,26 @@ def check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, l
             f"{labels.dtype}, so pass labels.long()"
         )
     if tuple(labels.shape) != shape:
-        raise ValueError(f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}")
+        raise ValueError(
+            f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}"
+            + labels_way_out(tuple(labels.shape), shape)
+        )
     if labels.device != device:
         raise ValueError(
             f"labels must be on the device of the features, {device}; got {labels.device}: pass "
             f"labels.to({str(device)!r})"
         )
+
+
+def labels_way_out(got: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Return how to make labels of the ``shape`` from others that hold as many, or one view's."""
+    if len(got) == len(shape) + 1 and (*got[:2], *got[3:]) == shape:
+        if got[2] == 1:
+            return ": pass labels.squeeze(2)"
+        return ": pass labels.argmax(2) of one-hot ones"
+    if len(shape) > 1 and got == (shape[0], *shape[2:]):
+        return f": pass labels[:, None].expand{shape} where all views show the same places"
+    return ""
 
 
 def check_rows(rows: Tensor) -> None:

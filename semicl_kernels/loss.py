@@ -255,7 +255,10 @@ def supervised_contrastive_loss(
 def _supervised(features: Tensor, labels: Tensor | None, options: Options) -> Tensor:
     check_floats("features", features)
     if features.dim() != 3 or features.shape[2] < 1:
-        raise ValueError(f"features must be of shape (N, V, C) with C >= 1; got {tuple(features.shape)}")
+        raise ValueError(
+            f"features must be of shape (N, V, C) with C >= 1; got {tuple(features.shape)}: pass features[:, None] of "
+            "one view, torch.stack([view1, view2], 1) of two"
+        )
     if labels is None:
         check_views_without_labels(features.shape[1])
     else:

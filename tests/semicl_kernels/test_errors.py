@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -81,8 +82,18 @@ OTHER_KINDS = [
     (local(FEATURES, LABELS.to_sparse()), "labels", r"sparse_coo.*labels\.to_dense\(\)"),
     (local(FEATURES, torch.empty(LABELS.shape, dtype=torch.uint4)), "labels", r"uint4.*labels\.long\(\)"),
     (local(FEATURES, torch.empty(LABELS.shape, dtype=torch.bits8)), "labels", r"bits8.*labels\.long\(\)"),
+    (local(FEATURES.numpy(), LABELS), "features", r"ndarray.*torch\.as_tensor\(features, dtype=torch\.float32\)"),
+    (local(FEATURES, LABELS.numpy()), "labels", r"ndarray.*torch\.as_tensor\(labels\)"),
+    (local(LABELS, FEATURES), "features", r"int64.*features before labels"),
     (lambda: nt_xent_loss(QUANTIZED[0, :, :, 0, 0], VECTORS[:, 0]), "z1", r"quint8.*z1\.dequantize\(\)"),
 ]
+
+# Labels of another shape that hold what is needed.
+OTHER_SHAPES = {
+    "of one view": LABELS[:, 0],
+    "with an axis of channels": LABELS[:, :, None],
+    "one-hot": torch.nn.functional.one_hot(LABELS, 3).movedim(-1, 2),
+}
 
 BAD_OPTIONS = [
     ("temperature", 0, ValueError, "0"),
@@ -156,6 +167,15 @@ def test_bad_maps(call: Callable[[], object], error: Any, argument: str, got: st
 @pytest.mark.parametrize(("call", "argument", "way_out"), OTHER_KINDS)
 def test_tensors_of_other_kinds_are_told_the_way_out(call: Callable[[], object], argument: str, way_out: str) -> None:
     assert_raises(call, TypeError, argument, way_out)
+
+
+@pytest.mark.parametrize("labels", OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+def test_labels_of_another_shape_are_told_the_way_out(labels: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="labels must be of shape") as error:
+        local_contrastive_loss(FEATURES, labels)
+    way_out = re.search(r": pass (labels.*?\))", str(error.value))
+    assert way_out is not None, error.value
+    assert torch.equal(eval(way_out[1], {"labels": labels}), LABELS)
 
 
 def test_distributed_tensors_are_told_the_way_out() -> None:

@@ -11,6 +11,7 @@ from semicl_kernels.backends import AVAILABLE, cpu
 
 from .. import short_vectors
 from ..cases import IGNORE, Case
+from ..fuzz import failure
 from .test_agreement import assert_agrees
 
 
@@ -37,6 +38,12 @@ def test_instruction_sets(space: tuple[int, ...], denominator: str, reduction: s
     options = {"denominator": denominator, "reduction": reduction, "ignore_index": IGNORE}
     assert_agrees("cpu", Case((2, 2, 37, *space), "ignored", options=options), dtype)
     assert_agrees("cpu", Case((1, 1, 64, *space), "one class", options={**options, "block_size": 7}), dtype)
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_random_configurations_of_every_instruction_set() -> None:
+    """By the rule of accuracy.py, nearly equal features and bfloat16 among them."""
+    assert not [wrong for number in range(1000, 1040) if (wrong := failure("cpu", number)) is not None]
 
 
 @pytest.mark.usefixtures("instruction_set")
