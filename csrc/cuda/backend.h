@@ -31,33 +31,23 @@ struct Problem {
     const void* rows;  // (M, channels), channels being 32, 64, 128 or 256
     int count, channels;
     Groups groups;
-    int row_block_size;  // rows, a multiple of sums.m
-    float scale;
     float scale_log2, shift;  // exponents are scale_log2 x_i . x_j in base 2, and shift is their bound
-    int* items;               // (2, G), of count_items
-    int64_t* steps;           // (G,), likewise
 };
 
-// The passes, a launch each but for the last. Those of one problem share its work, which is counted first.
-
-// items <- how many row block pairs there are, up to and with each group, and how many tiles of the passes over rows;
-// steps <- likewise how many steps of the gradient's tiles.
-void count_items(const Device& device, const Problem& problem);
+// The passes, a launch each. What there is to do in each group, up to and with it, is counted before
+// (triton_kernels/tile_scheduler.py).
 
 // partials (row blocks of the largest group, M) <- each anchor's sums over the row blocks of its group; zeros before.
-void sum_pairs(const Device& device, const Problem& problem, float* partials);
+// `pair_ends` (G,): row block pairs; `row_block_size`: rows, a multiple of sums.m.
+void sum_pairs(const Device& device, const Problem& problem, const int* pair_ends, int row_block_size,
+               float* partials);
 
-// lse[i] <- log sum over D(i) of exp(scale x_i . x_j) for the anchors, from their partials.
-void join_sums(const Device& device, const Problem& problem, const float* partials, float* lse);
-
-// row_scale (M,) <- what row_gradient takes for d(sum_i grad[i] lse[i]), for the rows of groups with an anchor.
-// `grad_absmax` is the largest |grad|, or null where the range of the format needs no care.
-void pair_scales(const Device& device, const Problem& problem, const float* lse, const float* grad,
-                 const float* grad_absmax, float* row_scale);
-
-// gradient (M, channels) <- the gradient by the rows of groups with an anchor, from their row scales and the pulls of
-// the positives. `partial_tiles` is (2 workers, gradient.m, channels), of whatever values. Two launches.
-void row_gradient(const Device& device, const Problem& problem, const float* row_scale, const float* grad_absmax,
-                  const Positives& positives, float* partial_tiles, float* gradient);
+// gradient (M, channels) <- scale times the sums of weights times rows, where an M tile is one worker's as a whole, and
+// partial_tiles (2 workers, gradient.m, channels) where it is not: from row scales (M,) and the pulls of the positives.
+// `step_ends` (G,): steps of the gradient's tiles; `grad_absmax`: the largest gradient from above, or null where the
+// range of the format needs no care.
+void row_gradient(const Device& device, const Problem& problem, const int64_t* step_ends, float scale,
+                  const float* row_scale, const float* grad_absmax, const Positives& positives, float* partial_tiles,
+                  float* gradient);
 
 }  // namespace semicl::cuda

@@ -4,7 +4,7 @@
 // rows i of the M tile, its columns rows j of the N tile.
 //
 // Fixed maximum B and mutual skips: with u_i = g_i 2^(B - lse_i), lse in base 2, both terms share an exponential and a
-// mask, W = 2^(s - B) (u_i + u_j). The row scales u come from row_scales (row_kernels.h), 0 for rows without a term.
+// mask, W = 2^(s - B) (u_i + u_j). The row scales u come from Triton's kernels, 0 for rows without a term.
 // For float16 rows all are multiplied by one factor that keeps W in the range of float16.
 //
 // Positives: [i and j of one class run, i != j] 2 v_i is taken from W_ij before the product, with the *pulls* v_i = g_i
@@ -24,7 +24,7 @@ struct BackwardArgument {
     Groups groups;
     const int64_t* step_ends;
     Exponent exponent;
-    const float* row_scale;    // (M,), of row_scales
+    const float* row_scale;    // (M,)
     const float* grad_absmax;  // the largest |g|, which the row scales were divided by, or null
     float scale;
     float* partial_tiles;  // (2 blocks, rows of a tile, CHANNELS)
@@ -38,8 +38,8 @@ struct alignas(4 * COUNT) Floats {
     float values[COUNT];
 };
 
-// What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The row scales
-// of the whole contrast come from Triton's kernels: HEADROOM of triton_kernels/gradient.py is the same number.
+// What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504: HEADROOM of
+// triton_kernels/gradient.py, which makes the row scales.
 constexpr float kHeadroom = 8192;
 
 SEMICL_DEVICE float weights_divisor(const float* grad_absmax) { return grad_absmax ? *grad_absmax / kHeadroom : 1.0f; }

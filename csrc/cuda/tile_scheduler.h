@@ -2,12 +2,11 @@
 // tells and draws the schedule; semicl_kernels/triton_kernels/tile_scheduler.py has the same.
 //
 // Forward: row block p of anchors meets the row blocks q >= p of its group's points. Block b of the grid takes the
-// items b, b + grid, ..., whose group it finds by bisection in running totals over the groups (count_work of
-// row_kernels.h).
+// items b, b + grid, ..., whose group it finds by bisection in running totals over the groups (count_work there).
 //
 // Backward: the steps of all M tiles, with a prologue cost before those of each, form one line cut into equal Stream-K
 // ranges, one a worker. A whole M tile is written to the gradient. A partial tile goes to place 2 w + 1 where worker w
-// begins the M tile, else to place 2 w; join_partial_tiles (row_kernels.h) adds them in the order of the workers.
+// begins the M tile, else to place 2 w; join_partials of triton_kernels/gradient.py adds them in the order of the workers.
 //
 // Row numbers fit an int: the caller takes no more than kMaxRows rows, so a tile past the last row does not overflow.
 #pragma once
@@ -53,11 +52,6 @@ struct Group {
 SEMICL_HOST_DEVICE Group find_group(const Groups& groups, int g) {
     const int begin = groups.offsets[g];
     return {begin, groups.offsets[g + 1], begin + groups.anchors[g]};
-}
-
-SEMICL_HOST_DEVICE int row_block_pair_count(const Group& group, int row_block_size) {
-    const int own = ceil_div(group.anchors(), row_block_size), all = ceil_div(group.points(), row_block_size);
-    return own * all - own * (own - 1) / 2;
 }
 
 SEMICL_HOST_DEVICE int m_tile_count(const Group& group, int rows) {
@@ -207,25 +201,6 @@ SEMICL_HOST_DEVICE bool next_partial_tile(PartialTile& part, int64_t& done, cons
         return true;
     }
     return false;
-}
-
-// The tile that a worker opens and others end, and the worker that does; there is none where `last` is the worker.
-struct OpenTile {
-    MTile tile;
-    int last;
-};
-
-SEMICL_HOST_DEVICE OpenTile find_open_tile(const Groups& groups, const int64_t* step_ends, const TileShape& shape,
-                                           int worker, int workers) {
-    const int64_t total = step_ends[groups.count - 1];
-    const StreamKRange own = find_stream_k_range(worker, workers, total);
-    if (own.at >= own.stop) return {{}, worker};
-    const TileSteps steps = find_tile_steps(own.stop - 1, groups, step_ends, shape);
-    const bool opens = own.at <= steps.first && steps.first < own.stop;
-    int last = worker;
-    for (int64_t stop = own.stop; opens && stop < steps.end; stop = find_stream_k_range(last, workers, total).stop)
-        ++last;
-    return {steps.tile, last};
 }
 
 // ---- skipped columns -----------------------------------------------------------------------------------------------

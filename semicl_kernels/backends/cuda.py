@@ -1,32 +1,35 @@
 """The CUDA backend, for Hopper (sm_90a): checks and allocates, then hands raw addresses and a stream to ``csrc/cuda``
-(see backend.h there).
+(see backend.h there), which has the two passes over pairs.
 
 It takes bfloat16 and float16 rows with a fixed maximum (docs/gpu.md): exponents that no pair exceeds, of SAFE_BOUND at
-most, and mutual skips. Everything else is backend "triton"'s. Triton's kernels also do what is done by rows alone
-(fused.py), and all of the map of losses. How much work there is is found on the device; nothing waits for it, and a
+most, and mutual skips. Everything else is backend "triton"'s. Triton's kernels also do all that is done by rows alone,
+and all of the map of losses. How much work there is is found on the device; nothing waits for it, and a
 call can be captured in a CUDA graph. The compiled code is checked statically and by an emulated GPU; no GPU has run
 it yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..triton_kernels.tile_configs import Tile
 from . import extensions, triton
 from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Problem
-from .device import ALIGNMENT, interpreted
-from .fused import SAFE_BOUND, GpuFused, Positives, exponents, grad_absmax_of, row_block_size
+from .device import ALIGNMENT, interpreted, on
+from .fused import SAFE_BOUND, GpuFused, Positives, exponents, grad_absmax_of
 from .grad_scaling import level
-from .launch_cache import CurrentStream, call, empty, zeros
+from .launch_cache import CurrentStream, call, zeros
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1}  # csrc/cuda/backend.h, RowFormat
 PADDED_CHANNELS = (32, 64, 128, 256)
+WARPS = 12  # of a block
 HOPPER = (9, 0)
 FIXED_MAXIMUM = (
     f"it takes a fixed maximum, exponents of {SAFE_BOUND:g} at most: features of unit length (normalize=True) at a "
@@ -84,17 +87,18 @@ def capability(device: torch.device) -> tuple[int, int]:
 
 
 class TileSizes(NamedTuple):
-    """Rows that stay in a tile, of the pass that sums and the one that makes gradients; shared memory of each."""
+    """Rows of an M tile and of an N tile in the pass that sums and the one that makes gradients; shared memory of
+    each."""
 
-    sums_rows: int
-    gradient_rows: int
+    sums: tuple[int, int]
+    gradient: tuple[int, int]
     shared_bytes: tuple[int, int]
 
 
 @cache
 def tile_sizes(channels: int) -> TileSizes:
-    sums_rows, gradient_rows, *shared_bytes = compiled.tile_sizes(channels)
-    return TileSizes(sums_rows, gradient_rows, tuple(shared_bytes))
+    sizes = compiled.tile_sizes(channels)
+    return TileSizes(*(tuple(sizes[first : first + 2]) for first in (0, 2, 4)))
 
 
 @cache
@@ -120,83 +124,61 @@ def pack(rows: Tensor) -> Tensor:
     return (packed if packed.data_ptr() % ALIGNMENT == 0 else packed.clone())[None]
 
 
-class Pairs:
-    """The passes over the pairs of packed rows: what their launches share, the tensors whose addresses they get, and
-    one method for each. See fused.Pairs.
-
-    ``packed`` is (1, M, channels), of :func:`pack`.
-    """
-
-    bounded = True
-    tile_rows = 64  # of the passes over rows, ours (kPassRows in csrc/cuda/row_kernels.h) and others'
+class Pairs(triton.Pairs):
+    """The passes over the pairs of packed rows, (1, M, channels) of :func:`pack`; all else is as backend "triton"'s,
+    whose kernels count the work and add up what these leave in partials."""
 
     def __init__(self, packed: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
-        _, count, channels = packed.shape
-        scale_log2, bounded, self.shift = exponents(scale, bound)
-        if not bounded or not groups.mutual:
+        if not exponents(scale, bound).bounded or not groups.mutual:
             raise ValueError(f"backend 'cuda' got no fixed maximum; {FIXED_MAXIMUM}: use backend='triton'")
-        if count > MAX_ROWS:
-            raise ValueError(f"backend 'cuda' takes {MAX_ROWS} rows at most; got {count}: use backend='tiled'")
-        self.packed, self.groups, self.count = packed, groups, count
-        total = len(groups.anchors)
-        items = self.empty(2, total, dtype=torch.int32)
-        self.pair_ends, self.tile_ends = items
-        self.step_ends = self.empty(total, dtype=torch.int64)
-        sizes = tile_sizes(channels)
-        self.row_block = row_block_size(groups.largest, sizes.sums_rows)
-        self.gradient_rows, self.workers = sizes.gradient_rows, workers(packed.device)
-        self.partials = max(1, -(-groups.largest // self.row_block))
-        self.arguments = (
-            *launch_site(packed.device),
-            FORMATS[packed.dtype],
-            packed,
-            count,
-            channels,
-            list(groups.tensors),
-            total,
-            self.row_block,
-            scale,
-            scale_log2,
-            self.shift,
-            items,
-            self.step_ends,
-        )
-        call(compiled.count_items, *self.arguments)
+        if packed.shape[1] > MAX_ROWS:
+            raise ValueError(
+                f"backend 'cuda' takes {MAX_ROWS} rows at most; got {packed.shape[1]}: use backend='tiled'"
+            )
+        super().__init__(packed, groups, scale, bound)
 
-    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return empty(shape, dtype, self.packed.device)
+    def tiles(self) -> tuple[Tile, Tile, int]:
+        sizes = tile_sizes(self.channels)
+        sums, gradient = (Tile(m, n, WARPS, 1) for m, n in (sizes.sums, sizes.gradient))
+        return sums, gradient, workers(self.rows.device)
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a pass with what both take and its own arguments."""
+        call(
+            function,
+            *launch_site(self.rows.device),
+            FORMATS[self.rows.dtype],
+            self.rows,
+            self.count,
+            self.channels,
+            list(self.groups.tensors),
+            self.group_total,
+            self.scale_log2,
+            self.shift,
+            *arguments,
+        )
 
     def partial_sums(self) -> Tensor:
-        partials = zeros((self.partials, self.count), torch.float32, self.packed.device)
-        call(compiled.sum_pairs, *self.arguments, partials)
+        partials = zeros((self.partials, self.count), torch.float32, self.rows.device)
+        self.call(compiled.sum_pairs, self.pair_ends, self.row_block, partials)
         return partials
-
-    def logsumexp(self) -> Tensor:
-        """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
-        partials, lse = self.partial_sums(), zeros((self.count,), torch.float32, self.packed.device)
-        call(compiled.join_sums, *self.arguments, partials, lse)
-        return lse
-
-    def row_scales(self, grad: Tensor, lse: Tensor, grad_absmax: Tensor | None) -> Tensor:
-        """Return what :meth:`gradient` takes, (1, M), from the gradient by the log-sum-exps."""
-        grad, lse, row_scales = grad.contiguous(), lse.contiguous(), self.empty(1, self.count)
-        call(compiled.pair_scales, *self.arguments, lse, grad, grad_absmax, row_scales)
-        return row_scales
 
     def gradient(
         self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
     ) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, channels as packed), float32."""
         assert positives is None or positives.by_class, "the map of losses is Triton's"
-        partial_tiles = self.empty(2 * self.workers, self.gradient_rows, self.packed.shape[2])
+        partials = self.partial_tiles()
         pulls = (None, None, None) if positives is None else positives[:3]
-        call(compiled.row_gradient, *self.arguments, row_scales, grad_absmax, *pulls, partial_tiles, out)
+        self.call(compiled.row_gradient, self.step_ends, self.scale, row_scales, grad_absmax, *pulls, partials, out)
+        self.join(partials, out)
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
-    return Pairs(pack(rows), groups, scale, bound).logsumexp()
+    with on(rows.device):
+        return Pairs(pack(rows), groups, scale, bound).logsumexp()
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
@@ -204,10 +186,11 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
         return torch.zeros_like(rows, memory_format=torch.contiguous_format)
     packed = pack(rows)
     out = torch.zeros(packed.shape[1:], dtype=torch.float32, device=rows.device)
-    pairs = Pairs(packed, groups, scale, bound)
-    grad, unit = level(grad.float(), groups)
-    grad_absmax = grad_absmax_of(grad, rows.dtype)
-    pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)
+    with on(rows.device):
+        pairs = Pairs(packed, groups, scale, bound)
+        grad, unit = level(grad.float(), groups)
+        grad_absmax = grad_absmax_of(grad, rows.dtype)
+        pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)
     return torch.mul(out[:, : rows.shape[1]], unit[:, None]).to(rows.dtype)
 
 

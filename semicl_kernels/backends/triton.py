@@ -7,15 +7,20 @@ persistent programs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from ..triton_kernels import tile_configs
+from ..triton_kernels.tile_configs import Tile
 from .base import Backend, Groups, Problem
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .fused import CHANNELS_AT_ONCE, GpuFused, Positives, exponents, grad_absmax_of, row_block_size
 from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
+MAX_TILE_ROWS = 64  # of the passes over rows alone
 MAX_CHANNELS = 512  # of triton_kernels.tile_configs
 FEW_CHANNELS = 16  # the least that a tensor core sums over
 
@@ -69,22 +74,18 @@ class Pairs:
     """
 
     def __init__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
-        from ..triton_kernels import tile_configs, tile_scheduler
+        from ..triton_kernels import tile_scheduler
 
         self.rows, self.groups, self.scale = rows, groups, scale
         self.planes, self.count, self.channels = rows.shape
         self.group_total = len(groups.anchors)
-        self.chip = chip(rows.device)
-        self.grid = (self.chip.programs,)
+        self.grid = (chip(rows.device).programs,)
         self.padded = padded(self.channels)
         self.scale_log2, self.bounded, self.shift = exponents(scale, bound)
         # Whether each similarity of two anchors is computed once for both.
         self.triangle = self.bounded and groups.mutual
-        self.sums_tile = tile_configs.tile(self.chip.architecture, "sums", self.planes, self.padded)
-        self.gradient_tile = tile_configs.tile(self.chip.architecture, "gradient", self.planes, self.padded)
-        if not self.triangle:
-            self.gradient_tile = self.gradient_tile.halved()
-        self.tile_rows = self.gradient_tile.block_m
+        self.sums_tile, self.gradient_tile, self.workers = self.tiles()
+        self.tile_rows = min(MAX_TILE_ROWS, self.gradient_tile.block_m)
         self.row_block = row_block_size(groups.largest, self.sums_tile.block_m)
         self.partials = max(1, -(-groups.largest // self.row_block))
         self.sizes = {"C": self.channels, "CP": self.padded, "PLANES": self.planes}
@@ -103,12 +104,21 @@ class Pairs:
             self.group_total,
             self.row_block,
             TRIANGLE=self.triangle,
-            BLOCK_M=self.tile_rows,
+            TILE_ROWS=self.tile_rows,
+            BLOCK_M=self.gradient_tile.block_m,
             BLOCK_N=self.gradient_tile.block_n,
             PARTS=self.padded // self.part_channels,
             CHUNK=GROUPS_AT_ONCE,
             **OPTIONS,
         )
+
+    def tiles(self) -> tuple[Tile, Tile, int]:
+        """Return the tiles of the forward and the backward pass, and how many programs share a pass."""
+        architecture, programs = chip(self.rows.device)
+        sums, gradient = (
+            tile_configs.tile(architecture, name, self.planes, self.padded) for name in ("sums", "gradient")
+        )
+        return sums, gradient if self.triangle else gradient.halved(), programs
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(shape, dtype, self.rows.device)
@@ -134,7 +144,7 @@ class Pairs:
         if self.bounded:
             launch(
                 logsumexp.sum_pairs,
-                self.grid,
+                (self.workers,),
                 *common,
                 *numbers,
                 self.scale_log2,
@@ -146,7 +156,7 @@ class Pairs:
         else:
             # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
             more = (self.partials, self.scale_log2)
-            launch(logsumexp.log_sum_pairs, self.grid, *common, *numbers, *more, **sizes, enable_fp_fusion=False)
+            launch(logsumexp.log_sum_pairs, (self.workers,), *common, *numbers, *more, **sizes, enable_fp_fusion=False)
         return partials
 
     def logsumexp(self) -> Tensor:
@@ -205,18 +215,10 @@ class Pairs:
 
         kind = gradient.NONE if positives is None else gradient.BY_CLASS if positives.by_class else gradient.BY_ROW
         tile = self.gradient_tile
-        partials = self.empty(2 * self.chip.programs, tile.block_m, self.part_channels)
-        sizes = {
-            "C": self.channels,
-            "CP": self.padded,
-            "OUT": self.part_channels,
-            "BLOCK_M": tile.block_m,
-            "BLOCK_N": tile.block_n,
-            **OPTIONS,
-        }
+        partials = self.partial_tiles()
         launch(
             gradient.row_gradient,
-            self.grid,
+            (self.workers,),
             self.rows,
             self.count,
             *self.groups.tensors,
@@ -237,12 +239,31 @@ class Pairs:
             PLANES=self.planes,
             STAGES=tile.stages,
             num_warps=tile.warps,
-            **sizes,
+            **self.gradient_sizes(),
         )
+        self.join(partials, out)
+
+    def partial_tiles(self) -> Tensor:
+        return self.empty(2 * self.workers, self.gradient_tile.block_m, self.part_channels)
+
+    def gradient_sizes(self) -> dict[str, Any]:
+        return {
+            "C": self.channels,
+            "CP": self.padded,
+            "OUT": self.part_channels,
+            "BLOCK_M": self.gradient_tile.block_m,
+            "BLOCK_N": self.gradient_tile.block_n,
+            **OPTIONS,
+        }
+
+    def join(self, partials: Tensor, out: Tensor) -> None:
+        """Add up the partial tiles of the gradient."""
+        from ..triton_kernels import gradient
+
         width = min(CHANNELS_AT_ONCE, self.part_channels)
         launch(
             gradient.join_partials,
-            (*self.grid, self.part_channels // width),
+            (self.workers, self.part_channels // width),
             self.groups.offsets,
             self.groups.anchors,
             self.step_ends,
@@ -250,7 +271,7 @@ class Pairs:
             out,
             self.group_total,
             WIDTH=width,
-            **sizes,
+            **self.gradient_sizes(),
         )
 
 

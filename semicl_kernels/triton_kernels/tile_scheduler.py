@@ -26,7 +26,8 @@ def count_work(
     G,
     ROW_BLOCK,
     TRIANGLE: tl.constexpr,
-    BLOCK_M: tl.constexpr,
+    TILE_ROWS: tl.constexpr,  # of the passes over rows
+    BLOCK_M: tl.constexpr,  # of the gradient
     BLOCK_N: tl.constexpr,  # rows of a step
     PARTS: tl.constexpr,  # of the channels, each with steps of its own
     CHUNK: tl.constexpr,
@@ -43,13 +44,14 @@ def count_work(
         group_pairs = anchor_panels * row_blocks
         if TRIANGLE:
             group_pairs -= anchor_panels * (anchor_panels - 1) // 2
-        group_tiles = tl.where(a > 0, tl.cdiv(n, BLOCK_M), 0)
+        group_tiles = tl.where(a > 0, tl.cdiv(n, TILE_ROWS), 0)
+        gradient_tiles = tl.where(a > 0, tl.cdiv(n, BLOCK_M), 0)
         tl.store(pair_ends + g, pairs + tl.cumsum(group_pairs, 0), mask=inside)
         tl.store(tile_ends + g, tiles + tl.cumsum(group_tiles, 0), mask=inside)
         pairs += tl.sum(group_pairs)
         tiles += tl.sum(group_tiles)
         long, short, long_tiles = tile_lengths(n, a, BLOCK_M, BLOCK_N, PARTS)
-        group_steps = long * long_tiles + short * (group_tiles * PARTS - long_tiles)
+        group_steps = long * long_tiles + short * (gradient_tiles * PARTS - long_tiles)
         tl.store(step_ends + g, steps + tl.cumsum(group_steps, 0), mask=inside)
         steps += tl.sum(group_steps)
 

@@ -32,18 +32,13 @@ def machine() -> emulator.Emulator:
     return emulator.Emulator()
 
 
-# Triton's interpreter runs the kernels around the emulated ones.
-of_losses = pytest.mark.skipif(
-    device.state() != AVAILABLE or not device.interpreted(),
-    reason="Triton's interpreter does what is done by rows: set TRITON_INTERPRET=1",
-)
-
-
 @pytest.fixture(scope="module")
 def emulated() -> Iterator[pytest.MonkeyPatch]:
     """The backend "cuda" on tensors of the host."""
     if emulator.compiler() is None:
         pytest.skip(emulator.MISSING)
+    if device.state() != AVAILABLE or not device.interpreted():
+        pytest.skip("Triton's interpreter runs the kernels around the emulated ones: set TRITON_INTERPRET=1")
     cuda.tile_sizes.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "compiled", machine())
@@ -136,7 +131,7 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     pair_ends = (m * row_blocks - m * (m - 1) // 2).cumsum(0)
     assert torch.equal(pairs.pair_ends.long(), pair_ends)
     assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
-    rows, n = pairs.gradient_rows, 128
+    rows, n = 128, 128
     with_anchor, tiles = -(-anchors // rows), torch.where(anchors > 0, -(-sizes // rows), 0)
     long, short = -(-sizes // n) + 4, -(-anchors // n) + 4  # with their prologue costs
     steps = with_anchor * long + (tiles - with_anchor) * short
@@ -238,7 +233,6 @@ def test_ragged_groups(
         assert_primitive_agrees(mutually_skipped(packed, by_class), dtype, mutual=True)
 
 
-@of_losses
 @each_dtype
 @settings(max_examples=8)
 @given(case=cases(largest_side=12, most_channels=40), order=st.sampled_from(ORDERS))
@@ -251,7 +245,6 @@ def test_losses(dtype: torch.dtype, emulated: pytest.MonkeyPatch, case: Case, or
 LABELS = torch.tensor([1] * 270 + [2] * 20 + [3] * 7 + [0] * 18)
 
 
-@of_losses
 @pytest.mark.usefixtures("emulated")
 @each_dtype
 @pytest.mark.parametrize("denominator", ["all", "negatives"])

@@ -68,8 +68,7 @@ class Kernel:
         return next(name for name in NAMES if f"{len(name)}{name}" in self.symbol)
 
 
-PAIR_KERNELS = ("forward", "backward")
-NAMES = (*PAIR_KERNELS, "count_work", "join_partials", "row_scales", "join_partial_tiles")
+NAMES = ("forward", "backward")
 
 
 @cache
@@ -170,7 +169,7 @@ def test_no_kernel_has_a_stack_frame_or_spills() -> None:
 def test_registers_and_shared_memory_fit_the_planned_occupancy() -> None:
     """One block of three warp groups a multiprocessor."""
     for kernel in kernels():
-        if kernel.name in PAIR_KERNELS:
+        if kernel.name in NAMES:
             assert kernel.registers == GROUP_REGISTERS, kernel
     for channels in cuda.PADDED_CHANNELS:
         assert max(cuda.tile_sizes(channels).shared_bytes) <= LARGEST_SHARED
@@ -184,7 +183,7 @@ def of_hopper(names: tuple[str, ...]) -> list[Kernel]:
 @needs_extension
 @needs_tool
 def test_hopper_kernels_use_wgmma_and_tma_and_no_local_memory() -> None:
-    chosen = of_hopper(PAIR_KERNELS)
+    chosen = of_hopper(NAMES)
     assert len(chosen) == 2 * len(cuda.PADDED_CHANNELS)
     for kernel in chosen:
         assert count("HGMMA", kernel) > 0, kernel
@@ -199,15 +198,15 @@ def test_hopper_kernels_use_wgmma_and_tma_and_no_local_memory() -> None:
 def test_no_instruction_touches_a_product_in_flight() -> None:
     """Nothing in the source ties accumulators to their wait (wgmma.h): what the compiler made of it is looked through,
     every path of every kernel by warp groups."""
-    chosen = [kernel for kernel in kernels() if kernel.name in PAIR_KERNELS]
-    assert len(chosen) == len(PAIR_KERNELS) * 2 * len(cuda.PADDED_CHANNELS)
+    chosen = [kernel for kernel in kernels() if kernel.name in NAMES]
+    assert len(chosen) == len(NAMES) * 2 * len(cuda.PADDED_CHANNELS)
     for kernel in chosen:
         assert Code(machine_code(kernel)).violations() == [], kernel
 
 
 @needs_extension
 @needs_tool
-@pytest.mark.parametrize("name", PAIR_KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_wait_too_few_and_a_read_too_early_are_found(name: str) -> None:
     for kernel in of_hopper((name,)):
         if "Li128E" not in kernel.symbol:

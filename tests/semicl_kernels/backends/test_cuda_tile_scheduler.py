@@ -25,21 +25,20 @@ def machine() -> emulator.Emulator:
     return emulator.Emulator()
 
 
-def problem_of(machine: emulator.Emulator, packed: Packed, span: int = 1) -> tuple[emulator.Problem, list[Tensor]]:
+def problem_of(machine: emulator.Emulator, packed: Packed) -> tuple[emulator.Problem, list[Tensor]]:
     """Return what the loops over these groups take, and the tensors it points to."""
     groups, count = packed[1:], len(packed.rows)
     tensors = list(groups)
-    problem = machine.problem(
-        0, 0, 0, 0, count, 32, [tensor.data_ptr() for tensor in tensors], len(packed.anchors), span, 1.0, 1.0, 1.0, 0, 0
-    )  # fmt: skip
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    problem = machine.problem(0, 0, 0, 0, count, 32, addresses, len(packed.anchors), 1.0, 1.0)
     return problem, tensors
 
 
 def visits(machine: emulator.Emulator, packed: Packed, shape: tuple[int, int], row_blocks: int) -> Tensor:
     """Return (M, M): how often the loops of the sums come by each pair. Row blocks are of so many M tiles."""
-    problem, _tensors = problem_of(machine, packed, row_blocks * shape[0])
+    problem, _tensors = problem_of(machine, packed)
     counts = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
-    machine.visit_sums(problem, *shape, counts.data_ptr())
+    machine.visit_sums(problem, *shape, row_blocks * shape[0], counts.data_ptr())
     return counts
 
 
@@ -64,13 +63,15 @@ def test_every_pair_is_summed_once_for_both(
     assert torch.equal(visits(machine, packed, shape, row_blocks), in_denominators(packed).int())
 
 
+@pytest.mark.parametrize("by_class", [False, True])
 @pytest.mark.parametrize("shape", [*SHAPES, (128, 64)])
 @settings(max_examples=25)
 @given(packed=packed_groups(SIZES, most_channels=1), workers=st.sampled_from((1, 2, 3, 7, 60)))
 def test_gradient_comes_by_every_pair_with_an_anchor_once(
-    machine: emulator.Emulator, shape: tuple[int, int], packed: Packed, workers: int
+    machine: emulator.Emulator, shape: tuple[int, int], by_class: bool, packed: Packed, workers: int
 ) -> None:
-    """However many share the work; the emulator sees to it that every row is written once, with all of its pieces."""
+    """However many share the work; the emulator sees to it that partial tiles have places of their own."""
+    packed = mutually_skipped(packed, by_class)
     problem, _tensors = problem_of(machine, packed)
     found = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
     machine.visit_gradient(problem, *shape, workers, found.data_ptr())
@@ -100,8 +101,8 @@ def test_python_repeats_the_same_constants(machine: emulator.Emulator) -> None:
 
     named = (tile_scheduler.PROLOGUE_COST, tile_scheduler.MIN_STREAM_K_RANGE, gradient.HEADROOM)
     prologue_cost, least_range, headroom = (int(one.value) for one in named)
-    expected = [prologue_cost, least_range, cuda.Pairs.tile_rows, cuda.MAX_ROWS, headroom]
-    assert machine.integers("constants", count=5) == expected
+    expected = [prologue_cost, least_range, cuda.MAX_ROWS, headroom]
+    assert machine.integers("constants", count=4) == expected
 
 
 @pytest.mark.parametrize("channels", [32, 64, 128, 256])

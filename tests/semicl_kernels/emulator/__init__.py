@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -37,7 +38,7 @@ UNITS = (
 ORDERS = ("late", "early", "random")
 FENCES = ("", "fence_async", "publish_barriers")
 
-PASSES = ("count_items", "sum_pairs", "join_sums", "pair_scales", "row_gradient")
+PASSES = ("sum_pairs", "row_gradient")
 MISSING = "no C++ compiler: install g++ (`apt-get install g++`), or set CXX"
 
 
@@ -88,11 +89,7 @@ class Problem(ctypes.Structure):
     _fields_ = (
         ("rows", ctypes.c_void_p),
         ("groups", ctypes.c_void_p * 4),
-        ("items", ctypes.c_void_p),
-        ("steps", ctypes.c_void_p),
-        *((name, ctypes.c_int) for name in ("row_format", "count", "channels")),
-        *((name, ctypes.c_int) for name in ("group_count", "row_block_size")),
-        ("scale", ctypes.c_float),
+        *((name, ctypes.c_int) for name in ("row_format", "count", "channels", "group_count")),
         ("scale_log2", ctypes.c_float),
         ("shift", ctypes.c_float),
     )
@@ -134,7 +131,7 @@ class Emulator:
         self.library.set_multiprocessors(count)
 
     def tile_sizes(self, channels: int) -> list[int]:
-        return self.integers("sizes", channels, count=4)
+        return self.integers("sizes", channels, count=6)
 
     def workers(self, device: int) -> int:
         return int(self.library.workers_of())
@@ -149,59 +146,31 @@ class Emulator:
         channels: int,
         groups: list[int],
         group_count: int,
-        row_block_size: int,
-        scale: float,
         scale_log2: float,
         shift: float,
-        items: int,
-        steps: int,
     ) -> Problem:
-        return Problem(
-            rows,
-            (ctypes.c_void_p * 4)(*groups),
-            items,
-            steps,
-            row_format,
-            count,
-            channels,
-            group_count,
-            row_block_size,
-            scale,
-            scale_log2,
-            shift,
-        )
+        addresses = (ctypes.c_void_p * 4)(*groups)
+        return Problem(rows, addresses, row_format, count, channels, group_count, scale_log2, shift)
 
-    def count_items(self, *problem: object) -> None:
-        self.run_pass("count_items", problem)
+    def sum_pairs(self, *arguments: Any) -> None:
+        *problem, pair_ends, row_block_size, partials = arguments
+        self.run_pass("sum_pairs", problem, address(pair_ends), row_block_size, address(partials))
 
-    def sum_pairs(self, *arguments: object) -> None:
-        *problem, partials = arguments
-        self.run_pass("sum_pairs", problem, partials)
+    def row_gradient(self, *arguments: Any) -> None:
+        *problem, step_ends, scale, row_scale, grad_absmax, class_begin, class_end, pulls, tiles, gradient = arguments
+        addresses = (row_scale, grad_absmax, class_begin, class_end, pulls, tiles, gradient)
+        self.run_pass("row_gradient", problem, address(step_ends), ctypes.c_float(scale), *map(address, addresses))
 
-    def join_sums(self, *arguments: object) -> None:
-        *problem, partials, lse = arguments
-        self.run_pass("join_sums", problem, partials, lse)
-
-    def pair_scales(self, *arguments: object) -> None:
-        *problem, lse, grad, grad_absmax, row_scale = arguments
-        self.run_pass("pair_scales", problem, lse, grad, grad_absmax, row_scale)
-
-    def row_gradient(self, *arguments: object) -> None:
-        *problem, row_scale, grad_absmax, class_begin, class_end, pulls, partial_tiles, gradient = arguments
-        self.run_pass(
-            "row_gradient", problem, row_scale, grad_absmax, class_begin, class_end, pulls, partial_tiles, gradient
-        )
-
-    def run_pass(self, name: str, problem: Iterable[object], *addresses: int) -> None:
-        """Call a pass of backend.h with addresses."""
+    def run_pass(self, name: str, problem: Iterable[Any], *arguments: object) -> None:
+        """Call a pass of backend.h."""
         call = getattr(self.library, f"{name}_of")
-        self.check(call(ctypes.byref(self.problem(*problem)), *map(address, addresses)))
+        self.check(call(ctypes.byref(self.problem(*problem)), *arguments))
 
-    def visit_sums(self, problem: Problem, m: int, n: int, counts: int) -> int:
+    def visit_sums(self, problem: Problem, m: int, n: int, row_block: int, counts: int) -> int:
         """Write how often the loops of the forward pass come by each pair of rows to the address ``counts``, and return
         their number of tiles."""
         tiles = ctypes.c_int(0)
-        shape = (ctypes.byref(problem), m, n)
+        shape = (ctypes.byref(problem), m, n, row_block)
         self.check(self.library.visit_sums(*shape, address(counts), ctypes.byref(tiles)))
         return tiles.value
 

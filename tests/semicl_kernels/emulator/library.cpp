@@ -1,6 +1,8 @@
 // The backend's calls over the emulated GPU, and its schedules and layouts, as C functions: what __init__.py loads.
 //
 // Every call returns null, or what went wrong.
+#include <set>
+
 #include "backend.cu"
 
 using namespace semicl::cuda;
@@ -35,10 +37,8 @@ extern "C" {
 struct EmulatedProblem {
     const void* rows;
     const int* groups[4];
-    int* items;
-    int64_t* steps;
-    int format, count, channels, group_count, row_block_size;
-    float scale, scale_log2, shift;
+    int format, count, channels, group_count;
+    float scale_log2, shift;
 };
 
 void set_multiprocessors(int count) { emulator::multiprocessors = count; }
@@ -62,7 +62,9 @@ void turns(int warps, int rounds, int* out) {
 
 void sizes(int channels, int* out) {
     const TileSizes found = tile_sizes(channels);
-    out[0] = found.sums.m, out[1] = found.gradient.m, out[2] = found.sums_bytes, out[3] = found.gradient_bytes;
+    for (const int one : {found.sums.m, found.sums.n, found.gradient.m, found.gradient.n, found.sums_bytes,
+                          found.gradient_bytes})
+        *out++ = one;
 }
 
 int workers_of() { return workers(0); }
@@ -74,37 +76,20 @@ static Problem problem_of(const EmulatedProblem& p) {
             p.count,
             p.channels,
             groups,
-            p.row_block_size,
-            p.scale,
             p.scale_log2,
-            p.shift,
-            p.items,
-            p.steps};
+            p.shift};
 }
 
-const char* count_items_of(const EmulatedProblem* p) {
-    return guarded([&] { count_items({}, problem_of(*p)); });
+const char* sum_pairs_of(const EmulatedProblem* p, const int* pair_ends, int row_block_size, float* partials) {
+    return guarded([&] { sum_pairs({}, problem_of(*p), pair_ends, row_block_size, partials); });
 }
 
-const char* sum_pairs_of(const EmulatedProblem* p, float* partials) {
-    return guarded([&] { sum_pairs({}, problem_of(*p), partials); });
-}
-
-const char* join_sums_of(const EmulatedProblem* p, const float* partials, float* lse) {
-    return guarded([&] { join_sums({}, problem_of(*p), partials, lse); });
-}
-
-const char* pair_scales_of(const EmulatedProblem* p, const float* lse, const float* grad, const float* grad_absmax,
-                           float* row_scale) {
-    return guarded([&] { pair_scales({}, problem_of(*p), lse, grad, grad_absmax, row_scale); });
-}
-
-const char* row_gradient_of(const EmulatedProblem* p, const float* row_scale, const float* grad_absmax,
-                            const int* class_begin, const int* class_end, const float* pulls, float* partial_tiles,
-                            float* gradient) {
+const char* row_gradient_of(const EmulatedProblem* p, const int64_t* step_ends, float scale, const float* row_scale,
+                            const float* grad_absmax, const int* class_begin, const int* class_end, const float* pulls,
+                            float* partial_tiles, float* gradient) {
     return guarded([&] {
-        row_gradient({}, problem_of(*p), row_scale, grad_absmax, {class_begin, class_end, pulls}, partial_tiles,
-                     gradient);
+        row_gradient({}, problem_of(*p), step_ends, scale, row_scale, grad_absmax, {class_begin, class_end, pulls},
+                     partial_tiles, gradient);
     });
 }
 
@@ -118,17 +103,19 @@ static Skips skips_of(const Groups& groups, int first, int end) {
 
 // Counts, in visits (M, M), how often each pair (anchor, point) gets into the anchor's sums; tiles[0] becomes the
 // number of N tiles. Returns null, or which invariant does not hold.
-const char* visit_sums(const EmulatedProblem* p, int m_rows, int n_rows, int* visits, int* tiles) {
+const char* visit_sums(const EmulatedProblem* p, int m_rows, int n_rows, int row_block, int* visits, int* tiles) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
-        const auto pair_ends = running_totals<int>(
-            groups, [&](const Group& group) { return row_block_pair_count(group, problem.row_block_size); });
+        const auto pair_ends = running_totals<int>(groups, [&](const Group& group) {
+            const int own = ceil_div(group.anchors(), row_block), all = ceil_div(group.points(), row_block);
+            return own * all - own * (own - 1) / 2;
+        });
         const auto visit = [&](int anchor, int point) { ++visits[int64_t{anchor} * problem.count + point]; };
         for (int number = 0; number < pair_ends.back(); ++number) {
             const Item item = find_item(number, pair_ends.data(), groups.count);
             const Group group = find_group(groups, item.group);
-            const RowBlockPair pair = find_row_block_pair(group, item.number, problem.row_block_size);
+            const RowBlockPair pair = find_row_block_pair(group, item.number, row_block);
             for (int m = pair.m_begin; m < pair.m_end; m += m_rows) {
                 const int m_end = smaller(m + m_rows, pair.m_end);
                 const Steps steps(pair.first_n(m), pair.n_end, n_rows, skips_of(groups, m, m_end));
@@ -152,7 +139,7 @@ const char* visit_sums(const EmulatedProblem* p, int m_rows, int n_rows, int* vi
 
 // Counts, in visits (M, M), how often each pair (row, column) gets into the row's gradient, where `workers` share the
 // work; most[0] becomes the largest number of steps, with the prologue cost of each partial tile, that one of them has.
-// Each row must be written as a whole or from its partial tiles, once.
+// Each row must be in one whole tile or in one first partial tile, and each partial tile has a place of its own.
 const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int workers, int* visits, int* most) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
@@ -162,23 +149,19 @@ const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int
             const GroupSteps steps = group_steps(group, shape);
             return steps.before(steps.tiles);
         });
-        std::vector<int> partial_first(static_cast<size_t>(2 * workers), -1);  // the tile of each place
+        std::set<int> places;  // of partial tiles
         std::vector<int> written(static_cast<size_t>(problem.count));
-        const auto write = [&](const MTile& tile) {
-            for (int i = tile.first; i < tile.end; ++i) ++written[static_cast<size_t>(i)];
-        };
         for (int worker = 0; worker < workers; ++worker) {
             int own_steps = 0;
             int64_t done = 0;
             for (PartialTile part; next_partial_tile(part, done, groups, step_ends.data(), shape, worker, workers);) {
                 const MTile& tile = part.tile;
                 own_steps += kPrologueCost;
-                if (part.partial == kWhole)
-                    write(tile);
-                else if (partial_first.at(static_cast<size_t>(part.partial)) != -1)
+                // Of the partial tiles of a tile one begins it.
+                if (part.partial == kWhole || part.partial % 2 == 1)
+                    for (int i = tile.first; i < tile.end; ++i) ++written[static_cast<size_t>(i)];
+                if (part.partial != kWhole && !places.insert(part.partial).second)
                     throw std::logic_error("two partial tiles in one place");
-                else
-                    partial_first[static_cast<size_t>(part.partial)] = tile.first;
                 const Steps steps(tile.column, tile.column_end, n_rows, skips_of(groups, tile.first, tile.end));
                 for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ++own_steps)
                     for (int i = tile.first; i < tile.end; ++i)
@@ -187,18 +170,6 @@ const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int
             }
             most[0] = larger(most[0], own_steps);
         }
-        for (int worker = 0; worker < workers; ++worker) {
-            const OpenTile open = find_open_tile(groups, step_ends.data(), shape, worker, workers);
-            if (open.last == worker) continue;
-            write(open.tile);
-            for (int other = worker; other <= open.last; ++other) {
-                int& first = partial_first.at(static_cast<size_t>(2 * other + (other == worker)));
-                if (first != open.tile.first) throw std::logic_error("a partial tile of another tile");
-                first = -1;
-            }
-        }
-        for (int first : partial_first)
-            if (first != -1) throw std::logic_error("a partial tile that is not joined");
         for (int g = 0; g < groups.count; ++g) {
             const Group group = find_group(groups, g);
             for (int i = group.begin; i < group.end; ++i)
@@ -210,8 +181,7 @@ const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int
 
 // The constants that Python code repeats.
 void constants(int* out) {
-    for (const int one : {kPrologueCost, kMinStreamKRange, kPassRows, kMaxRows, static_cast<int>(kHeadroom)})
-        *out++ = one;
+    for (const int one : {kPrologueCost, kMinStreamKRange, kMaxRows, static_cast<int>(kHeadroom)}) *out++ = one;
 }
 
 // The bytes at which the 16-byte chunks of a tile of 64 rows lie, row by row.
