@@ -23,7 +23,7 @@ from ..triton_kernels.tile_configs import Tile
 from . import extensions, triton
 from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Problem
 from .device import ALIGNMENT, interpreted, on
-from .fused import SAFE_BOUND, GpuFused, Positives, exponents, grad_absmax_of
+from .fused import SAFE_BOUND, Contrast, GpuFused, exponents, grad_absmax_of
 from .grad_scaling import level
 from .launch_cache import CurrentStream, call, zeros
 
@@ -164,21 +164,23 @@ class Pairs(triton.Pairs):
         return partials
 
     def gradient(
-        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
+        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, contrast: Contrast | None = None
     ) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, channels as packed), float32."""
-        assert positives is None or positives.by_class, "the map of losses is Triton's"
+        assert contrast is None or contrast.by_class, "the map of losses is Triton's"
         partials = self.partial_tiles()
-        pulls = (None, None, None) if positives is None else positives[:3]
-        self.call(compiled.row_gradient, self.step_ends, self.scale, row_scales, grad_absmax, *pulls, partials, out)
-        self.join(partials, out)
+        positives = (None, None, None) if contrast is None else contrast.positives
+        self.call(compiled.row_gradient, self.step_ends, self.scale, row_scales, grad_absmax, *positives, partials, out)
+        self.join(partials, out, contrast)
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
     with on(rows.device):
-        return Pairs(pack(rows), groups, scale, bound).logsumexp()
+        pairs = Pairs(pack(rows), groups, scale, bound)
+        pairs.count_work()
+        return pairs.logsumexp()
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
@@ -188,6 +190,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
     out = torch.zeros(packed.shape[1:], dtype=torch.float32, device=rows.device)
     with on(rows.device):
         pairs = Pairs(packed, groups, scale, bound)
+        pairs.count_work()
         grad, unit = level(grad.float(), groups)
         grad_absmax = grad_absmax_of(grad, rows.dtype)
         pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)

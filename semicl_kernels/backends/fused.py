@@ -29,7 +29,6 @@ LOG2_E = math.log2(math.e)
 # have 4 each, and 16 or 15.
 ROW_BLOCKS, MORE_ROW_BLOCKS = 32, 64
 LONG_ROW_BLOCK = 768  # rows: there are MORE_ROW_BLOCKS where each has so many
-HEADS_AT_ONCE = 32
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone
 
 
@@ -62,12 +61,19 @@ class Pairs(Protocol):
     def tile_ends(self) -> Tensor:
         """(G,) int32: the row tiles of all groups up to and with each."""
 
+    @property
+    def work_tables(self) -> tuple[Tensor, ...]:
+        """What count_work of triton_kernels/tile_scheduler.py takes and writes, before any other pass."""
+
+    @property
+    def work_sizes(self) -> dict[str, Any]: ...
+
     def partial_sums(self) -> Tensor:
         """Return (partials, M): each anchor's sums over the row blocks of its group; (2, partials, M) where not
         ``bounded``: maxima and sums."""
 
     def gradient(
-        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
+        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, contrast: Contrast | None = None
     ) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32.
 
@@ -76,13 +82,22 @@ class Pairs(Protocol):
         """
 
 
-class Positives(NamedTuple):
-    """What the positives take from the weights of pairs: of rows i and j != i of one class run, pulls_i + pulls_j."""
+class Contrast(NamedTuple):
+    """What the gradient of a whole contrast takes beside that of its log-sum-exps.
+
+    The positives take pulls_i + pulls_j from the weights of rows i and j != i of one class run.
+    """
 
     class_begin: Tensor  # (M,) int32
     class_end: Tensor  # (M,) int32
     pulls: Tensor  # (M,) float32, 0 for rows that are no anchors
     by_class: bool  # whether they are the same for all rows of a run
+    losses: Tensor  # (programs,) float64, whose sum the pass leaves
+    loss: Tensor  # () float32, there
+
+    @property
+    def positives(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.class_begin, self.class_end, self.pulls
 
 
 class Exponents(NamedTuple):
@@ -110,18 +125,17 @@ def row_block_size(largest: int, side: int) -> int:
 def grad_absmax_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
     """The largest weight, float32, by which weights of pairs of float16 rows are scaled; other dtypes have range
     enough."""
-    return weights.abs().amax().float() if dtype == torch.float16 else None
+    return torch.linalg.vector_norm(weights.float(), torch.inf) if dtype == torch.float16 else None
 
 
 class Weighed(NamedTuple):
-    """The weighted loss, and what its gradient needs of the passes that led to it."""
+    """The weighted losses, and what their gradient needs of the passes that led to them."""
 
-    loss: Tensor  # float32, a scalar
-    rows: Tensor  # (planes, M, C)
+    losses: Tensor  # (programs,) float64: parts of their sum
     pairs: Pairs
     inverse_lengths: Tensor  # (M,)
     row_scales: Tensor  # (2, M), of Pairs.gradient
-    pulls: Tensor  # (M,), of Positives
+    pulls: Tensor  # (M,), of Contrast
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,11 @@ class GpuFused:
         grad_absmax, planes = grad_absmax_of(weights, problem.features.dtype), self.planes(problem)
 
         def loss() -> tuple[Tensor]:
-            return (self._weigh(problem, weights, grad_absmax, planes).loss,)
+            from ..triton_kernels import gradient
+
+            losses, loss = self._weigh(problem, weights, grad_absmax, planes).losses, empty((), torch.float32, device)
+            launch(gradient.sum_losses, (1,), losses, loss, len(losses), LOSSES=power_of_two(len(losses)), **OPTIONS)
+            return (loss,)
 
         return self._repeated("loss", problem, weights, grad_absmax, planes, loss)[0]
 
@@ -178,13 +196,13 @@ class GpuFused:
         grad_absmax, planes = grad_absmax_of(weights, features.dtype), self.planes(problem)
 
         def contrast() -> tuple[Tensor, Tensor]:
-            weighed = self._weigh(problem, weights, grad_absmax, planes)
-            gradient = empty(shape, torch.float32, features.device)
-            positives = Positives(problem.class_begin, problem.class_end, weighed.pulls, by_class)
-            weighed.pairs.gradient(weighed.row_scales, grad_absmax, gradient, positives)
+            losses, pairs, inverse_lengths, row_scales, pulls = self._weigh(problem, weights, grad_absmax, planes)
+            gradient, loss = (empty(size, torch.float32, features.device) for size in (shape, ()))
+            contrast = Contrast(problem.class_begin, problem.class_end, pulls, by_class, losses, loss)
+            pairs.gradient(row_scales, grad_absmax, gradient, contrast)
             if problem.normalize:
-                undo_normalization(gradient, weighed.inverse_lengths, problem)
-            return weighed.loss, gradient
+                undo_normalization(gradient, inverse_lengths, problem)
+            return loss, gradient
 
         loss, gradient = self._repeated(f"contrast, {by_class}", problem, weights, grad_absmax, planes, contrast)
         return loss, gradient
@@ -235,24 +253,31 @@ class GpuFused:
     ) -> Weighed:
         """Gather the rows of a map and weigh their losses, which are written to ``each`` (M,)."""
         features, scale = problem.features, problem.scale
-        rows, inverse_lengths = gather(problem, planes, self.row_channels(features.shape[2]))
+        shape = (planes, len(problem.row_of_point), self.row_channels(features.shape[2]))
+        rows = empty(shape, torch.bfloat16 if planes > 1 else features.dtype, features.device)
         pairs = self.pairs(rows, problem.groups, scale, scale * MAX_SQUARED_NORM if problem.normalize else None)
-        loss, row_scales, pulls = anchor_losses(rows, pairs, problem, weights, grad_absmax, each)
-        return Weighed(loss, rows, pairs, inverse_lengths, row_scales, pulls)
+        inverse_lengths = gather(problem, rows, pairs)
+        losses, row_scales, pulls = anchor_losses(rows, pairs, problem, weights, grad_absmax, each)
+        return Weighed(losses, pairs, inverse_lengths, row_scales, pulls)
 
 
 def points_at_once(channels: int) -> int:
     return max(16, TILE_ELEMENTS // padded(channels))
 
 
-def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Return the rows (planes, M, channels) of a map, zero past its own channels, and (M,) what they were multiplied
-    by."""
+def power_of_two(count: int) -> int:
+    """The least power of two that is ``count`` or more."""
+    return 1 << (count - 1).bit_length()
+
+
+def gather(problem: Problem, rows: Tensor, pairs: Pairs) -> Tensor:
+    """Write the rows (planes, M, channels) of a map, zero past its own channels, and count the work of their pairs.
+
+    Returns (M,) what the rows were multiplied by.
+    """
     from ..triton_kernels import gather_scatter
 
-    features, count = problem.features, len(problem.row_of_point)
-    dtype = torch.bfloat16 if planes > 1 else features.dtype
-    rows = empty((planes, count, channels), dtype, features.device)
+    features, (planes, count, channels) = problem.features, rows.shape
     inverse_lengths = empty((count,), torch.float32, features.device)
     points = points_at_once(channels)
     launch(
@@ -263,6 +288,7 @@ def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor
         problem.row_of_point,
         rows,
         inverse_lengths,
+        *pairs.work_tables,
         count,
         NORMALIZE=problem.normalize,
         C=features.shape[2],
@@ -270,9 +296,10 @@ def gather(problem: Problem, planes: int, channels: int) -> tuple[Tensor, Tensor
         CP=padded(channels),
         POINTS=points,
         PLANES=planes,
+        **pairs.work_sizes,
         **OPTIONS,
     )
-    return rows, inverse_lengths
+    return inverse_lengths
 
 
 def sizes_of(rows: Tensor) -> dict[str, Any]:
@@ -293,8 +320,8 @@ def warps_of(rows: Tensor) -> int:
 
 
 def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Return, for each row tile, (tiles, C) the sum of the class run that comes in from the tiles before over those
-    tiles, and likewise of the run that goes on to the tiles after; written where there is such a run."""
+    """Return, for each row tile, (tiles, C) the sum of the class run of its first row, and likewise of its last
+    anchor; written for tiles that have an anchor."""
     from ..triton_kernels import class_sums
 
     _, count, channels = rows.shape
@@ -302,37 +329,22 @@ def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Ten
     sizes = {**sizes_of(rows), "BLOCK_M": pairs.tile_rows}
     grid = (chip(rows.device).programs, sizes.pop("CP") // sizes["WIDTH"])
     shape = (count // pairs.tile_rows + total, channels)  # of no more tiles
-    heads, tails, before, after = (empty(shape, torch.float32, rows.device) for _ in range(4))
+    heads, tails = (empty(shape, torch.float32, rows.device) for _ in range(2))
     where = (groups.offsets, groups.anchors, pairs.tile_ends)
     launch(class_sums.sum_edges, grid, rows, problem.class_begin, *where, heads, tails, count, total, **sizes)
-    sizes.pop("PLANES")
-    runs_of_rows = (problem.class_begin, problem.class_end)
-    launch(
-        class_sums.join_edges,
-        grid,
-        *runs_of_rows,
-        *where,
-        heads,
-        tails,
-        before,
-        after,
-        total,
-        AT_ONCE=HEADS_AT_ONCE,
-        **sizes,
-    )
-    return before, after
+    return heads, tails
 
 
 def anchor_losses(
     rows: Tensor, pairs: Pairs, problem: Problem, weights: Tensor, grad_absmax: Tensor | None, each: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weighted loss, the row_scales (2, M) of its gradient by the log-sum-exps and the pulls (M,) of the
-    positives."""
+    """Return parts (programs,) of the weighted loss, the row_scales (2, M) of its gradient by the log-sum-exps and the
+    pulls (M,) of the positives."""
     from ..triton_kernels import class_sums
 
     count, programs = rows.shape[1], chip(rows.device).programs
     row_scales, pulls = empty((2, count), torch.float32, rows.device), empty((count,), torch.float32, rows.device)
-    losses, loss = empty((programs,), torch.float64, rows.device), empty((), torch.float32, rows.device)
+    losses = empty((programs,), torch.float64, rows.device)
     launch(
         class_sums.anchor_losses,
         (programs,),
@@ -361,8 +373,7 @@ def anchor_losses(
         num_warps=warps_of(rows),
         **sizes_of(rows),
     )
-    launch(class_sums.sum_losses, (1,), losses, loss, programs, COUNT=1 << (programs - 1).bit_length(), **OPTIONS)
-    return loss, row_scales, pulls
+    return losses, row_scales, pulls
 
 
 def undo_normalization(gradient: Tensor, inverse_lengths: Tensor, problem: Problem) -> None:

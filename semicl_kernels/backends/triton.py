@@ -16,7 +16,7 @@ from ..triton_kernels import tile_configs
 from ..triton_kernels.tile_configs import Tile
 from .base import Backend, Groups, Problem
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
-from .fused import CHANNELS_AT_ONCE, GpuFused, Positives, exponents, grad_absmax_of, row_block_size
+from .fused import CHANNELS_AT_ONCE, Contrast, GpuFused, exponents, grad_absmax_of, power_of_two, row_block_size
 from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
@@ -74,8 +74,6 @@ class Pairs:
     """
 
     def __init__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
-        from ..triton_kernels import tile_scheduler
-
         self.rows, self.groups, self.scale = rows, groups, scale
         self.planes, self.count, self.channels = rows.shape
         self.group_total = len(groups.anchors)
@@ -93,24 +91,23 @@ class Pairs:
         self.part_channels = self.gradient_tile.out or self.padded
         self.pair_ends, self.tile_ends = self.empty(2, self.group_total, dtype=torch.int32)
         self.step_ends = self.empty(self.group_total, dtype=torch.int64)
-        launch(
-            tile_scheduler.count_work,
-            (1,),
-            groups.offsets,
-            groups.anchors,
-            self.pair_ends,
-            self.tile_ends,
-            self.step_ends,
-            self.group_total,
-            self.row_block,
-            TRIANGLE=self.triangle,
-            TILE_ROWS=self.tile_rows,
-            BLOCK_M=self.gradient_tile.block_m,
-            BLOCK_N=self.gradient_tile.block_n,
-            PARTS=self.padded // self.part_channels,
-            CHUNK=GROUPS_AT_ONCE,
-            **OPTIONS,
-        )
+        self.work_tables = (groups.offsets, groups.anchors, self.pair_ends, self.tile_ends, self.step_ends)
+        self.work_sizes = {
+            "G": self.group_total,
+            "ROW_BLOCK": self.row_block,
+            "TRIANGLE": self.triangle,
+            "TILE_ROWS": self.tile_rows,
+            "BLOCK_M": self.gradient_tile.block_m,
+            "BLOCK_N": self.gradient_tile.block_n,
+            "PARTS": self.padded // self.part_channels,
+            "CHUNK": GROUPS_AT_ONCE,
+        }
+
+    def count_work(self) -> None:
+        """Count the work, which the passes find their own in. A contrast does it where it gathers its rows."""
+        from ..triton_kernels import tile_scheduler
+
+        launch(tile_scheduler.count_work, (1,), *self.work_tables, **self.work_sizes, **OPTIONS)
 
     def tiles(self) -> tuple[Tile, Tile, int]:
         """Return the tiles of the forward and the backward pass, and how many programs share a pass."""
@@ -208,12 +205,12 @@ class Pairs:
         return row_scales
 
     def gradient(
-        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, positives: Positives | None = None
+        self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, contrast: Contrast | None = None
     ) -> None:
         """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32."""
         from ..triton_kernels import gradient
 
-        kind = gradient.NONE if positives is None else gradient.BY_CLASS if positives.by_class else gradient.BY_ROW
+        kind = gradient.NONE if contrast is None else gradient.BY_CLASS if contrast.by_class else gradient.BY_ROW
         tile = self.gradient_tile
         partials = self.partial_tiles()
         launch(
@@ -224,7 +221,7 @@ class Pairs:
             *self.groups.tensors,
             self.step_ends,
             *row_scales,
-            *((None,) * 3 if positives is None else positives[:3]),
+            *((None,) * 3 if contrast is None else contrast.positives),
             partials,
             out,
             self.group_total,
@@ -241,7 +238,7 @@ class Pairs:
             num_warps=tile.warps,
             **self.gradient_sizes(),
         )
-        self.join(partials, out)
+        self.join(partials, out, contrast)
 
     def partial_tiles(self) -> Tensor:
         return self.empty(2 * self.workers, self.gradient_tile.block_m, self.part_channels)
@@ -256,8 +253,8 @@ class Pairs:
             **OPTIONS,
         }
 
-    def join(self, partials: Tensor, out: Tensor) -> None:
-        """Add up the partial tiles of the gradient."""
+    def join(self, partials: Tensor, out: Tensor, contrast: Contrast | None) -> None:
+        """Add up the partial tiles of the gradient, and the losses."""
         from ..triton_kernels import gradient
 
         width = min(CHANNELS_AT_ONCE, self.part_channels)
@@ -269,7 +266,10 @@ class Pairs:
             self.step_ends,
             partials,
             out,
+            *((None, None) if contrast is None else (contrast.losses, contrast.loss)),
             self.group_total,
+            0 if contrast is None else len(contrast.losses),
+            LOSSES=1 if contrast is None else power_of_two(len(contrast.losses)),
             WIDTH=width,
             **self.gradient_sizes(),
         )
@@ -279,7 +279,9 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
     with on(rows.device):
-        return Pairs(split(rows), groups, scale, bound).logsumexp()
+        pairs = Pairs(split(rows), groups, scale, bound)
+        pairs.count_work()
+        return pairs.logsumexp()
 
 
 def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
@@ -288,6 +290,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
         return out.to(rows.dtype)
     with on(rows.device):
         pairs = Pairs(split(rows), groups, scale, bound)
+        pairs.count_work()
         grad, unit = level(grad, groups)
         grad_absmax = grad_absmax_of(grad, rows.dtype)
         pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)

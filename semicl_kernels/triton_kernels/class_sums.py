@@ -8,8 +8,8 @@ all less x_i would lose what is small beside x_i, so O_i is put together of sums
 
 What is inside one tile of rows is a product: with R_ij = 1 where i and j != i are of one run, R X holds it for every
 row. :func:`sum_edges` sums, in each tile, the run that comes in from the tile before and the one that goes on to the
-next. :func:`join_edges` makes of them what lies before and after each tile that a run reaches; each run is one
-program's, in a fixed order.
+next. :func:`anchor_losses` adds up those of the tiles before and after its own, in a fixed order: C numbers for each
+tile that the run reaches, where a pass over pairs multiplies the tiles themselves.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from .gradient import in_units, row_scale_of
 from .logsumexp import join, log2_of
 from .split_bf16 import load_rows, plane_product, sum_planes
 from .tile_scheduler import find_item
+
+HEADS_AT_ONCE = tl.constexpr(32)
 
 
 @triton.jit
@@ -59,50 +61,15 @@ def sum_edges(
 
 
 @triton.jit
-def join_edges(
-    class_begin,  # (M,) int32
-    class_end,  # (M,) int32
-    offsets,  # (G + 1,) int32
-    anchors,  # (G,) int32
-    tile_ends,  # (G,) int32, of count_work
-    heads,  # (tiles, C) float32, of sum_edges
-    tails,  # (tiles, C) float32, likewise
-    before,  # (tiles, C) float32, written: the sum, in all tiles before, of the run that comes in from them
-    after,  # (tiles, C) float32, written: in all tiles after, of the run that goes on to them
-    G,
-    C: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    AT_ONCE: tl.constexpr,
-):
-    """Sum what each run that leaves its first tile has before and after the tiles that it reaches."""
-    c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    step = tl.arange(0, AT_ONCE)
-    items = tl.load(tile_ends + G - 1)
-    for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        g, number = find_item(item, tile_ends, G)
-        begin = tl.load(offsets + g)
-        first, last = begin + number * BLOCK_M, begin + tl.load(anchors + g)
-        end = first + BLOCK_M
-        if end < last:
-            low, high = tl.load(class_begin + end - 1), tl.load(class_end + end - 1)
-            if (low >= first) & (high > end):
-                count = (high - 1 - first) // BLOCK_M  # of tiles that it reaches
-                so_far = tl.load(tails + tl.cast(item, tl.int64) * C + c, mask=c < C, other=0.0)
-                tl.store(before + tl.cast(item + 1, tl.int64) * C + c, so_far, mask=c < C)
-                for done in range(1, count, AT_ONCE):
-                    tiles = (item + done + step).to(tl.int64)[:, None] * C + c[None, :]
-                    mask = (done + step < count)[:, None] & (c < C)[None, :]
-                    values = tl.load(heads + tiles, mask=mask, other=0.0)
-                    tl.store(before + tiles + C, so_far[None, :] + tl.cumsum(values, 0), mask=mask)
-                    so_far += tl.sum(values, 0)
-                so_far = tl.zeros((WIDTH,), dtype=tl.float32)
-                for done in range(0, count, AT_ONCE):
-                    tiles = (item + count - done - step).to(tl.int64)[:, None] * C + c[None, :]
-                    mask = (done + step < count)[:, None] & (c < C)[None, :]
-                    values = tl.load(heads + tiles, mask=mask, other=0.0)
-                    tl.store(after + tiles - C, so_far[None, :] + tl.cumsum(values, 0), mask=mask)
-                    so_far += tl.sum(values, 0)
+def sum_tiles(heads, first, end, channel, C: tl.constexpr, WIDTH: tl.constexpr):
+    """Return (WIDTH,): the sums of ``heads`` over the tiles [first, end), from ``channel`` on."""
+    c = channel + tl.arange(0, WIDTH)
+    total = tl.zeros((WIDTH,), dtype=tl.float32)
+    for at in range(first, end, HEADS_AT_ONCE):
+        tile = at + tl.arange(0, HEADS_AT_ONCE)
+        pointers = heads + tile.to(tl.int64)[:, None] * C + c[None, :]
+        total += tl.sum(tl.load(pointers, mask=(tile < end)[:, None] & (c < C)[None, :], other=0.0), 0)
+    return total
 
 
 @triton.jit
@@ -121,8 +88,8 @@ def sum_others(together, planes, PLANES: tl.constexpr):
 def anchor_losses(
     rows,  # (PLANES, M, C)
     partials,  # (partials, M) float32, or (2, partials, M) of log_sum_pairs
-    before,  # (tiles, C) float32, of join_edges
-    after,  # (tiles, C) float32, likewise
+    heads,  # (tiles, C) float32, of sum_edges
+    tails,  # (tiles, C) float32, likewise
     weights,  # (M,) float64 or float32
     class_begin,  # (M,) int32
     class_end,  # (M,) int32
@@ -170,16 +137,18 @@ def anchor_losses(
         if first < last:
             together = (low[:, None] == low[None, :]) & (ids[:, None] != ids[None, :])
             comes_in, goes_on = anchor & (low < first), high > first + BLOCK_M
-            channels_before = tl.where(tl.load(class_begin + first) < first, C, 0)
-            channels_after = tl.where(tl.max(high) > first + BLOCK_M, C, 0)
+            # How many tiles before the run that comes in reaches, and tiles after the one that goes on.
+            tiles_before = tl.cdiv(first - tl.minimum(tl.load(class_begin + first), first), BLOCK_M)
+            tiles_after = tl.cdiv(tl.maximum(tl.max(high) - first - BLOCK_M, 0), BLOCK_M)
             total = tl.zeros((BLOCK_M,), dtype=tl.float32)
             for channel in range(0, CP, WIDTH):
                 planes = load_rows(rows, M, first, last, channel, BLOCK_M, C, WIDTH, PLANES, True)
                 others = sum_others(together, planes, PLANES)
-                c = channel + tl.arange(0, WIDTH)
-                to = tl.cast(item, tl.int64) * C + c
-                sum_before = tl.load(before + to, mask=c < channels_before, other=0.0)
-                sum_after = tl.load(after + to, mask=c < channels_after, other=0.0)
+                # The run begins at the end of its first tile.
+                second = item - tiles_before + 1
+                sum_before = sum_tiles(tails, second - 1, tl.minimum(second, item), channel, C, WIDTH)
+                sum_before += sum_tiles(heads, second, item, channel, C, WIDTH)
+                sum_after = sum_tiles(heads, item + 1, item + 1 + tiles_after, channel, C, WIDTH)
                 others += tl.where(comes_in[:, None], sum_before[None, :], 0.0)
                 others += tl.where(goes_on[:, None], sum_after[None, :], 0.0)
                 total += tl.sum(sum_planes(planes, PLANES) * others, 1)
@@ -188,10 +157,3 @@ def anchor_losses(
                 tl.store(each + ids, own, mask=anchor)
             loss += tl.where(anchor, weight * own.to(tl.float64), 0.0)
     tl.store(losses + tl.program_id(0), tl.sum(loss))
-
-
-@triton.jit
-def sum_losses(losses, loss, count, COUNT: tl.constexpr):
-    """Write the sum of ``losses`` (count,) float64 to ``loss``, float32; one program."""
-    ids = tl.arange(0, COUNT)
-    tl.store(loss, tl.sum(tl.load(losses + ids, mask=ids < count, other=0.0)).to(tl.float32))

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .split_bf16 import rounded, split
+from .tile_scheduler import count_work
 
 
 class Layout(NamedTuple):
@@ -88,15 +89,33 @@ def gather_rows(
     row_of_point,  # (M,) int32
     rows,  # (PLANES, M, ROW), written; zeros past the C channels
     inverse_lengths,  # (M,) float32, written; 0 for rows too short to have a direction
+    offsets,  # (G + 1,) int32; what follows is count_work's
+    anchors,
+    pair_ends,
+    tile_ends,
+    step_ends,
     M,
+    G,
+    ROW_BLOCK,
     NORMALIZE: tl.constexpr,
     C: tl.constexpr,
     ROW: tl.constexpr,
     CP: tl.constexpr,
     POINTS: tl.constexpr,
     PLANES: tl.constexpr,
+    TRIANGLE: tl.constexpr,  # as the rest, count_work's
+    TILE_ROWS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PARTS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
-    """Write the points' features as rows, of unit length where NORMALIZE."""
+    """Write the points' features as rows, of unit length where NORMALIZE. The first program counts the work too."""
+    if tl.program_id(0) == 0:
+        count_work(
+            offsets, anchors, pair_ends, tile_ends, step_ends, G, ROW_BLOCK,
+            TRIANGLE, TILE_ROWS, BLOCK_M, BLOCK_N, PARTS, CHUNK,
+        )  # fmt: skip
     points = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     row = tl.load(row_of_point + points, mask=points < M, other=-1)
     c = tl.arange(0, CP)

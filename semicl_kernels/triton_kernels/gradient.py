@@ -36,6 +36,7 @@ from .tile_scheduler import PROLOGUE_COST, find_item, find_tile, stream_k_range
 # backend divides by it too: kHeadroom of csrc/cuda/backward_epilogue.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
 WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a partial
+PARTIALS_AT_ONCE = tl.constexpr(4)
 # What the positives take from the weights: nothing, the same for all pairs of a class run, or of each row its own.
 NONE, BY_CLASS, BY_ROW = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
@@ -358,25 +359,40 @@ def partial_tile(partials, partial, BLOCK_M: tl.constexpr, OUT: tl.constexpr):
 
 
 @triton.jit
+def sum_losses(losses, loss, loss_count, LOSSES: tl.constexpr):
+    """Write the sum of ``losses`` (loss_count,) float64 to ``loss``, float32; one program."""
+    ids = tl.arange(0, LOSSES)
+    tl.store(loss, tl.sum(tl.load(losses + ids, mask=ids < loss_count, other=0.0)).to(tl.float32))
+
+
+@triton.jit
 def join_partials(
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     step_ends,  # (G,) int64, of count_work
     partials,  # (2 programs, BLOCK_M, OUT) float32, of row_gradient
     out,  # (M, C) float32, written: rows of tiles that are in partials
+    losses,  # (loss_count,) float64, of anchor_losses; or None
+    loss,  # () float32, written: their sum
     G,
+    loss_count,
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,  # channels of one program
     OUT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    LOSSES: tl.constexpr,  # a power of two, loss_count or more
 ):
-    """Sum the partial tiles of the tile that a range begins and others end.
+    """Sum the partial tiles of the tile that a range begins and others end; one program sums the losses too.
 
     As many programs as row_gradient had, each for every WIDTH of OUT channels.
     """
     worker, channel = tl.program_id(0), tl.program_id(1) * WIDTH
+    if losses is not None:
+        first = (worker == 0) & (channel == 0)
+        if first:
+            sum_losses(losses, loss, loss_count, LOSSES)
     total = tl.load(step_ends + G - 1)
     at, stop = stream_k_range(worker, total)
     if at < stop:
@@ -391,7 +407,11 @@ def join_partials(
             sums = tl.load(partial_tile(partials, 2 * worker + 1, BLOCK_M, OUT) + row * OUT + c, mask=mask)
             other, end = worker + 1, stop
             while end < tile_end:
-                sums += tl.load(partial_tile(partials, 2 * other, BLOCK_M, OUT) + row * OUT + c, mask=mask)
-                _, end = stream_k_range(other, total)
-                other += 1
+                for _ in tl.static_range(PARTIALS_AT_ONCE):
+                    there = mask & (tl.full(mask.shape, end, tl.int64) < tile_end)
+                    sums += tl.load(
+                        partial_tile(partials, 2 * other, BLOCK_M, OUT) + row * OUT + c, mask=there, other=0.0
+                    )
+                    _, end = stream_k_range(other, total)
+                    other += 1
             tl.store(out + (first_row + row).to(tl.int64) * C + part * OUT + c, sums, mask=mask)

@@ -126,6 +126,7 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     own = torch.arange(int(offsets[-1]), dtype=torch.int32)
     groups = Groups(offsets, anchors, own, own + 1, int(sizes.max()), True)
     pairs = cuda.Pairs(torch.zeros(1, len(own), 32, dtype=torch.bfloat16), groups, 10.0, 10.1)
+    pairs.count_work()
     sizes, anchors = sizes.long(), anchors.long()
     row_blocks, m = -(-sizes // pairs.row_block), -(-anchors // pairs.row_block)
     pair_ends = (m * row_blocks - m * (m - 1) // 2).cumsum(0)

@@ -124,8 +124,10 @@ def problem_of(features: Tensor, normalize: bool = True) -> Problem:
 def test_unit_rows_of_one_plane_keep_their_length(dtype: torch.dtype, channels: int) -> None:
     """Rounded to the nearest they are longer or shorter than 1 by about twice as much."""
     generator = torch.Generator().manual_seed(0)
-    problem = problem_of(torch.randn(1, 1, channels, 8, 8, generator=generator).to(dtype).to(device_of("triton")))
-    (rows,), _ = fused.gather(problem, triton.planes_of(problem), channels)
+    features = torch.randn(1, 1, channels, 8, 8, generator=generator).to(dtype).to(device_of("triton"))
+    problem = problem_of(features)
+    (rows,) = gathered = torch.empty(triton.planes_of(problem), 64, channels, dtype=dtype, device=features.device)
+    fused.gather(problem, gathered, triton.Pairs(gathered, problem.groups, 10.0, 10.1))
     unit = torch.nn.functional.normalize(problem.features.double().movedim(2, -1).reshape(64, channels), dim=1)
     kept, nearest = rows.double(), unit.to(dtype).double()
     assert (kept.norm(dim=1) - 1).abs().mean() < (nearest.norm(dim=1) - 1).abs().mean() / 1.5

@@ -23,7 +23,7 @@ from semicl_kernels.backends import fused
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups, Problem
 from semicl_kernels.backends.device import Chip
-from semicl_kernels.backends.fused import Positives, grad_absmax_of
+from semicl_kernels.backends.fused import Contrast, grad_absmax_of
 from semicl_kernels.triton_kernels import tile_configs
 
 from . import disassembly
@@ -139,8 +139,9 @@ def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, boun
     pairs.partial_sums()
     factors = torch.zeros(2, ROWS)
     own = torch.arange(ROWS, dtype=torch.int32)
-    positives = Positives(own, own + 1, torch.zeros(ROWS), True) if mutual else None
-    pairs.gradient(factors, grad_absmax_of(factors, dtype), torch.zeros(ROWS, channels), positives)
+    losses = torch.zeros(2, dtype=torch.float64)
+    contrast = Contrast(own, own + 1, torch.zeros(ROWS), True, losses, torch.zeros(())) if mutual else None
+    pairs.gradient(factors, grad_absmax_of(factors, dtype), torch.zeros(ROWS, channels), contrast)
 
 
 def main(architecture: str, name: str, how_many: str) -> None:
