@@ -37,16 +37,17 @@ TileSizes tile_sizes(int channels) {
 
 int workers(int device) { return multiprocessors(device); }
 
-void sum_pairs(const Device& device, const Problem& problem, const int* pair_ends, int row_block_size,
-               float* partials) {
+void sum_pairs(const Device& device, const Problem& problem, const int64_t* step_ends, int largest, float* own,
+               float* given) {
     const DeviceGuard guard(device.number);
     const ForwardArgument sums{static_cast<const uint16_t*>(problem.rows),
                                problem.count,
                                problem.groups,
-                               pair_ends,
-                               row_block_size,
+                               step_ends,
+                               largest,
                                exponent_of(problem),
-                               partials};
+                               own,
+                               given};
     with_format(problem.format, [&](auto kernels) {
         kernels.forward(sums, problem.channels, workers(device.number), stream_of(device));
     });

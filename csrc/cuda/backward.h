@@ -26,21 +26,19 @@ struct BackwardKernelArgument {
     BackwardArgument pairs;
 };
 
-// Calls `visit(part, steps)` for this block's partial tiles, in order.
+// Calls `visit(part, steps)` for the partial tiles of this block that have a step, in order.
 template <class TILE, class Visit>
-SEMICL_DEVICE void for_each_partial_tile(const BackwardArgument& a, const Visit& visit) {
-    const TileShape shape{TILE::TileM::kRows, TILE::TileN::kRows};
-    int64_t done = 0;
-    for (PartialTile part; find_next(part, done, a, shape);) {
-        visit(part, find_steps(a, part.tile, TILE::TileN::kRows));
-    }
+SEMICL_DEVICE void for_each_gradient_tile(const BackwardArgument& a, const Visit& visit) {
+    for_each_partial_tile<TILE>(Pass::gradient, a.groups, a.step_ends, [&](const PartialTile& part) {
+        if (part.partial != kNothing) visit(part, find_steps(a, part.tile, TILE::TileN::kRows));
+    });
 }
 
 // The loading warp.
 template <class TILE>
 SEMICL_DEVICE void load_backward_tiles(const BackwardKernelArgument& a, uint32_t shared,
                                        Pipeline<TILE::kMStages> m_pipeline, Pipeline<TILE::kStages> n_pipeline) {
-    for_each_partial_tile<TILE>(a.pairs, [&](const PartialTile& part, const Steps& steps) {
+    for_each_gradient_tile<TILE>(a.pairs, [&](const PartialTile& part, const Steps& steps) {
         if (arch::lane() != 0) return;
         const uint32_t filled = m_pipeline.begin_load(TILE::TileM::kBytes);
         load_tile<typename TILE::TileM>(shared + m_pipeline.buffer() * TILE::TileM::kBytes, a.map, part.tile.first,
@@ -95,7 +93,7 @@ SEMICL_DEVICE void sum_weights(const BackwardArgument& a, unsigned char* shared,
     const uint32_t base = arch::address(shared);
     const int own_row = group * kGroupRows + arch::warp() % 4 * kWarpRows;
 
-    for_each_partial_tile<TILE>(a, [&](const PartialTile& part, const Steps& steps) {
+    for_each_gradient_tile<TILE>(a, [&](const PartialTile& part, const Steps& steps) {
         const OwnRows own = own_rows(a, part.tile.first + own_row, part.tile.end);
         m_pipeline.wait_full();
         const uint32_t m_tile = base + m_pipeline.buffer() * TileM::kBytes;

@@ -151,13 +151,6 @@ SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const BackwardArgume
     }
 }
 
-// Finds this block's next partial tile: see next_partial_tile. The block's number is one that the compiler does not
-// know to be the same each time: what follows from it would be held in registers that the loops over steps need.
-SEMICL_DEVICE bool find_next(PartialTile& part, int64_t& done, const BackwardArgument& a, const TileShape& shape) {
-    const int worker = static_cast<int>(arch::opaque(static_cast<uint32_t>(arch::block())));
-    return next_partial_tile(part, done, a.groups, a.step_ends, shape, worker, arch::blocks());
-}
-
 // Writes a thread's part of the sums of weights times rows, as the gradient of its two rows where it is a whole tile,
 // else as a partial tile. Its warp's rows begin at row `own_row` of the tile.
 template <int ROWS, int CHANNELS>

@@ -50,9 +50,9 @@ PYBIND11_MODULE(_cuda, module) {
     });
     module.def("workers", &workers);
     module.def("sum_pairs",
-               on_pairs<Address, int, Address>([](const Device& device, const Problem& problem, Address pair_ends,
-                                                  int row_block_size, Address partials) {
-                   sum_pairs(device, problem, at<int>(pair_ends), row_block_size, at<float>(partials));
+               on_pairs<Address, int, Address, Address>([](const Device& device, const Problem& problem,
+                                                           Address step_ends, int largest, Address own, Address given) {
+                   sum_pairs(device, problem, at<int64_t>(step_ends), largest, at<float>(own), at<float>(given));
                }),
                Release());
     module.def("row_gradient",

@@ -1,15 +1,15 @@
 // The forward kernel: partial sums of exponentials by TMA and wgmma. docs/gpu.md has the schedule and pictures.
 //
-// One item is a row block pair (P, Q). An M tile of P stays in shared memory; the N tiles of Q stream past it, 128 x
-// 128, one exponential a pair (forward_epilogue.h).
+// An M tile of anchors stays in shared memory; the N tiles of the points from its first row on stream past it, 128 x 128,
+// one exponential a pair (forward_epilogue.h). Blocks share the steps equally (tile_scheduler.h).
 //
-//     N tile (TMA) --wgmma with the M tile--> S = X_n X_m^T --ex2--> sums   (registers) --> partials
+//     N tile (TMA) --wgmma with the M tile--> S = X_n X_m^T --ex2--> sums   (registers)
 //
 // Of three warp groups one warp loads; the other two groups multiply 64 rows of the N tile each (pipeline.h). A group
 // issues the product of the next tile before it takes the exponentials of this one, in two accumulators.
 //
 // Invariants: a warp releases the buffer of an N tile when its product from it is done, and that of an M tile when the
-// last product with it is. All groups derive items and steps from the same arrays, so loads and waits correspond one to
+// last product with it is. All groups derive tiles and steps from the same arrays, so loads and waits correspond one to
 // one. No product is issued under a condition: ptxas would serialise it.
 #pragma once
 #include "forward_epilogue.h"
@@ -22,29 +22,24 @@ struct ForwardKernelArgument {
     ForwardArgument pairs;
 };
 
-// Calls `visit(pair, m, m_end, steps)` for the M tiles of this block's items, in order.
+// Calls `visit(part, steps)` for the partial tiles of this block, in order.
 template <class TILE, class Visit>
-SEMICL_DEVICE void for_each_m_tile(const ForwardArgument& a, const Visit& visit) {
-    const int items = a.pair_ends[a.groups.count - 1];
-    for (int number = arch::block(); number < items; number += arch::blocks()) {
-        const Item item = find_item(number, a.pair_ends, a.groups.count);
-        const RowBlockPair pair = find_row_block_pair(find_group(a.groups, item.group), item.number, a.row_block_size);
-        for (int m = pair.m_begin; m < pair.m_end; m += TILE::TileM::kRows) {
-            const int m_end = smaller(m + TILE::TileM::kRows, pair.m_end);
-            visit(pair, m, m_end,
-                  Steps(pair.first_n(m), pair.n_end, TILE::TileN::kRows, find_skips(a.groups, m, m_end)));
-        }
-    }
+SEMICL_DEVICE void for_each_sums_tile(const ForwardArgument& a, const Visit& visit) {
+    for_each_partial_tile<TILE>(Pass::sums, a.groups, a.step_ends, [&](const PartialTile& part) {
+        visit(part, Steps(part.tile.column, part.tile.column_end, TILE::TileN::kRows,
+                          find_skips(a.groups, part.tile.first, part.tile.end)));
+    });
 }
 
 // The loading warp.
 template <class TILE>
 SEMICL_DEVICE void load_forward_tiles(const ForwardKernelArgument& a, uint32_t shared,
                                       Pipeline<TILE::kMStages> m_pipeline, Pipeline<TILE::kStages> n_pipeline) {
-    for_each_m_tile<TILE>(a.pairs, [&](const RowBlockPair&, int m, int, const Steps& steps) {
+    for_each_sums_tile<TILE>(a.pairs, [&](const PartialTile& part, const Steps& steps) {
         if (arch::lane() != 0) return;
         const uint32_t filled = m_pipeline.begin_load(TILE::TileM::kBytes);
-        load_tile<typename TILE::TileM>(shared + m_pipeline.buffer() * TILE::TileM::kBytes, a.map, m, filled);
+        load_tile<typename TILE::TileM>(shared + m_pipeline.buffer() * TILE::TileM::kBytes, a.map, part.tile.first,
+                                        filled);
         m_pipeline.advance();
         for (int n = steps.begin(); n < steps.end(); n = steps.after(n), n_pipeline.advance()) {
             const uint32_t barrier = n_pipeline.begin_load(TILE::TileN::kBytes);
@@ -65,7 +60,13 @@ SEMICL_DEVICE void sum_tiles(const ForwardArgument& a, unsigned char* shared, in
     const int warp = group * 4 + arch::warp() % 4, member = arch::thread() - kWarpGroup;
     float* const shared_sums = reinterpret_cast<float*>(shared + TILE::kSumsAt);
 
-    for_each_m_tile<TILE>(a, [&](const RowBlockPair& pair, int m, int m_end, const Steps& steps) {
+    for_each_sums_tile<TILE>(a, [&](const PartialTile& part, const Steps& steps) {
+        const MTile& tile = part.tile;
+        if (part.enters_group) {
+            for (int row = tile.first + kColumns + member; row < tile.anchor_end; row += kProducts * kWarpGroup)
+                *a.given_to(row) = 0;
+            arch::sync_threads(1, kProducts * kWarpGroup);
+        }
         m_pipeline.wait_full();
         const uint32_t m_tile = base + m_pipeline.buffer() * TileM::kBytes;
         float sums[kColumns / 4] = {};
@@ -78,8 +79,8 @@ SEMICL_DEVICE void sum_tiles(const ForwardArgument& a, unsigned char* shared, in
         };
         const auto take = [&](const float (&products)[kColumns / 2], int n, int buffer) {
             n_pipeline.let_go(buffer);
-            const Step step{n + warp * kWarpRows, pair.n_end, m, m_end};
-            take_products<kColumns>(sums, products, a, pair, step, n, steps.masked(n));
+            const Step step{n + warp * kWarpRows, steps.end(), tile.first, tile.end};
+            take_products<kColumns>(sums, products, a, step, n, tile.anchor_end, steps.masked(n));
         };
         int n = steps.begin();
         // With the products of `n` on their way into `products`: issues those of the next tile and takes these. Returns
@@ -105,9 +106,9 @@ SEMICL_DEVICE void sum_tiles(const ForwardArgument& a, unsigned char* shared, in
         m_pipeline.let_go(m_pipeline.buffer());
         m_pipeline.advance();
         store_sums<kColumns>(sums, shared_sums + warp * kColumns);
-        // Sums of all warps are there, and what was given to this tile.
         arch::sync_threads(1, kProducts * kWarpGroup);
-        if (m + member < m_end) write_partial<kColumns, kReaders>(shared_sums, a, pair, m + member, member);
+        if (part.partial != kNothing && member < tile.end - tile.first)
+            write_sum<kColumns, kReaders>(shared_sums, a, part, member);
         arch::sync_threads(1, kProducts * kWarpGroup);
     });
 }

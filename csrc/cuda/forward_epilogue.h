@@ -1,14 +1,13 @@
 // The sums of exponentials of one tile of pairs, in registers.
 //
 // Fixed maximum: exponents are in base 2 and relative to a bound that none exceeds, 2^(-2 bound) being a normal
-// float32. Sums are plain sums, and the exponential of a pair serves both of its rows. A *partial* is a sum as memory
-// holds it.
+// float32. Sums are plain sums, and the exponential of a pair serves both of its rows.
 //
 // The accumulator's rows are rows of the N tile, its columns are rows of the M tile.
 // Sums over a column add up in registers and are reduced over the warp and the warps when the M tile is done. Sums over
-// a row lie within four lanes: two shuffles a step. They belong to an anchor of the N tile and are added to its partial
-// of this item in memory. A row meets the same thread in every M tile of its item (tiles are multiples of each other
-// from the row block's first row on), so no other thread adds to that partial.
+// a row lie within four lanes: two shuffles a step. They belong to an anchor of the N tile and are added to what the
+// block has given to it, zeros at its first M tile of the group. N tiles lie on one grid from the group's first row on,
+// so a row meets the same thread in every M tile, and no other thread adds to that number.
 #pragma once
 #include "smem_layout.h"
 #include "tile_scheduler.h"
@@ -25,15 +24,14 @@ struct ForwardArgument {
     const uint16_t* rows;  // (M, CHANNELS)
     int count;             // M
     Groups groups;
-    const int* pair_ends;
-    int row_block_size;
+    const int64_t* step_ends;
+    int largest;  // rows of a group at most
     Exponent exponent;
-    float* partials;  // (partials, M): partial q of an anchor is its sum over row block q of its group; zeros before
-};
+    float* own;    // (M + 2 blocks kRows,): sums of whole M tiles by row, then of partial tiles by place
+    float* given;  // (M + blocks largest,): at row + largest b, what block b gives to an anchor
 
-SEMICL_DEVICE float* partial_of(const ForwardArgument& a, int row_block, int row) {
-    return a.partials + (static_cast<int64_t>(row_block) * a.count + row);
-}
+    SEMICL_DEVICE float* given_to(int row) const { return given + static_cast<int64_t>(arch::block()) * largest + row; }
+};
 
 // Of the rows of all lanes, what each lane has of its own.
 SEMICL_DEVICE Skips over_warp(const Skips& own) {
@@ -83,8 +81,8 @@ SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&pr
     }
 }
 
-// Adds a thread's row sums, with those of the other lanes of the row, to the partial of each row before `end`.
-SEMICL_DEVICE void give(const float (&row_sums)[2], float* partial, const Step& step, int end) {
+// Adds a thread's row sums, with those of the other lanes of the row, to what is given to each row before `end`.
+SEMICL_DEVICE void give(const float (&row_sums)[2], float* given, const Step& step, int end) {
     const int lane = arch::lane();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -92,24 +90,21 @@ SEMICL_DEVICE void give(const float (&row_sums)[2], float* partial, const Step& 
         sum += arch::shuffle_xor(sum, 1);
         sum += arch::shuffle_xor(sum, 2);
         const int offset = fragment_row(lane, 2 * r);
-        if (lane % 4 == 0 && step.row + offset < end) partial[offset] += sum;
+        if (lane % 4 == 0 && step.row + offset < end) given[offset] += sum;
     }
 }
 
-// Takes one tile of products of the item `pair`: adds to the sums of the M tile and gives the anchors of the N tile
-// theirs.
+// Takes one tile of products: adds to the sums of the M tile and gives the anchors of the N tile theirs.
 template <int COLUMNS>
 SEMICL_DEVICE void take_products(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],
-                                 const ForwardArgument& a, const RowBlockPair& pair, const Step& step, int n,
-                                 bool masked) {
+                                 const ForwardArgument& a, const Step& step, int n, int anchor_end, bool masked) {
     float row_sums[2];
     if (masked)
         add_exponentials<true, COLUMNS>(sums, products, a, step, row_sums);
     else
         add_exponentials<false, COLUMNS>(sums, products, a, step, row_sums);
     // The first tile of the triangle holds both sides of its pairs. A ragged M tile has no anchors after it.
-    if (n >= step.m + COLUMNS && n < pair.given_end)
-        give(row_sums, partial_of(a, pair.p, step.row), step, pair.given_end);
+    if (n >= step.m + COLUMNS && n < anchor_end) give(row_sums, a.given_to(step.row), step, anchor_end);
 }
 
 // Leaves one half of a thread's sums to the lane that differs by MASK and takes that lane's part of the other.
@@ -148,17 +143,14 @@ SEMICL_DEVICE void store_sums(float (&sums)[COLUMNS / 4], float* shared) {
     }
 }
 
-// Writes the partial of `row`, number `number` of its tile, from all warps' sums.
+// Writes the sum of row `number` of a partial tile, from all warps' sums.
 template <int COLUMNS, int WARPS>
-SEMICL_DEVICE void write_partial(const float* shared, const ForwardArgument& a, const RowBlockPair& pair, int row,
-                                 int number) {
+SEMICL_DEVICE void write_sum(const float* shared, const ForwardArgument& a, const PartialTile& part, int number) {
     float total = shared[number];
 #pragma unroll
     for (int warp = 1; warp < WARPS; ++warp) total += shared[warp * COLUMNS + number];
-    float* partial = partial_of(a, pair.q, row);
-    // What earlier tiles of this row block gave to this one.
-    if (pair.p == pair.q) total += *partial;
-    *partial = total;
+    const int64_t first = part.partial == kWhole ? part.tile.first : a.count + int64_t{part.partial} * COLUMNS;
+    a.own[first + number] = total;
 }
 
 }  // namespace semicl::cuda

@@ -1,12 +1,9 @@
-// The work of ragged groups, found on the device: row block pairs (forward) and Stream-K ranges (backward). docs/gpu.md
-// tells and draws the schedule; semicl_kernels/triton_kernels/tile_scheduler.py has the same.
+// Stream-K ranges of steps over the M tiles of ragged groups, found on the device. docs/gpu.md tells and draws the
+// schedule; semicl_kernels/triton_kernels/tile_scheduler.py has the same, and counts the steps.
 //
-// Forward: row block p of anchors meets the row blocks q >= p of its group's points. Block b of the grid takes the
-// items b, b + grid, ..., whose group it finds by bisection in running totals over the groups (count_work there).
-//
-// Backward: the steps of all M tiles, with a prologue cost before those of each, form one line cut into equal Stream-K
-// ranges, one a worker. A whole M tile is written to the gradient. A partial tile goes to place 2 w + 1 where worker w
-// begins the M tile, else to place 2 w; join_partials of triton_kernels/gradient.py adds them in the order of the workers.
+// The steps of all M tiles, with a prologue cost before those of each, form one line cut into equal Stream-K ranges, one
+// a worker. What of an M tile lies in one range is a partial tile. A whole one is written where it belongs. Of the
+// others, the one by which worker w begins an M tile goes to place 2 w + 1, another to place 2 w.
 //
 // Row numbers fit an int: the caller takes no more than kMaxRows rows, so a tile past the last row does not overflow.
 #pragma once
@@ -54,56 +51,23 @@ SEMICL_HOST_DEVICE Group find_group(const Groups& groups, int g) {
     return {begin, groups.offsets[g + 1], begin + groups.anchors[g]};
 }
 
-SEMICL_HOST_DEVICE int m_tile_count(const Group& group, int rows) {
-    return group.anchors() > 0 ? ceil_div(group.points(), rows) : 0;
-}
-
-// An item, or a step where items are of many steps.
-template <class Number>
+// A step of a group.
 struct Place {
     int group;
-    Number number;  // within the group
+    int64_t number;  // within the group
 };
-using Item = Place<int>;
 
-// `ends` are the running totals of the groups' items; there are more than `item` of them.
-template <class Number>
-SEMICL_HOST_DEVICE Place<Number> find_item(Number item, const Number* ends, int groups) {
+// `ends` are the running totals of the groups' steps; there are more than `step` of them.
+SEMICL_HOST_DEVICE Place find_place(int64_t step, const int64_t* ends, int groups) {
     int low = 0, high = groups - 1;
     while (low < high) {
         const int middle = low + (high - low) / 2;
-        if (ends[middle] <= item)
+        if (ends[middle] <= step)
             low = middle + 1;
         else
             high = middle;
     }
-    return {low, low > 0 ? item - ends[low - 1] : item};
-}
-
-// Row block p of anchors [m_begin, m_end) against row block q of points [n_begin, n_end).
-struct RowBlockPair {
-    int p, q;
-    int m_begin, m_end, n_begin, n_end;
-    int given_end;  // anchors of the N tile before it are given their sums by this pair
-
-    // The first row that streams past the M tile from row `tile` on.
-    SEMICL_HOST_DEVICE int first_n(int m) const { return p == q ? m : n_begin; }
-};
-
-SEMICL_HOST_DEVICE RowBlockPair find_row_block_pair(const Group& group, int number, int row_block_size) {
-    const int row_blocks = ceil_div(group.points(), row_block_size);
-    int p = 0;
-    for (; number >= row_blocks - p; ++p) number -= row_blocks - p;
-    const int q = p + number;
-    const int m_begin = group.begin + p * row_block_size, n_begin = group.begin + q * row_block_size;
-    const int n_end = group.end - n_begin > row_block_size ? n_begin + row_block_size : group.end;
-    return {p,
-            q,
-            m_begin,
-            group.anchor_end - m_begin > row_block_size ? m_begin + row_block_size : group.anchor_end,
-            n_begin,
-            n_end,
-            smaller(group.anchor_end, n_end)};
+    return {low, low > 0 ? step - ends[low - 1] : step};
 }
 
 // Rows [first, end) of a group, at most `rows` of them, against the columns [column, column_end).
@@ -111,39 +75,50 @@ struct MTile {
     int first, end, column, column_end, anchor_end;
 };
 
-SEMICL_HOST_DEVICE MTile find_m_tile(const Group& group, int number, int rows) {
-    const int first = group.begin + number * rows;
-    const int end = group.end - first > rows ? first + rows : group.end;
-    // Points that are no anchors have pairs with anchors alone.
-    return {first, end, group.begin, first < group.anchor_end ? group.end : group.anchor_end, group.anchor_end};
-}
-
-// ---- backward: Stream-K ranges of steps ----------------------------------------------------------------------------
+// The sums are of anchors alone, which meet the points from their tile's first row on: the exponential of a pair serves
+// both of its rows. The gradient is of all points; those of a tile without an anchor meet the anchors alone.
+enum class Pass { sums, gradient };
 
 // Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
 // worker.
 constexpr int kPrologueCost = 4, kMinStreamKRange = 4;
 
-// The steps of a group's M tiles, prologue costs included: tiles that have an anchor come first.
-struct GroupSteps {
-    int64_t with_anchor, without;  // of one tile
-    int tiles_with_anchor, tiles;
+// The M tiles of a group and their steps, prologue costs included.
+struct GroupTiles {
+    Group group;
+    TileShape shape;
+    Pass pass;
 
+    SEMICL_HOST_DEVICE int count() const {
+        if (group.anchors() == 0) return 0;
+        return ceil_div(pass == Pass::sums ? group.anchors() : group.points(), shape.m);
+    }
+    // The steps of the tiles before one.
     SEMICL_HOST_DEVICE int64_t before(int tile) const {
-        return tile <= tiles_with_anchor ? tile * with_anchor
-                                         : tiles_with_anchor * with_anchor + (tile - tiles_with_anchor) * without;
+        const int64_t length = ceil_div(group.points(), shape.n) + int64_t{kPrologueCost}, number = tile;
+        if (pass == Pass::sums) return number * length - number * (number - 1) / 2 * (shape.m / shape.n);
+        const int64_t with_anchor = smaller(tile, ceil_div(group.anchors(), shape.m));
+        return with_anchor * length +
+               (number - with_anchor) * (ceil_div(group.anchors(), shape.n) + int64_t{kPrologueCost});
     }
     SEMICL_HOST_DEVICE int tile_of(int64_t step) const {
-        const int64_t past = step - before(tiles_with_anchor);
-        return past < 0 ? static_cast<int>(step / with_anchor) : tiles_with_anchor + static_cast<int>(past / without);
+        int low = 0, high = count() - 1;
+        while (low < high) {
+            const int middle = high - (high - low) / 2;
+            if (before(middle) <= step)
+                low = middle;
+            else
+                high = middle - 1;
+        }
+        return low;
+    }
+    SEMICL_HOST_DEVICE MTile tile(int number) const {
+        const int first = group.begin + number * shape.m;
+        const int last = pass == Pass::sums ? group.anchor_end : group.end;
+        return {first, last - first > shape.m ? first + shape.m : last, pass == Pass::sums ? first : group.begin,
+                pass == Pass::sums || first < group.anchor_end ? group.end : group.anchor_end, group.anchor_end};
     }
 };
-
-SEMICL_HOST_DEVICE GroupSteps group_steps(const Group& group, const TileShape& shape) {
-    return {ceil_div(group.points(), shape.n) + int64_t{kPrologueCost},
-            ceil_div(group.anchors(), shape.n) + int64_t{kPrologueCost}, ceil_div(group.anchors(), shape.m),
-            m_tile_count(group, shape.m)};
-}
 
 // The steps [at, stop) of a worker, of `total` of all; none for a worker too many.
 struct StreamKRange {
@@ -156,51 +131,40 @@ SEMICL_HOST_DEVICE StreamKRange find_stream_k_range(int worker, int workers, int
     return {total * worker / busy, total * (worker + 1) / busy};
 }
 
-// A M tile and where its steps lie among those of all, after its prologue cost.
-struct TileSteps {
-    MTile tile;
-    int64_t first, end;
-};
-
-SEMICL_HOST_DEVICE TileSteps find_tile_steps(int64_t step, const Groups& groups, const int64_t* step_ends,
-                                             const TileShape& shape) {
-    const Place<int64_t> place = find_item(step, step_ends, groups.count);
-    const Group group = find_group(groups, place.group);
-    const GroupSteps steps = group_steps(group, shape);
-    const int number = steps.tile_of(place.number);
-    const int64_t group_begin = step - place.number;
-    return {find_m_tile(group, number, shape.m), group_begin + steps.before(number) + kPrologueCost,
-            group_begin + steps.before(number + 1)};
-}
-
-constexpr int kWhole = -1;
+constexpr int kWhole = -1, kNothing = -2;
 
 struct PartialTile {
-    MTile tile;   // its columns are the partial tile's
-    int partial;  // kWhole, or where it goes among the partial tiles
+    MTile tile;         // its columns are the partial tile's
+    int partial;        // kWhole, kNothing where there is no step of the tile, or where it goes among the partial tiles
+    bool enters_group;  // whether it is the worker's first of its group
 };
 
 // Finds the next partial tile of a worker's Stream-K range, of which `done` steps (prologue costs too) are past, and
 // counts its own; false where there is none. All else is found anew, so that a kernel holds one number between its
 // partial tiles.
 SEMICL_HOST_DEVICE bool next_partial_tile(PartialTile& part, int64_t& done, const Groups& groups,
-                                          const int64_t* step_ends, const TileShape& shape, int worker, int workers) {
+                                          const int64_t* step_ends, const TileShape& shape, Pass pass, int worker,
+                                          int workers) {
     const StreamKRange own = find_stream_k_range(worker, workers, step_ends[groups.count - 1]);
-    while (own.at + done < own.stop) {
-        const int64_t at = own.at + done;
-        const TileSteps steps = find_tile_steps(at, groups, step_ends, shape);
-        const int first = static_cast<int>(larger(at - steps.first, int64_t{0}));
-        const int end = static_cast<int>(larger(smaller(own.stop, steps.end) - steps.first, int64_t{0}));
-        done = steps.end - own.at;
-        if (end == 0) continue;  // no more than its prologue cost
-        part.tile = steps.tile;
-        part.tile.column += first * shape.n;
-        if (own.stop < steps.end) part.tile.column_end = steps.tile.column + end * shape.n;
-        const bool opens = first == 0, ends = own.stop >= steps.end;
-        part.partial = opens && ends ? kWhole : 2 * worker + opens;
-        return true;
-    }
-    return false;
+    const int64_t at = own.at + done;
+    if (at >= own.stop) return false;
+    const Place place = find_place(at, step_ends, groups.count);
+    const GroupTiles tiles{find_group(groups, place.group), shape, pass};
+    const int number = tiles.tile_of(place.number);
+    // Of the tile's first step and its end, from `at` on.
+    const int64_t tile_first = tiles.before(number) + kPrologueCost - place.number;
+    const int64_t tile_end = tiles.before(number + 1) - place.number;
+    const int first = static_cast<int>(larger(-tile_first, int64_t{0}));
+    const int end = static_cast<int>(larger(smaller(own.stop - at, tile_end) - tile_first, int64_t{0}));
+    const bool opens = first == 0, ends = own.stop - at >= tile_end;
+    part.enters_group = done == 0 || number == 0;
+    part.partial = opens && ends ? kWhole : end == 0 ? kNothing : 2 * worker + opens;
+    part.tile = tiles.tile(number);
+    const int column = part.tile.column;
+    part.tile.column += first * shape.n;
+    if (!ends) part.tile.column_end = column + end * shape.n;
+    done += tile_end;
+    return true;
 }
 
 // ---- skipped columns -----------------------------------------------------------------------------------------------

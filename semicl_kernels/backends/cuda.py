@@ -23,9 +23,9 @@ from ..triton_kernels.tile_configs import Tile
 from . import extensions, triton
 from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Problem
 from .device import ALIGNMENT, interpreted, on
-from .fused import SAFE_BOUND, Contrast, GpuFused, exponents, grad_absmax_of
+from .fused import SAFE_BOUND, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of
 from .grad_scaling import level
-from .launch_cache import CurrentStream, call, zeros
+from .launch_cache import CurrentStream, call
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1}  # csrc/cuda/backend.h, RowFormat
 PADDED_CHANNELS = (32, 64, 128, 256)
@@ -137,10 +137,10 @@ class Pairs(triton.Pairs):
             )
         super().__init__(packed, groups, scale, bound)
 
-    def tiles(self) -> tuple[Tile, Tile, int]:
-        sizes = tile_sizes(self.channels)
-        sums, gradient = (Tile(m, n, WARPS, 1) for m, n in (sizes.sums, sizes.gradient))
-        return sums, gradient, workers(self.rows.device)
+    def plan(self) -> tuple[triton.Pass, triton.Pass]:
+        sizes, count = tile_sizes(self.channels), workers(self.rows.device)
+        sums, gradient = (triton.Pass(Tile(m, n, WARPS, 1), count) for m, n in (sizes.sums, sizes.gradient))
+        return sums, gradient
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a pass with what both take and its own arguments."""
@@ -158,10 +158,10 @@ class Pairs(triton.Pairs):
             *arguments,
         )
 
-    def partial_sums(self) -> Tensor:
-        partials = zeros((self.partials, self.count), torch.float32, self.rows.device)
-        self.call(compiled.sum_pairs, self.pair_ends, self.row_block, partials)
-        return partials
+    def partial_sums(self) -> PartialSums:
+        sums = self.empty_sums()
+        self.call(compiled.sum_pairs, self.sums_ends, self.groups.largest, sums.own, sums.given)
+        return sums
 
     def gradient(
         self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, contrast: Contrast | None = None
@@ -170,7 +170,9 @@ class Pairs(triton.Pairs):
         assert contrast is None or contrast.by_class, "the map of losses is Triton's"
         partials = self.partial_tiles()
         positives = (None, None, None) if contrast is None else contrast.positives
-        self.call(compiled.row_gradient, self.step_ends, self.scale, row_scales, grad_absmax, *positives, partials, out)
+        self.call(
+            compiled.row_gradient, self.gradient_ends, self.scale, row_scales, grad_absmax, *positives, partials, out
+        )
         self.join(partials, out, contrast)
 
 

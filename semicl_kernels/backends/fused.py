@@ -24,11 +24,6 @@ from .launch_cache import empty, launch, repeat, zeros
 # With exp(-2 x 32) every exponential is a normal number, and its inverse leaves float32 room for the gradients' sizes.
 SAFE_BOUND = 32.0
 LOG2_E = math.log2(math.e)
-# Row blocks of a group at most. More give programs work where few rows are anchors. Each costs 4 or 8 bytes a row, and
-# a short one the prologue of a tile. Of the pairs of 32 row blocks (528) and of 64 (2080), Hopper's 132 multiprocessors
-# have 4 each, and 16 or 15.
-ROW_BLOCKS, MORE_ROW_BLOCKS = 32, 64
-LONG_ROW_BLOCK = 768  # rows: there are MORE_ROW_BLOCKS where each has so many
 CHANNELS_AT_ONCE = 64  # of the passes over rows alone
 
 
@@ -40,18 +35,7 @@ class Pairs(Protocol):
     """
 
     @property
-    def row_block(self) -> int:
-        """Rows of a row block."""
-
-    @property
     def bounded(self) -> bool: ...
-
-    @property
-    def shift(self) -> float: ...
-
-    @property
-    def partials(self) -> int:
-        """The row blocks of the largest group."""
 
     @property
     def tile_rows(self) -> int:
@@ -68,9 +52,15 @@ class Pairs(Protocol):
     @property
     def work_sizes(self) -> dict[str, Any]: ...
 
-    def partial_sums(self) -> Tensor:
-        """Return (partials, M): each anchor's sums over the row blocks of its group; (2, partials, M) where not
-        ``bounded``: maxima and sums."""
+    @property
+    def join_sizes(self) -> dict[str, Any]:
+        """The constants of join of triton_kernels/logsumexp.py."""
+
+    def join_numbers(self, sums: PartialSums) -> tuple[Any, ...]:
+        """Return its numbers."""
+
+    def partial_sums(self) -> PartialSums:
+        """Return each anchor's sum in partials."""
 
     def gradient(
         self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, contrast: Contrast | None = None
@@ -80,6 +70,14 @@ class Pairs(Protocol):
         ``row_scales`` is (2, M): the scales of the rows and, where not ``bounded``, their shifts, both relative to
         ``grad_absmax``.
         """
+
+
+class PartialSums(NamedTuple):
+    """Sums of exponentials in partials, as join of triton_kernels/logsumexp.py takes them."""
+
+    own: Tensor  # (1 or 2, M + 2 workers BLOCK_M) float32: sums of M tiles; maxima and sums, where not ``bounded``
+    given: Tensor | None  # (M + workers largest,) float32: what anchors are given by M tiles before their own
+    step_ends: Tensor  # (G,) int64
 
 
 class Contrast(NamedTuple):
@@ -114,12 +112,6 @@ def exponents(scale: float, bound: float | None) -> Exponents:
     if bound is None or scale <= 0 or abs(bound) > SAFE_BOUND:
         return Exponents(scale * LOG2_E, False, 0.0)
     return Exponents(scale * LOG2_E, True, bound * LOG2_E)
-
-
-def row_block_size(largest: int, side: int) -> int:
-    """The rows of a row block in groups of ``largest`` rows, a multiple of a tile's."""
-    row_blocks = MORE_ROW_BLOCKS if largest >= MORE_ROW_BLOCKS * LONG_ROW_BLOCK else ROW_BLOCKS
-    return side * max(1, -(-largest // (side * row_blocks)))
 
 
 def grad_absmax_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -326,7 +318,7 @@ def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Ten
 
     _, count, channels = rows.shape
     groups, total = problem.groups, len(problem.groups.anchors)
-    sizes = {**sizes_of(rows), "BLOCK_M": pairs.tile_rows}
+    sizes = {**sizes_of(rows), "TILE_ROWS": pairs.tile_rows}
     grid = (chip(rows.device).programs, sizes.pop("CP") // sizes["WIDTH"])
     shape = (count // pairs.tile_rows + total, channels)  # of no more tiles
     heads, tails = (empty(shape, torch.float32, rows.device) for _ in range(2))
@@ -344,12 +336,12 @@ def anchor_losses(
 
     count, programs = rows.shape[1], chip(rows.device).programs
     row_scales, pulls = empty((2, count), torch.float32, rows.device), empty((count,), torch.float32, rows.device)
-    losses = empty((programs,), torch.float64, rows.device)
+    losses, sums = empty((programs,), torch.float64, rows.device), pairs.partial_sums()
     launch(
         class_sums.anchor_losses,
         (programs,),
         rows,
-        pairs.partial_sums(),
+        *sums,
         *run_edges(rows, pairs, problem),
         weights,
         problem.class_begin,
@@ -361,15 +353,11 @@ def anchor_losses(
         pulls,
         each,
         losses,
-        count,
-        len(problem.groups.anchors),
-        pairs.row_block,
-        pairs.partials,
+        *pairs.join_numbers(sums),
         problem.scale,
-        pairs.shift,
         grad_absmax,
         BOUNDED=pairs.bounded,
-        BLOCK_M=pairs.tile_rows,
+        **pairs.join_sizes,
         num_warps=warps_of(rows),
         **sizes_of(rows),
     )

@@ -7,7 +7,7 @@ persistent programs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ from ..triton_kernels import tile_configs
 from ..triton_kernels.tile_configs import Tile
 from .base import Backend, Groups, Problem
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
-from .fused import CHANNELS_AT_ONCE, Contrast, GpuFused, exponents, grad_absmax_of, power_of_two, row_block_size
+from .fused import Contrast, GpuFused, PartialSums, exponents, grad_absmax_of, power_of_two
 from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
 MAX_TILE_ROWS = 64  # of the passes over rows alone
+JOINED_ELEMENTS = 2048  # of partial tiles, in one program
 MAX_CHANNELS = 512  # of triton_kernels.tile_configs
 FEW_CHANNELS = 16  # the least that a tensor core sums over
 
@@ -67,6 +68,11 @@ def split(rows: Tensor) -> Tensor:
     return out
 
 
+class Pass(NamedTuple):
+    tile: Tile
+    workers: int
+
+
 class Pairs:
     """The passes over the pairs of packed rows: what their launches share, and one method for each.
 
@@ -74,6 +80,8 @@ class Pairs:
     """
 
     def __init__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> None:
+        from ..triton_kernels import tile_scheduler
+
         self.rows, self.groups, self.scale = rows, groups, scale
         self.planes, self.count, self.channels = rows.shape
         self.group_total = len(groups.anchors)
@@ -82,23 +90,25 @@ class Pairs:
         self.scale_log2, self.bounded, self.shift = exponents(scale, bound)
         # Whether each similarity of two anchors is computed once for both.
         self.triangle = self.bounded and groups.mutual
-        self.sums_tile, self.gradient_tile, self.workers = self.tiles()
-        self.tile_rows = min(MAX_TILE_ROWS, self.gradient_tile.block_m)
-        self.row_block = row_block_size(groups.largest, self.sums_tile.block_m)
-        self.partials = max(1, -(-groups.largest // self.row_block))
+        (self.sums_tile, self.sums_workers), (self.gradient_tile, self.gradient_workers) = self.plan()
+        self.tile_rows = min(MAX_TILE_ROWS, self.sums_tile.block_m)
         self.sizes = {"C": self.channels, "CP": self.padded, "PLANES": self.planes}
         # The gradient's channels are summed in parts where they are many.
         self.part_channels = self.gradient_tile.out or self.padded
-        self.pair_ends, self.tile_ends = self.empty(2, self.group_total, dtype=torch.int32)
-        self.step_ends = self.empty(self.group_total, dtype=torch.int64)
-        self.work_tables = (groups.offsets, groups.anchors, self.pair_ends, self.tile_ends, self.step_ends)
+        self.sums_ends, self.gradient_ends = self.empty(2, self.group_total, dtype=torch.int64)
+        self.tile_ends = self.empty(self.group_total, dtype=torch.int32)
+        self.work_tables = (groups.offsets, groups.anchors, self.sums_ends, self.gradient_ends, self.tile_ends)
+        self.join_sizes = {
+            "TILE_ROWS": self.tile_rows,
+            "SUMS_M": self.sums_tile.block_m,
+            "SUMS_N": self.sums_tile.block_n,
+            "SUMS_PASS": (tile_scheduler.TRIANGLE if self.triangle else tile_scheduler.RECTANGLE).value,
+        }
         self.work_sizes = {
             "G": self.group_total,
-            "ROW_BLOCK": self.row_block,
-            "TRIANGLE": self.triangle,
-            "TILE_ROWS": self.tile_rows,
-            "BLOCK_M": self.gradient_tile.block_m,
-            "BLOCK_N": self.gradient_tile.block_n,
+            **self.join_sizes,
+            "GRADIENT_M": self.gradient_tile.block_m,
+            "GRADIENT_N": self.gradient_tile.block_n,
             "PARTS": self.padded // self.part_channels,
             "CHUNK": GROUPS_AT_ONCE,
         }
@@ -109,27 +119,27 @@ class Pairs:
 
         launch(tile_scheduler.count_work, (1,), *self.work_tables, **self.work_sizes, **OPTIONS)
 
-    def tiles(self) -> tuple[Tile, Tile, int]:
-        """Return the tiles of the forward and the backward pass, and how many programs share a pass."""
+    def plan(self) -> tuple[Pass, Pass]:
+        """Return the tiles of the forward and the backward pass, and how many programs share each."""
         architecture, programs = chip(self.rows.device)
         sums, gradient = (
             tile_configs.tile(architecture, name, self.planes, self.padded) for name in ("sums", "gradient")
         )
-        return sums, gradient if self.triangle else gradient.halved(), programs
+        if not self.triangle:
+            gradient = gradient.halved()
+        return Pass(sums, tile_configs.workers(sums, programs)), Pass(
+            gradient, tile_configs.workers(gradient, programs)
+        )
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(shape, dtype, self.rows.device)
 
-    def partial_sums(self) -> Tensor:
-        """Return (partials, M): each anchor's sums over the row blocks of its group; (2, partials, M) where not
-        bounded: maxima, and sums relative to them."""
+    def partial_sums(self) -> PartialSums:
+        """Return the sums of anchors over their denominators in partials."""
         from ..triton_kernels import logsumexp
 
-        tile = self.sums_tile
-        shape = (self.partials, self.count) if self.bounded else (2, self.partials, self.count)
-        partials = zeros(shape, torch.float32, self.rows.device)
-        common = (self.rows, *self.groups.tensors, self.pair_ends, partials)
-        numbers = (self.count, self.group_total, self.row_block)
+        tile, sums = self.sums_tile, self.empty_sums()
+        common = (self.rows, *self.groups.tensors, self.sums_ends)
         sizes = {
             "WIDTH": tile.width or self.padded,
             "BLOCK_M": tile.block_m,
@@ -138,45 +148,54 @@ class Pairs:
             "num_warps": tile.warps,
             **self.sizes,
         }
+        grid, numbers = (self.sums_workers,), (self.count, self.group_total)
         if self.bounded:
             launch(
                 logsumexp.sum_pairs,
-                (self.workers,),
+                grid,
                 *common,
+                sums.own,
+                sums.given,
                 *numbers,
+                self.groups.largest,
                 self.scale_log2,
                 self.shift,
-                TRIANGLE=self.triangle,
+                PASS=self.join_sizes["SUMS_PASS"],
                 **sizes,
                 **OPTIONS,
             )
         else:
             # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
-            more = (self.partials, self.scale_log2)
-            launch(logsumexp.log_sum_pairs, (self.workers,), *common, *numbers, *more, **sizes, enable_fp_fusion=False)
-        return partials
+            more = (sums.own, *numbers, sums.own.shape[1], self.scale_log2)
+            launch(logsumexp.log_sum_pairs, grid, *common, *more, **sizes, enable_fp_fusion=False)
+        return sums
+
+    def empty_sums(self) -> PartialSums:
+        """Return memory for the partials: of whole M tiles, of 2 partial tiles a worker, and what workers give."""
+        own = self.empty(1 if self.bounded else 2, self.count + 2 * self.sums_workers * self.sums_tile.block_m)
+        given = self.empty(self.count + self.sums_workers * self.groups.largest) if self.triangle else None
+        return PartialSums(own, given, self.sums_ends)
+
+    def join_numbers(self, sums: PartialSums) -> tuple[Any, ...]:
+        """Return the numbers that a join takes beside the partials."""
+        return self.count, self.group_total, self.groups.largest, self.sums_workers, sums.own.shape[1], self.shift
 
     def logsumexp(self) -> Tensor:
         """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
         from ..triton_kernels import logsumexp
 
-        partials = self.partial_sums()
-        lse = zeros((self.count,), torch.float32, self.rows.device)
+        sums, lse = self.partial_sums(), zeros((self.count,), torch.float32, self.rows.device)
         launch(
             logsumexp.store_logsumexp,
             self.grid,
-            partials,
+            *sums,
             self.groups.offsets,
             self.groups.anchors,
             self.tile_ends,
             lse,
-            self.count,
-            self.group_total,
-            self.row_block,
-            self.partials,
-            self.shift,
+            *self.join_numbers(sums),
             BOUNDED=self.bounded,
-            BLOCK_M=self.tile_rows,
+            **self.join_sizes,
             **OPTIONS,
         )
         return lse
@@ -215,11 +234,11 @@ class Pairs:
         partials = self.partial_tiles()
         launch(
             gradient.row_gradient,
-            (self.workers,),
+            (self.gradient_workers,),
             self.rows,
             self.count,
             *self.groups.tensors,
-            self.step_ends,
+            self.gradient_ends,
             *row_scales,
             *((None,) * 3 if contrast is None else contrast.positives),
             partials,
@@ -241,7 +260,7 @@ class Pairs:
         self.join(partials, out, contrast)
 
     def partial_tiles(self) -> Tensor:
-        return self.empty(2 * self.workers, self.gradient_tile.block_m, self.part_channels)
+        return self.empty(2 * self.gradient_workers, self.gradient_tile.block_m, self.part_channels)
 
     def gradient_sizes(self) -> dict[str, Any]:
         return {
@@ -257,20 +276,20 @@ class Pairs:
         """Add up the partial tiles of the gradient, and the losses."""
         from ..triton_kernels import gradient
 
-        width = min(CHANNELS_AT_ONCE, self.part_channels)
+        rows = max(1, JOINED_ELEMENTS // self.part_channels)
         launch(
             gradient.join_partials,
-            (self.workers, self.part_channels // width),
+            (self.gradient_workers, -(-self.gradient_tile.block_m // rows)),
             self.groups.offsets,
             self.groups.anchors,
-            self.step_ends,
+            self.gradient_ends,
             partials,
             out,
             *((None, None) if contrast is None else (contrast.losses, contrast.loss)),
             self.group_total,
             0 if contrast is None else len(contrast.losses),
             LOSSES=1 if contrast is None else power_of_two(len(contrast.losses)),
-            WIDTH=width,
+            ROWS=rows,
             **self.gradient_sizes(),
         )
 

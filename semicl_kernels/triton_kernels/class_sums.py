@@ -38,7 +38,7 @@ def sum_edges(
     G,
     C: tl.constexpr,
     WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
+    TILE_ROWS: tl.constexpr,
     PLANES: tl.constexpr,
 ):
     """Sum the runs at both edges of the tiles that have an anchor, WIDTH channels a program."""
@@ -48,13 +48,13 @@ def sum_edges(
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin = tl.load(offsets + g)
-        first, last = begin + number * BLOCK_M, begin + tl.load(anchors + g)
+        first, last = begin + number * TILE_ROWS, begin + tl.load(anchors + g)
         if first < last:
-            ids = first + tl.arange(0, BLOCK_M)
+            ids = first + tl.arange(0, TILE_ROWS)
             low = tl.load(class_begin + ids, mask=ids < last, other=-1)
-            x = sum_planes(load_rows(rows, M, first, last, channel, BLOCK_M, C, WIDTH, PLANES, True), PLANES)
+            x = sum_planes(load_rows(rows, M, first, last, channel, TILE_ROWS, C, WIDTH, PLANES, True), PLANES)
             head = tl.load(class_begin + first)
-            tail = tl.load(class_begin + tl.minimum(first + BLOCK_M, last) - 1)
+            tail = tl.load(class_begin + tl.minimum(first + TILE_ROWS, last) - 1)
             to = tl.cast(item, tl.int64) * C + c
             tl.store(heads + to, tl.sum(tl.where((low == head)[:, None], x, 0.0), 0), mask=c < C)
             tl.store(tails + to, tl.sum(tl.where((low == tail)[:, None], x, 0.0), 0), mask=c < C)
@@ -87,7 +87,9 @@ def sum_others(together, planes, PLANES: tl.constexpr):
 @triton.jit
 def anchor_losses(
     rows,  # (PLANES, M, C)
-    partials,  # (partials, M) float32, or (2, partials, M) of log_sum_pairs
+    own,  # of sum_pairs or log_sum_pairs
+    given,  # of sum_pairs, or None
+    step_ends,  # (G,) int64, of count_work
     heads,  # (tiles, C) float32, of sum_edges
     tails,  # (tiles, C) float32, likewise
     weights,  # (M,) float64 or float32
@@ -103,30 +105,36 @@ def anchor_losses(
     losses,  # (programs,) float64, written: each program's part of the weighted sum of losses
     M,
     G,
-    ROW_BLOCK,
-    PARTIALS,
-    scale,
+    LARGEST,
+    WORKERS,
+    own_stride,
     shift,
+    scale,
     grad_absmax,  # the largest |weight|, or None
     C: tl.constexpr,
     CP: tl.constexpr,
     WIDTH: tl.constexpr,
+    TILE_ROWS: tl.constexpr,
+    SUMS_M: tl.constexpr,
+    SUMS_N: tl.constexpr,
+    SUMS_PASS: tl.constexpr,
     BOUNDED: tl.constexpr,
-    BLOCK_M: tl.constexpr,
     PLANES: tl.constexpr,
 ):
     """Write the weighted sum of log-sum-exp less mean of positives, and what the gradient needs of both."""
-    loss = tl.zeros((BLOCK_M,), dtype=tl.float64)
+    loss = tl.zeros((TILE_ROWS,), dtype=tl.float64)
     items = tl.load(tile_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        first, last = begin + number * BLOCK_M, begin + tl.load(anchors + g)
-        ids = first + tl.arange(0, BLOCK_M)
+        first, last = begin + number * TILE_ROWS, begin + tl.load(anchors + g)
+        ids = first + tl.arange(0, TILE_ROWS)
         anchor = ids < last
         weight = tl.load(weights + ids, mask=anchor, other=0.0)
-        count = tl.cdiv(end - begin, ROW_BLOCK)
-        maximum, sum_of_pairs = join(partials, ids, anchor, M, PARTIALS, count, shift, BOUNDED)
+        maximum, sum_of_pairs = join(
+            own, given, step_ends, offsets, anchors, g, number, M, G, LARGEST, WORKERS, own_stride, shift,
+            TILE_ROWS, SUMS_M, SUMS_N, SUMS_PASS, BOUNDED,
+        )  # fmt: skip
         factor, own_shift = row_scale_of(weight.to(tl.float32), maximum, sum_of_pairs, anchor, grad_absmax)
         low, high = tl.load(class_begin + ids, mask=anchor, other=-1), tl.load(class_end + ids, mask=anchor, other=1)
         positives = (high - low - 1).to(tl.float32)
@@ -136,13 +144,13 @@ def anchor_losses(
             tl.store(shifts + ids, own_shift, mask=ids < end)
         if first < last:
             together = (low[:, None] == low[None, :]) & (ids[:, None] != ids[None, :])
-            comes_in, goes_on = anchor & (low < first), high > first + BLOCK_M
+            comes_in, goes_on = anchor & (low < first), high > first + TILE_ROWS
             # How many tiles before the run that comes in reaches, and tiles after the one that goes on.
-            tiles_before = tl.cdiv(first - tl.minimum(tl.load(class_begin + first), first), BLOCK_M)
-            tiles_after = tl.cdiv(tl.maximum(tl.max(high) - first - BLOCK_M, 0), BLOCK_M)
-            total = tl.zeros((BLOCK_M,), dtype=tl.float32)
+            tiles_before = tl.cdiv(first - tl.minimum(tl.load(class_begin + first), first), TILE_ROWS)
+            tiles_after = tl.cdiv(tl.maximum(tl.max(high) - first - TILE_ROWS, 0), TILE_ROWS)
+            total = tl.zeros((TILE_ROWS,), dtype=tl.float32)
             for channel in range(0, CP, WIDTH):
-                planes = load_rows(rows, M, first, last, channel, BLOCK_M, C, WIDTH, PLANES, True)
+                planes = load_rows(rows, M, first, last, channel, TILE_ROWS, C, WIDTH, PLANES, True)
                 others = sum_others(together, planes, PLANES)
                 # The run begins at the end of its first tile.
                 second = item - tiles_before + 1
@@ -152,8 +160,8 @@ def anchor_losses(
                 others += tl.where(comes_in[:, None], sum_before[None, :], 0.0)
                 others += tl.where(goes_on[:, None], sum_after[None, :], 0.0)
                 total += tl.sum(sum_planes(planes, PLANES) * others, 1)
-            own = log2_of(maximum, sum_of_pairs) * 0.6931471805599453 - scale * total / positives
+            anchor_loss = log2_of(maximum, sum_of_pairs) * 0.6931471805599453 - scale * total / positives
             if each is not None:
-                tl.store(each + ids, own, mask=anchor)
-            loss += tl.where(anchor, weight * own.to(tl.float64), 0.0)
+                tl.store(each + ids, anchor_loss, mask=anchor)
+            loss += tl.where(anchor, weight * anchor_loss.to(tl.float64), 0.0)
     tl.store(losses + tl.program_id(0), tl.sum(loss))

@@ -91,30 +91,31 @@ def gather_rows(
     inverse_lengths,  # (M,) float32, written; 0 for rows too short to have a direction
     offsets,  # (G + 1,) int32; what follows is count_work's
     anchors,
-    pair_ends,
+    sums_ends,
+    gradient_ends,
     tile_ends,
-    step_ends,
     M,
     G,
-    ROW_BLOCK,
     NORMALIZE: tl.constexpr,
     C: tl.constexpr,
     ROW: tl.constexpr,
     CP: tl.constexpr,
     POINTS: tl.constexpr,
     PLANES: tl.constexpr,
-    TRIANGLE: tl.constexpr,  # as the rest, count_work's
-    TILE_ROWS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    SUMS_PASS: tl.constexpr,  # as the rest, count_work's
+    SUMS_M: tl.constexpr,
+    SUMS_N: tl.constexpr,
+    GRADIENT_M: tl.constexpr,
+    GRADIENT_N: tl.constexpr,
     PARTS: tl.constexpr,
+    TILE_ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
     """Write the points' features as rows, of unit length where NORMALIZE. The first program counts the work too."""
     if tl.program_id(0) == 0:
         count_work(
-            offsets, anchors, pair_ends, tile_ends, step_ends, G, ROW_BLOCK,
-            TRIANGLE, TILE_ROWS, BLOCK_M, BLOCK_N, PARTS, CHUNK,
+            offsets, anchors, sums_ends, gradient_ends, tile_ends, G,
+            SUMS_PASS, SUMS_M, SUMS_N, GRADIENT_M, GRADIENT_N, PARTS, TILE_ROWS, CHUNK,
         )  # fmt: skip
     points = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     row = tl.load(row_of_point + points, mask=points < M, other=-1)

@@ -30,12 +30,20 @@ import triton.language as tl
 
 from .masking import clear_in_class, clear_tile, masked_in_class, masked_ranges, masked_tile, peel, peel_class
 from .split_bf16 import deep_similarities, load_rows, product, split, transposed
-from .tile_scheduler import PROLOGUE_COST, find_item, find_tile, stream_k_range
+from .tile_scheduler import (
+    GRADIENT,
+    PROLOGUE_COST,
+    WHOLE,
+    find_item,
+    find_tile,
+    next_tile,
+    range_length,
+    stream_k_range,
+)
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
 # backend divides by it too: kHeadroom of csrc/cuda/backward_epilogue.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
-WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a partial
 PARTIALS_AT_ONCE = tl.constexpr(4)
 # What the positives take from the weights: nothing, the same for all pairs of a class run, or of each row its own.
 NONE, BY_CLASS, BY_ROW = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -213,16 +221,6 @@ def scaled_by(scale, grad_absmax):
     return scale
 
 
-@triton.jit
-def partial_of(first_step, end_step, ends):
-    """Return the partial that a tile goes to, WHOLE for a whole tile, NOTHING where the range has no step of it.
-
-    ``ends`` is whether it is the tile's last.
-    """
-    opens = first_step == 0
-    return tl.where(opens & ends, WHOLE, tl.where(end_step == 0, NOTHING, opens.to(tl.int32)))
-
-
 # One compilation for any number of groups: that of a single one is no shorter, and at 256 channels it spills.
 @triton.jit(do_not_specialize=["G"])
 def row_gradient(
@@ -258,19 +256,11 @@ def row_gradient(
     STAGES: tl.constexpr,
 ):
     """Write the gradient of sum_i grad_i lse_i, or l_i, by the rows: whole tiles to ``out``, others to ``partials``."""
-    at, stop = stream_k_range(tl.program_id(0), tl.load(step_ends + G - 1))
-    left = (stop - at).to(tl.int32)
+    left = range_length(step_ends, G)
     while left > 0:
-        # Found anew for every tile: the loops over steps have no registers to spare.
-        _, stop = stream_k_range(tl.program_id(0), tl.load(step_ends + G - 1))
-        at = stop - left
-        g, number, part, tile_begin, tile_end = find_tile(
-            at, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT
+        g, number, part, first_step, end_step, partial, left = next_tile(
+            left, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT, GRADIENT
         )
-        first_step = tl.maximum(at - tile_begin - PROLOGUE_COST, 0).to(tl.int32)
-        end_step = tl.maximum(tl.minimum(stop, tile_end) - tile_begin - PROLOGUE_COST, 0).to(tl.int32)
-        partial = partial_of(first_step, end_step, tile_end <= stop)
-        left -= (tile_end - at).to(tl.int32)
         out_channel = part * OUT
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
@@ -378,7 +368,7 @@ def join_partials(
     loss_count,
     C: tl.constexpr,
     CP: tl.constexpr,
-    WIDTH: tl.constexpr,  # channels of one program
+    ROWS: tl.constexpr,  # of one program
     OUT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -386,22 +376,22 @@ def join_partials(
 ):
     """Sum the partial tiles of the tile that a range begins and others end; one program sums the losses too.
 
-    As many programs as row_gradient had, each for every WIDTH of OUT channels.
+    As many programs as row_gradient had, each for every ROWS of BLOCK_M rows.
     """
-    worker, channel = tl.program_id(0), tl.program_id(1) * WIDTH
+    worker, chunk = tl.program_id(0), tl.program_id(1)
     if losses is not None:
-        first = (worker == 0) & (channel == 0)
+        first = (worker == 0) & (chunk == 0)
         if first:
             sum_losses(losses, loss, loss_count, LOSSES)
     total = tl.load(step_ends + G - 1)
-    at, stop = stream_k_range(worker, total)
+    at, stop = stream_k_range(worker, tl.num_programs(0), total)
     if at < stop:
         g, number, part, tile_begin, tile_end = find_tile(
-            stop - 1, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT
+            stop - 1, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT, GRADIENT
         )
         first_step = tile_begin + PROLOGUE_COST
         if (at <= first_step) & (first_step < stop) & (stop < tile_end):
-            row, c = tl.arange(0, BLOCK_M)[:, None], channel + tl.arange(0, WIDTH)[None, :]
+            row, c = chunk * ROWS + tl.arange(0, ROWS)[:, None], tl.arange(0, OUT)[None, :]
             first_row = tl.load(offsets + g) + number * BLOCK_M
             mask = (first_row + row < tl.load(offsets + g + 1)) & (part * OUT + c < C)
             sums = tl.load(partial_tile(partials, 2 * worker + 1, BLOCK_M, OUT) + row * OUT + c, mask=mask)
@@ -412,6 +402,6 @@ def join_partials(
                     sums += tl.load(
                         partial_tile(partials, 2 * other, BLOCK_M, OUT) + row * OUT + c, mask=there, other=0.0
                     )
-                    _, end = stream_k_range(other, total)
+                    _, end = stream_k_range(other, tl.num_programs(0), total)
                     other += 1
             tl.store(out + (first_row + row).to(tl.int64) * C + part * OUT + c, sums, mask=mask)

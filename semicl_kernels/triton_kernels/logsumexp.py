@@ -1,21 +1,23 @@
 """The forward pass: sums of exponentials over the pairs of each group.
 
 *Fixed maximum* (:func:`sum_pairs`). No exponent exceeds a bound B and none lies below -B, with exp(-2 B) normal in
-float32. Every exponential is taken relative to B, and sums are plain sums. An item is a pair of row blocks (P, Q), see
-tile_scheduler.py. An M tile of P stays, and the N tiles of Q stream past it:
+float32. Every exponential is taken relative to B, and sums are plain sums. An M tile of anchors stays, and the N tiles
+of its Stream-K range (tile_scheduler.py) stream past it:
 
                  x_m (BLOCK_M)
     x_n          +-----------+
-    (BLOCK_N)    | S = x_n x_m^T, exp | -> sums over this axis: of the anchors of Q, in a triangle
+    (BLOCK_N)    | S = x_n x_m^T, exp | -> sums over this axis: of the anchors of the N tile, in a triangle
                  +-----------+
                        |
-                       v sums over this axis: of the anchors of P, kept in registers, reduced once
+                       v sums over this axis: of the M tile, kept in registers, reduced once
 
-Partial q of anchor i is its sum over row block q of its group. Each partial is written by one program in one order: no
-atomics, the same bits every time. The sums of Q's anchors are cheap: they lie within a thread but for two shuffles.
+Sums of the M tile go to ``own``: those of a whole tile to its rows, of a partial tile to the place 2 w or 2 w + 1 of
+worker w. Sums over the other axis go to ``given``: a line of the worker's own, to which it adds at every M tile. They
+are cheap: they lie within a thread but for two shuffles. Each sum is written by one program in one order: no atomics,
+the same bits every time.
 
-*Online softmax* (:func:`log_sum_pairs`). The same items, all row blocks against all, with a running maximum for each
-anchor. A partial is two numbers: the maximum, and the sum relative to it.
+*Online softmax* (:func:`log_sum_pairs`). No triangle, and a running maximum for each anchor. A partial is two numbers:
+the maximum, and the sum relative to it.
 
 :func:`join` adds up the partials of an anchor. Exponents are in base 2 throughout: scale_log2 = scale log2(e).
 """
@@ -27,9 +29,29 @@ import triton.language as tl
 
 from .masking import clear_tile, masked_ranges, masked_tile, peel
 from .split_bf16 import deep_similarities, load_columns, load_rows, product, transposed
-from .tile_scheduler import find_item, find_pair
+from .tile_scheduler import (
+    NOTHING,
+    PROLOGUE_COST,
+    RECTANGLE,
+    TRIANGLE,
+    WHOLE,
+    find_item,
+    group_steps,
+    next_tile,
+    range_length,
+    steps_before,
+    worker_of,
+)
 
 PARTIALS_AT_ONCE = tl.constexpr(8)
+GIVERS_AT_ONCE = tl.constexpr(16)
+ZEROS_AT_ONCE = tl.constexpr(1024)
+
+
+@triton.jit
+def place_of(partial, worker, M, BLOCK_M: tl.constexpr):
+    """Return where the partial tile of a worker begins in ``own``; int64."""
+    return tl.cast(M, tl.int64) + (2 * worker + partial).to(tl.int64) * BLOCK_M
 
 
 @triton.jit
@@ -39,12 +61,12 @@ def add_n_tile(
     rows,
     M,
     skip_begin,
-    skip_end,
-    partial,
+    skim_end,
+    given,
     first_m,
-    p_end,
+    m_end,
     first,
-    q_end,
+    last,
     gives_from,
     gives_to,
     scale_log2,
@@ -61,27 +83,27 @@ def add_n_tile(
 ):
     """Take one N tile past the M tile: return ``kept`` with its exponentials added.
 
-    The anchors of the N tile from gives_from to gives_to get their sums added to what is in ``partial``.
+    The anchors of the N tile from gives_from to gives_to get their sums added to what is in ``given``.
     """
     ids = first + tl.arange(0, BLOCK_N)
     if WIDTH == CP:
-        x = load_rows(rows, M, first, q_end, 0, BLOCK_N, C, CP, PLANES, MASKED)
+        x = load_rows(rows, M, first, last, 0, BLOCK_N, C, CP, PLANES, MASKED)
         s = product(x, x_m, None, PLANES)
     else:
-        s = deep_similarities(rows, M, first, q_end, first_m, p_end, BLOCK_N, BLOCK_M, C, CP, WIDTH, PLANES, STAGES)
+        s = deep_similarities(rows, M, first, last, first_m, m_end, BLOCK_N, BLOCK_M, C, CP, WIDTH, PLANES, STAGES)
     e = tl.exp2(s * scale_log2 - shift)
     if MASKED:
         # Loaded here, not where the tile begins: the loop without masks has no registers to spare for them.
         columns = first_m + tl.arange(0, BLOCK_M)
-        low = tl.load(skip_begin + columns, mask=columns < p_end, other=0)[None, :]
-        high = tl.load(skip_end + columns, mask=columns < p_end, other=0)[None, :]
-        keep = ((ids[:, None] < low) | (ids[:, None] >= high)) & (ids < q_end)[:, None]
+        low = tl.load(skip_begin + columns, mask=columns < m_end, other=0)[None, :]
+        high = tl.load(skim_end + columns, mask=columns < m_end, other=0)[None, :]
+        keep = ((ids[:, None] < low) | (ids[:, None] >= high)) & (ids < last)[:, None]
         e = tl.where(keep, e, 0.0)
     if GIVES:
-        given = (ids >= gives_from) & (ids < gives_to)
+        gets = (ids >= gives_from) & (ids < gives_to)
         if (first < gives_to) & (first >= gives_from):
-            before = tl.load(partial + ids, mask=given, other=0.0)
-            tl.store(partial + ids, before + tl.sum(e, 1), mask=given)
+            before = tl.load(given + ids, mask=gets, other=0.0)
+            tl.store(given + ids, before + tl.sum(e, 1), mask=gets)
     return kept + e
 
 
@@ -92,11 +114,12 @@ def sum_pairs(
     anchors,  # (G,) int32
     skip_begin,  # (M,) int32
     skip_end,  # (M,) int32
-    pair_ends,  # (G,) int32, of count_work
-    partials,  # (partials, M) float32, zeros, added to
+    step_ends,  # (G,) int64, of count_work
+    own,  # (M + 2 BLOCK_M programs,) float32, written: sums of M tiles
+    given,  # (M + LARGEST programs,) float32, written: at row + LARGEST w, what worker w gives to an anchor
     M,
     G,
-    ROW_BLOCK,  # rows of a row block, a multiple of BLOCK_M
+    LARGEST,  # rows of a group at most
     scale_log2,
     shift,
     C: tl.constexpr,
@@ -104,59 +127,71 @@ def sum_pairs(
     WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr,  # a multiple of BLOCK_N
     BLOCK_N: tl.constexpr,
-    TRIANGLE: tl.constexpr,
+    PASS: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write partial q of every anchor: sum of 2^(scale_log2 x_i . x_j - shift) over its denominator in row block q."""
-    items = tl.load(pair_ends + G - 1)
-    for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        g, number = find_item(item, pair_ends, G)
+    """Write the partials of every anchor's sum of 2^(scale_log2 x_i . x_j - shift) over its denominator."""
+    GIVES: tl.constexpr = PASS == TRIANGLE
+    if GIVES:
+        given += tl.program_id(0).to(tl.int64) * LARGEST
+    left, is_first = range_length(step_ends, G), True
+    while left > 0:
+        g, number, _, first_step, end_step, partial, left = next_tile(
+            left, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, 1, PASS
+        )
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
-        p, q = find_pair(number, tl.cdiv(end - begin, ROW_BLOCK), TRIANGLE)
-        p_begin, q_begin = begin + p * ROW_BLOCK, begin + q * ROW_BLOCK
-        p_end, q_end = tl.minimum(p_begin + ROW_BLOCK, anchor_end), tl.minimum(q_begin + ROW_BLOCK, end)
-        given = partials + p.to(tl.int64) * M
-        own = partials + q.to(tl.int64) * M
-        for first_m in range(p_begin, p_end, BLOCK_M):
-            ids = first_m + tl.arange(0, BLOCK_M)
-            inside = ids < p_end
-            x_m = 0
-            if WIDTH == CP:
-                x_m = load_columns(rows, M, first_m, p_end, 0, BLOCK_M, C, CP, PLANES)
-            low = tl.load(skip_begin + ids, mask=inside, other=0)
-            high = tl.load(skip_end + ids, mask=inside, other=0)
-            first = q_begin
-            if TRIANGLE:
-                first = tl.where(p == q, first_m, q_begin)
-            gives_from = first_m + BLOCK_M
-            gives_to = tl.minimum(anchor_end, q_end)
-            any_begin, any_end, all_begin, all_end = masked_ranges(low, high, inside)
-            clear, clear_jump, jump, masked, any_tile, all_tile, all_tiles, ragged = peel(
-                first, q_end, any_begin, any_end, all_begin, all_end, BLOCK_N
-            )
-            kept = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
-            for k in tl.range(0, clear, num_stages=STAGES):
-                column = first + clear_tile(k, clear_jump, jump) * BLOCK_N
-                kept = add_n_tile(
-                    kept, x_m, rows, M, skip_begin, skip_end, given, first_m, p_end, column, q_end,
-                    gives_from, gives_to, scale_log2, shift,
-                    C, CP, WIDTH, BLOCK_M, BLOCK_N, TRIANGLE, False, PLANES, STAGES,
-                )  # fmt: skip
-            for k in tl.range(0, masked, num_stages=STAGES):
-                column = first + masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged) * BLOCK_N
-                kept = add_n_tile(
-                    kept, x_m, rows, M, skip_begin, skip_end, given, first_m, p_end, column, q_end,
-                    gives_from, gives_to, scale_log2, shift,
-                    C, CP, WIDTH, BLOCK_M, BLOCK_N, TRIANGLE, True, PLANES, STAGES,
-                )  # fmt: skip
-            total = tl.sum(kept, 0)
-            if TRIANGLE:
-                # Given by earlier tiles of this row block.
-                total += tl.load(own + ids, mask=inside & (ids >= q_begin), other=0.0)
-            tl.store(own + ids, total, mask=inside)
-            tl.debug_barrier()  # what this tile gave is read by other threads at the next
+        first_m = begin + number * BLOCK_M
+        m_end = tl.minimum(first_m + BLOCK_M, anchor_end)
+        ids = first_m + tl.arange(0, BLOCK_M)
+        inside = ids < m_end
+        x_m = 0
+        if WIDTH == CP:
+            x_m = load_columns(rows, M, first_m, m_end, 0, BLOCK_M, C, CP, PLANES)
+        if GIVES:
+            # Its first tile of the group: nothing was given to the anchors after it.
+            for zero in range(first_m + BLOCK_M, tl.where(is_first | (number == 0), anchor_end, 0), ZEROS_AT_ONCE):
+                to = zero + tl.arange(0, ZEROS_AT_ONCE)
+                tl.store(given + to, tl.zeros((ZEROS_AT_ONCE,), dtype=tl.float32), mask=to < anchor_end)
+            # Other threads read these, and what the tile before gave.
+            tl.debug_barrier()
+        is_first = False
+        low = tl.load(skip_begin + ids, mask=inside, other=0)
+        high = tl.load(skip_end + ids, mask=inside, other=0)
+        base = first_m if GIVES else begin
+        last = tl.minimum(base + end_step * BLOCK_N, end)
+        first = tl.minimum(base + first_step * BLOCK_N, last)
+        gives_from = first_m + BLOCK_M
+        gives_to = tl.minimum(anchor_end, last)
+        any_begin, any_end, all_begin, all_end = masked_ranges(low, high, inside)
+        clear, clear_jump, jump, masked, any_tile, all_tile, all_tiles, ragged = peel(
+            first, last, any_begin, any_end, all_begin, all_end, BLOCK_N
+        )
+        kept = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
+        for k in tl.range(0, clear, num_stages=STAGES):
+            column = first + clear_tile(k, clear_jump, jump) * BLOCK_N
+            kept = add_n_tile(
+                kept, x_m, rows, M, skip_begin, skip_end, given, first_m, m_end, column, last,
+                gives_from, gives_to, scale_log2, shift,
+                C, CP, WIDTH, BLOCK_M, BLOCK_N, GIVES, False, PLANES, STAGES,
+            )  # fmt: skip
+        for k in tl.range(0, masked, num_stages=STAGES):
+            column = first + masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged) * BLOCK_N
+            kept = add_n_tile(
+                kept, x_m, rows, M, skip_begin, skip_end, given, first_m, m_end, column, last,
+                gives_from, gives_to, scale_log2, shift,
+                C, CP, WIDTH, BLOCK_M, BLOCK_N, GIVES, True, PLANES, STAGES,
+            )  # fmt: skip
+        store_own(own, tl.sum(kept, 0), partial, ids, inside, M, BLOCK_M)
+
+
+@triton.jit
+def store_own(own, value, partial, ids, inside, M, BLOCK_M: tl.constexpr):
+    """Write a number for each row of an M tile, to the rows of a whole tile, else to the partial's place."""
+    place = place_of(partial, tl.program_id(0), M, BLOCK_M) + tl.arange(0, BLOCK_M)
+    to = tl.where(partial == WHOLE, ids.to(tl.int64), place)
+    tl.store(own + to, value, mask=inside & (tl.full(ids.shape, partial, tl.int32) != NOTHING))
 
 
 @triton.jit
@@ -167,11 +202,11 @@ def add_with_maximum(
     rows,
     M,
     skip_begin,
-    skip_end,
+    skim_end,
     first_m,
-    p_end,
+    m_end,
     first,
-    q_end,
+    last,
     scale_log2,
     C: tl.constexpr,
     CP: tl.constexpr,
@@ -185,17 +220,17 @@ def add_with_maximum(
     """Take one N tile past the M tile: return the new maxima and the sums relative to them."""
     ids = first + tl.arange(0, BLOCK_N)
     if WIDTH == CP:
-        x = load_rows(rows, M, first, q_end, 0, BLOCK_N, C, CP, PLANES, MASKED)
+        x = load_rows(rows, M, first, last, 0, BLOCK_N, C, CP, PLANES, MASKED)
         s = product(x_m, transposed(x, PLANES), None, PLANES) * scale_log2
     else:
         s = scale_log2 * deep_similarities(
-            rows, M, first_m, p_end, first, q_end, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
+            rows, M, first_m, m_end, first, last, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
         )
     if MASKED:
         mine = first_m + tl.arange(0, BLOCK_M)
-        low = tl.load(skip_begin + mine, mask=mine < p_end, other=0)[:, None]
-        high = tl.load(skip_end + mine, mask=mine < p_end, other=0)[:, None]
-        keep = ((ids[None, :] < low) | (ids[None, :] >= high)) & (ids < q_end)[None, :]
+        low = tl.load(skip_begin + mine, mask=mine < m_end, other=0)[:, None]
+        high = tl.load(skim_end + mine, mask=mine < m_end, other=0)[:, None]
+        keep = ((ids[None, :] < low) | (ids[None, :] >= high)) & (ids < last)[None, :]
         s = tl.where(keep, s, float("-inf"))
     higher = tl.maximum(best, tl.max(s, 1))
     finite = tl.where(higher == float("-inf"), 0.0, higher)
@@ -210,12 +245,11 @@ def log_sum_pairs(
     anchors,  # (G,) int32
     skip_begin,  # (M,) int32
     skip_end,  # (M,) int32
-    pair_ends,  # (G,) int32, of count_work without the triangle
-    partials,  # (2, partials, M) float32, written
+    step_ends,  # (G,) int64, of count_work
+    own,  # (2, M + 2 BLOCK_M programs) float32, written
     M,
     G,
-    ROW_BLOCK,  # rows of a row block
-    PARTIALS,
+    own_stride,
     scale_log2,
     C: tl.constexpr,
     CP: tl.constexpr,
@@ -225,73 +259,96 @@ def log_sum_pairs(
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Write partial q of every anchor, of its sum of 2^(scale_log2 x_i . x_j) over its points in row block q: the
-    largest exponent, -inf where there is none, and the sum relative to it."""
-    items = tl.load(pair_ends + G - 1)
-    for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        g, number = find_item(item, pair_ends, G)
+    """Write the partials of every anchor's sum of 2^(scale_log2 x_i . x_j) over its denominator: the largest exponent,
+    -inf where there is none, and the sum relative to it."""
+    left = range_length(step_ends, G)
+    while left > 0:
+        g, number, _, first_step, end_step, partial, left = next_tile(
+            left, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, 1, RECTANGLE
+        )
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        anchor_end = begin + tl.load(anchors + g)
-        p, q = find_pair(number, tl.cdiv(end - begin, ROW_BLOCK), False)
-        p_begin, q_begin = begin + p * ROW_BLOCK, begin + q * ROW_BLOCK
-        p_end, q_end = tl.minimum(p_begin + ROW_BLOCK, anchor_end), tl.minimum(q_begin + ROW_BLOCK, end)
-        own = partials + q.to(tl.int64) * M
-        for first_m in range(p_begin, p_end, BLOCK_M):
-            ids = first_m + tl.arange(0, BLOCK_M)
-            inside = ids < p_end
-            x_m = 0
-            if WIDTH == CP:
-                x_m = load_rows(rows, M, first_m, p_end, 0, BLOCK_M, C, CP, PLANES, True)
-            low = tl.load(skip_begin + ids, mask=inside, other=0)
-            high = tl.load(skip_end + ids, mask=inside, other=0)
-            any_begin, any_end, all_begin, all_end = masked_ranges(low, high, inside)
-            clear, clear_jump, jump, masked, any_tile, all_tile, all_tiles, ragged = peel(
-                q_begin, q_end, any_begin, any_end, all_begin, all_end, BLOCK_N
-            )
-            best = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
-            total = tl.zeros((BLOCK_M,), dtype=tl.float32)
-            for k in tl.range(0, clear, num_stages=STAGES):
-                column = q_begin + clear_tile(k, clear_jump, jump) * BLOCK_N
-                best, total = add_with_maximum(
-                    best, total, x_m, rows, M, skip_begin, skip_end, first_m, p_end, column, q_end,
-                    scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, False, PLANES, STAGES,
-                )  # fmt: skip
-            for k in tl.range(0, masked, num_stages=STAGES):
-                column = q_begin + masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged) * BLOCK_N
-                best, total = add_with_maximum(
-                    best, total, x_m, rows, M, skip_begin, skip_end, first_m, p_end, column, q_end,
-                    scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, True, PLANES, STAGES,
-                )  # fmt: skip
-            tl.store(own + ids, best, mask=inside)
-            tl.store(own + tl.cast(PARTIALS, tl.int64) * M + ids, total, mask=inside)
+        first_m = begin + number * BLOCK_M
+        m_end = tl.minimum(first_m + BLOCK_M, begin + tl.load(anchors + g))
+        last = tl.minimum(begin + end_step * BLOCK_N, end)
+        first = tl.minimum(begin + first_step * BLOCK_N, last)
+        ids = first_m + tl.arange(0, BLOCK_M)
+        inside = ids < m_end
+        x_m = 0
+        if WIDTH == CP:
+            x_m = load_rows(rows, M, first_m, m_end, 0, BLOCK_M, C, CP, PLANES, True)
+        low = tl.load(skip_begin + ids, mask=inside, other=0)
+        high = tl.load(skip_end + ids, mask=inside, other=0)
+        any_begin, any_end, all_begin, all_end = masked_ranges(low, high, inside)
+        clear, clear_jump, jump, masked, any_tile, all_tile, all_tiles, ragged = peel(
+            first, last, any_begin, any_end, all_begin, all_end, BLOCK_N
+        )
+        best = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
+        total = tl.zeros((BLOCK_M,), dtype=tl.float32)
+        for k in tl.range(0, clear, num_stages=STAGES):
+            column = first + clear_tile(k, clear_jump, jump) * BLOCK_N
+            best, total = add_with_maximum(
+                best, total, x_m, rows, M, skip_begin, skip_end, first_m, m_end, column, last,
+                scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, False, PLANES, STAGES,
+            )  # fmt: skip
+        for k in tl.range(0, masked, num_stages=STAGES):
+            column = first + masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged) * BLOCK_N
+            best, total = add_with_maximum(
+                best, total, x_m, rows, M, skip_begin, skip_end, first_m, m_end, column, last,
+                scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, True, PLANES, STAGES,
+            )  # fmt: skip
+        store_own(own, best, partial, ids, inside, M, BLOCK_M)
+        store_own(own + own_stride, total, partial, ids, inside, M, BLOCK_M)
 
 
 @triton.jit
-def join(partials, ids, inside, M, PARTIALS, count, shift, BOUNDED: tl.constexpr):
-    """Return (maximum, total), each row's sum 2^maximum total over its ``count`` partials.
+def join(
+    own, given, step_ends, offsets, anchors, g, number, M, G, LARGEST, WORKERS, own_stride, shift,
+    TILE_ROWS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PASS: tl.constexpr, BOUNDED: tl.constexpr,
+):  # fmt: skip
+    """Return (maximum, total) of the anchors of row tile ``number`` of group g: each one's sum 2^maximum total.
 
-    PARTIALS_AT_ONCE loads are in flight at a time.
+    BLOCK_M and BLOCK_N are those of the forward pass, BLOCK_M a multiple of TILE_ROWS. Loads are in flight several at a
+    time.
     """
-    partial = partials + ids
-    totals = partial + tl.cast(PARTIALS, tl.int64) * M
-    best = tl.full(ids.shape, float("-inf"), dtype=tl.float32)
-    total = tl.zeros(ids.shape, dtype=tl.float32)
-    for first in range(0, count, PARTIALS_AT_ONCE):
+    begin, a = tl.load(offsets + g), tl.load(anchors + g)
+    n = tl.load(offsets + g + 1) - begin
+    row = number * TILE_ROWS + tl.arange(0, TILE_ROWS)
+    ids, inside = begin + row, row < a
+    tile = number * TILE_ROWS // BLOCK_M
+    steps = tl.load(step_ends + G - 1)
+    group_begin = tl.load(step_ends + g) - group_steps(n, a, BLOCK_M, BLOCK_N, 1, PASS)
+    tile_begin = group_begin + steps_before(tile, n, a, BLOCK_M, BLOCK_N, 1, PASS)
+    tile_end = group_begin + steps_before(tile + 1, n, a, BLOCK_M, BLOCK_N, 1, PASS)
+    first = worker_of(tile_begin + PROLOGUE_COST, WORKERS, steps)
+    last = worker_of(tile_end - 1, WORKERS, steps)
+    best = tl.full((TILE_ROWS,), float("-inf"), dtype=tl.float32)
+    total = tl.zeros((TILE_ROWS,), dtype=tl.float32)
+    # Rows past the last anchor may be past the last tile.
+    for begins in range(first, tl.where(number * TILE_ROWS < a, last + 1, first), PARTIALS_AT_ONCE):
         for i in tl.static_range(PARTIALS_AT_ONCE):
-            there = inside & (tl.full(ids.shape, first + i, tl.int32) < count)
+            worker = begins + i
+            there = inside & (tl.full((TILE_ROWS,), worker, tl.int32) <= last)
+            place = place_of((worker == first).to(tl.int32), worker, M, BLOCK_M) - tile * BLOCK_M + row
+            pointers = own + tl.where(first == last, ids.to(tl.int64), place)
             if BOUNDED:
-                total += tl.load(partial, mask=there, other=0.0)
+                total += tl.load(pointers, mask=there, other=0.0)
             else:
-                part = tl.load(partial, mask=there, other=float("-inf"))
+                part = tl.load(pointers, mask=there, other=float("-inf"))
+                part_total = tl.load(pointers + own_stride, mask=there, other=0.0)
                 higher = tl.maximum(best, part)
                 finite = tl.where(higher == float("-inf"), 0.0, higher)
-                part_total = tl.load(totals, mask=there, other=0.0)
                 total = total * tl.exp2(best - finite) + part_total * tl.exp2(part - finite)
                 best = higher
-                totals += M
-            partial += M
+    if PASS == TRIANGLE:
+        # All workers of the tiles before.
+        first = worker_of(group_begin, WORKERS, steps)
+        last = worker_of(tile_begin - 1, WORKERS, steps)
+        for begins in range(first, tl.where((tile > 0) & (number * TILE_ROWS < a), last + 1, first), GIVERS_AT_ONCE):
+            worker = begins + tl.arange(0, GIVERS_AT_ONCE)
+            pointers = given + worker.to(tl.int64)[:, None] * LARGEST + ids[None, :]
+            total += tl.sum(tl.load(pointers, mask=(worker <= last)[:, None] & inside[None, :], other=0.0), 0)
     if BOUNDED:
-        return tl.full(ids.shape, shift, dtype=tl.float32), total
+        return tl.full((TILE_ROWS,), shift, dtype=tl.float32), total
     else:
         return best, total
 
@@ -304,26 +361,33 @@ def log2_of(maximum, total):
 
 @triton.jit
 def store_logsumexp(
-    partials,  # (partials, M) float32, or (2, partials, M) of log_sum_pairs
+    own,  # of sum_pairs or log_sum_pairs
+    given,  # of sum_pairs, or None
+    step_ends,  # (G,) int64, of count_work
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
     lse,  # (M,) float32, written for the anchors
     M,
     G,
-    ROW_BLOCK,
-    PARTIALS,
+    LARGEST,
+    WORKERS,
+    own_stride,
     shift,
+    TILE_ROWS: tl.constexpr,
+    SUMS_M: tl.constexpr,
+    SUMS_N: tl.constexpr,
+    SUMS_PASS: tl.constexpr,
     BOUNDED: tl.constexpr,
-    BLOCK_M: tl.constexpr,
 ):
     """Write every anchor's log-sum-exp, in base e."""
     items = tl.load(tile_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
-        begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        ids = begin + number * BLOCK_M + tl.arange(0, BLOCK_M)
-        inside = ids < begin + tl.load(anchors + g)
-        count = tl.cdiv(end - begin, ROW_BLOCK)
-        maximum, total = join(partials, ids, inside, M, PARTIALS, count, shift, BOUNDED)
-        tl.store(lse + ids, log2_of(maximum, total) * 0.6931471805599453, mask=inside)
+        maximum, total = join(
+            own, given, step_ends, offsets, anchors, g, number, M, G, LARGEST, WORKERS, own_stride, shift,
+            TILE_ROWS, SUMS_M, SUMS_N, SUMS_PASS, BOUNDED,
+        )  # fmt: skip
+        row = number * TILE_ROWS + tl.arange(0, TILE_ROWS)
+        to = lse + tl.load(offsets + g) + row
+        tl.store(to, log2_of(maximum, total) * 0.6931471805599453, mask=row < tl.load(anchors + g))

@@ -37,21 +37,18 @@ class Tile:
 
 Table = dict[tuple[str, int], dict[int, Tile]]  # (pass, planes) -> most channels, padded -> tile
 
-# Hopper: 228 KiB of shared memory, 65536 registers, WGMMA from 64 rows a warp group. Programs of one warp group: two or
-# three of them share a multiprocessor, so that one's exponentials run beside another's products; of two where one has
-# not the registers. Of the sizes that Triton 3.6 and 3.9 compile without local memory these are the largest; none has
-# been timed yet.
+# Hopper: 228 KiB of shared memory, 65536 registers, WGMMA from 64 rows a warp group. Programs of one warp group: two of
+# them share a multiprocessor, so that one's exponentials run beside another's products; of two where one has not the
+# registers, alone on a multiprocessor. Of the sizes that Triton 3.6 and 3.9 compile without local memory these are the
+# largest; none has been timed yet. Sums of 64 rows would ask 64 bytes a clock and multiprocessor of the L2 cache, which
+# gives some 24; of 128 rows, 32.
 HOPPER: Table = {
-    ("sums", 1): {128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 8, 2), 512: Tile(64, 64, 4, 2, width=64)},
+    ("sums", 1): {128: Tile(128, 64, 4, 2), 256: Tile(128, 64, 8, 2), 512: Tile(64, 64, 4, 2, width=64)},
     ("sums", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, width=64), 512: Tile(64, 64, 4, 2, width=32)},
     ("sums", 3): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2, width=64), 512: Tile(64, 64, 8, 2, width=32)},
-    # 64 rows of 256 channels would take 128 registers a thread for the gradient alone. Of longer rows, 64 channels at a
-    # time leave sm_90 a few registers short; and 128 do, of 512.
-    ("gradient", 1): {
-        128: Tile(64, 64, 4, 3),
-        256: Tile(64, 64, 4, 2, width=128, out=128),
-        512: Tile(64, 64, 4, 2, width=32, out=128),
-    },
+    # 64 rows of 256 channels would take one warp group 128 registers a thread for the gradient alone. Two groups have
+    # them; in two parts of the channels, a pair would take 768 products and not 512.
+    ("gradient", 1): {128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 8, 2), 512: Tile(64, 64, 8, 2, width=64, out=256)},
     ("gradient", 2): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
     ("gradient", 3): {64: Tile(64, 32, 4, 2), 128: Tile(64, 16, 8, 2), 512: Tile(64, 32, 4, 2, width=32, out=64)},
 }
@@ -100,3 +97,8 @@ def tile(architecture: str, name: str, planes: int, channels: int) -> Tile:
     """
     table = TABLES[architecture][name, planes]
     return next(table[most] for most in sorted(table) if channels <= most)
+
+
+def workers(tile: Tile, programs: int) -> int:
+    """Return how many programs of a pass fill a device that ``programs`` of four warps fill: of eight, half as many."""
+    return max(1, programs * 4 // tile.warps)

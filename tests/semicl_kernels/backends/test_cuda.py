@@ -85,22 +85,25 @@ def test_counts_of_rows(count: int) -> None:
     assert_primitive_agrees(itself_skipped(unit_rows(count, 40, seed=count)), torch.bfloat16, mutual=True)
 
 
-@pytest.mark.usefixtures("emulated")
-@pytest.mark.parametrize("row_blocks", [1, 2, 5])
-@pytest.mark.parametrize("anchors", [1, 100, 500, 700])
-def test_row_blocks_of_several_tiles(row_blocks: int, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums that earlier tiles of a row block gave to later ones; columns that are no anchors."""
-    monkeypatch.setattr(fused, "ROW_BLOCKS", row_blocks)
-    packed = itself_skipped(unit_rows(700, 16, seed=row_blocks))._replace(anchors=int32([anchors]))
-    assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
-
-
 def with_multiprocessors(count: int) -> Iterator[None]:
     machine().have_multiprocessors(count)
     cuda.workers.cache_clear()
     yield
     machine().have_multiprocessors(3)
     cuda.workers.cache_clear()
+
+
+@pytest.fixture(params=[1, 3, 20])
+def some_multiprocessors(emulated: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    yield from with_multiprocessors(request.param)
+
+
+@pytest.mark.usefixtures("some_multiprocessors")
+@pytest.mark.parametrize("anchors", [1, 100, 500, 700])
+def test_sums_that_tiles_give_to_later_ones(anchors: int) -> None:
+    """Those of one worker and of others; columns that are no anchors."""
+    packed = itself_skipped(unit_rows(700, 16, seed=0))._replace(anchors=int32([anchors]))
+    assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
 
 @pytest.fixture
@@ -128,15 +131,13 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     pairs = cuda.Pairs(torch.zeros(1, len(own), 32, dtype=torch.bfloat16), groups, 10.0, 10.1)
     pairs.count_work()
     sizes, anchors = sizes.long(), anchors.long()
-    row_blocks, m = -(-sizes // pairs.row_block), -(-anchors // pairs.row_block)
-    pair_ends = (m * row_blocks - m * (m - 1) // 2).cumsum(0)
-    assert torch.equal(pairs.pair_ends.long(), pair_ends)
     assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
     rows, n = 128, 128
     with_anchor, tiles = -(-anchors // rows), torch.where(anchors > 0, -(-sizes // rows), 0)
     long, short = -(-sizes // n) + 4, -(-anchors // n) + 4  # with their prologue costs
     steps = with_anchor * long + (tiles - with_anchor) * short
-    assert torch.equal(pairs.step_ends, steps.cumsum(0))
+    assert torch.equal(pairs.gradient_ends, steps.cumsum(0))
+    assert torch.equal(pairs.sums_ends, (with_anchor * long - with_anchor * (with_anchor - 1) // 2).cumsum(0))
 
 
 def class_runs(sizes: list[int], anchors: int) -> Packed:

@@ -34,12 +34,13 @@ def problem_of(machine: emulator.Emulator, packed: Packed) -> tuple[emulator.Pro
     return problem, tensors
 
 
-def visits(machine: emulator.Emulator, packed: Packed, shape: tuple[int, int], row_blocks: int) -> Tensor:
-    """Return (M, M): how often the loops of the sums come by each pair. Row blocks are of so many M tiles."""
+def visits(
+    machine: emulator.Emulator, packed: Packed, of_gradient: bool, shape: tuple[int, int], workers: int
+) -> tuple[Tensor, int]:
+    """Return (M, M): how often the loops of a pass come by each pair, and the most steps of a worker."""
     problem, _tensors = problem_of(machine, packed)
     counts = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
-    machine.visit_sums(problem, *shape, row_blocks * shape[0], counts.data_ptr())
-    return counts
+    return counts, machine.visit_pairs(problem, of_gradient, *shape, workers, counts.data_ptr())
 
 
 def in_denominators(packed: Packed) -> Tensor:
@@ -55,12 +56,14 @@ def in_denominators(packed: Packed) -> Tensor:
 @pytest.mark.parametrize("by_class", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=25)
-@given(packed=packed_groups(SIZES, most_channels=1), row_blocks=st.integers(1, 3))
+@given(packed=packed_groups(SIZES, most_channels=1), workers=st.sampled_from((1, 2, 3, 7, 60)))
 def test_every_pair_is_summed_once_for_both(
-    machine: emulator.Emulator, shape: tuple[int, int], by_class: bool, packed: Packed, row_blocks: int
+    machine: emulator.Emulator, shape: tuple[int, int], by_class: bool, packed: Packed, workers: int
 ) -> None:
+    """However many share the work; the emulator sees to it that partial tiles have places of their own."""
     packed = mutually_skipped(packed, by_class)
-    assert torch.equal(visits(machine, packed, shape, row_blocks), in_denominators(packed).int())
+    found, _ = visits(machine, packed, False, shape, workers)
+    assert torch.equal(found, in_denominators(packed).int())
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -70,26 +73,24 @@ def test_every_pair_is_summed_once_for_both(
 def test_gradient_comes_by_every_pair_with_an_anchor_once(
     machine: emulator.Emulator, shape: tuple[int, int], by_class: bool, packed: Packed, workers: int
 ) -> None:
-    """However many share the work; the emulator sees to it that partial tiles have places of their own."""
     packed = mutually_skipped(packed, by_class)
-    problem, _tensors = problem_of(machine, packed)
-    found = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
-    machine.visit_gradient(problem, *shape, workers, found.data_ptr())
+    found, _ = visits(machine, packed, True, shape, workers)
     assert (found <= 1).all()
     wanted = in_denominators(packed)
     assert (found.bool() | ~(wanted | wanted.T)).all()
 
 
 @pytest.mark.parametrize(("points", "anchors"), [(4096, 4096), (4096, 300), (2048, 2048)])
-def test_gradient_is_shared_out_equally(machine: emulator.Emulator, points: int, anchors: int) -> None:
+@pytest.mark.parametrize("of_gradient", [False, True])
+def test_steps_are_shared_out_equally(machine: emulator.Emulator, of_gradient: bool, points: int, anchors: int) -> None:
     """Of fewer row tiles than workers, also where few have an anchor: whole tiles would be more than the bound."""
     shape, workers = (128, 128), 132
     packed = itself_skipped(unit_rows(points, 1, seed=0))._replace(anchors=int32([anchors]))
-    problem, _tensors = problem_of(machine, packed)
-    found = torch.zeros(points, points, dtype=torch.int32)
-    most = machine.visit_gradient(problem, *shape, workers, found.data_ptr())
+    _, most = visits(machine, packed, of_gradient, shape, workers)
     tiles, with_anchor = -(-points // 128), -(-anchors // 128)
     steps = with_anchor * tiles + (tiles - with_anchor) * with_anchor
+    if not of_gradient:
+        tiles, steps = with_anchor, with_anchor * tiles - with_anchor * (with_anchor - 1) // 2
     # Each of them has a prologue cost of four steps and at most two more, where it goes on with the tiles of others.
     assert most <= -(-(steps + 4 * tiles) // workers) + 3 * 4
 

@@ -104,7 +104,7 @@ class Emulator:
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(str(build()))
-        for name in (*(f"{name}_of" for name in PASSES), "visit_sums", "visit_gradient"):
+        for name in (*(f"{name}_of" for name in PASSES), "visit_pairs"):
             getattr(self.library, name).restype = ctypes.c_char_p
 
     @contextmanager
@@ -153,8 +153,8 @@ class Emulator:
         return Problem(rows, addresses, row_format, count, channels, group_count, scale_log2, shift)
 
     def sum_pairs(self, *arguments: Any) -> None:
-        *problem, pair_ends, row_block_size, partials = arguments
-        self.run_pass("sum_pairs", problem, address(pair_ends), row_block_size, address(partials))
+        *problem, step_ends, largest, own, given = arguments
+        self.run_pass("sum_pairs", problem, address(step_ends), largest, address(own), address(given))
 
     def row_gradient(self, *arguments: Any) -> None:
         *problem, step_ends, scale, row_scale, grad_absmax, class_begin, class_end, pulls, tiles, gradient = arguments
@@ -166,19 +166,12 @@ class Emulator:
         call = getattr(self.library, f"{name}_of")
         self.check(call(ctypes.byref(self.problem(*problem)), *arguments))
 
-    def visit_sums(self, problem: Problem, m: int, n: int, row_block: int, counts: int) -> int:
-        """Write how often the loops of the forward pass come by each pair of rows to the address ``counts``, and return
-        their number of tiles."""
-        tiles = ctypes.c_int(0)
-        shape = (ctypes.byref(problem), m, n, row_block)
-        self.check(self.library.visit_sums(*shape, address(counts), ctypes.byref(tiles)))
-        return tiles.value
-
-    def visit_gradient(self, problem: Problem, m: int, n: int, workers: int, counts: int) -> int:
-        """Write how often the loops of the backward pass come by each pair, and return the most steps of a worker."""
+    def visit_pairs(self, problem: Problem, of_gradient: bool, m: int, n: int, workers: int, counts: int) -> int:
+        """Write how often the loops of a pass come by each pair to the address ``counts``, and return the most steps of
+        a worker, prologue costs included."""
         most = ctypes.c_int(0)
-        shape = (ctypes.byref(problem), m, n)
-        self.check(self.library.visit_gradient(*shape, workers, address(counts), ctypes.byref(most)))
+        shape = (ctypes.byref(problem), int(of_gradient), m, n)
+        self.check(self.library.visit_pairs(*shape, workers, address(counts), ctypes.byref(most)))
         return most.value
 
     def integers(self, function: str, *arguments: int, count: int) -> list[int]:

@@ -21,15 +21,6 @@ const char* guarded(const Call& call) {
     }
 }
 
-// The running totals of the groups' items or steps, as count_work has them on the device.
-template <class Number, class Count>
-std::vector<Number> running_totals(const Groups& groups, const Count& count) {
-    std::vector<Number> ends;
-    Number total = 0;
-    for (int g = 0; g < groups.count; ++g) ends.push_back(total += count(find_group(groups, g)));
-    return ends;
-}
-
 }  // namespace
 
 extern "C" {
@@ -80,8 +71,8 @@ static Problem problem_of(const EmulatedProblem& p) {
             p.shift};
 }
 
-const char* sum_pairs_of(const EmulatedProblem* p, const int* pair_ends, int row_block_size, float* partials) {
-    return guarded([&] { sum_pairs({}, problem_of(*p), pair_ends, row_block_size, partials); });
+const char* sum_pairs_of(const EmulatedProblem* p, const int64_t* step_ends, int largest, float* own, float* given) {
+    return guarded([&] { sum_pairs({}, problem_of(*p), step_ends, largest, own, given); });
 }
 
 const char* row_gradient_of(const EmulatedProblem* p, const int64_t* step_ends, float scale, const float* row_scale,
@@ -101,61 +92,32 @@ static Skips skips_of(const Groups& groups, int first, int end) {
     return skips;
 }
 
-// Counts, in visits (M, M), how often each pair (anchor, point) gets into the anchor's sums; tiles[0] becomes the
-// number of N tiles. Returns null, or which invariant does not hold.
-const char* visit_sums(const EmulatedProblem* p, int m_rows, int n_rows, int row_block, int* visits, int* tiles) {
-    return guarded([&] {
-        const Problem problem = problem_of(*p);
-        const Groups& groups = problem.groups;
-        const auto pair_ends = running_totals<int>(groups, [&](const Group& group) {
-            const int own = ceil_div(group.anchors(), row_block), all = ceil_div(group.points(), row_block);
-            return own * all - own * (own - 1) / 2;
-        });
-        const auto visit = [&](int anchor, int point) { ++visits[int64_t{anchor} * problem.count + point]; };
-        for (int number = 0; number < pair_ends.back(); ++number) {
-            const Item item = find_item(number, pair_ends.data(), groups.count);
-            const Group group = find_group(groups, item.group);
-            const RowBlockPair pair = find_row_block_pair(group, item.number, row_block);
-            for (int m = pair.m_begin; m < pair.m_end; m += m_rows) {
-                const int m_end = smaller(m + m_rows, pair.m_end);
-                const Steps steps(pair.first_n(m), pair.n_end, n_rows, skips_of(groups, m, m_end));
-                for (int n = steps.begin(); n < steps.end(); n = steps.after(n), ++tiles[0]) {
-                    if (n < group.begin || n >= group.end) throw std::logic_error("a tile outside its group");
-                    if ((n - pair.n_begin) % n_rows) throw std::logic_error("a tile off its row block's grid");
-                    const bool gives = n >= m + m_rows && n < pair.given_end;
-                    for (int i = m; i < m_end; ++i)
-                        for (int j = n; j < smaller(n + n_rows, pair.n_end); ++j) {
-                            const Range range{groups.skip_begin[i], groups.skip_end[i]};
-                            if (range.holds(j) && !steps.masked(n)) throw std::logic_error("a mask is missing");
-                            if (range.holds(j)) continue;
-                            visit(i, j);
-                            if (gives && j < pair.given_end) visit(j, i);
-                        }
-                }
-            }
-        }
-    });
-}
-
-// Counts, in visits (M, M), how often each pair (row, column) gets into the row's gradient, where `workers` share the
-// work; most[0] becomes the largest number of steps, with the prologue cost of each partial tile, that one of them has.
-// Each row must be in one whole tile or in one first partial tile, and each partial tile has a place of its own.
-const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int workers, int* visits, int* most) {
+// Counts, in visits (M, M), how often each pair (row, column) gets into the row's sums, or its gradient, where `workers`
+// share the work; most[0] becomes the largest number of steps, with the prologue cost of each partial tile, that one of
+// them has. Each row of a tile must be in one whole tile or in one first partial tile, and each partial tile has a place
+// of its own.
+const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, int n_rows, int workers, int* visits,
+                        int* most) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
         const TileShape shape{m_rows, n_rows};
-        const auto step_ends = running_totals<int64_t>(groups, [&](const Group& group) {
-            const GroupSteps steps = group_steps(group, shape);
-            return steps.before(steps.tiles);
-        });
+        const Pass pass = of_gradient ? Pass::gradient : Pass::sums;
+        std::vector<int64_t> step_ends;
+        for (int g = 0; g < groups.count; ++g) {
+            const GroupTiles tiles{find_group(groups, g), shape, pass};
+            step_ends.push_back((g ? step_ends.back() : 0) + tiles.before(tiles.count()));
+        }
+        const auto visit = [&](int row, int column) { ++visits[int64_t{row} * problem.count + column]; };
         std::set<int> places;  // of partial tiles
         std::vector<int> written(static_cast<size_t>(problem.count));
         for (int worker = 0; worker < workers; ++worker) {
             int own_steps = 0;
             int64_t done = 0;
-            for (PartialTile part; next_partial_tile(part, done, groups, step_ends.data(), shape, worker, workers);) {
+            for (PartialTile part;
+                 next_partial_tile(part, done, groups, step_ends.data(), shape, pass, worker, workers);) {
                 const MTile& tile = part.tile;
+                if (part.partial == kNothing) continue;
                 own_steps += kPrologueCost;
                 // Of the partial tiles of a tile one begins it.
                 if (part.partial == kWhole || part.partial % 2 == 1)
@@ -163,17 +125,23 @@ const char* visit_gradient(const EmulatedProblem* p, int m_rows, int n_rows, int
                 if (part.partial != kWhole && !places.insert(part.partial).second)
                     throw std::logic_error("two partial tiles in one place");
                 const Steps steps(tile.column, tile.column_end, n_rows, skips_of(groups, tile.first, tile.end));
-                for (int column = steps.begin(); column < steps.end(); column = steps.after(column), ++own_steps)
+                for (int n = steps.begin(); n < steps.end(); n = steps.after(n), ++own_steps)
                     for (int i = tile.first; i < tile.end; ++i)
-                        for (int j = column; j < smaller(column + n_rows, tile.column_end); ++j)
-                            ++visits[int64_t{i} * problem.count + j];
+                        for (int j = n; j < smaller(n + n_rows, steps.end()); ++j) {
+                            const Range range{groups.skip_begin[i], groups.skip_end[i]};
+                            if (range.holds(j) && !steps.masked(n)) throw std::logic_error("a mask is missing");
+                            if (pass == Pass::sums && range.holds(j)) continue;
+                            visit(i, j);
+                            if (pass == Pass::sums && n >= tile.first + m_rows && j < tile.anchor_end) visit(j, i);
+                        }
             }
             most[0] = larger(most[0], own_steps);
         }
         for (int g = 0; g < groups.count; ++g) {
             const Group group = find_group(groups, g);
             for (int i = group.begin; i < group.end; ++i)
-                if (written[static_cast<size_t>(i)] != (group.anchors() > 0))
+                if (written[static_cast<size_t>(i)] !=
+                    (pass == Pass::sums ? i < group.anchor_end : group.anchors() > 0))
                     throw std::logic_error("a row is not written once");
         }
     });
