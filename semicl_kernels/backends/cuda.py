@@ -173,7 +173,7 @@ class Pairs(triton.Pairs):
         self.call(
             compiled.row_gradient, self.gradient_ends, self.scale, row_scales, grad_absmax, *positives, partials, out
         )
-        self.join(partials, out, contrast)
+        self.finish(partials, out, contrast)
 
 
 def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:

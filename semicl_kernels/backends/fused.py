@@ -80,6 +80,15 @@ class PartialSums(NamedTuple):
     step_ends: Tensor  # (G,) int64
 
 
+class Normalization(NamedTuple):
+    """The map that rows were made from, each a vector scaled to unit length."""
+
+    features: Tensor
+    channel_stride: int
+    vectors: Tensor  # (M,) int64: where a row's vector begins
+    inverse_lengths: Tensor  # (M,) float32: what it was multiplied by, 0 where it has no direction
+
+
 class Contrast(NamedTuple):
     """What the gradient of a whole contrast takes beside that of its log-sum-exps.
 
@@ -92,10 +101,15 @@ class Contrast(NamedTuple):
     by_class: bool  # whether they are the same for all rows of a run
     losses: Tensor  # (programs,) float64, whose sum the pass leaves
     loss: Tensor  # () float32, there
+    normalization: Normalization | None  # where the gradient is to be by the vectors
 
     @property
     def positives(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.class_begin, self.class_end, self.pulls
+
+    @property
+    def finish(self) -> tuple[Normalization | None, Tensor, Tensor]:
+        return self.normalization, self.losses, self.loss
 
 
 class Exponents(NamedTuple):
@@ -125,7 +139,7 @@ class Weighed(NamedTuple):
 
     losses: Tensor  # (programs,) float64: parts of their sum
     pairs: Pairs
-    inverse_lengths: Tensor  # (M,)
+    normalization: Normalization
     row_scales: Tensor  # (2, M), of Pairs.gradient
     pulls: Tensor  # (M,), of Contrast
 
@@ -188,12 +202,11 @@ class GpuFused:
         grad_absmax, planes = grad_absmax_of(weights, features.dtype), self.planes(problem)
 
         def contrast() -> tuple[Tensor, Tensor]:
-            losses, pairs, inverse_lengths, row_scales, pulls = self._weigh(problem, weights, grad_absmax, planes)
+            losses, pairs, normalization, row_scales, pulls = self._weigh(problem, weights, grad_absmax, planes)
             gradient, loss = (empty(size, torch.float32, features.device) for size in (shape, ()))
-            contrast = Contrast(problem.class_begin, problem.class_end, pulls, by_class, losses, loss)
+            found = normalization if problem.normalize else None
+            contrast = Contrast(problem.class_begin, problem.class_end, pulls, by_class, losses, loss, found)
             pairs.gradient(row_scales, grad_absmax, gradient, contrast)
-            if problem.normalize:
-                undo_normalization(gradient, inverse_lengths, problem)
             return loss, gradient
 
         loss, gradient = self._repeated(f"contrast, {by_class}", problem, weights, grad_absmax, planes, contrast)
@@ -248,9 +261,9 @@ class GpuFused:
         shape = (planes, len(problem.row_of_point), self.row_channels(features.shape[2]))
         rows = empty(shape, torch.bfloat16 if planes > 1 else features.dtype, features.device)
         pairs = self.pairs(rows, problem.groups, scale, scale * MAX_SQUARED_NORM if problem.normalize else None)
-        inverse_lengths = gather(problem, rows, pairs)
+        normalization = gather(problem, rows, pairs)
         losses, row_scales, pulls = anchor_losses(rows, pairs, problem, weights, grad_absmax, each)
-        return Weighed(losses, pairs, inverse_lengths, row_scales, pulls)
+        return Weighed(losses, pairs, normalization, row_scales, pulls)
 
 
 def points_at_once(channels: int) -> int:
@@ -262,15 +275,12 @@ def power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def gather(problem: Problem, rows: Tensor, pairs: Pairs) -> Tensor:
-    """Write the rows (planes, M, channels) of a map, zero past its own channels, and count the work of their pairs.
-
-    Returns (M,) what the rows were multiplied by.
-    """
+def gather(problem: Problem, rows: Tensor, pairs: Pairs) -> Normalization:
+    """Write the rows (planes, M, channels) of a map, zero past its own channels, and count the work of their pairs."""
     from ..triton_kernels import gather_scatter
 
     features, (planes, count, channels) = problem.features, rows.shape
-    inverse_lengths = empty((count,), torch.float32, features.device)
+    vectors, inverse_lengths = (empty((count,), dtype, features.device) for dtype in (torch.int64, torch.float32))
     points = points_at_once(channels)
     launch(
         gather_scatter.gather_rows,
@@ -279,6 +289,7 @@ def gather(problem: Problem, rows: Tensor, pairs: Pairs) -> Tensor:
         *gather_scatter.Layout.of(features),
         problem.row_of_point,
         rows,
+        vectors,
         inverse_lengths,
         *pairs.work_tables,
         count,
@@ -291,7 +302,7 @@ def gather(problem: Problem, rows: Tensor, pairs: Pairs) -> Tensor:
         **pairs.work_sizes,
         **OPTIONS,
     )
-    return inverse_lengths
+    return Normalization(features, features.stride(2), vectors, inverse_lengths)
 
 
 def sizes_of(rows: Tensor) -> dict[str, Any]:
@@ -362,26 +373,3 @@ def anchor_losses(
         **sizes_of(rows),
     )
     return losses, row_scales, pulls
-
-
-def undo_normalization(gradient: Tensor, inverse_lengths: Tensor, problem: Problem) -> None:
-    """Make of the gradient by the rows that by the vectors they were made from."""
-    from ..triton_kernels import gather_scatter
-
-    (count, row_channels), channels = gradient.shape, problem.features.shape[2]
-    points = points_at_once(channels)
-    launch(
-        gather_scatter.undo_normalization,
-        (-(-count // points),),
-        gradient,
-        problem.features,
-        *gather_scatter.Layout.of(problem.features),
-        problem.row_of_point,
-        inverse_lengths,
-        count,
-        C=channels,
-        ROW=row_channels,
-        CP=padded(channels),
-        POINTS=points,
-        **OPTIONS,
-    )

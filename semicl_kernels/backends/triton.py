@@ -21,7 +21,7 @@ from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
 MAX_TILE_ROWS = 64  # of the passes over rows alone
-JOINED_ELEMENTS = 2048  # of partial tiles, in one program
+FINISHED_ELEMENTS = 2048  # of the gradient, by one program
 MAX_CHANNELS = 512  # of triton_kernels.tile_configs
 FEW_CHANNELS = 16  # the least that a tensor core sums over
 
@@ -257,7 +257,7 @@ class Pairs:
             num_warps=tile.warps,
             **self.gradient_sizes(),
         )
-        self.join(partials, out, contrast)
+        self.finish(partials, out, contrast)
 
     def partial_tiles(self) -> Tensor:
         return self.empty(2 * self.gradient_workers, self.gradient_tile.block_m, self.part_channels)
@@ -272,24 +272,31 @@ class Pairs:
             **OPTIONS,
         }
 
-    def join(self, partials: Tensor, out: Tensor, contrast: Contrast | None) -> None:
-        """Add up the partial tiles of the gradient, and the losses."""
+    def finish(self, partials: Tensor, out: Tensor, contrast: Contrast | None) -> None:
+        """Add up the partial tiles of the gradient, and the losses, and lead it through the normalization."""
         from ..triton_kernels import gradient
 
-        rows = max(1, JOINED_ELEMENTS // self.part_channels)
+        rows = min(FINISHED_ELEMENTS // self.padded, self.tile_rows, self.gradient_tile.block_m)
+        normalization, losses, loss = (None, None, None) if contrast is None else contrast.finish
         launch(
-            gradient.join_partials,
-            (self.gradient_workers, -(-self.gradient_tile.block_m // rows)),
+            gradient.finish_rows,
+            (self.count // self.tile_rows + self.group_total, self.tile_rows // rows),
             self.groups.offsets,
             self.groups.anchors,
+            self.tile_ends,
             self.gradient_ends,
             partials,
             out,
-            *((None, None) if contrast is None else (contrast.losses, contrast.loss)),
+            *(normalization or (None,) * 4),
+            losses,
+            loss,
             self.group_total,
-            0 if contrast is None else len(contrast.losses),
-            LOSSES=1 if contrast is None else power_of_two(len(contrast.losses)),
+            self.gradient_workers,
+            0 if losses is None else len(losses),
+            CHANNELS=self.channels if normalization is None else normalization.features.shape[2],
+            TILE_ROWS=self.tile_rows,
             ROWS=rows,
+            LOSSES=1 if losses is None else power_of_two(len(losses)),
             **self.gradient_sizes(),
         )
 

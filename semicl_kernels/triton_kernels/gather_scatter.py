@@ -3,7 +3,7 @@
 A map has any strides. Its points are numbered in the order of (B, V, *space), which :class:`Layout` describes with as
 few axes as the strides allow: one, for a contiguous map. :func:`gather_rows` reads a tile of points with all their
 channels, scales each to unit length and writes it as planes (see ``split_bf16``) where its row is.
-:func:`undo_normalization` leads a gradient by the rows through that scaling, and :func:`scatter_rows` brings it back to
+:func:`through_normalization` leads a gradient by the rows through that scaling, and :func:`scatter_rows` brings it to
 the map. Rows are numbered -1 where a point takes no part: it is not read, and its gradient is zero. :func:`split_rows`
 is for rows that come as float32 rows already.
 """
@@ -88,6 +88,7 @@ def gather_rows(
     channel_stride,
     row_of_point,  # (M,) int32
     rows,  # (PLANES, M, ROW), written; zeros past the C channels
+    vectors,  # (M,) int64, written: where the row's vector begins in the map
     inverse_lengths,  # (M,) float32, written; 0 for rows too short to have a direction
     offsets,  # (G + 1,) int32; what follows is count_work's
     anchors,
@@ -121,9 +122,11 @@ def gather_rows(
     row = tl.load(row_of_point + points, mask=points < M, other=-1)
     c = tl.arange(0, CP)
     mask = (row >= 0)[:, None] & (c < C)[None, :]
-    at = point_offsets(points, sizes, strides)[:, None] + c.to(tl.int64)[None, :] * channel_stride
+    vector = point_offsets(points, sizes, strides)
+    at = vector[:, None] + c.to(tl.int64)[None, :] * channel_stride
     value = tl.load(features + at, mask=mask, other=0.0).to(tl.float32)
     if NORMALIZE:
+        tl.store(vectors + row, vector, mask=row >= 0)
         length = tl.sqrt(tl.sum(value * value, 1))
         short = length < 1e-12
         inverse = 1.0 / tl.where(short, 1e-12, length)
@@ -145,36 +148,23 @@ def gather_rows(
 
 
 @triton.jit
-def undo_normalization(
-    gradient,  # (M, ROW) float32: by the rows; changed in place to that by the vectors they were made from
-    features,
-    sizes,
-    strides,
-    channel_stride,
-    row_of_point,  # (M,) int32
-    inverse_lengths,  # (M,) float32
-    M,
-    C: tl.constexpr,
-    ROW: tl.constexpr,
-    CP: tl.constexpr,
-    POINTS: tl.constexpr,
+def through_normalization(
+    value, row, inside, features, channel_stride, vectors, inverse_lengths, C: tl.constexpr, CP: tl.constexpr
 ):
-    """Lead the gradient through the normalization: its part across the vector, over the vector's length.
+    """Return the gradient (rows, CP) by the vectors that rows were made from, of that by the rows: its part across the
+    vector, over the vector's length.
 
     The vectors are those of the map. A row is rounded, and the part of the gradient along a rounded row may be larger
     than all that is left of it across the vector.
     """
-    points = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
-    row = tl.load(row_of_point + points, mask=points < M, other=-1)
     c = tl.arange(0, CP)
-    mask = (row >= 0)[:, None] & (c < C)[None, :]
-    inverse = tl.load(inverse_lengths + row, mask=row >= 0, other=0.0)[:, None]
-    at = point_offsets(points, sizes, strides)[:, None] + c.to(tl.int64)[None, :] * channel_stride
-    unit = tl.load(features + at, mask=mask, other=0.0).to(tl.float32) * inverse
-    pointers = gradient + row.to(tl.int64)[:, None] * ROW + c[None, :]
-    value = tl.load(pointers, mask=mask, other=0.0)
+    # Channels first: points of the map lie side by side more often than channels.
+    at = tl.load(vectors + row, mask=inside, other=0)[None, :] + c.to(tl.int64)[:, None] * channel_stride
+    vector = tl.trans(tl.load(features + at, mask=inside[None, :] & (c < C)[:, None], other=0.0))
+    inverse = tl.load(inverse_lengths + row, mask=inside, other=0.0)[:, None]
+    unit = vector.to(tl.float32) * inverse
     along = tl.sum(unit * value, 1)[:, None]
-    tl.store(pointers, (value - along * unit) * inverse, mask=mask)
+    return (value - along * unit) * inverse
 
 
 @triton.jit

@@ -6,8 +6,8 @@ W_ij = g_i e^(s_ij - lse_i) [j in D(i)] + g_j e^(s_ij - lse_j) [i in D(j)] (docs
                  | x_n | x_n | x_n | ...
     M tile  x_m  |  S = x_m x_n^T  ->  W  ->  sums += W x_n      sums stay in registers
 
-Programs share the steps of all tiles out equally (tile_scheduler.py). :func:`join_partials` adds up the partial tiles
-of a tile that several programs had.
+Programs share the steps of all tiles out equally (tile_scheduler.py). :func:`finish_rows` adds up the partial tiles of
+a tile that several programs had, and leads the gradient through the normalization of the rows.
 
 The positives take 1 / |P_i| from their softmax weights before the product: W_ij loses [i and j of one class, i != j]
 (v_i + v_j), with v_i = g_i / |P_i|. Where features of a class are nearly equal so are the two; multiplied apart and
@@ -28,6 +28,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .gather_scatter import through_normalization
 from .masking import clear_in_class, clear_tile, masked_in_class, masked_ranges, masked_tile, peel, peel_class
 from .split_bf16 import deep_similarities, load_rows, product, split, transposed
 from .tile_scheduler import (
@@ -35,10 +36,11 @@ from .tile_scheduler import (
     PROLOGUE_COST,
     WHOLE,
     find_item,
-    find_tile,
+    group_steps,
     next_tile,
     range_length,
-    stream_k_range,
+    steps_before,
+    worker_of,
 )
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
@@ -356,52 +358,74 @@ def sum_losses(losses, loss, loss_count, LOSSES: tl.constexpr):
 
 
 @triton.jit
-def join_partials(
+def finish_rows(
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
-    step_ends,  # (G,) int64, of count_work
-    partials,  # (2 programs, BLOCK_M, OUT) float32, of row_gradient
-    out,  # (M, C) float32, written: rows of tiles that are in partials
+    tile_ends,  # (G,) int32, of count_work
+    step_ends,  # (G,) int64, likewise
+    partials,  # (2 WORKERS, BLOCK_M, OUT) float32, of row_gradient
+    out,  # (M, C) float32, changed: of row_gradient
+    features,  # the map whose vectors the gradient is to be by; None: by the rows
+    channel_stride,
+    vectors,  # (M,) int64, of gather_rows; or None
+    inverse_lengths,  # (M,) float32, likewise
     losses,  # (loss_count,) float64, of anchor_losses; or None
     loss,  # () float32, written: their sum
     G,
+    WORKERS,  # programs of row_gradient
     loss_count,
     C: tl.constexpr,
     CP: tl.constexpr,
-    ROWS: tl.constexpr,  # of one program
     OUT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    CHANNELS: tl.constexpr,  # of the map
+    TILE_ROWS: tl.constexpr,
+    ROWS: tl.constexpr,  # of a program; BLOCK_M and TILE_ROWS are multiples
     LOSSES: tl.constexpr,  # a power of two, loss_count or more
 ):
-    """Sum the partial tiles of the tile that a range begins and others end; one program sums the losses too.
+    """Sum the partial tiles of the tiles that several programs had, and lead the gradient through the normalization.
 
-    As many programs as row_gradient had, each for every ROWS of BLOCK_M rows.
+    A program takes ROWS of the row tile of its number, and one sums the losses too.
     """
-    worker, chunk = tl.program_id(0), tl.program_id(1)
+    PARTS: tl.constexpr = CP // OUT
+    item = tl.program_id(0)
     if losses is not None:
-        first = (worker == 0) & (chunk == 0)
-        if first:
+        sums_losses = (item == 0) & (tl.program_id(1) == 0)
+        if sums_losses:
             sum_losses(losses, loss, loss_count, LOSSES)
-    total = tl.load(step_ends + G - 1)
-    at, stop = stream_k_range(worker, tl.num_programs(0), total)
-    if at < stop:
-        g, number, part, tile_begin, tile_end = find_tile(
-            stop - 1, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT, GRADIENT
-        )
-        first_step = tile_begin + PROLOGUE_COST
-        if (at <= first_step) & (first_step < stop) & (stop < tile_end):
-            row, c = chunk * ROWS + tl.arange(0, ROWS)[:, None], tl.arange(0, OUT)[None, :]
-            first_row = tl.load(offsets + g) + number * BLOCK_M
-            mask = (first_row + row < tl.load(offsets + g + 1)) & (part * OUT + c < C)
-            sums = tl.load(partial_tile(partials, 2 * worker + 1, BLOCK_M, OUT) + row * OUT + c, mask=mask)
-            other, end = worker + 1, stop
-            while end < tile_end:
-                for _ in tl.static_range(PARTIALS_AT_ONCE):
-                    there = mask & (tl.full(mask.shape, end, tl.int64) < tile_end)
-                    sums += tl.load(
-                        partial_tile(partials, 2 * other, BLOCK_M, OUT) + row * OUT + c, mask=there, other=0.0
-                    )
-                    _, end = stream_k_range(other, tl.num_programs(0), total)
-                    other += 1
-            tl.store(out + (first_row + row).to(tl.int64) * C + part * OUT + c, sums, mask=mask)
+    if item < tl.load(tile_ends + G - 1):
+        g, number = find_item(item, tile_ends, G)
+        begin, a = tl.load(offsets + g), tl.load(anchors + g)
+        n = tl.load(offsets + g + 1) - begin
+        first_row = number * TILE_ROWS + tl.program_id(1) * ROWS
+        tile, c = first_row // BLOCK_M, tl.arange(0, CP)[None, :]
+        part = c // OUT if PARTS > 1 else 0
+        steps = tl.load(step_ends + G - 1)
+        group_begin = tl.load(step_ends + g) - group_steps(n, a, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
+        tile_begin = group_begin + steps_before(tile * PARTS + part, n, a, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
+        tile_end = group_begin + steps_before(tile * PARTS + part + 1, n, a, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
+        first, last = worker_of(tile_begin + PROLOGUE_COST, WORKERS, steps), worker_of(tile_end - 1, WORKERS, steps)
+        several = last - first
+        if PARTS > 1:
+            several = tl.max(several)
+        row = first_row + tl.arange(0, ROWS)
+        ids, inside = begin + row, row < n
+        mask = inside[:, None] & (c < C)
+        pointers = out + ids.to(tl.int64)[:, None] * C + c
+        if (several > 0) | (features is not None):
+            # Of tensors, which the interpreter's masks must be.
+            whole = first + c * 0 == last
+            sums = tl.load(pointers, mask=mask & whole, other=0.0)
+            in_tile = (row - tile * BLOCK_M)[:, None] * OUT + c - part * OUT
+            for begins in range(0, tl.where(several > 0, several + 1, 0), PARTIALS_AT_ONCE):
+                for i in tl.static_range(PARTIALS_AT_ONCE):
+                    worker = first + begins + i + c * 0
+                    place = (2 * worker + (worker == first).to(tl.int32)).to(tl.int64) * (BLOCK_M * OUT)
+                    there = mask & (worker <= last) & ~whole
+                    sums += tl.load(partials + place + in_tile, mask=there, other=0.0)
+            if features is not None:
+                sums = through_normalization(
+                    sums, ids, inside, features, channel_stride, vectors, inverse_lengths, CHANNELS, CP
+                )
+            tl.store(pointers, sums, mask=mask)

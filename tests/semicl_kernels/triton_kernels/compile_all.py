@@ -23,7 +23,7 @@ from semicl_kernels.backends import fused
 from semicl_kernels.backends import triton as backend
 from semicl_kernels.backends.base import Groups, Problem
 from semicl_kernels.backends.device import Chip
-from semicl_kernels.backends.fused import Contrast, grad_absmax_of
+from semicl_kernels.backends.fused import Contrast, Normalization, grad_absmax_of
 from semicl_kernels.triton_kernels import tile_configs
 
 from . import disassembly
@@ -140,8 +140,10 @@ def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, boun
     factors = torch.zeros(2, ROWS)
     own = torch.arange(ROWS, dtype=torch.int32)
     losses = torch.zeros(2, dtype=torch.float64)
-    contrast = Contrast(own, own + 1, torch.zeros(ROWS), True, losses, torch.zeros(())) if mutual else None
-    pairs.gradient(factors, grad_absmax_of(factors, dtype), torch.zeros(ROWS, channels), contrast)
+    features = torch.zeros(1, 1, channels, 8, 8, dtype=dtype)
+    normalization = Normalization(features, features.stride(2), own.long(), torch.zeros(ROWS))
+    contrast = Contrast(own, own + 1, torch.zeros(ROWS), True, losses, torch.zeros(()), normalization)
+    pairs.gradient(factors, grad_absmax_of(factors, dtype), torch.zeros(ROWS, channels), contrast if mutual else None)
 
 
 def main(architecture: str, name: str, how_many: str) -> None:
