@@ -81,7 +81,7 @@ enum class Pass { sums, gradient };
 
 // Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
 // worker.
-constexpr int kPrologueCost = 4, kMinStreamKRange = 4;
+constexpr int kPrologueCost = 2, kMinStreamKRange = 4;
 
 // The M tiles of a group and their steps, prologue costs included.
 struct GroupTiles {

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 # Estimates, not measured on a GPU. In steps: the cost of a tile beside its steps, and the shortest range of a program.
-PROLOGUE_COST = tl.constexpr(4)
+PROLOGUE_COST = tl.constexpr(2)
 MIN_STREAM_K_RANGE = tl.constexpr(4)
 GRADIENT, RECTANGLE, TRIANGLE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 WHOLE, NOTHING = tl.constexpr(-1), tl.constexpr(-2)  # instead of a partial

@@ -130,11 +130,13 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     groups = Groups(offsets, anchors, own, own + 1, int(sizes.max()), True)
     pairs = cuda.Pairs(torch.zeros(1, len(own), 32, dtype=torch.bfloat16), groups, 10.0, 10.1)
     pairs.count_work()
+    from semicl_kernels.triton_kernels import tile_scheduler
+
     sizes, anchors = sizes.long(), anchors.long()
     assert torch.equal(pairs.tile_ends.long(), torch.where(anchors > 0, -(-sizes // pairs.tile_rows), 0).cumsum(0))
     rows, n = 128, 128
     with_anchor, tiles = -(-anchors // rows), torch.where(anchors > 0, -(-sizes // rows), 0)
-    long, short = -(-sizes // n) + 4, -(-anchors // n) + 4  # with their prologue costs
+    long, short = (-(-rows // n) + tile_scheduler.PROLOGUE_COST.value for rows in (sizes, anchors))
     steps = with_anchor * long + (tiles - with_anchor) * short
     assert torch.equal(pairs.gradient_ends, steps.cumsum(0))
     assert torch.equal(pairs.sums_ends, (with_anchor * long - with_anchor * (with_anchor - 1) // 2).cumsum(0))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks import problems
+from benchmarks.plan import FULL512
 from semicl_kernels.backends import cuda
 
 from .. import emulator
-from ..groups import Packed, int32, itself_skipped, mutually_skipped, packed_groups, unit_rows
+from ..groups import Packed, int32, mutually_skipped, packed_groups
 
 if emulator.compiler() is None:
     pytest.skip(emulator.MISSING, allow_module_level=True)
@@ -36,11 +40,12 @@ def problem_of(machine: emulator.Emulator, packed: Packed) -> tuple[emulator.Pro
 
 def visits(
     machine: emulator.Emulator, packed: Packed, of_gradient: bool, shape: tuple[int, int], workers: int
-) -> tuple[Tensor, int]:
-    """Return (M, M): how often the loops of a pass come by each pair, and the most steps of a worker."""
+) -> Tensor:
+    """Return (M, M): how often the loops of a pass come by each pair."""
     problem, _tensors = problem_of(machine, packed)
     counts = torch.zeros(len(packed.rows), len(packed.rows), dtype=torch.int32)
-    return counts, machine.visit_pairs(problem, of_gradient, *shape, workers, counts.data_ptr())
+    machine.visit_pairs(problem, of_gradient, *shape, workers, counts.data_ptr())
+    return counts
 
 
 def in_denominators(packed: Packed) -> Tensor:
@@ -62,8 +67,7 @@ def test_every_pair_is_summed_once_for_both(
 ) -> None:
     """However many share the work; the emulator sees to it that partial tiles have places of their own."""
     packed = mutually_skipped(packed, by_class)
-    found, _ = visits(machine, packed, False, shape, workers)
-    assert torch.equal(found, in_denominators(packed).int())
+    assert torch.equal(visits(machine, packed, False, shape, workers), in_denominators(packed).int())
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -74,25 +78,37 @@ def test_gradient_comes_by_every_pair_with_an_anchor_once(
     machine: emulator.Emulator, shape: tuple[int, int], by_class: bool, packed: Packed, workers: int
 ) -> None:
     packed = mutually_skipped(packed, by_class)
-    found, _ = visits(machine, packed, True, shape, workers)
+    found = visits(machine, packed, True, shape, workers)
     assert (found <= 1).all()
     wanted = in_denominators(packed)
     assert (found.bool() | ~(wanted | wanted.T)).all()
 
 
-@pytest.mark.parametrize(("points", "anchors"), [(4096, 4096), (4096, 300), (2048, 2048)])
-@pytest.mark.parametrize("of_gradient", [False, True])
-def test_steps_are_shared_out_equally(machine: emulator.Emulator, of_gradient: bool, points: int, anchors: int) -> None:
-    """Of fewer row tiles than workers, also where few have an anchor: whole tiles would be more than the bound."""
-    shape, workers = (128, 128), 132
-    packed = itself_skipped(unit_rows(points, 1, seed=0))._replace(anchors=int32([anchors]))
-    _, most = visits(machine, packed, of_gradient, shape, workers)
-    tiles, with_anchor = -(-points // 128), -(-anchors // 128)
-    steps = with_anchor * tiles + (tiles - with_anchor) * with_anchor
-    if not of_gradient:
-        tiles, steps = with_anchor, with_anchor * tiles - with_anchor * (with_anchor - 1) // 2
-    # Each of them has a prologue cost of four steps and at most two more, where it goes on with the tiles of others.
-    assert most <= -(-(steps + 4 * tiles) // workers) + 3 * 4
+SHAPES_OF_BENCHMARKS = {shape.name: shape for shape in (*problems.SHAPES, FULL512)}
+
+
+@pytest.mark.parametrize(
+    ("name", "sums", "gradient"),
+    [
+        ("hippocampus16", (4, 1), (5, 1)),
+        ("dense-4096-128", (5, 1), (7, 2)),
+        ("dense-8192-128", (17, 1), (32, 1)),
+        ("dense-16384-128", (63, 2), (125, 2)),
+        ("mmwhs32", (108, 3), (217, 4)),
+        ("full512", (22904, 6), (45836, 12)),
+    ],
+)
+def test_steps_of_the_block_with_the_most_to_do(
+    machine: emulator.Emulator, name: str, sums: tuple[int, int], gradient: tuple[int, int]
+) -> None:
+    """Of 132, (steps, partial tiles): the table of docs/gpu.md."""
+    blocks = SHAPES_OF_BENCHMARKS[name].blocks()
+    offsets = int32([0, *itertools.accumulate(block.points for block in blocks)])
+    own = torch.arange(int(offsets[-1]), dtype=torch.int32)
+    packed = Packed(own, offsets, int32([block.anchors for block in blocks]), own, own + 1)
+    problem, _tensors = problem_of(machine, packed)
+    found = [machine.visit_pairs(problem, of_gradient, 128, 128, 132, 0) for of_gradient in (False, True)]
+    assert found == [sums, gradient]
 
 
 def test_python_repeats_the_same_constants(machine: emulator.Emulator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semicl_kernels import available_backends
-from semicl_kernels.backends import fused, triton
+from semicl_kernels import available_backends, partition_kernels
+from semicl_kernels.backends import fused, launch_cache, triton
 from semicl_kernels.backends.base import Groups, Problem
 from semicl_kernels.backends.device import chip
 
@@ -109,6 +110,23 @@ def test_short_vectors_beside_one_that_dwarfs_them(count: int, reduction: str) -
     found = local_contrastive_loss(x, labels[None, None, None], **options, backend="triton")
     true = local_contrastive_loss(x.double(), labels[None, None, None], **options, backend="reference")
     torch.testing.assert_close(found.double(), true, rtol=1e-5, atol=2e-5)
+
+
+def test_launches_of_a_loss_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def launch(kernel: Any, *arguments: Any, **options: Any) -> None:
+        names.append(kernel.fn.__name__)
+        launch_cache.launch(kernel, *arguments, **options)
+
+    for module in (fused, triton, partition_kernels):
+        monkeypatch.setattr(module, "launch", launch)
+    features = torch.randn(1, 2, 16, 12, 12).bfloat16().to(device_of("triton")).requires_grad_()
+    labels = torch.randint(0, 3, (1, 2, 12, 12))
+    local_contrastive_loss(features, labels, backend="triton").backward()
+    of_labels = ["count_classes", "sum_chunks", "sum_groups", "place_points"]
+    of_pairs = ["gather_rows", "sum_pairs", "sum_edges", "anchor_losses", "row_gradient", "finish_rows", "scatter_rows"]
+    assert names == of_labels + of_pairs
 
 
 def problem_of(features: Tensor, normalize: bool = True) -> Problem:

@@ -166,13 +166,15 @@ class Emulator:
         call = getattr(self.library, f"{name}_of")
         self.check(call(ctypes.byref(self.problem(*problem)), *arguments))
 
-    def visit_pairs(self, problem: Problem, of_gradient: bool, m: int, n: int, workers: int, counts: int) -> int:
-        """Write how often the loops of a pass come by each pair to the address ``counts``, and return the most steps of
-        a worker, prologue costs included."""
-        most = ctypes.c_int(0)
+    def visit_pairs(
+        self, problem: Problem, of_gradient: bool, m: int, n: int, workers: int, counts: int
+    ) -> tuple[int, int]:
+        """Write how often the loops of a pass come by each pair to the address ``counts``, where it is one. Return the
+        steps and the partial tiles of the worker with the most to do."""
+        most = (ctypes.c_int * 2)()
         shape = (ctypes.byref(problem), int(of_gradient), m, n)
-        self.check(self.library.visit_pairs(*shape, workers, address(counts), ctypes.byref(most)))
-        return most.value
+        self.check(self.library.visit_pairs(*shape, workers, address(counts), most))
+        return most[0], most[1]
 
     def integers(self, function: str, *arguments: int, count: int) -> list[int]:
         """Return the ``count`` integers that a function of library.cpp writes."""

@@ -92,9 +92,9 @@ static Skips skips_of(const Groups& groups, int first, int end) {
     return skips;
 }
 
-// Counts, in visits (M, M), how often each pair (row, column) gets into the row's sums, or its gradient, where `workers`
-// share the work; most[0] becomes the largest number of steps, with the prologue cost of each partial tile, that one of
-// them has. Each row of a tile must be in one whole tile or in one first partial tile, and each partial tile has a place
+// Counts, in visits (M, M) or null, how often each pair (row, column) gets into the row's sums, or its gradient, where `workers`
+// share the work; most[0] and most[1] become the steps and the partial tiles of the one that has the most to do, each
+// partial tile counted as its prologue cost. Each row of a tile must be in one whole tile or in one first partial tile, and each partial tile has a place
 // of its own.
 const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, int n_rows, int workers, int* visits,
                         int* most) {
@@ -112,13 +112,13 @@ const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, i
         std::set<int> places;  // of partial tiles
         std::vector<int> written(static_cast<size_t>(problem.count));
         for (int worker = 0; worker < workers; ++worker) {
-            int own_steps = 0;
+            int own_steps = 0, own_tiles = 0;
             int64_t done = 0;
             for (PartialTile part;
                  next_partial_tile(part, done, groups, step_ends.data(), shape, pass, worker, workers);) {
                 const MTile& tile = part.tile;
                 if (part.partial == kNothing) continue;
-                own_steps += kPrologueCost;
+                ++own_tiles;
                 // Of the partial tiles of a tile one begins it.
                 if (part.partial == kWhole || part.partial % 2 == 1)
                     for (int i = tile.first; i < tile.end; ++i) ++written[static_cast<size_t>(i)];
@@ -126,7 +126,7 @@ const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, i
                     throw std::logic_error("two partial tiles in one place");
                 const Steps steps(tile.column, tile.column_end, n_rows, skips_of(groups, tile.first, tile.end));
                 for (int n = steps.begin(); n < steps.end(); n = steps.after(n), ++own_steps)
-                    for (int i = tile.first; i < tile.end; ++i)
+                    for (int i = tile.first; visits && i < tile.end; ++i)
                         for (int j = n; j < smaller(n + n_rows, steps.end()); ++j) {
                             const Range range{groups.skip_begin[i], groups.skip_end[i]};
                             if (range.holds(j) && !steps.masked(n)) throw std::logic_error("a mask is missing");
@@ -135,7 +135,8 @@ const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, i
                             if (pass == Pass::sums && n >= tile.first + m_rows && j < tile.anchor_end) visit(j, i);
                         }
             }
-            most[0] = larger(most[0], own_steps);
+            if (own_steps + kPrologueCost * own_tiles > most[0] + kPrologueCost * most[1])
+                most[0] = own_steps, most[1] = own_tiles;
         }
         for (int g = 0; g < groups.count; ++g) {
             const Group group = find_group(groups, g);

@@ -51,8 +51,8 @@ def printed_by(program: str, *arguments: str, **variables: str) -> list[dict[str
 def test_kernels_compile_and_fit(architecture: str, dtype: str, how_many: str) -> None:
     kernels = printed_by("compile_all", architecture, dtype, how_many)
     names = {kernel["kernel"] for kernel in kernels}
-    assert names >= {*PASSES_OVER_PAIRS, *PARTITION, "gather_rows", "scatter_rows", "undo_normalization"}
-    for name in ("sum_pairs", "join_partials", "anchor_losses"):
+    assert names >= {*PASSES_OVER_PAIRS, *PARTITION, "gather_rows", "scatter_rows", "finish_rows"}
+    for name in ("sum_pairs", "finish_rows", "anchor_losses"):
         groups = {kernel["groups"] for kernel in kernels if kernel["kernel"] == name}
         assert groups == {1, 2}, name
     # Of row_gradient one compilation serves any number of groups: none is compiled for both.
@@ -88,6 +88,8 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
         assert opcodes["MUFU.EX2"] == 2 * similarities, kernel
 
 
+# Launches of a call with its gradient: seven, beside those of the partition.
+EXPECTED = {"bfloat16, blocks": 3 + 7, "float32, places": 1 + 7, "float16, one group": 3 + 7}
 C_COMPILER = shutil.which(os.environ.get("CC", "gcc"))
 
 
@@ -106,6 +108,7 @@ def test_a_repeated_call_launches_what_the_first_launched(tmp_path: Path) -> Non
     assert len(calls) == 3
     for call in calls:
         launches = len(call["kernels"])
+        assert launches == EXPECTED[call["call"]], call
         assert call["searched"] == [launches, launches, 0, 0], "the third and fourth call are repeated"
         assert call["differences"] == [[], [], []], call
         assert {"row_gradient", "gather_rows", "scatter_rows"} <= {*call["kernels"]}
