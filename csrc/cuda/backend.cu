@@ -37,14 +37,14 @@ TileSizes tile_sizes(int channels) {
 
 int workers(int device) { return multiprocessors(device); }
 
-void sum_pairs(const Device& device, const Problem& problem, const int64_t* step_ends, int largest, float* own,
-               float* given) {
+void sum_pairs(const Device& device, const Problem& problem, const int64_t* step_ends, const Columns& columns,
+               float* own, float* given) {
     const DeviceGuard guard(device.number);
     const ForwardArgument sums{static_cast<const uint16_t*>(problem.rows),
                                problem.count,
                                problem.groups,
                                step_ends,
-                               largest,
+                               columns,
                                exponent_of(problem),
                                own,
                                given};

@@ -37,10 +37,10 @@ struct Problem {
 // The passes, a launch each. What there is to do in each group, up to and with it, is counted before
 // (triton_kernels/tile_scheduler.py).
 
-// own (M + 2 workers sums.m,) and given (M + workers largest,) <- partials of each anchor's sum over its denominator:
-// forward_epilogue.h. `step_ends` (G,): steps of the sums' tiles; `largest`: rows of a group at most.
-void sum_pairs(const Device& device, const Problem& problem, const int64_t* step_ends, int largest, float* own,
-               float* given);
+// own (columns.blocks M + 2 workers sums.m,) and given (M + workers columns.size,) <- partials of each anchor's sum over
+// its denominator: forward_epilogue.h. `step_ends` (G columns.blocks,): steps of the sums' tiles.
+void sum_pairs(const Device& device, const Problem& problem, const int64_t* step_ends, const Columns& columns,
+               float* own, float* given);
 
 // gradient (M, channels) <- scale times the sums of weights times rows, where an M tile is one worker's as a whole, and
 // partial_tiles (2 workers, gradient.m, channels) where it is not: from row scales (M,) and the pulls of the positives.

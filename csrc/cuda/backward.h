@@ -29,7 +29,7 @@ struct BackwardKernelArgument {
 // Calls `visit(part, steps)` for the partial tiles of this block that have a step, in order.
 template <class TILE, class Visit>
 SEMICL_DEVICE void for_each_gradient_tile(const BackwardArgument& a, const Visit& visit) {
-    for_each_partial_tile<TILE>(Pass::gradient, a.groups, a.step_ends, [&](const PartialTile& part) {
+    for_each_partial_tile<TILE>(Pass::gradient, a.groups, {}, a.step_ends, [&](const PartialTile& part) {
         if (part.partial != kNothing) visit(part, find_steps(a, part.tile, TILE::TileN::kRows));
     });
 }

@@ -50,9 +50,11 @@ PYBIND11_MODULE(_cuda, module) {
     });
     module.def("workers", &workers);
     module.def("sum_pairs",
-               on_pairs<Address, int, Address, Address>([](const Device& device, const Problem& problem,
-                                                           Address step_ends, int largest, Address own, Address given) {
-                   sum_pairs(device, problem, at<int64_t>(step_ends), largest, at<float>(own), at<float>(given));
+               on_pairs<Address, int, int, Address, Address>([](const Device& device, const Problem& problem,
+                                                                Address step_ends, int column_blocks, int columns,
+                                                                Address own, Address given) {
+                   sum_pairs(device, problem, at<int64_t>(step_ends), {column_blocks, columns}, at<float>(own),
+                             at<float>(given));
                }),
                Release());
     module.def("row_gradient",

@@ -25,7 +25,7 @@ struct ForwardKernelArgument {
 // Calls `visit(part, steps)` for the partial tiles of this block, in order.
 template <class TILE, class Visit>
 SEMICL_DEVICE void for_each_sums_tile(const ForwardArgument& a, const Visit& visit) {
-    for_each_partial_tile<TILE>(Pass::sums, a.groups, a.step_ends, [&](const PartialTile& part) {
+    for_each_partial_tile<TILE>(Pass::sums, a.groups, a.columns, a.step_ends, [&](const PartialTile& part) {
         visit(part, Steps(part.tile.column, part.tile.column_end, TILE::TileN::kRows,
                           find_skips(a.groups, part.tile.first, part.tile.end)));
     });
@@ -62,8 +62,8 @@ SEMICL_DEVICE void sum_tiles(const ForwardArgument& a, unsigned char* shared, in
 
     for_each_sums_tile<TILE>(a, [&](const PartialTile& part, const Steps& steps) {
         const MTile& tile = part.tile;
-        if (part.enters_group) {
-            for (int row = tile.first + kColumns + member; row < tile.anchor_end; row += kProducts * kWarpGroup)
+        if (part.enters_block) {
+            for (int row = part.column + member; row < tile.anchor_end; row += kProducts * kWarpGroup)
                 *a.given_to(row) = 0;
             arch::sync_threads(1, kProducts * kWarpGroup);
         }

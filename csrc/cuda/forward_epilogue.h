@@ -6,7 +6,7 @@
 // The accumulator's rows are rows of the N tile, its columns are rows of the M tile.
 // Sums over a column add up in registers and are reduced over the warp and the warps when the M tile is done. Sums over
 // a row lie within four lanes: two shuffles a step. They belong to an anchor of the N tile and are added to what the
-// block has given to it, zeros at its first M tile of the group. N tiles lie on one grid from the group's first row on,
+// block has given to it, zeros at its first M tile of the block of columns. N tiles lie on one grid from the group's first row on,
 // so a row meets the same thread in every M tile, and no other thread adds to that number.
 #pragma once
 #include "smem_layout.h"
@@ -25,12 +25,14 @@ struct ForwardArgument {
     int count;             // M
     Groups groups;
     const int64_t* step_ends;
-    int largest;  // rows of a group at most
+    Columns columns;
     Exponent exponent;
-    float* own;    // (M + 2 blocks kRows,): sums of whole M tiles by row, then of partial tiles by place
-    float* given;  // (M + blocks largest,): at row + largest b, what block b gives to an anchor
+    float* own;    // (columns.blocks M + 2 workers kRows,): sums of whole M tiles by row, then of partial tiles by place
+    float* given;  // (M + workers columns.size,): at row + columns.size w, what worker w gives to an anchor
 
-    SEMICL_DEVICE float* given_to(int row) const { return given + static_cast<int64_t>(arch::block()) * largest + row; }
+    SEMICL_DEVICE float* given_to(int row) const {
+        return given + static_cast<int64_t>(arch::block()) * columns.size + row;
+    }
 };
 
 // Of the rows of all lanes, what each lane has of its own.
@@ -149,7 +151,9 @@ SEMICL_DEVICE void write_sum(const float* shared, const ForwardArgument& a, cons
     float total = shared[number];
 #pragma unroll
     for (int warp = 1; warp < WARPS; ++warp) total += shared[warp * COLUMNS + number];
-    const int64_t first = part.partial == kWhole ? part.tile.first : a.count + int64_t{part.partial} * COLUMNS;
+    const int64_t first = part.partial == kWhole
+                              ? int64_t{a.count} * part.column_block + part.tile.first
+                              : int64_t{a.count} * a.columns.blocks + int64_t{part.partial} * COLUMNS;
     a.own[first + number] = total;
 }
 

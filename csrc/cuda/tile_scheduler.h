@@ -5,6 +5,9 @@
 // a worker. What of an M tile lies in one range is a partial tile. A whole one is written where it belongs. Of the
 // others, the one by which worker w begins an M tile goes to place 2 w + 1, another to place 2 w.
 //
+// The triangle of the sums comes in blocks of columns, each with M tiles of its own: what a worker gives to later anchors
+// is then no longer than a block.
+//
 // Row numbers fit an int: the caller takes no more than kMaxRows rows, so a tile past the last row does not overflow.
 #pragma once
 #include <cstdint>
@@ -51,15 +54,15 @@ SEMICL_HOST_DEVICE Group find_group(const Groups& groups, int g) {
     return {begin, groups.offsets[g + 1], begin + groups.anchors[g]};
 }
 
-// A step of a group.
+// A step of a block of columns.
 struct Place {
-    int group;
-    int64_t number;  // within the group
+    int block;
+    int64_t number;  // within the block
 };
 
-// `ends` are the running totals of the groups' steps; there are more than `step` of them.
-SEMICL_HOST_DEVICE Place find_place(int64_t step, const int64_t* ends, int groups) {
-    int low = 0, high = groups - 1;
+// `ends` are the running totals of the steps of `count` blocks; there are more than `step` of them.
+SEMICL_HOST_DEVICE Place find_place(int64_t step, const int64_t* ends, int count) {
+    int low = 0, high = count - 1;
     while (low < high) {
         const int middle = low + (high - low) / 2;
         if (ends[middle] <= step)
@@ -79,27 +82,38 @@ struct MTile {
 // both of its rows. The gradient is of all points; those of a tile without an anchor meet the anchors alone.
 enum class Pass { sums, gradient };
 
+// Blocks of columns of every group, and the columns of each, a multiple of TileShape::m; the gradient has one.
+struct Columns {
+    int blocks = 1, size = 0;
+};
+
 // Estimates, until a GPU has measured them: what a tile costs beside its steps, in steps, and the least that is worth a
 // worker.
 constexpr int kPrologueCost = 2, kMinStreamKRange = 4;
 
-// The M tiles of a group and their steps, prologue costs included.
-struct GroupTiles {
+// The M tiles of a block and their steps, prologue costs included.
+struct BlockTiles {
     Group group;
     TileShape shape;
     Pass pass;
+    int column, column_end;  // of the block
 
+    SEMICL_HOST_DEVICE BlockTiles(const Groups& groups, int block, const TileShape& of, Pass of_pass,
+                                  const Columns& columns)
+        : group(find_group(groups, block / columns.blocks)), shape(of), pass(of_pass) {
+        column = smaller(block % columns.blocks * columns.size, group.points());
+        column_end = pass == Pass::sums ? column + smaller(group.points() - column, columns.size) : group.points();
+    }
     SEMICL_HOST_DEVICE int count() const {
-        if (group.anchors() == 0) return 0;
-        return ceil_div(pass == Pass::sums ? group.anchors() : group.points(), shape.m);
+        if (group.anchors() == 0 || column == column_end) return 0;
+        return ceil_div(pass == Pass::sums ? smaller(group.anchors(), column_end) : group.points(), shape.m);
     }
     // The steps of the tiles before one.
     SEMICL_HOST_DEVICE int64_t before(int tile) const {
-        const int64_t length = ceil_div(group.points(), shape.n) + int64_t{kPrologueCost}, number = tile;
-        if (pass == Pass::sums) return number * length - number * (number - 1) / 2 * (shape.m / shape.n);
-        const int64_t with_anchor = smaller(tile, ceil_div(group.anchors(), shape.m));
-        return with_anchor * length +
-               (number - with_anchor) * (ceil_div(group.anchors(), shape.n) + int64_t{kPrologueCost});
+        const int64_t length = ceil_div(column_end - column, shape.n) + int64_t{kPrologueCost}, number = tile;
+        const int64_t past = larger(tile - ceil_div(pass == Pass::sums ? column : group.anchors(), shape.m), 0);
+        if (pass == Pass::sums) return number * length - past * (past - 1) / 2 * (shape.m / shape.n);
+        return (number - past) * length + past * (ceil_div(group.anchors(), shape.n) + int64_t{kPrologueCost});
     }
     SEMICL_HOST_DEVICE int tile_of(int64_t step) const {
         int low = 0, high = count() - 1;
@@ -115,8 +129,11 @@ struct GroupTiles {
     SEMICL_HOST_DEVICE MTile tile(int number) const {
         const int first = group.begin + number * shape.m;
         const int last = pass == Pass::sums ? group.anchor_end : group.end;
-        return {first, last - first > shape.m ? first + shape.m : last, pass == Pass::sums ? first : group.begin,
-                pass == Pass::sums || first < group.anchor_end ? group.end : group.anchor_end, group.anchor_end};
+        const int end = last - first > shape.m ? first + shape.m : last;
+        if (pass == Pass::gradient)
+            return {first, end, group.begin, first < group.anchor_end ? group.end : group.anchor_end, group.anchor_end};
+        const int block_end = group.begin + column_end;
+        return {first, end, larger(first, group.begin + column), block_end, smaller(group.anchor_end, block_end)};
     }
 };
 
@@ -136,20 +153,23 @@ constexpr int kWhole = -1, kNothing = -2;
 struct PartialTile {
     MTile tile;         // its columns are the partial tile's
     int partial;        // kWhole, kNothing where there is no step of the tile, or where it goes among the partial tiles
-    bool enters_group;  // whether it is the worker's first of its group
+    int column_block;   // of its group
+    int column;         // the first one after the tile's rows, in the block
+    bool enters_block;  // whether it is the worker's first of the block
 };
 
 // Finds the next partial tile of a worker's Stream-K range, of which `done` steps (prologue costs too) are past, and
 // counts its own; false where there is none. All else is found anew, so that a kernel holds one number between its
 // partial tiles.
 SEMICL_HOST_DEVICE bool next_partial_tile(PartialTile& part, int64_t& done, const Groups& groups,
-                                          const int64_t* step_ends, const TileShape& shape, Pass pass, int worker,
-                                          int workers) {
-    const StreamKRange own = find_stream_k_range(worker, workers, step_ends[groups.count - 1]);
+                                          const int64_t* step_ends, const TileShape& shape, Pass pass,
+                                          const Columns& columns, int worker, int workers) {
+    const int blocks = groups.count * columns.blocks;
+    const StreamKRange own = find_stream_k_range(worker, workers, step_ends[blocks - 1]);
     const int64_t at = own.at + done;
     if (at >= own.stop) return false;
-    const Place place = find_place(at, step_ends, groups.count);
-    const GroupTiles tiles{find_group(groups, place.group), shape, pass};
+    const Place place = find_place(at, step_ends, blocks);
+    const BlockTiles tiles(groups, place.block, shape, pass, columns);
     const int number = tiles.tile_of(place.number);
     // Of the tile's first step and its end, from `at` on.
     const int64_t tile_first = tiles.before(number) + kPrologueCost - place.number;
@@ -157,9 +177,11 @@ SEMICL_HOST_DEVICE bool next_partial_tile(PartialTile& part, int64_t& done, cons
     const int first = static_cast<int>(larger(-tile_first, int64_t{0}));
     const int end = static_cast<int>(larger(smaller(own.stop - at, tile_end) - tile_first, int64_t{0}));
     const bool opens = first == 0, ends = own.stop - at >= tile_end;
-    part.enters_group = done == 0 || number == 0;
+    part.enters_block = done == 0 || number == 0;
+    part.column_block = place.block % columns.blocks;
     part.partial = opens && ends ? kWhole : end == 0 ? kNothing : 2 * worker + opens;
     part.tile = tiles.tile(number);
+    part.column = larger(part.tile.first + shape.m, part.tile.column);
     const int column = part.tile.column;
     part.tile.column += first * shape.n;
     if (!ends) part.tile.column_end = column + end * shape.n;

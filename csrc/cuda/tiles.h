@@ -53,12 +53,12 @@ struct BackwardTile {
 // Calls `visit(part)` for the partial tiles of this block, in order. The block's number is one that the compiler does not
 // know to be the same each time: what follows from it would be held in registers that the loops over steps need.
 template <class TILE, class Visit>
-SEMICL_DEVICE void for_each_partial_tile(Pass pass, const Groups& groups, const int64_t* step_ends,
-                                         const Visit& visit) {
+SEMICL_DEVICE void for_each_partial_tile(Pass pass, const Groups& groups, const Columns& columns,
+                                         const int64_t* step_ends, const Visit& visit) {
     const auto worker = [] { return static_cast<int>(arch::opaque(static_cast<uint32_t>(arch::block()))); };
     int64_t done = 0;
     for (PartialTile part; next_partial_tile(part, done, groups, step_ends, {TILE::TileM::kRows, TILE::TileN::kRows},
-                                             pass, worker(), arch::blocks());)
+                                             pass, columns, worker(), arch::blocks());)
         visit(part);
 }
 

@@ -160,7 +160,7 @@ class Pairs(triton.Pairs):
 
     def partial_sums(self) -> PartialSums:
         sums = self.empty_sums()
-        self.call(compiled.sum_pairs, self.sums_ends, self.groups.largest, sums.own, sums.given)
+        self.call(compiled.sum_pairs, self.sums_ends, self.blocks, self.columns, sums.own, sums.given)
         return sums
 
     def gradient(

@@ -75,9 +75,9 @@ class Pairs(Protocol):
 class PartialSums(NamedTuple):
     """Sums of exponentials in partials, as join of triton_kernels/logsumexp.py takes them."""
 
-    own: Tensor  # (1 or 2, M + 2 workers BLOCK_M) float32: sums of M tiles; maxima and sums, where not ``bounded``
-    given: Tensor | None  # (M + workers largest,) float32: what anchors are given by M tiles before their own
-    step_ends: Tensor  # (G,) int64
+    own: Tensor  # (1 or 2, BLOCKS M + 2 workers BLOCK_M) float32: sums of M tiles; maxima and sums, if not ``bounded``
+    given: Tensor | None  # (M + workers COLUMNS,) float32: what anchors are given by M tiles before their own
+    step_ends: Tensor  # (G BLOCKS,) int64
 
 
 class Normalization(NamedTuple):

@@ -21,6 +21,7 @@ from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
 MAX_TILE_ROWS = 64  # of the passes over rows alone
+COLUMNS = 32768  # of a block of the triangle: a program has so many sums of later anchors
 FINISHED_ELEMENTS = 2048  # of the gradient, by one program
 MAX_CHANNELS = 512  # of triton_kernels.tile_configs
 FEW_CHANNELS = 16  # the least that a tensor core sums over
@@ -95,17 +96,23 @@ class Pairs:
         self.sizes = {"C": self.channels, "CP": self.padded, "PLANES": self.planes}
         # The gradient's channels are summed in parts where they are many.
         self.part_channels = self.gradient_tile.out or self.padded
-        self.sums_ends, self.gradient_ends = self.empty(2, self.group_total, dtype=torch.int64)
+        tiles = max(1, -(-groups.largest // self.sums_tile.block_m))
+        self.columns = min(COLUMNS, tiles * self.sums_tile.block_m)
+        self.blocks = max(1, -(-groups.largest // self.columns)) if self.triangle else 1
+        self.sums_ends = self.empty(self.group_total * self.blocks, dtype=torch.int64)
+        self.gradient_ends = self.empty(self.group_total, dtype=torch.int64)
         self.tile_ends = self.empty(self.group_total, dtype=torch.int32)
         self.work_tables = (groups.offsets, groups.anchors, self.sums_ends, self.gradient_ends, self.tile_ends)
         self.join_sizes = {
             "TILE_ROWS": self.tile_rows,
             "SUMS_M": self.sums_tile.block_m,
             "SUMS_N": self.sums_tile.block_n,
+            "COLUMNS": self.columns,
             "SUMS_PASS": (tile_scheduler.TRIANGLE if self.triangle else tile_scheduler.RECTANGLE).value,
         }
         self.work_sizes = {
             "G": self.group_total,
+            "BLOCKS": self.blocks,
             **self.join_sizes,
             "GRADIENT_M": self.gradient_tile.block_m,
             "GRADIENT_N": self.gradient_tile.block_n,
@@ -157,9 +164,10 @@ class Pairs:
                 sums.own,
                 sums.given,
                 *numbers,
-                self.groups.largest,
+                self.blocks,
                 self.scale_log2,
                 self.shift,
+                COLUMNS=self.columns,
                 PASS=self.join_sizes["SUMS_PASS"],
                 **sizes,
                 **OPTIONS,
@@ -172,13 +180,15 @@ class Pairs:
 
     def empty_sums(self) -> PartialSums:
         """Return memory for the partials: of whole M tiles, of 2 partial tiles a worker, and what workers give."""
-        own = self.empty(1 if self.bounded else 2, self.count + 2 * self.sums_workers * self.sums_tile.block_m)
-        given = self.empty(self.count + self.sums_workers * self.groups.largest) if self.triangle else None
+        own = self.empty(
+            1 if self.bounded else 2, self.blocks * self.count + 2 * self.sums_workers * self.sums_tile.block_m
+        )
+        given = self.empty(self.count + self.sums_workers * self.columns) if self.triangle else None
         return PartialSums(own, given, self.sums_ends)
 
     def join_numbers(self, sums: PartialSums) -> tuple[Any, ...]:
         """Return the numbers that a join takes beside the partials."""
-        return self.count, self.group_total, self.groups.largest, self.sums_workers, sums.own.shape[1], self.shift
+        return self.count, self.group_total, self.blocks, self.sums_workers, sums.own.shape[1], self.shift
 
     def logsumexp(self) -> Tensor:
         """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""

@@ -89,7 +89,7 @@ def anchor_losses(
     rows,  # (PLANES, M, C)
     own,  # of sum_pairs or log_sum_pairs
     given,  # of sum_pairs, or None
-    step_ends,  # (G,) int64, of count_work
+    step_ends,  # (G BLOCKS,) int64, of count_work
     heads,  # (tiles, C) float32, of sum_edges
     tails,  # (tiles, C) float32, likewise
     weights,  # (M,) float64 or float32
@@ -105,7 +105,7 @@ def anchor_losses(
     losses,  # (programs,) float64, written: each program's part of the weighted sum of losses
     M,
     G,
-    LARGEST,
+    BLOCKS,
     WORKERS,
     own_stride,
     shift,
@@ -117,6 +117,7 @@ def anchor_losses(
     TILE_ROWS: tl.constexpr,
     SUMS_M: tl.constexpr,
     SUMS_N: tl.constexpr,
+    COLUMNS,
     SUMS_PASS: tl.constexpr,
     BOUNDED: tl.constexpr,
     PLANES: tl.constexpr,
@@ -132,8 +133,8 @@ def anchor_losses(
         anchor = ids < last
         weight = tl.load(weights + ids, mask=anchor, other=0.0)
         maximum, sum_of_pairs = join(
-            own, given, step_ends, offsets, anchors, g, number, M, G, LARGEST, WORKERS, own_stride, shift,
-            TILE_ROWS, SUMS_M, SUMS_N, SUMS_PASS, BOUNDED,
+            own, given, step_ends, offsets, anchors, g, number, M, G, BLOCKS, WORKERS, own_stride, shift,
+            TILE_ROWS, SUMS_M, SUMS_N, COLUMNS, SUMS_PASS, BOUNDED,
         )  # fmt: skip
         factor, own_shift = row_scale_of(weight.to(tl.float32), maximum, sum_of_pairs, anchor, grad_absmax)
         low, high = tl.load(class_begin + ids, mask=anchor, other=-1), tl.load(class_end + ids, mask=anchor, other=1)

@@ -97,6 +97,7 @@ def gather_rows(
     tile_ends,
     M,
     G,
+    BLOCKS,
     NORMALIZE: tl.constexpr,
     C: tl.constexpr,
     ROW: tl.constexpr,
@@ -106,6 +107,7 @@ def gather_rows(
     SUMS_PASS: tl.constexpr,  # as the rest, count_work's
     SUMS_M: tl.constexpr,
     SUMS_N: tl.constexpr,
+    COLUMNS,
     GRADIENT_M: tl.constexpr,
     GRADIENT_N: tl.constexpr,
     PARTS: tl.constexpr,
@@ -115,8 +117,8 @@ def gather_rows(
     """Write the points' features as rows, of unit length where NORMALIZE. The first program counts the work too."""
     if tl.program_id(0) == 0:
         count_work(
-            offsets, anchors, sums_ends, gradient_ends, tile_ends, G,
-            SUMS_PASS, SUMS_M, SUMS_N, GRADIENT_M, GRADIENT_N, PARTS, TILE_ROWS, CHUNK,
+            offsets, anchors, sums_ends, gradient_ends, tile_ends, G, BLOCKS,
+            SUMS_PASS, SUMS_M, SUMS_N, COLUMNS, GRADIENT_M, GRADIENT_N, PARTS, TILE_ROWS, CHUNK,
         )  # fmt: skip
     points = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     row = tl.load(row_of_point + points, mask=points < M, other=-1)

@@ -35,8 +35,9 @@ from .tile_scheduler import (
     GRADIENT,
     PROLOGUE_COST,
     WHOLE,
+    block_of,
+    block_steps,
     find_item,
-    group_steps,
     next_tile,
     range_length,
     steps_before,
@@ -260,10 +261,11 @@ def row_gradient(
     """Write the gradient of sum_i grad_i lse_i, or l_i, by the rows: whole tiles to ``out``, others to ``partials``."""
     left = range_length(step_ends, G)
     while left > 0:
-        g, number, part, first_step, end_step, partial, left = next_tile(
-            left, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, CP // OUT, GRADIENT
+        g, number, first_step, end_step, partial, left = next_tile(
+            left, step_ends, offsets, anchors, G, 1, BLOCK_M, BLOCK_N, 0, CP // OUT, GRADIENT
         )
-        out_channel = part * OUT
+        out_channel = number % (CP // OUT) * OUT
+        number = number // (CP // OUT)
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
         first_row = begin + number * BLOCK_M
@@ -396,15 +398,16 @@ def finish_rows(
             sum_losses(losses, loss, loss_count, LOSSES)
     if item < tl.load(tile_ends + G - 1):
         g, number = find_item(item, tile_ends, G)
-        begin, a = tl.load(offsets + g), tl.load(anchors + g)
-        n = tl.load(offsets + g + 1) - begin
+        begin = tl.load(offsets + g)
+        n, a, long_tiles = block_of(g, True, offsets, anchors, 1, BLOCK_M, 0, PARTS, GRADIENT)
         first_row = number * TILE_ROWS + tl.program_id(1) * ROWS
         tile, c = first_row // BLOCK_M, tl.arange(0, CP)[None, :]
         part = c // OUT if PARTS > 1 else 0
         steps = tl.load(step_ends + G - 1)
-        group_begin = tl.load(step_ends + g) - group_steps(n, a, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
-        tile_begin = group_begin + steps_before(tile * PARTS + part, n, a, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
-        tile_end = group_begin + steps_before(tile * PARTS + part + 1, n, a, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
+        group_begin = tl.load(step_ends + g) - block_steps(n, a, long_tiles, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
+        in_parts = tile * PARTS + part
+        tile_begin = group_begin + steps_before(in_parts, n, a, long_tiles, BLOCK_M, BLOCK_N, GRADIENT)
+        tile_end = group_begin + steps_before(in_parts + 1, n, a, long_tiles, BLOCK_M, BLOCK_N, GRADIENT)
         first, last = worker_of(tile_begin + PROLOGUE_COST, WORKERS, steps), worker_of(tile_end - 1, WORKERS, steps)
         several = last - first
         if PARTS > 1:

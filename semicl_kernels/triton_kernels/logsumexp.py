@@ -12,9 +12,9 @@ of its Stream-K range (tile_scheduler.py) stream past it:
                        v sums over this axis: of the M tile, kept in registers, reduced once
 
 Sums of the M tile go to ``own``: those of a whole tile to its rows, of a partial tile to the place 2 w or 2 w + 1 of
-worker w. Sums over the other axis go to ``given``: a line of the worker's own, to which it adds at every M tile. They
-are cheap: they lie within a thread but for two shuffles. Each sum is written by one program in one order: no atomics,
-the same bits every time.
+worker w. Sums over the other axis go to ``given``: COLUMNS numbers of the worker's own, to which it adds at every M
+tile. They are cheap: they lie within a thread but for two shuffles. Each sum is written by one program in one order: no
+atomics, the same bits every time.
 
 *Online softmax* (:func:`log_sum_pairs`). No triangle, and a running maximum for each anchor. A partial is two numbers:
 the maximum, and the sum relative to it.
@@ -35,8 +35,9 @@ from .tile_scheduler import (
     RECTANGLE,
     TRIANGLE,
     WHOLE,
+    block_of,
+    block_steps,
     find_item,
-    group_steps,
     next_tile,
     range_length,
     steps_before,
@@ -49,9 +50,9 @@ ZEROS_AT_ONCE = tl.constexpr(1024)
 
 
 @triton.jit
-def place_of(partial, worker, M, BLOCK_M: tl.constexpr):
-    """Return where the partial tile of a worker begins in ``own``; int64."""
-    return tl.cast(M, tl.int64) + (2 * worker + partial).to(tl.int64) * BLOCK_M
+def place_of(partial, worker, M, BLOCKS, BLOCK_M: tl.constexpr):
+    """Return where the partial tile of a worker begins in ``own``, after the rows of whole ones; int64."""
+    return tl.cast(M, tl.int64) * BLOCKS + (2 * worker + partial).to(tl.int64) * BLOCK_M
 
 
 @triton.jit
@@ -114,12 +115,12 @@ def sum_pairs(
     anchors,  # (G,) int32
     skip_begin,  # (M,) int32
     skip_end,  # (M,) int32
-    step_ends,  # (G,) int64, of count_work
-    own,  # (M + 2 BLOCK_M programs,) float32, written: sums of M tiles
-    given,  # (M + LARGEST programs,) float32, written: at row + LARGEST w, what worker w gives to an anchor
+    step_ends,  # (G BLOCKS,) int64, of count_work
+    own,  # (BLOCKS M + 2 BLOCK_M programs,) float32, written: sums of M tiles
+    given,  # (M + COLUMNS programs,) float32, written: at row + COLUMNS w, what worker w gives to an anchor; or None
     M,
     G,
-    LARGEST,  # rows of a group at most
+    BLOCKS,
     scale_log2,
     shift,
     C: tl.constexpr,
@@ -127,6 +128,7 @@ def sum_pairs(
     WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr,  # a multiple of BLOCK_N
     BLOCK_N: tl.constexpr,
+    COLUMNS,  # a multiple of BLOCK_M
     PASS: tl.constexpr,
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
@@ -134,12 +136,13 @@ def sum_pairs(
     """Write the partials of every anchor's sum of 2^(scale_log2 x_i . x_j - shift) over its denominator."""
     GIVES: tl.constexpr = PASS == TRIANGLE
     if GIVES:
-        given += tl.program_id(0).to(tl.int64) * LARGEST
-    left, is_first = range_length(step_ends, G), True
+        given += tl.program_id(0).to(tl.int64) * COLUMNS
+    left, is_first = range_length(step_ends, G * BLOCKS), True
     while left > 0:
-        g, number, _, first_step, end_step, partial, left = next_tile(
-            left, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, 1, PASS
+        block, number, first_step, end_step, partial, left = next_tile(
+            left, step_ends, offsets, anchors, G, BLOCKS, BLOCK_M, BLOCK_N, COLUMNS, 1, PASS
         )
+        g = block // BLOCKS
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         anchor_end = begin + tl.load(anchors + g)
         first_m = begin + number * BLOCK_M
@@ -149,9 +152,14 @@ def sum_pairs(
         x_m = 0
         if WIDTH == CP:
             x_m = load_columns(rows, M, first_m, m_end, 0, BLOCK_M, C, CP, PLANES)
+        base = begin
         if GIVES:
-            # Its first tile of the group: nothing was given to the anchors after it.
-            for zero in range(first_m + BLOCK_M, tl.where(is_first | (number == 0), anchor_end, 0), ZEROS_AT_ONCE):
+            columns = begin + block % BLOCKS * COLUMNS
+            base, end = tl.maximum(first_m, columns), columns + tl.minimum(end - columns, COLUMNS)
+            anchor_end = tl.minimum(anchor_end, end)
+            # Its first tile of the block: nothing was given to the anchors after it.
+            zero_end = tl.where(is_first | (number == 0), anchor_end, 0)
+            for zero in range(tl.maximum(first_m + BLOCK_M, columns), zero_end, ZEROS_AT_ONCE):
                 to = zero + tl.arange(0, ZEROS_AT_ONCE)
                 tl.store(given + to, tl.zeros((ZEROS_AT_ONCE,), dtype=tl.float32), mask=to < anchor_end)
             # Other threads read these, and what the tile before gave.
@@ -159,7 +167,6 @@ def sum_pairs(
         is_first = False
         low = tl.load(skip_begin + ids, mask=inside, other=0)
         high = tl.load(skip_end + ids, mask=inside, other=0)
-        base = first_m if GIVES else begin
         last = tl.minimum(base + end_step * BLOCK_N, end)
         first = tl.minimum(base + first_step * BLOCK_N, last)
         gives_from = first_m + BLOCK_M
@@ -183,14 +190,14 @@ def sum_pairs(
                 gives_from, gives_to, scale_log2, shift,
                 C, CP, WIDTH, BLOCK_M, BLOCK_N, GIVES, True, PLANES, STAGES,
             )  # fmt: skip
-        store_own(own, tl.sum(kept, 0), partial, ids, inside, M, BLOCK_M)
+        store_own(own, tl.sum(kept, 0), partial, ids, inside, M, block % BLOCKS, BLOCKS, BLOCK_M)
 
 
 @triton.jit
-def store_own(own, value, partial, ids, inside, M, BLOCK_M: tl.constexpr):
+def store_own(own, value, partial, ids, inside, M, column_block, BLOCKS, BLOCK_M: tl.constexpr):
     """Write a number for each row of an M tile, to the rows of a whole tile, else to the partial's place."""
-    place = place_of(partial, tl.program_id(0), M, BLOCK_M) + tl.arange(0, BLOCK_M)
-    to = tl.where(partial == WHOLE, ids.to(tl.int64), place)
+    place = place_of(partial, tl.program_id(0), M, BLOCKS, BLOCK_M) + tl.arange(0, BLOCK_M)
+    to = tl.where(partial == WHOLE, tl.cast(M, tl.int64) * column_block + ids, place)
     tl.store(own + to, value, mask=inside & (tl.full(ids.shape, partial, tl.int32) != NOTHING))
 
 
@@ -263,8 +270,8 @@ def log_sum_pairs(
     -inf where there is none, and the sum relative to it."""
     left = range_length(step_ends, G)
     while left > 0:
-        g, number, _, first_step, end_step, partial, left = next_tile(
-            left, step_ends, offsets, anchors, G, BLOCK_M, BLOCK_N, 1, RECTANGLE
+        g, number, first_step, end_step, partial, left = next_tile(
+            left, step_ends, offsets, anchors, G, 1, BLOCK_M, BLOCK_N, 0, 1, RECTANGLE
         )
         begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         first_m = begin + number * BLOCK_M
@@ -296,14 +303,15 @@ def log_sum_pairs(
                 best, total, x_m, rows, M, skip_begin, skip_end, first_m, m_end, column, last,
                 scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, True, PLANES, STAGES,
             )  # fmt: skip
-        store_own(own, best, partial, ids, inside, M, BLOCK_M)
-        store_own(own + own_stride, total, partial, ids, inside, M, BLOCK_M)
+        store_own(own, best, partial, ids, inside, M, 0, 1, BLOCK_M)
+        store_own(own + own_stride, total, partial, ids, inside, M, 0, 1, BLOCK_M)
 
 
 @triton.jit
 def join(
-    own, given, step_ends, offsets, anchors, g, number, M, G, LARGEST, WORKERS, own_stride, shift,
-    TILE_ROWS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PASS: tl.constexpr, BOUNDED: tl.constexpr,
+    own, given, step_ends, offsets, anchors, g, number, M, G, BLOCKS, WORKERS, own_stride, shift,
+    TILE_ROWS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COLUMNS, PASS: tl.constexpr,
+    BOUNDED: tl.constexpr,
 ):  # fmt: skip
     """Return (maximum, total) of the anchors of row tile ``number`` of group g: each one's sum 2^maximum total.
 
@@ -311,42 +319,49 @@ def join(
     time.
     """
     begin, a = tl.load(offsets + g), tl.load(anchors + g)
-    n = tl.load(offsets + g + 1) - begin
     row = number * TILE_ROWS + tl.arange(0, TILE_ROWS)
     ids, inside = begin + row, row < a
     tile = number * TILE_ROWS // BLOCK_M
-    steps = tl.load(step_ends + G - 1)
-    group_begin = tl.load(step_ends + g) - group_steps(n, a, BLOCK_M, BLOCK_N, 1, PASS)
-    tile_begin = group_begin + steps_before(tile, n, a, BLOCK_M, BLOCK_N, 1, PASS)
-    tile_end = group_begin + steps_before(tile + 1, n, a, BLOCK_M, BLOCK_N, 1, PASS)
-    first = worker_of(tile_begin + PROLOGUE_COST, WORKERS, steps)
-    last = worker_of(tile_end - 1, WORKERS, steps)
+    steps = tl.load(step_ends + G * BLOCKS - 1)
+    # The blocks from the one that holds the tile's columns on.
+    own_block, blocks = 0, 1
+    if PASS == TRIANGLE:
+        own_block = number * TILE_ROWS // COLUMNS
+        blocks = tl.cdiv(tl.load(offsets + g + 1) - begin, COLUMNS)
     best = tl.full((TILE_ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((TILE_ROWS,), dtype=tl.float32)
-    # Rows past the last anchor may be past the last tile.
-    for begins in range(first, tl.where(number * TILE_ROWS < a, last + 1, first), PARTIALS_AT_ONCE):
-        for i in tl.static_range(PARTIALS_AT_ONCE):
-            worker = begins + i
-            there = inside & (tl.full((TILE_ROWS,), worker, tl.int32) <= last)
-            place = place_of((worker == first).to(tl.int32), worker, M, BLOCK_M) - tile * BLOCK_M + row
-            pointers = own + tl.where(first == last, ids.to(tl.int64), place)
-            if BOUNDED:
-                total += tl.load(pointers, mask=there, other=0.0)
-            else:
-                part = tl.load(pointers, mask=there, other=float("-inf"))
-                part_total = tl.load(pointers + own_stride, mask=there, other=0.0)
-                higher = tl.maximum(best, part)
-                finite = tl.where(higher == float("-inf"), 0.0, higher)
-                total = total * tl.exp2(best - finite) + part_total * tl.exp2(part - finite)
-                best = higher
-    if PASS == TRIANGLE:
-        # All workers of the tiles before.
-        first = worker_of(group_begin, WORKERS, steps)
-        last = worker_of(tile_begin - 1, WORKERS, steps)
-        for begins in range(first, tl.where((tile > 0) & (number * TILE_ROWS < a), last + 1, first), GIVERS_AT_ONCE):
-            worker = begins + tl.arange(0, GIVERS_AT_ONCE)
-            pointers = given + worker.to(tl.int64)[:, None] * LARGEST + ids[None, :]
-            total += tl.sum(tl.load(pointers, mask=(worker <= last)[:, None] & inside[None, :], other=0.0), 0)
+    # Rows past the last anchor have no tile.
+    for column_block in range(own_block, tl.where(number * TILE_ROWS < a, blocks, 0)):
+        block = g * BLOCKS + column_block
+        n, rows, long_tiles = block_of(block, True, offsets, anchors, BLOCKS, BLOCK_M, COLUMNS, 1, PASS)
+        block_begin = tl.load(step_ends + block) - block_steps(n, rows, long_tiles, BLOCK_M, BLOCK_N, 1, PASS)
+        tile_begin = block_begin + steps_before(tile, n, rows, long_tiles, BLOCK_M, BLOCK_N, PASS)
+        tile_end = block_begin + steps_before(tile + 1, n, rows, long_tiles, BLOCK_M, BLOCK_N, PASS)
+        first = worker_of(tile_begin + PROLOGUE_COST, WORKERS, steps)
+        last = worker_of(tile_end - 1, WORKERS, steps)
+        for begins in range(first, last + 1, PARTIALS_AT_ONCE):
+            for i in tl.static_range(PARTIALS_AT_ONCE):
+                worker = begins + i
+                there = inside & (tl.full((TILE_ROWS,), worker, tl.int32) <= last)
+                place = place_of((worker == first).to(tl.int32), worker, M, BLOCKS, BLOCK_M) - tile * BLOCK_M + row
+                pointers = own + tl.where(first == last, tl.cast(M, tl.int64) * column_block + ids, place)
+                if BOUNDED:
+                    total += tl.load(pointers, mask=there, other=0.0)
+                else:
+                    part = tl.load(pointers, mask=there, other=float("-inf"))
+                    part_total = tl.load(pointers + own_stride, mask=there, other=0.0)
+                    higher = tl.maximum(best, part)
+                    finite = tl.where(higher == float("-inf"), 0.0, higher)
+                    total = total * tl.exp2(best - finite) + part_total * tl.exp2(part - finite)
+                    best = higher
+        if PASS == TRIANGLE:
+            # All workers of the tiles before, in the block of the tile's columns.
+            first = worker_of(block_begin, WORKERS, steps)
+            last = worker_of(tile_begin - 1, WORKERS, steps)
+            for begins in range(first, tl.where((tile > 0) & (column_block == own_block), last + 1, 0), GIVERS_AT_ONCE):
+                worker = begins + tl.arange(0, GIVERS_AT_ONCE)
+                pointers = given + worker.to(tl.int64)[:, None] * COLUMNS + ids[None, :]
+                total += tl.sum(tl.load(pointers, mask=(worker <= last)[:, None] & inside[None, :], other=0.0), 0)
     if BOUNDED:
         return tl.full((TILE_ROWS,), shift, dtype=tl.float32), total
     else:
@@ -363,20 +378,21 @@ def log2_of(maximum, total):
 def store_logsumexp(
     own,  # of sum_pairs or log_sum_pairs
     given,  # of sum_pairs, or None
-    step_ends,  # (G,) int64, of count_work
+    step_ends,  # (G BLOCKS,) int64, of count_work
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
     lse,  # (M,) float32, written for the anchors
     M,
     G,
-    LARGEST,
+    BLOCKS,
     WORKERS,
     own_stride,
     shift,
     TILE_ROWS: tl.constexpr,
     SUMS_M: tl.constexpr,
     SUMS_N: tl.constexpr,
+    COLUMNS,
     SUMS_PASS: tl.constexpr,
     BOUNDED: tl.constexpr,
 ):
@@ -385,8 +401,8 @@ def store_logsumexp(
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
         maximum, total = join(
-            own, given, step_ends, offsets, anchors, g, number, M, G, LARGEST, WORKERS, own_stride, shift,
-            TILE_ROWS, SUMS_M, SUMS_N, SUMS_PASS, BOUNDED,
+            own, given, step_ends, offsets, anchors, g, number, M, G, BLOCKS, WORKERS, own_stride, shift,
+            TILE_ROWS, SUMS_M, SUMS_N, COLUMNS, SUMS_PASS, BOUNDED,
         )  # fmt: skip
         row = number * TILE_ROWS + tl.arange(0, TILE_ROWS)
         to = lse + tl.load(offsets + g) + row

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semicl_kernels import grouped_logsumexp, local_contrastive_loss, nt_xent_loss
-from semicl_kernels.backends import AVAILABLE, BACKENDS, Groups, choose_backend, cuda, device, fused
+from semicl_kernels.backends import AVAILABLE, BACKENDS, Groups, choose_backend, cuda, device, fused, triton
 
 from .. import emulator, near_equal, on_device
 from ..accuracy import assert_gradients_follow_rule, assert_values_follow_rule
@@ -99,9 +99,11 @@ def some_multiprocessors(emulated: pytest.MonkeyPatch, request: pytest.FixtureRe
 
 
 @pytest.mark.usefixtures("some_multiprocessors")
+@pytest.mark.parametrize("columns", [128, 384, 32768])
 @pytest.mark.parametrize("anchors", [1, 100, 500, 700])
-def test_sums_that_tiles_give_to_later_ones(anchors: int) -> None:
-    """Those of one worker and of others; columns that are no anchors."""
+def test_sums_that_tiles_give_to_later_ones(anchors: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one worker and of others; columns that are no anchors; blocks of columns."""
+    monkeypatch.setattr(triton, "COLUMNS", columns)
     packed = itself_skipped(unit_rows(700, 16, seed=0))._replace(anchors=int32([anchors]))
     assert_primitive_agrees(packed, torch.bfloat16, mutual=True)
 
@@ -121,7 +123,8 @@ def test_tiles_in_many_pieces(points: int, anchors: int) -> None:
 
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("count", [1, 5, 255, 256, 700])
-def test_the_work_of_groups_is_counted(count: int) -> None:
+def test_the_work_of_groups_is_counted(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "COLUMNS", 512)
     generator = torch.Generator().manual_seed(count)
     sizes = torch.randint(0, 40, (count,), generator=generator) * torch.randint(0, 40, (count,), generator=generator)
     anchors = (sizes * torch.rand(count, generator=generator)).int()
@@ -139,7 +142,12 @@ def test_the_work_of_groups_is_counted(count: int) -> None:
     long, short = (-(-rows // n) + tile_scheduler.PROLOGUE_COST.value for rows in (sizes, anchors))
     steps = with_anchor * long + (tiles - with_anchor) * short
     assert torch.equal(pairs.gradient_ends, steps.cumsum(0))
-    assert torch.equal(pairs.sums_ends, (with_anchor * long - with_anchor * (with_anchor - 1) // 2).cumsum(0))
+    before = torch.arange(pairs.blocks) * pairs.columns  # each block
+    columns = (sizes[:, None] - before).clamp(0, pairs.columns)
+    of_block = torch.where(columns > 0, -(-torch.minimum(anchors[:, None], before + pairs.columns) // rows), 0)
+    past = (of_block - before // rows).clamp(min=0)
+    sums = of_block * (-(-columns // n) + tile_scheduler.PROLOGUE_COST.value) - past * (past - 1) // 2
+    assert torch.equal(pairs.sums_ends, sums.flatten().cumsum(0))
 
 
 def class_runs(sizes: list[int], anchors: int) -> Packed:

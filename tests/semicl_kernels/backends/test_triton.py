@@ -51,6 +51,12 @@ def test_any_number_of_programs_gives_the_gradient(programs: int, channels: int,
     assert_shared_out(itself_skipped(unit_rows(200, channels, seed=0)), anchors, programs)
 
 
+@pytest.mark.parametrize("programs", [1, 3, 40])
+def test_a_triangle_in_blocks_of_columns(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "COLUMNS", 64)
+    assert_shared_out(itself_skipped(unit_rows(290, 8, seed=0)), 230, programs)
+
+
 @pytest.mark.parametrize(("points", "anchors", "programs"), [(700, 3, 40), (1300, 1, 60)])
 def test_tiles_in_many_pieces(points: int, anchors: int, programs: int) -> None:
     """The tile with the anchors is that of three programs and more."""

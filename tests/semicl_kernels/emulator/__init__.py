@@ -153,8 +153,8 @@ class Emulator:
         return Problem(rows, addresses, row_format, count, channels, group_count, scale_log2, shift)
 
     def sum_pairs(self, *arguments: Any) -> None:
-        *problem, step_ends, largest, own, given = arguments
-        self.run_pass("sum_pairs", problem, address(step_ends), largest, address(own), address(given))
+        *problem, step_ends, column_blocks, columns, own, given = arguments
+        self.run_pass("sum_pairs", problem, address(step_ends), column_blocks, columns, address(own), address(given))
 
     def row_gradient(self, *arguments: Any) -> None:
         *problem, step_ends, scale, row_scale, grad_absmax, class_begin, class_end, pulls, tiles, gradient = arguments
@@ -167,13 +167,14 @@ class Emulator:
         self.check(call(ctypes.byref(self.problem(*problem)), *arguments))
 
     def visit_pairs(
-        self, problem: Problem, of_gradient: bool, m: int, n: int, workers: int, counts: int
+        self, problem: Problem, of_gradient: bool, shape: tuple[int, int], columns: int, workers: int, counts: int
     ) -> tuple[int, int]:
         """Write how often the loops of a pass come by each pair to the address ``counts``, where it is one. Return the
-        steps and the partial tiles of the worker with the most to do."""
+        steps and the partial tiles of the worker with the most to do. The sums come in blocks of ``columns``."""
         most = (ctypes.c_int * 2)()
-        shape = (ctypes.byref(problem), int(of_gradient), m, n)
-        self.check(self.library.visit_pairs(*shape, workers, address(counts), most))
+        blocks = 1 if of_gradient else max(1, -(-problem.count // columns))
+        arguments = (ctypes.byref(problem), int(of_gradient), *shape, blocks, columns, workers)
+        self.check(self.library.visit_pairs(*arguments, address(counts), most))
         return most[0], most[1]
 
     def integers(self, function: str, *arguments: int, count: int) -> list[int]:

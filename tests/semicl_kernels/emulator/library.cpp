@@ -71,8 +71,9 @@ static Problem problem_of(const EmulatedProblem& p) {
             p.shift};
 }
 
-const char* sum_pairs_of(const EmulatedProblem* p, const int64_t* step_ends, int largest, float* own, float* given) {
-    return guarded([&] { sum_pairs({}, problem_of(*p), step_ends, largest, own, given); });
+const char* sum_pairs_of(const EmulatedProblem* p, const int64_t* step_ends, int column_blocks, int columns, float* own,
+                         float* given) {
+    return guarded([&] { sum_pairs({}, problem_of(*p), step_ends, {column_blocks, columns}, own, given); });
 }
 
 const char* row_gradient_of(const EmulatedProblem* p, const int64_t* step_ends, float scale, const float* row_scale,
@@ -96,26 +97,27 @@ static Skips skips_of(const Groups& groups, int first, int end) {
 // share the work; most[0] and most[1] become the steps and the partial tiles of the one that has the most to do, each
 // partial tile counted as its prologue cost. Each row of a tile must be in one whole tile or in one first partial tile, and each partial tile has a place
 // of its own.
-const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, int n_rows, int workers, int* visits,
-                        int* most) {
+const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, int n_rows, int column_blocks, int size,
+                        int workers, int* visits, int* most) {
     return guarded([&] {
         const Problem problem = problem_of(*p);
         const Groups& groups = problem.groups;
         const TileShape shape{m_rows, n_rows};
         const Pass pass = of_gradient ? Pass::gradient : Pass::sums;
+        const Columns columns{column_blocks, size};
         std::vector<int64_t> step_ends;
-        for (int g = 0; g < groups.count; ++g) {
-            const GroupTiles tiles{find_group(groups, g), shape, pass};
-            step_ends.push_back((g ? step_ends.back() : 0) + tiles.before(tiles.count()));
+        for (int block = 0; block < groups.count * columns.blocks; ++block) {
+            const BlockTiles tiles(groups, block, shape, pass, columns);
+            step_ends.push_back((block ? step_ends.back() : 0) + tiles.before(tiles.count()));
         }
         const auto visit = [&](int row, int column) { ++visits[int64_t{row} * problem.count + column]; };
         std::set<int> places;  // of partial tiles
-        std::vector<int> written(static_cast<size_t>(problem.count));
+        std::vector<int> written(static_cast<size_t>(problem.count));  // how often, in blocks of columns
         for (int worker = 0; worker < workers; ++worker) {
             int own_steps = 0, own_tiles = 0;
             int64_t done = 0;
             for (PartialTile part;
-                 next_partial_tile(part, done, groups, step_ends.data(), shape, pass, worker, workers);) {
+                 next_partial_tile(part, done, groups, step_ends.data(), shape, pass, columns, worker, workers);) {
                 const MTile& tile = part.tile;
                 if (part.partial == kNothing) continue;
                 ++own_tiles;
@@ -140,10 +142,12 @@ const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, i
         }
         for (int g = 0; g < groups.count; ++g) {
             const Group group = find_group(groups, g);
-            for (int i = group.begin; i < group.end; ++i)
-                if (written[static_cast<size_t>(i)] !=
-                    (pass == Pass::sums ? i < group.anchor_end : group.anchors() > 0))
+            for (int i = group.begin; i < group.end; ++i) {
+                const int blocks = pass == Pass::sums ? ceil_div(group.points(), size) - (i - group.begin) / size : 1;
+                const bool counts = pass == Pass::sums ? i < group.anchor_end : group.anchors() > 0;
+                if (written[static_cast<size_t>(i)] != (counts ? blocks : 0))
                     throw std::logic_error("a row is not written once");
+            }
         }
     });
 }
