@@ -54,7 +54,7 @@ void sum_pairs(const Device& device, const Problem& problem, const int64_t* step
 }
 
 void row_gradient(const Device& device, const Problem& problem, const int64_t* step_ends, float scale,
-                  const float* row_scale, const float* grad_absmax, const Positives& positives, float* partial_tiles,
+                  const float* row_scale, const double* grad_absmax, const Positives& positives, float* partial_tiles,
                   float* gradient) {
     const DeviceGuard guard(device.number);
     const BackwardArgument weights{static_cast<const uint16_t*>(problem.rows),

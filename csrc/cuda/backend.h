@@ -47,7 +47,7 @@ void sum_pairs(const Device& device, const Problem& problem, const int64_t* step
 // `step_ends` (G,): steps of the gradient's tiles; `grad_absmax`: the largest gradient from above, or null where the
 // range of the format needs no care.
 void row_gradient(const Device& device, const Problem& problem, const int64_t* step_ends, float scale,
-                  const float* row_scale, const float* grad_absmax, const Positives& positives, float* partial_tiles,
+                  const float* row_scale, const double* grad_absmax, const Positives& positives, float* partial_tiles,
                   float* gradient);
 
 }  // namespace semicl::cuda

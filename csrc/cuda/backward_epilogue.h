@@ -25,7 +25,7 @@ struct BackwardArgument {
     const int64_t* step_ends;
     Exponent exponent;
     const float* row_scale;    // (M,)
-    const float* grad_absmax;  // the largest |g|, which the row scales were divided by, or null
+    const double* grad_absmax;  // the largest |g|, which the row scales were divided by, or null
     float scale;
     float* partial_tiles;  // (2 blocks, rows of a tile, CHANNELS)
     float* gradient;       // (M, CHANNELS)
@@ -42,7 +42,9 @@ struct alignas(4 * COUNT) Floats {
 // triton_kernels/gradient.py, which makes the row scales.
 constexpr float kHeadroom = 8192;
 
-SEMICL_DEVICE float weights_divisor(const float* grad_absmax) { return grad_absmax ? *grad_absmax / kHeadroom : 1.0f; }
+SEMICL_DEVICE float weights_divisor(const double* grad_absmax) {
+    return grad_absmax ? static_cast<float>(*grad_absmax) / kHeadroom : 1.0f;
+}
 
 // The steps of a partial tile: where positives are taken off none is passed over, and those in the class of all rows
 // that stay are shared. Every lane of the warp gets them.

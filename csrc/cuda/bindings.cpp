@@ -64,7 +64,7 @@ PYBIND11_MODULE(_cuda, module) {
                       Address gradient) {
                        const Positives positives{at<int>(class_begin), at<int>(class_end), at<float>(pulls)};
                        row_gradient(device, problem, at<int64_t>(step_ends), scale, at<float>(row_scale),
-                                    at<float>(grad_absmax), positives, at<float>(partial_tiles), at<float>(gradient));
+                                    at<double>(grad_absmax), positives, at<float>(partial_tiles), at<float>(gradient));
                    }),
                Release());
 }

@@ -129,9 +129,9 @@ def exponents(scale: float, bound: float | None) -> Exponents:
 
 
 def grad_absmax_of(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """The largest weight, float32, by which weights of pairs of float16 rows are scaled; other dtypes have range
+    """The largest weight, float64, by which weights of pairs of float16 rows are scaled; other dtypes have range
     enough."""
-    return torch.linalg.vector_norm(weights.float(), torch.inf) if dtype == torch.float16 else None
+    return torch.linalg.vector_norm(weights, torch.inf).double() if dtype == torch.float16 else None
 
 
 class Weighed(NamedTuple):

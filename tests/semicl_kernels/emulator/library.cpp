@@ -77,7 +77,7 @@ const char* sum_pairs_of(const EmulatedProblem* p, const int64_t* step_ends, int
 }
 
 const char* row_gradient_of(const EmulatedProblem* p, const int64_t* step_ends, float scale, const float* row_scale,
-                            const float* grad_absmax, const int* class_begin, const int* class_end, const float* pulls,
+                            const double* grad_absmax, const int* class_begin, const int* class_end, const float* pulls,
                             float* partial_tiles, float* gradient) {
     return guarded([&] {
         row_gradient({}, problem_of(*p), step_ends, scale, row_scale, grad_absmax, {class_begin, class_end, pulls},
