@@ -49,14 +49,14 @@ SEMICL_DEVICE Skips find_skips(const Groups& groups, int first, int end) {
     return over_warp(own);
 }
 
-// One step of a row block pair: the warp's rows of the N tile and the M tile that they pass.
+// One step of a partial tile: the warp's rows of the N tile and the M tile that they pass.
 struct Step {
     int row, row_end;  // the first of the warp's sixteen rows, and where rows end
     int m, m_end;      // likewise of the columns
 };
 
 // Adds one tile of products to the sums of the M tile; returns a thread's sums over its two rows. Where it is masked,
-// pairs outside of the row block, or in the range of the row, are left out: skips are mutual, and a thread has two rows
+// pairs outside of the columns, or in the range of the row, are left out: skips are mutual, and a thread has two rows
 // where it has many columns.
 template <bool MASKED, int COLUMNS>
 SEMICL_DEVICE void add_exponentials(float (&sums)[COLUMNS / 4], const float (&products)[COLUMNS / 2],

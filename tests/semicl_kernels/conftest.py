@@ -53,7 +53,7 @@ def compiled_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_recorded() -> None:
-    """Tests change what calls launch: tiles, panels, chunks, the compiled code itself."""
+    """Tests change what calls launch: tiles, blocks of columns, chunks, the compiled code itself."""
     launch_cache.forget()
 
 
