@@ -1,9 +1,9 @@
 """The whole contrast on a GPU: Triton kernels for all that is done by rows, around any backend's passes over pairs.
 
-From a map to the loss and its gradient by the rows: gather and normalise, sum the class runs, the pairs' exponentials,
-then losses and row_scales of the anchors in one pass, the pairs' gradient, positives and all, and one pass for the
-normalisation. A dozen launches or two, whatever the number of groups, worked out once for all calls that look alike
-(launch_cache.py); nothing waits for the device.
+From a map to the loss and its gradient by the vectors, in six launches, whatever the number of groups: gather,
+normalize and count the work; the pairs' exponentials; sums at the edges of tiles of rows; losses and row scales of the
+anchors; the pairs' gradient, positives and all; joins and normalization. They are worked out once for all calls that
+look alike (launch_cache.py); nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ CHANNELS_AT_ONCE = 64  # of the passes over rows alone
 class Pairs(Protocol):
     """A backend's passes over the pairs of packed rows (planes, M, C), and what the passes over rows share with them.
 
-    Exponents are in base 2. Where ``bounded``, sums are of 2^(exponent - shift), else a partial is a maximum and a sum
-    relative to it: see triton_kernels/logsumexp.py and gradient.py.
+    Exponents are in base 2. Where ``bounded``, sums are relative to a fixed maximum, else a partial is a maximum and a
+    sum relative to it: see triton_kernels/logsumexp.py and gradient.py.
     """
 
     @property
@@ -65,7 +65,8 @@ class Pairs(Protocol):
     def gradient(
         self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, contrast: Contrast | None = None
     ) -> None:
-        """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32.
+        """Write the gradient by the rows of groups with an anchor to ``out`` (M, C), float32; by the vectors of the
+        map, where ``contrast`` has a normalization.
 
         ``row_scales`` is (2, M): the scales of the rows and, where not ``bounded``, their shifts, both relative to
         ``grad_absmax``.

@@ -134,9 +134,8 @@ class Pairs:
         )
         if not self.triangle:
             gradient = gradient.halved()
-        return Pass(sums, tile_configs.workers(sums, programs)), Pass(
-            gradient, tile_configs.workers(gradient, programs)
-        )
+        found = [Pass(tile, tile_configs.workers(tile, programs)) for tile in (sums, gradient)]
+        return found[0], found[1]
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(shape, dtype, self.rows.device)
@@ -180,9 +179,8 @@ class Pairs:
 
     def empty_sums(self) -> PartialSums:
         """Return memory for the partials: of whole M tiles, of 2 partial tiles a worker, and what workers give."""
-        own = self.empty(
-            1 if self.bounded else 2, self.blocks * self.count + 2 * self.sums_workers * self.sums_tile.block_m
-        )
+        places = 2 * self.sums_workers * self.sums_tile.block_m
+        own = self.empty(1 if self.bounded else 2, self.blocks * self.count + places)
         given = self.empty(self.count + self.sums_workers * self.columns) if self.triangle else None
         return PartialSums(own, given, self.sums_ends)
 

@@ -131,11 +131,13 @@ def play_partition() -> None:
             partition_kernels.partition(labels, block_size, True, True, None, 255, "anchor", self_supervised)
 
 
-def play_pairs(channels: int, dtype: torch.dtype, count: int, mutual: bool, bound: float | None) -> None:
+def play_pairs(
+    channels: int, dtype: torch.dtype, count: int, mutual: bool, bound: float | None, largest: int = ROWS
+) -> None:
     """The passes over pairs alone, the kernels whose tiles the table holds; a loss's are mutual."""
     planes = backend.plane_count(dtype)
     rows = torch.zeros(planes, ROWS, channels, dtype=torch.bfloat16 if planes > 1 else dtype)
-    pairs = backend.Pairs(rows, groups(count, mutual), 10.0, bound)
+    pairs = backend.Pairs(rows, groups(count, mutual)._replace(largest=largest), 10.0, bound)
     pairs.partial_sums()
     factors = torch.zeros(2, ROWS)
     own = torch.arange(ROWS, dtype=torch.int32)
@@ -163,7 +165,8 @@ def main(architecture: str, name: str, how_many: str) -> None:
         planes = backend.plane_count(dtype)
         for channels in sorted({*tables["sums", planes], *tables["gradient", planes]}):
             for count in GROUP_COUNTS:
-                play_pairs(channels, dtype, count, True, 10.0)
+                # Of several groups a large one, whose triangle comes in blocks.
+                play_pairs(channels, dtype, count, True, 10.0, largest=ROWS if count == 1 else 2 * backend.COLUMNS)
                 if count > 1 or every:
                     play_pairs(channels, dtype, count, True, None)
                     play_pairs(channels, dtype, count, False, None)
