@@ -82,9 +82,11 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
         opcodes = kernel["opcodes"]
         assert any(name.startswith("HGMMA") for name in opcodes), kernel
         assert not [name for name in opcodes if name.startswith(("LDL", "STL"))], kernel
-        # Each of the two loops, without and with masks, holds one exponential for every similarity of a thread; a warp
-        # group needs the weights of all, also where a second one has the other half of the gradient's channels.
-        similarities = constants["BLOCK_M"] * constants["BLOCK_N"] // WARP_GROUP
+        # Each of the two loops, without and with masks, holds one exponential for every similarity of a thread. Where
+        # rows stay, a warp group has the similarities of all, also beside one with the other half of the gradient's
+        # channels; where they do not, two groups share them out.
+        groups = kernel["warps"] // 4 if constants["WIDTH"] < constants["CP"] else 1
+        similarities = constants["BLOCK_M"] * constants["BLOCK_N"] // (groups * WARP_GROUP)
         assert opcodes["MUFU.EX2"] == 2 * similarities, kernel
 
 
