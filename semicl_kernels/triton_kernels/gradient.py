@@ -33,15 +33,11 @@ from .masking import clear_in_class, clear_tile, masked_in_class, masked_ranges,
 from .split_bf16 import deep_similarities, load_rows, product, split, transposed
 from .tile_scheduler import (
     GRADIENT,
-    PROLOGUE_COST,
     WHOLE,
-    block_of,
-    block_steps,
     find_item,
     next_tile,
     range_length,
-    steps_before,
-    worker_of,
+    tile_workers,
 )
 
 # What the largest weight of a pair becomes before it is rounded to float16, whose own largest is 65504. The CUDA
@@ -398,22 +394,18 @@ def finish_rows(
             sum_losses(losses, loss, loss_count, LOSSES)
     if item < tl.load(tile_ends + G - 1):
         g, number = find_item(item, tile_ends, G)
-        begin = tl.load(offsets + g)
-        n, a, long_tiles = block_of(g, True, offsets, anchors, 1, BLOCK_M, 0, PARTS, GRADIENT)
+        begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
         first_row = number * TILE_ROWS + tl.program_id(1) * ROWS
         tile, c = first_row // BLOCK_M, tl.arange(0, CP)[None, :]
         part = c // OUT if PARTS > 1 else 0
-        steps = tl.load(step_ends + G - 1)
-        group_begin = tl.load(step_ends + g) - block_steps(n, a, long_tiles, BLOCK_M, BLOCK_N, PARTS, GRADIENT)
-        in_parts = tile * PARTS + part
-        tile_begin = group_begin + steps_before(in_parts, n, a, long_tiles, BLOCK_M, BLOCK_N, GRADIENT)
-        tile_end = group_begin + steps_before(in_parts + 1, n, a, long_tiles, BLOCK_M, BLOCK_N, GRADIENT)
-        first, last = worker_of(tile_begin + PROLOGUE_COST, WORKERS, steps), worker_of(tile_end - 1, WORKERS, steps)
+        first, last, _, _ = tile_workers(
+            tile * PARTS + part, g, step_ends, offsets, anchors, G, 1, WORKERS, BLOCK_M, BLOCK_N, 0, PARTS, GRADIENT
+        )
         several = last - first
         if PARTS > 1:
             several = tl.max(several)
         row = first_row + tl.arange(0, ROWS)
-        ids, inside = begin + row, row < n
+        ids, inside = begin + row, begin + row < end
         mask = inside[:, None] & (c < C)
         pointers = out + ids.to(tl.int64)[:, None] * C + c
         if (several > 0) | (features is not None):

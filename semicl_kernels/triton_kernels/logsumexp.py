@@ -31,21 +31,17 @@ from .masking import clear_tile, masked_ranges, masked_tile, peel
 from .split_bf16 import deep_similarities, load_columns, load_rows, product, transposed
 from .tile_scheduler import (
     NOTHING,
-    PROLOGUE_COST,
     RECTANGLE,
     TRIANGLE,
     WHOLE,
-    block_of,
-    block_steps,
     find_item,
     next_tile,
     range_length,
-    steps_before,
-    worker_of,
+    tile_workers,
 )
 
 PARTIALS_AT_ONCE = tl.constexpr(8)
-GIVERS_AT_ONCE = tl.constexpr(16)
+GIVERS_AT_ONCE = tl.constexpr(32)
 ZEROS_AT_ONCE = tl.constexpr(1024)
 
 
@@ -322,7 +318,6 @@ def join(
     row = number * TILE_ROWS + tl.arange(0, TILE_ROWS)
     ids, inside = begin + row, row < a
     tile = number * TILE_ROWS // BLOCK_M
-    steps = tl.load(step_ends + G * BLOCKS - 1)
     # The blocks from the one that holds the tile's columns on.
     own_block, blocks = 0, 1
     if PASS == TRIANGLE:
@@ -332,13 +327,10 @@ def join(
     total = tl.zeros((TILE_ROWS,), dtype=tl.float32)
     # Rows past the last anchor have no tile.
     for column_block in range(own_block, tl.where(number * TILE_ROWS < a, blocks, 0)):
-        block = g * BLOCKS + column_block
-        n, rows, long_tiles = block_of(block, True, offsets, anchors, BLOCKS, BLOCK_M, COLUMNS, 1, PASS)
-        block_begin = tl.load(step_ends + block) - block_steps(n, rows, long_tiles, BLOCK_M, BLOCK_N, 1, PASS)
-        tile_begin = block_begin + steps_before(tile, n, rows, long_tiles, BLOCK_M, BLOCK_N, PASS)
-        tile_end = block_begin + steps_before(tile + 1, n, rows, long_tiles, BLOCK_M, BLOCK_N, PASS)
-        first = worker_of(tile_begin + PROLOGUE_COST, WORKERS, steps)
-        last = worker_of(tile_end - 1, WORKERS, steps)
+        first, last, first_giver, last_giver = tile_workers(
+            tile, g * BLOCKS + column_block, step_ends, offsets, anchors, G, BLOCKS, WORKERS,
+            BLOCK_M, BLOCK_N, COLUMNS, 1, PASS,
+        )  # fmt: skip
         for begins in range(first, last + 1, PARTIALS_AT_ONCE):
             for i in tl.static_range(PARTIALS_AT_ONCE):
                 worker = begins + i
@@ -356,12 +348,11 @@ def join(
                     best = higher
         if PASS == TRIANGLE:
             # All workers of the tiles before, in the block of the tile's columns.
-            first = worker_of(block_begin, WORKERS, steps)
-            last = worker_of(tile_begin - 1, WORKERS, steps)
-            for begins in range(first, tl.where((tile > 0) & (column_block == own_block), last + 1, 0), GIVERS_AT_ONCE):
+            givers = tl.where((tile > 0) & (column_block == own_block), last_giver + 1, first_giver)
+            for begins in range(first_giver, givers, GIVERS_AT_ONCE):
                 worker = begins + tl.arange(0, GIVERS_AT_ONCE)
                 pointers = given + worker.to(tl.int64)[:, None] * COLUMNS + ids[None, :]
-                total += tl.sum(tl.load(pointers, mask=(worker <= last)[:, None] & inside[None, :], other=0.0), 0)
+                total += tl.sum(tl.load(pointers, mask=(worker <= last_giver)[:, None] & inside[None, :], other=0.0), 0)
     if BOUNDED:
         return tl.full((TILE_ROWS,), shift, dtype=tl.float32), total
     else:

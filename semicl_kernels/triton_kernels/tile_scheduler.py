@@ -57,10 +57,8 @@ def count_work(
         g = first + tl.arange(0, CHUNK)
         inside = g < G
         n, a, long_tiles = block_of(g, inside, offsets, anchors, 1, GRADIENT_M, 0, PARTS, GRADIENT)
-        steps, rows = (
-            block_steps(n, a, long_tiles, GRADIENT_M, GRADIENT_N, PARTS, GRADIENT),
-            tile_count(n, a, TILE_ROWS, 1, GRADIENT),
-        )
+        steps = block_steps(n, a, long_tiles, GRADIENT_M, GRADIENT_N, PARTS, GRADIENT)
+        rows = tile_count(n, a, TILE_ROWS, 1, GRADIENT)
         tl.store(gradient_ends + g, gradient + tl.cumsum(steps, 0), mask=inside)
         tl.store(tile_ends + g, tiles + tl.cumsum(rows, 0), mask=inside)
         gradient += tl.sum(steps)
@@ -159,6 +157,26 @@ def stream_k_range(worker, workers, total):
 def worker_of(step, workers, total):
     """Return the worker whose range holds the step."""
     return (((step + 1) * busy_workers(workers, total) - 1) // total).to(tl.int32)
+
+
+@triton.jit
+def tile_workers(
+    number, block, step_ends, offsets, anchors, G, BLOCKS, WORKERS,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COLUMNS, PARTS: tl.constexpr, PASS: tl.constexpr,
+):  # fmt: skip
+    """Return the first and the last worker that has a step of tile ``number`` of a block, the first one of the block,
+    and the last one of the tiles before."""
+    n, a, long_tiles = block_of(block, True, offsets, anchors, BLOCKS, BLOCK_M, COLUMNS, PARTS, PASS)
+    total = tl.load(step_ends + G * BLOCKS - 1)
+    begin = tl.load(step_ends + block) - block_steps(n, a, long_tiles, BLOCK_M, BLOCK_N, PARTS, PASS)
+    tile_begin = begin + steps_before(number, n, a, long_tiles, BLOCK_M, BLOCK_N, PASS)
+    tile_end = begin + steps_before(number + 1, n, a, long_tiles, BLOCK_M, BLOCK_N, PASS)
+    return (
+        worker_of(tile_begin + PROLOGUE_COST, WORKERS, total),
+        worker_of(tile_end - 1, WORKERS, total),
+        worker_of(begin, WORKERS, total),
+        worker_of(tile_begin - 1, WORKERS, total),
+    )
 
 
 @triton.jit
