@@ -116,21 +116,32 @@ PYBIND11_MODULE(_C, module) {
     module.def("executed_multiply_adds", &executed_multiply_adds);
     module.def("peak_rate", &peak_rate, Release());
 
+    py::class_<Keys>(module, "Keys")
+        .def(py::init([](Address values, int64_t count, const std::array<Address, 2>& ranges, Address own,
+                         Address weights) {
+                 return Keys{at<void>(values), count,          at<int32_t>(ranges[0]), at<int32_t>(ranges[1]),
+                             at<int32_t>(own), at<float>(weights)};
+             }),
+             py::arg("values") = 0, py::arg("count") = 0, py::arg("ranges") = std::array<Address, 2>{},
+             py::arg("own") = 0, py::arg("weights") = 0);
     py::class_<Packed>(module, "Packed")
         .def(py::init(&packed_of), py::arg("rows"), py::arg("count"), py::arg("channels"), py::arg("inverse_norms"),
              py::arg("groups"), py::arg("group_count"));
     module.def(
         "logsumexp",
-        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address lse) {
-            logsumexp(arithmetic(set, narrow), threads, packed.rows, packed.groups, scale, at<float>(lse));
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, const Keys& keys, float scale,
+           Address lse) {
+            logsumexp(arithmetic(set, narrow), threads, packed.rows, keys, packed.groups, scale, at<double>(lse));
         },
         Release());
     module.def(
         "logsumexp_gradient",
-        [](const std::string& set, bool narrow, int threads, const Packed& packed, float scale, Address lse,
-           Address grad, Address gradient) {
-            logsumexp_gradient(arithmetic(set, narrow), threads, packed.rows, packed.groups, scale, at<float>(lse),
-                               at<float>(grad), at<float>(gradient));
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, const Keys& keys, bool unit_rows,
+           float scale, Address class_begin, Address class_end, Address lse, Address grad, Address pulls,
+           Address gradient, Address key_gradient) {
+            logsumexp_gradient(arithmetic(set, narrow), threads, packed.rows, keys, packed.groups,
+                               {at<int32_t>(class_begin), at<int32_t>(class_end)}, unit_rows, scale, at<double>(lse),
+                               at<float>(grad), at<float>(pulls), at<float>(gradient), at<float>(key_gradient));
         },
         Release());
     module.def(

@@ -13,8 +13,10 @@ from .loss import (
     supervised_contrastive_loss,
 )
 from .ops import grouped_logsumexp
+from .queue import ClassQueue
 
 __all__ = [
+    "ClassQueue",
     "LocalContrastiveLoss",
     "NTXentLoss",
     "SupervisedContrastiveLoss",

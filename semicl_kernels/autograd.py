@@ -36,12 +36,12 @@ def _by_first_alone(ctx: Any, gradient: Tensor | None) -> Gradients:
     return gradient, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
-def _refuse_others(ctx: Any, operator: str) -> None:
-    """Refuse a gradient by another argument than the first: there is no formula for one."""
-    if any(ctx.needs_input_grad[1:]):
+def _refuse_others(ctx: Any, operator: str, count: int = 1) -> None:
+    """Refuse a gradient by another argument than the first ``count``: there is no formula for one."""
+    if any(ctx.needs_input_grad[count:]):
         raise RuntimeError(
-            f"semicl::{operator} has a gradient by its first argument alone, and another one requires a gradient: "
-            "detach() it"
+            f"semicl::{operator} has no gradient by its arguments after the first {count}, and one of them requires a "
+            "gradient: detach() it"
         )
 
 
@@ -61,6 +61,29 @@ class GroupedLogsumexp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward.default(grad, *_saved(ctx)))
+
+
+class KeyedLogsumexp(torch.autograd.Function):
+    DIFFERENTIABLE = 2  # rows and keys, the first arguments
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = torch.ops.semicl.keyed_logsumexp.default(*inputs)
+        KeyedLogsumexp.save(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _refuse_others(ctx, "keyed_logsumexp", KeyedLogsumexp.DIFFERENTIABLE)
+        _save(ctx, output, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        lse, *inputs = _saved(ctx)
+        wanted = ctx.needs_input_grad[: KeyedLogsumexp.DIFFERENTIABLE]
+        found = torch.ops.semicl.keyed_logsumexp_backward.default(grad, lse, *wanted, *inputs)
+        gradients = (one if is_wanted else None for one, is_wanted in zip(found, wanted, strict=True))
+        return *gradients, *[None] * (len(ctx.needs_input_grad) - KeyedLogsumexp.DIFFERENTIABLE)
 
 
 class Contrast(torch.autograd.Function):
@@ -116,6 +139,44 @@ class ContrastMap(torch.autograd.Function):
         return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward.default(grad, *_saved(ctx)))
 
 
+class KeyedContrast(torch.autograd.Function):
+    DIFFERENTIABLE = 3  # points, keys and scale, the first arguments
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output = torch.ops.semicl.keyed_contrast.default(*inputs)
+        KeyedContrast.save(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _refuse_others(ctx, "keyed_contrast", KeyedContrast.DIFFERENTIABLE)
+        *given, with_gradient, with_keys, backend = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.is_map, ctx.with_gradient, ctx.with_keys = given[-2] == "none", with_gradient, with_keys
+        if with_gradient and not ctx.is_map:
+            _save(ctx, *output)
+        else:
+            _save(ctx, *given, with_keys, backend)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> Gradients:
+        others = (None,) * (len(ctx.needs_input_grad) - KeyedContrast.DIFFERENTIABLE)
+        if grad is None:
+            return None, None, None, *others
+        saved = _saved(ctx)
+        if ctx.is_map:
+            by_points, by_keys, by_scale = torch.ops.semicl.keyed_contrast_map_backward.default(grad, *saved)
+        else:
+            if not ctx.with_gradient:
+                # A graph that was captured where no gradient was wanted: the loss is computed again.
+                *given, with_keys, backend = saved
+                saved = torch.ops.semicl.keyed_contrast.default(*given, True, with_keys, backend)
+            by_points, by_keys, by_scale = torch.ops.semicl.keyed_contrast_backward.default(grad, *saved)
+        return by_points, by_keys if ctx.with_keys else None, by_scale, *others
+
+
 class ReferenceLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
@@ -143,8 +204,10 @@ def refuse_second_order(ctx: Any, *grads: Any) -> Any:
 
 FUNCTIONS: dict[str, Any] = {
     "grouped_logsumexp": GroupedLogsumexp,
+    "keyed_logsumexp": KeyedLogsumexp,
     "contrast": Contrast,
     "contrast_map": ContrastMap,
+    "keyed_contrast": KeyedContrast,
     "reference_loss": ReferenceLoss,
 }
 
@@ -152,14 +215,24 @@ FUNCTIONS: dict[str, Any] = {
 # ---- calls from Python -----------------------------------------------------------------------------------------------
 
 
-def _wants_gradient(first: Tensor) -> bool:
+def _wants_gradient(*tensors: Tensor | None) -> bool:
     captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return first.requires_grad and torch.is_grad_enabled() and not captured
+    return requires_grad(*tensors) and not captured
+
+
+def requires_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def grouped_logsumexp(rows: Tensor, *others: Any) -> Tensor:
     function = GroupedLogsumexp.apply if _wants_gradient(rows) else torch.ops.semicl.grouped_logsumexp.default
     return function(rows, *others)
+
+
+def keyed_logsumexp(rows: Tensor, keys: Tensor, *others: Any) -> Tensor:
+    eager = _wants_gradient(rows, keys)
+    function = KeyedLogsumexp.apply if eager else torch.ops.semicl.keyed_logsumexp.default
+    return function(rows, keys, *others)
 
 
 def contrast(features: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
@@ -170,6 +243,15 @@ def contrast(features: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
 def contrast_map(features: Tensor, *others: Any) -> Tensor:
     function = ContrastMap.apply if _wants_gradient(features) else torch.ops.semicl.contrast_map.default
     return function(features, *others)
+
+
+def keyed_contrast(points: Tensor, keys: Tensor | None, scale: Tensor, *others: Any) -> Tensor:
+    """Return the loss; gradients by keys are computed where they require one."""
+    *given, backend = others
+    eager = _wants_gradient(points, keys, scale)
+    function = KeyedContrast.apply if eager else torch.ops.semicl.keyed_contrast.default
+    with_gradient = requires_grad(points, keys, scale)
+    return function(points, keys, scale, *given, with_gradient, requires_grad(keys), backend)[0]
 
 
 def reference_loss(features: Tensor, *others: Any) -> Tensor:

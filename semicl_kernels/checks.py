@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.autograd import forward_ad
 
 from .backends import Groups
@@ -63,6 +63,14 @@ def checked_temperature(temperature: float) -> float:
     return number
 
 
+def check_temperature_tensor(temperature: Tensor) -> None:
+    """Check a temperature that is learned or scheduled: one number of any float dtype, whose value is checked when it
+    is used."""
+    check_floats("temperature", temperature)
+    if temperature.numel() != 1:
+        raise ValueError(f"temperature must be a number or a tensor of one; got shape {tuple(temperature.shape)}")
+
+
 def checked_scale(scale: float) -> float:
     """Return what products are multiplied by, a number that float32 holds with room to spare."""
     number = finite_number("scale", scale)
@@ -100,6 +108,14 @@ def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int
     if len(values) != axes:
         raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {steps!r}")
     return tuple(min(int(value), MAX_POINTS) for value in values)
+
+
+def check_process_group(group: object) -> None:
+    if group is not None and not (distributed.is_available() and isinstance(group, distributed.ProcessGroup)):
+        raise TypeError(
+            f"process_group must be a process group of torch.distributed or None; got {type(group).__name__}: pass "
+            "torch.distributed.group.WORLD for all processes"
+        )
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
@@ -191,30 +207,37 @@ def check_views_without_labels(views: int) -> None:
         )
 
 
-def check_labels(labels: Tensor, shape: tuple[int, ...], device: torch.device, layout: str) -> None:
+def check_labels(
+    labels: Tensor,
+    shape: tuple[int, ...],
+    device: torch.device,
+    layout: str,
+    name: str = "labels",
+    of: str = "features",
+) -> None:
     """Check labels of the ``shape``; ``layout`` says what it is of the features."""
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor or None; got {type(labels).__name__}: pass torch.as_tensor(labels)")
-    check_dense("labels", labels)
+        raise TypeError(f"{name} must be a tensor or None; got {type(labels).__name__}: pass torch.as_tensor({name})")
+    check_dense(name, labels)
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(
-            f"labels must be of an integer dtype; got {labels.dtype}: pass labels.long(), and never "
+            f"{name} must be of an integer dtype; got {labels.dtype}: pass {name}.long(), and never "
             "interpolate class maps"
         )
     if labels.dtype not in INTEGERS:
         raise TypeError(
-            "labels must be bool or of an integer dtype of 8 bits or more that int64 can hold; got "
-            f"{labels.dtype}, so pass labels.long()"
+            f"{name} must be bool or of an integer dtype of 8 bits or more that int64 can hold; got "
+            f"{labels.dtype}, so pass {name}.long()"
         )
     if tuple(labels.shape) != shape:
         raise ValueError(
-            f"labels must be of shape {shape}, {layout} of the features; got {tuple(labels.shape)}"
+            f"{name} must be of shape {shape}, {layout} of the {of}; got {tuple(labels.shape)}"
             + labels_way_out(tuple(labels.shape), shape)
         )
     if labels.device != device:
         raise ValueError(
-            f"labels must be on the device of the features, {device}; got {labels.device}: pass "
-            f"labels.to({str(device)!r})"
+            f"{name} must be on the device of the features, {device}; got {labels.device}: pass "
+            f"{name}.to({str(device)!r})"
         )
 
 
@@ -227,6 +250,62 @@ def labels_way_out(got: tuple[int, ...], shape: tuple[int, ...]) -> str:
     if len(shape) > 1 and got == (shape[0], *shape[2:]):
         return f": pass labels[:, None].expand{shape} where all views show the same places"
     return ""
+
+
+def check_weights(weights: Tensor, shape: tuple[int, ...], device: torch.device, layout: str) -> None:
+    """Check weights of anchors of the ``shape``; ``layout`` says what it is of the features."""
+    check_numbers("weights", weights, device)
+    if tuple(weights.shape) != shape:
+        raise ValueError(f"weights must be of shape {shape}, {layout} of the features; got {tuple(weights.shape)}")
+    if weights.device.type == "cpu" and not torch.compiler.is_compiling() and bool((~(weights >= 0)).any()):
+        raise ValueError(f"weights must be 0 or more; got {weights.min().item()}: clamp them")
+
+
+def check_numbers(name: str, tensor: Tensor, device: torch.device) -> None:
+    """Check a tensor of numbers that a loss is not differentiated by."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor or None; got {type(tensor).__name__}: pass torch.as_tensor({name})")
+    check_dense(name, tensor)
+    if tensor.is_complex():
+        raise TypeError(f"{name} must be real; got {tensor.dtype}")
+    if tensor.requires_grad:
+        raise ValueError(f"{name} must not require a gradient, since the loss has none by it: pass {name}.detach()")
+    if tensor.device != device:
+        raise ValueError(
+            f"{name} must be on the device of the features, {device}; got {tensor.device}: pass "
+            f"{name}.to({str(device)!r})"
+        )
+
+
+def check_keys(
+    features: Tensor, channels: int, with_labels: bool, keys: Tensor, labels: Tensor | None, weights: Tensor | None
+) -> None:
+    """Check keys (K, C), their labels (K,), needed exactly where the points have some, and their weights (K,)."""
+    check_floats("keys", keys)
+    if keys.dim() != 2 or keys.shape[1] != channels:
+        raise ValueError(
+            f"keys must be of shape (K, {channels}), the channels of the features; got {tuple(keys.shape)}"
+        )
+    if keys.device != features.device:
+        raise ValueError(f"keys must be on the device of the features, {features.device}; got {keys.device}")
+    shape = (keys.shape[0],)
+    if with_labels and labels is None:
+        raise ValueError("key_labels must be given where labels are: the class of each key, (K,)")
+    if labels is not None:
+        if not with_labels:
+            raise ValueError("key_labels must be None where labels is: the keys are then negatives of every anchor")
+        check_labels(labels, shape, features.device, "(K,)", "key_labels", "keys")
+    if weights is not None:
+        check_key_weights(weights, keys)
+
+
+def check_key_weights(weights: Tensor, keys: Tensor) -> None:
+    check_numbers("key_weights", weights, keys.device)
+    if tuple(weights.shape) != (len(keys),):
+        raise ValueError(f"key_weights must be of shape ({len(keys)},), (K,) of the keys; got {tuple(weights.shape)}")
+    known = weights.device.type == "cpu" and not torch.compiler.is_compiling()
+    if known and bool((~(weights > 0) | weights.isinf()).any()):
+        raise ValueError("key_weights must be positive and finite: leave out keys that have none")
 
 
 def check_rows(rows: Tensor) -> None:
@@ -253,6 +332,50 @@ def check_group_tensors(rows: Tensor, **integers: Tensor) -> None:
     for name, size in sizes.items():
         if tuple(integers[name].shape) != (size,):
             raise ValueError(f"{name} must be of shape ({size},); got {tuple(integers[name].shape)}")
+
+
+def check_key_tensors(
+    rows: Tensor,
+    offsets: Tensor,
+    keys: Tensor | None,
+    begin: Tensor | None,
+    end: Tensor | None,
+    weights: Tensor | None,
+) -> None:
+    """Check keys (K, C) of rows (M, C), and the keys [begin, end) of each group."""
+    if keys is None:
+        if not begin is end is weights is None:
+            raise ValueError("key_begin, key_end and key_weights are of keys; got no keys")
+        return
+    check_floats("keys", keys)
+    if keys.dim() != 2 or keys.shape[1] != rows.shape[1]:
+        raise ValueError(f"keys must be of shape (K, {rows.shape[1]}), as rows; got {tuple(keys.shape)}")
+    if keys.dtype != rows.dtype or keys.device != rows.device:
+        raise ValueError(
+            f"keys must have the dtype and device of rows, {rows.dtype} on {rows.device}; got {keys.dtype} on "
+            f"{keys.device}"
+        )
+    for name, tensor in {"key_begin": begin, "key_end": end}.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int32:
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be a tensor of torch.int32; got {got}")
+        if tensor.shape != (len(offsets) - 1,) or tensor.device != rows.device:
+            raise ValueError(
+                f"{name} must be of shape ({len(offsets) - 1},), (G,), on {rows.device}; got {tuple(tensor.shape)} on "
+                f"{tensor.device}"
+            )
+    if weights is not None:
+        check_key_weights(weights, keys)
+
+
+def check_key_groups(groups: Groups, rows: int, begin: Tensor, end: Tensor, count: int) -> None:
+    """Check that the groups lie within the rows and their keys within ``count`` keys; a GPU is not waited for."""
+    check_groups(groups, rows)
+    if begin.device.type == "cpu" and bool(((begin < 0) | (begin > end) | (end > count)).any()):
+        raise ValueError(
+            f"key_begin and key_end must be from 0 to {count}, the number of keys, and key_begin no larger; got "
+            f"{begin.tolist()} and {end.tolist()}"
+        )
 
 
 def check_groups(groups: Groups, count: int) -> None:

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import autograd, partition_kernels
+from . import autograd, keyed, partition_kernels
 from .autograd import FUNCTIONS, has_channels_last, refuse_second_order
-from .backends import AVAILABLE, BACKENDS, Fused, Groups, Problem, accumulator, choose_backend, cpu, reference
+from .backends import AVAILABLE, BACKENDS, Fused, Groups, Keys, Problem, accumulator, choose_backend, cpu, reference
 from .checks import (
     check_bool,
     check_group_tensors,
     check_groups,
+    check_key_groups,
+    check_key_tensors,
     check_point_count,
     check_rows,
     checked_scale,
@@ -29,9 +31,10 @@ from .checks import (
     integer_or_none,
 )
 from .fork_safety import serial_in_children
-from .partition import Partition, block_edges, group_count, largest_group, partition
+from .partition import Partition, block_edges, group_count, largest_group, partition, reduction_weights
 
 GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_begin, Tensor skip_end, SymInt largest, bool mutual"
+KEYS = "Tensor rows, Tensor keys, Tensor key_begin, Tensor key_end, Tensor? key_weights"
 PROBLEM = (
     f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor class_begin, Tensor class_end, Tensor scale, "
     "bool normalize"
@@ -39,6 +42,11 @@ PROBLEM = (
 TASK = (
     "Tensor features, Tensor? labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
     "int? ignore_index, Tensor scale, bool normalize, str reduction"
+)
+KEYED = (
+    "Tensor points, Tensor? keys, Tensor scale, Tensor labels, Tensor? weights, Tensor? key_labels, "
+    "Tensor? key_weights, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
+    "int? ignore_index, bool pairwise, bool unit, str reduction, bool self_supervised"
 )
 # Scales and bounds are float64 tensors of no axis on the CPU: a compiled graph then serves any number.
 SCHEMAS = {
@@ -48,11 +56,20 @@ SCHEMAS = {
     "grouped_logsumexp": f"(Tensor rows, {GROUPS}, Tensor scale, Tensor? bound, str backend) -> Tensor",
     "grouped_logsumexp_backward": f"(Tensor grad, Tensor rows, Tensor lse, {GROUPS}, Tensor scale, Tensor? bound, "
     "str backend) -> Tensor",
+    "keyed_logsumexp": f"({KEYS}, {GROUPS}, Tensor scale, Tensor? bound, str backend) -> Tensor",
+    "keyed_logsumexp_backward": f"(Tensor grad, Tensor lse, bool with_rows, bool with_keys, {KEYS}, {GROUPS}, "
+    "Tensor scale, Tensor? bound, str backend) -> (Tensor, Tensor)",
     "contrast": f"({PROBLEM}, Tensor weights, bool with_gradient, str backend) -> (Tensor, Tensor)",
     "contrast_backward": "(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
     "bool channels_last, ScalarType dtype, str backend) -> Tensor",
     "contrast_map": f"({PROBLEM}, str backend) -> Tensor",
     "contrast_map_backward": f"(Tensor grad, {PROBLEM}, str backend) -> Tensor",
+    "keyed_contrast": f"({KEYED}, bool with_gradient, bool with_key_gradient, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "keyed_contrast_backward": "(Tensor grad, Tensor loss, Tensor by_points, Tensor by_keys, Tensor by_scale) "
+    "-> (Tensor, Tensor, Tensor)",
+    "keyed_contrast_map_backward": f"(Tensor grad, {KEYED}, bool with_key_gradient, str backend) "
+    "-> (Tensor, Tensor, Tensor)",
     "reference_loss": f"({TASK}) -> Tensor",
     "reference_loss_backward": f"(Tensor grad, {TASK}) -> Tensor",
 }
@@ -75,6 +92,11 @@ def _partition(
     """By sorting, or, where ``counted`` and worth it, by ``partition_kernels``, which need not read labels that tell
     ``self_supervised`` apart."""
     check_point_count("features", labels.numel())
+    if reduction not in cpu.REDUCTION_CODES:  # nor do the kernels of a GPU know its weights
+        choices = (block_size, per_image, other_classes_only, background, ignore_index)
+        parts = Partition(*_partition(labels, *choices, "sum", self_supervised, counted))
+        names = labels.reshape(-1)[parts.point_of_row]
+        return tuple(parts._replace(weights=reduction_weights(parts.weights, names, parts.offsets, reduction)))
     blocks = None if block_size is None else tuple(block_size)
     options = (labels, blocks, per_image, other_classes_only, background, ignore_index, reduction)
     if (
@@ -113,7 +135,8 @@ def _logsumexp(rows: Tensor, *arguments: Any) -> Tensor:
     *flat, scale, bound, backend = arguments
     groups = Groups(*flat)
     check_groups(groups, len(rows))
-    return BACKENDS[backend].forward(rows, groups, float(scale), _number(bound))
+    lse = BACKENDS[backend].forward(rows, None, groups, float(scale), _number(bound))
+    return lse.to(accumulator(rows.dtype))
 
 
 def _logsumexp_fake(rows: Tensor, *rest: Any) -> Tensor:
@@ -124,11 +147,47 @@ def _logsumexp_backward(grad: Tensor, rows: Tensor, lse: Tensor, *arguments: Any
     *flat, scale, bound, backend = arguments
     groups = Groups(*flat)
     check_groups(groups, len(rows))
-    return BACKENDS[backend].backward(grad, rows, lse, groups, float(scale), _number(bound))
+    arguments = (grad, rows, None, lse, groups, None, float(scale), _number(bound), False, True, False)
+    return BACKENDS[backend].backward(*arguments)[0].to(rows.dtype).contiguous()
 
 
 def _logsumexp_backward_fake(grad: Tensor, rows: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(rows, memory_format=torch.contiguous_format)
+
+
+def _keyed_problem(arguments: tuple[Any, ...]) -> tuple[Tensor, Keys, Groups, float, float | None, str]:
+    rows, values, begin, end, weights, *flat, scale, bound, backend = arguments
+    groups = Groups(*flat)
+    check_key_groups(groups, len(rows), begin, end, len(values))
+    nothing = torch.full((len(rows),), -1, dtype=torch.int32, device=rows.device)
+    keys = Keys(values.to(rows.dtype), begin, end, nothing, None if weights is None else weights.float())
+    return rows, keys, groups, float(scale), _number(bound), backend
+
+
+def _keyed_logsumexp(*arguments: Any) -> Tensor:
+    rows, keys, groups, scale, bound, backend = _keyed_problem(arguments)
+    return BACKENDS[backend].forward(rows, keys, groups, scale, bound).to(accumulator(rows.dtype))
+
+
+def _keyed_logsumexp_backward(
+    grad: Tensor, lse: Tensor, with_rows: bool, with_keys: bool, *arguments: Any
+) -> tuple[Tensor, Tensor]:
+    rows, keys, groups, scale, bound, backend = _keyed_problem(arguments)
+    wanted = (False, with_rows, with_keys)
+    found = BACKENDS[backend].backward(grad, rows, keys, lse, groups, None, scale, bound, *wanted)
+    by_rows, by_keys = (
+        one.to(like.dtype).contiguous() if is_wanted else like.new_empty((0, like.shape[1]))
+        for one, like, is_wanted in zip(found, (rows, arguments[1]), wanted[1:], strict=True)
+    )
+    return by_rows, by_keys
+
+
+def _keyed_logsumexp_backward_fake(
+    grad: Tensor, lse: Tensor, with_rows: bool, with_keys: bool, rows: Tensor, keys: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    return rows.new_empty((rows.shape[0] if with_rows else 0, rows.shape[1])), keys.new_empty(
+        (keys.shape[0] if with_keys else 0, keys.shape[1])
+    )
 
 
 # ---- the whole contrast ----------------------------------------------------------------------------------------------
@@ -240,6 +299,74 @@ def _gradient_map(features: Tensor) -> Tensor:
     return _empty_map(features, list(features.shape), has_channels_last(features), features.dtype)
 
 
+# ---- the contrast with keys and weights ------------------------------------------------------------------------------
+
+
+def _keyed(arguments: tuple[Any, ...], above: Tensor | None, with_gradient: bool) -> keyed.Result:
+    points, keys, scale, labels, weights, key_labels, key_weights, block_size, *choices, with_keys, backend = arguments
+    per_image, other_classes_only, background, ignore_index, pairwise, normalized, reduction, self_supervised = choices
+    blocks = None if block_size is None else tuple(block_size)
+    task = keyed.Choices(
+        blocks, per_image, other_classes_only, background, ignore_index, float(scale), pairwise, normalized, reduction,
+        self_supervised,
+    )  # fmt: skip
+    key_set = None if keys is None else keyed.KeySet(keys, key_labels, key_weights, with_keys)
+    if backend == "reference":
+        return keyed.Result(*reference.keyed_contrast(points, labels, weights, key_set, task, above))
+    return keyed.contrast(points, labels, weights, key_set, task, above, with_gradient, backend)
+
+
+def _keyed_contrast(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the reduced loss and its gradients by points, keys and scale, or the map (M,) of losses and none."""
+    *given, with_gradient, with_keys, backend = arguments
+    points, reduction = given[0], given[-2]
+    is_map = reduction == "none"
+    found = _keyed((*given, with_keys, backend), None, with_gradient and not is_map)
+    loss = found.losses if is_map else torch.dot(found.weights, found.losses)
+    return loss.to(points.dtype), found.by_points, found.by_keys, found.by_scale
+
+
+def _keyed_contrast_fake(points: Tensor, keys: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *_, reduction, _, with_gradient, with_keys, _ = rest
+    gradient = with_gradient and reduction != "none"
+    by_points = points.new_empty((points.shape[0] if gradient else 0, points.shape[1]))
+    loss = points.new_empty((points.shape[0],) if reduction == "none" else ())
+    return loss, by_points, _key_gradient(points, keys, gradient and with_keys), _scalar(points)
+
+
+def _key_gradient(points: Tensor, keys: Tensor | None, wanted: bool) -> Tensor:
+    return points.new_empty((keys.shape[0] if keys is not None and wanted else 0, points.shape[1]))
+
+
+def _scalar(like: Tensor) -> Tensor:
+    return like.new_empty((), dtype=torch.float64, device="cpu")
+
+
+def _keyed_contrast_backward(
+    grad: Tensor, loss: Tensor, by_points: Tensor, by_keys: Tensor, by_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss is an argument as it is one of ``contrast_backward``."""
+    return grad * by_points, grad * by_keys, grad.double().cpu() * by_scale
+
+
+def _keyed_contrast_backward_fake(
+    grad: Tensor, loss: Tensor, by_points: Tensor, by_keys: Tensor, by_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(by_points), torch.empty_like(by_keys), torch.empty_like(by_scale)
+
+
+def _keyed_contrast_map_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    found = _keyed(arguments, grad, True)
+    return found.by_points, found.by_keys, found.by_scale
+
+
+def _keyed_contrast_map_backward_fake(
+    grad: Tensor, points: Tensor, keys: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    *_, with_keys, _ = rest
+    return torch.empty_like(points), _key_gradient(points, keys, with_keys), _scalar(points)
+
+
 # ---- the reference ---------------------------------------------------------------------------------------------------
 
 
@@ -276,10 +403,15 @@ IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "partition": (_partition, _partition_fake),
     "grouped_logsumexp": (_logsumexp, _logsumexp_fake),
     "grouped_logsumexp_backward": (_logsumexp_backward, _logsumexp_backward_fake),
+    "keyed_logsumexp": (_keyed_logsumexp, _logsumexp_fake),
+    "keyed_logsumexp_backward": (_keyed_logsumexp_backward, _keyed_logsumexp_backward_fake),
     "contrast": (_contrast, _contrast_fake),
     "contrast_backward": (_contrast_backward, _contrast_backward_fake),
     "contrast_map": (_contrast_map, _contrast_map_fake),
     "contrast_map_backward": (_contrast_map_backward, _contrast_map_backward_fake),
+    "keyed_contrast": (_keyed_contrast, _keyed_contrast_fake),
+    "keyed_contrast_backward": (_keyed_contrast_backward, _keyed_contrast_backward_fake),
+    "keyed_contrast_map_backward": (_keyed_contrast_map_backward, _keyed_contrast_map_backward_fake),
     "reference_loss": (_reference_loss, _reference_loss_fake),
     "reference_loss_backward": (_reference_loss_backward, _reference_loss_backward_fake),
 }
@@ -287,10 +419,10 @@ IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 def _products(name: str, arguments: tuple[Any, ...]) -> int:
     """Products of pairs: similarities once, and in a gradient their weights times rows for both points of a pair."""
-    if name == "contrast":
-        with_gradient = arguments[-2]
+    if name in ("contrast", "keyed_contrast"):
+        with_gradient = arguments[-2 if name == "contrast" else -3]
         return 3 if with_gradient else 1
-    if name in ("partition", "contrast_backward"):
+    if name in ("partition", "contrast_backward", "keyed_contrast_backward"):
         return 0
     return 3 if name.endswith("_backward") else 1
 
@@ -306,6 +438,15 @@ def _flops(name: str) -> Callable[..., int | torch.SymInt]:
         count = _products(name, arguments)
         if count == 0:
             return 0
+        if name.startswith("keyed_logsumexp"):
+            rows, keys = arguments[4 if name.endswith("_backward") else 0 :][:2]
+            return 2 * count * rows.numel() * keys[0]
+        if name.startswith("keyed_contrast"):
+            points, keys, _, labels, _, _, _, blocks, per_image = arguments[1 if name.endswith("_backward") else 0 :][
+                :9
+            ]
+            largest = largest_group(labels, blocks, per_image)
+            return 2 * count * points.numel() * (largest + (0 if keys is None else keys[0]))
         if name.startswith("reference_loss"):
             features, _, blocks, per_image = arguments[len(arguments) - 10 :][:4]
             largest = largest_group(torch.Size((*features[:2], *features[3:])), blocks, per_image)
@@ -348,6 +489,10 @@ def grouped_logsumexp(
     skip_begin: Tensor,
     skip_end: Tensor,
     *,
+    keys: Tensor | None = None,
+    key_begin: Tensor | None = None,
+    key_end: Tensor | None = None,
+    key_weights: Tensor | None = None,
     scale: float = 1.0,
     bound: float | None = None,
     largest: int | None = None,
@@ -359,12 +504,19 @@ def grouped_logsumexp(
     Group g is the rows ``[offsets[g], offsets[g + 1])``, its anchors are the first ``anchors[g]`` of them, and D(i) is
     the group without the rows ``[skip_begin[i], skip_end[i])``. Rows past ``offsets[-1]`` belong to no group.
 
+    With ``keys`` the rows of group g meet the keys ``[key_begin[g], key_end[g])`` instead, and skipped ranges are of
+    keys: ``lse_i = log sum over j in D(i) of key_weights_j exp(scale x_i . y_j)``.
+
     Args:
         rows: (M, C), float32, float16, bfloat16 or, where the backend can, float64.
         offsets: (G + 1,) int32, ascending from 0 or more to M or less.
         anchors: (G,) int32, from 0 to the size of the group.
         skip_begin: (M,) int32, absolute rows.
         skip_end: (M,) int32, absolute rows; an empty range leaves nothing out.
+        keys: (K, C), in the dtype of the rows.
+        key_begin: (G,) int32; the ranges of two groups may overlap.
+        key_end: (G,) int32.
+        key_weights: (K,), positive; None: 1.
         scale: what every product is multiplied by, 1 / temperature.
         bound: a number that no ``scale x_i . x_j`` exceeds, i = j included, where one is known; it may save a pass.
         largest: a number of rows that no group exceeds, where one is known; it may save memory on a GPU.
@@ -373,7 +525,7 @@ def grouped_logsumexp(
 
     Returns:
         (M,) float64 for float64 rows, else float32: lse_i for anchors (-inf where D(i) is empty, with a zero gradient),
-        0 for all other rows. Differentiable once, by ``rows``.
+        0 for all other rows. Differentiable once, by ``rows`` and ``keys``.
 
     Raises:
         TypeError: if an argument has the wrong type or dtype.
@@ -389,6 +541,7 @@ def grouped_logsumexp(
     check_bool("mutual", mutual)
     integers = {"offsets": offsets, "anchors": anchors, "skip_begin": skip_begin, "skip_end": skip_end}
     check_group_tensors(rows, **integers)
+    check_key_tensors(rows, offsets, keys, key_begin, key_end, key_weights)
     count = rows.shape[0]
     known = bound if scale > 0 and mutual else None
     name = choose_backend(backend, rows.device, rows.dtype, rows.shape[1], known)
@@ -396,7 +549,12 @@ def grouped_logsumexp(
     largest = count if largest is None else min(largest, count)
     one = unit(rows)
     numbers = (one * scale, None if bound is None else one * bound)
-    return autograd.grouped_logsumexp(rows, *contiguous, largest, mutual, *numbers, name)
+    if keys is None:
+        return autograd.grouped_logsumexp(rows, *contiguous, largest, mutual, *numbers, name)
+    assert key_begin is not None
+    assert key_end is not None
+    ranges = (key_begin.contiguous(), key_end.contiguous())
+    return autograd.keyed_logsumexp(rows, keys, *ranges, key_weights, *contiguous, largest, False, *numbers, name)
 
 
 def unit(like: Tensor) -> Tensor:

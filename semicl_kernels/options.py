@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from .backends import check_backend_name
-from .checks import check_bool, check_steps, check_word, checked_temperature, integer_or_none
+from .checks import (
+    check_bool,
+    check_process_group,
+    check_steps,
+    check_temperature_tensor,
+    check_word,
+    checked_temperature,
+    integer_or_none,
+)
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 SCOPES = ("batch", "image")
-DENOMINATORS = ("all", "negatives")
-REDUCTIONS = ("block", "anchor", "sum", "none")
+DENOMINATORS = ("all", "negatives", "pairwise")
+REDUCTIONS = ("block", "anchor", "class", "sum", "none")
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,7 @@ class Options:
         ValueError: if an option has the wrong value.
     """
 
-    temperature: float = 0.1
+    temperature: float | Tensor = 0.1
     stride: int | Sequence[int] = 1
     block_size: int | Sequence[int] | None = None
     scope: str = "batch"
@@ -32,9 +46,13 @@ class Options:
     normalize: bool = True
     reduction: str = "block"
     backend: str = "auto"
+    process_group: ProcessGroup | None = None
 
     def __post_init__(self) -> None:
-        self._set("temperature", checked_temperature(self.temperature))
+        if not isinstance(self.temperature, Tensor):
+            self._set("temperature", checked_temperature(self.temperature))
+        else:
+            check_temperature_tensor(self.temperature)
         self._set("stride", _steps("stride", self.stride))
         if self.block_size is not None:
             self._set("block_size", _steps("block_size", self.block_size))
@@ -45,6 +63,7 @@ class Options:
         check_bool("normalize", self.normalize)
         check_word("reduction", self.reduction, REDUCTIONS)
         check_backend_name(self.backend)
+        check_process_group(self.process_group)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

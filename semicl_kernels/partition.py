@@ -7,6 +7,7 @@ labels' device: nothing waits for the host.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -35,6 +36,13 @@ class Partition(NamedTuple):
     def groups(self, largest: int) -> Groups:
         """The groups, none of more than ``largest`` rows. Both denominators skip mutually: oneself, or one's class."""
         return Groups(self.offsets, self.anchors, self.skip_begin, self.skip_end, largest, True)
+
+
+def places(shape: torch.Size, device: torch.device) -> Tensor:
+    """Return labels (B, V, *space) of the shape that tell every place of every image apart, the same in all views."""
+    batch, _, *space = shape
+    numbers = torch.arange(batch * math.prod(space), device=device)
+    return numbers.reshape(batch, 1, *space).expand(shape)
 
 
 def group_count(shape: torch.Size, block_size: tuple[int, ...] | None, per_image: bool) -> int:
@@ -120,12 +128,14 @@ def partition(
     background: int | None,
     ignore_index: int | None,
     reduction: str,
+    key_counts: tuple[Tensor, Tensor] | None = None,
 ) -> Partition:
     """Partition the points of ``labels`` (B, V, *space), any integer dtype.
 
     ``per_image``: groups do not cross images. ``other_classes_only``: a denominator leaves out the anchor's own class,
     else the anchor alone. Points of the label ``background`` are never anchors; those of ``ignore_index`` are left out.
-    An anchor has another point of its class and a point in its denominator. ``reduction``: "block", "anchor" or "sum"
+    An anchor has another point of its class and a point in its denominator. ``key_counts`` are (M,), (M,): keys of each
+    point's class and others, which count as points of every group. ``reduction``: "block", "anchor", "class" or "sum"
     (docs/loss.md); "none" gives the weights of "sum".
     """
     device, total = labels.device, labels.numel()
@@ -137,18 +147,21 @@ def partition(
     order = stable_order(flat, group)
     group, flat = group[order], flat[order]
 
-    new_group = torch.cat([group.new_ones(min(total, 1), dtype=torch.bool), group[1:] != group[:-1]])
+    new_group = run_begins(group)
     new_class = new_group.clone()
     new_class[1:] |= flat[1:] != flat[:-1]
     offsets = torch.searchsorted(group, torch.arange(group_total + 1, device=device))
     low, high = runs(new_class)
     group_low, group_high = runs(new_group)
 
-    anchor = (high - low > 1) & (group < group_total)
+    same, others = (high - low - 1, group_high - group_low - (high - low))
+    if key_counts is not None:
+        same, others = (some + more[order] for some, more in zip((same, others), key_counts, strict=True))
+    anchor = (same > 0) & (group < group_total)
     if background is not None:
         anchor &= flat != background
     if other_classes_only:
-        anchor &= high - low < group_high - group_low
+        anchor &= others > 0
 
     # Anchors move to the front of their group; both kinds keep their order, so a class stays one run.
     before = torch.cat([flat.new_zeros(1, dtype=torch.int64), anchor.cumsum(0)])
@@ -181,19 +194,47 @@ def partition(
         skip_end,
         class_begin,
         class_end,
-        anchor_weights(anchor, group, anchors, reduction),
+        reduction_weights(anchor.double(), moved(flat), offsets, reduction),
     )
 
 
-def anchor_weights(anchor: Tensor, group: Tensor, anchors: Tensor, reduction: str) -> Tensor:
-    """Return (M,) float64: the weight of each row's l_i in the reduced loss."""
+def reduction_weights(weight: Tensor, labels: Tensor, offsets: Tensor, reduction: str) -> Tensor:
+    """Return (M,) float64: what each row's l_i counts in the reduced loss.
+
+    ``weight`` (M,) float64 is what it counts in its mean, 0 where the row is no anchor, and ``labels`` (M,) its class.
+    """
+    if reduction in ("sum", "none"):
+        return weight
+    if reduction == "anchor":
+        return weight / positive(weight.sum())
     if reduction == "block":
-        filled = (anchors > 0).sum().clamp_min(1)
-        per_group = 1.0 / (anchors.clamp_min(1) * filled).double()
-        weights = torch.cat([per_group, per_group.new_zeros(1)])[group]
-    elif reduction == "anchor":
-        weights = (1.0 / anchors.sum().clamp_min(1).double()).expand(group.shape)
-    else:
-        assert reduction in ("sum", "none"), f"no weights for reduction {reduction!r}"
-        weights = torch.ones(group.shape, dtype=torch.float64, device=group.device)
-    return torch.where(anchor, weights, 0.0)
+        return weight / shares(weight, offsets)
+    assert reduction == "class", f"no weights for reduction {reduction!r}"
+    order = torch.argsort(labels, stable=True)
+    begins = torch.cat([order.new_zeros(1), run_begins(labels[order]).long().cumsum(0)])
+    # As many parts as rows: those past the last class are empty.
+    offsets = torch.searchsorted(begins, torch.arange(1, len(order) + 1, device=order.device), right=False) - 1
+    return torch.empty_like(weight).scatter_(0, order, weight[order] / shares(weight[order], offsets))
+
+
+def shares(weight: Tensor, offsets: Tensor) -> Tensor:
+    """Return (M,): what to divide weights by for the mean, over the parts with a weight, of each part's mean.
+
+    Part p is the rows from offsets[p] on, to the next part; rows before the first count as its.
+    """
+    # Sums of parts as differences of running totals would round; a scatter on a GPU would add in any order.
+    position = torch.arange(len(weight), dtype=offsets.dtype, device=weight.device)
+    part = (torch.searchsorted(offsets, position, right=True) - 1).clamp_min(0)
+    edges = torch.cat([offsets.long(), offsets.new_full((1,), len(weight), dtype=torch.int64)])
+    totals = torch.segment_reduce(weight, "sum", offsets=edges, initial=0.0)
+    return positive(totals[part]) * (totals > 0).sum().clamp_min(1)
+
+
+def positive(totals: Tensor) -> Tensor:
+    """Return the totals, with 1 in the place of 0: those of nothing."""
+    return torch.where(totals > 0, totals, 1.0)
+
+
+def run_begins(values: Tensor) -> Tensor:
+    """Return (M,) bool: where a value differs from the one before, and at the first."""
+    return torch.cat([values.new_ones(min(len(values), 1), dtype=torch.bool), values[1:] != values[:-1]])

@@ -19,19 +19,36 @@ struct Rows {
     const float* inverse_norms;  // what similarities are multiplied by, or null: rounded unit rows are not of length 1
 };
 
-// lse[i] = log sum over D(i) of exp(scale x_i . x_j) for the anchors (-inf where D(i) is empty); others are left alone.
-void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale, float* lse);
+// What the rows of a group meet: the keys [begin[g], end[g]). Ranges of rows, [skip_begin, skip_end) and a class, are then
+// of keys. A square problem has none: its keys are the rows of the group.
+struct Keys {
+    const void* values;  // as the rows
+    int64_t count;
+    const int32_t *begin, *end;  // of each group, the ranges of two may overlap; null in a square problem
+    const int32_t* self;         // of each row: the key that it is itself, or -1
+    const float* weights;        // of each key, by which its exponential and its share of the positives count; null: 1
+};
 
-// gradient (rows.count x channels) <- d(sum_i grad[i] lse[i]) / d rows, in the groups that have an anchor.
-void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
-                        const float* lse, const float* grad, float* gradient);
-
-// Row i and the other rows of [class_begin[i], class_end[i]) are of one class; a class is all anchors or none.
+// Row i and the other rows (keys) of [class_begin[i], class_end[i]) are of one class; null where there are no positives.
 struct Classes {
     const int32_t *class_begin, *class_end;
 };
 
-// lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together, the positives
+// lse[i] = log sum over D(i) of weight_j exp(scale x_i . y_j) for the anchors (-inf where D(i) is empty); others are left
+// alone.
+void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys, const Groups& groups,
+               float scale, double* lse);
+
+// gradient (rows.count, channels) <- scale sum_j W_ij y_j, with
+//   W_ij = weight_j (grad_i e^{scale x_i . y_j - lse_i} [j in D(i)] - pulls_i [j of i's class, not i itself])
+// for the rows of groups that have an anchor; key_gradient (keys.count, channels) += scale sum_i W_ij x_i. Either may be
+// null, where the keys are other rows. In a square problem both are the one gradient by the rows. lse need not be of these pairs alone. `unit_rows`: rows
+// and keys have length 1, and only the gradient across them is wanted.
+void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
+                        const Groups& groups, const Classes& classes, bool unit_rows, float scale, const double* lse,
+                        const float* grad, const float* pulls, float* gradient, float* key_gradient);
+
+// Of a square problem: lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together, the positives
 // being the other rows of its class. The similarities are computed once where that costs less than twice over half of
 // them. `unit_rows`: rows have length 1, and only the gradient across them is wanted.
 void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,

@@ -41,7 +41,7 @@ struct Scratch {
     float* values;  // a tile's worth of swept rows
     float column_sums[kTileColumns], maxima[kSweepRows];
     float column_norms[kTileColumns], column_scales[kTileColumns], column_pulls[kTileColumns];
-    float column_lses[kTileColumns];
+    float column_lses[kTileColumns], column_weights[kTileColumns], column_log_weights[kTileColumns];
     int32_t skip_begin[kTileColumns], skip_end[kTileColumns];
 };
 
@@ -66,7 +66,7 @@ public:
     Tile columns_of(const Plan& plan, const Chunk& chunk, Scratch& scratch) const {
         Tile tile{};
         tile.columns = chunk.width;
-        tile.first_column = problem_.offset(plan.group_of(chunk)) + chunk.first;
+        tile.first_column = problem_.column_offset(plan.group_of(chunk)) + chunk.first;
         tile.column_skip_begin = scratch.skip_begin;
         tile.column_skip_end = scratch.skip_end;
         std::fill(scratch.skip_begin, scratch.skip_begin + kTileColumns, 0);
@@ -75,6 +75,14 @@ public:
             tile.column_inverse_norms = scratch.column_norms;
             std::copy_n(problem_.rows.inverse_norms + tile.first_column, tile.columns, scratch.column_norms);
             std::fill(scratch.column_norms + tile.columns, scratch.column_norms + kTileColumns, 0.0f);
+        }
+        if (problem_.keys.weights) {
+            std::copy_n(problem_.keys.weights + tile.first_column, tile.columns, scratch.column_weights);
+            std::fill(scratch.column_weights + tile.columns, scratch.column_weights + kTileColumns, 0.0f);
+            for (int j = 0; j < kTileColumns; ++j)
+                scratch.column_log_weights[j] = static_cast<float>(std::log(scratch.column_weights[j]));
+            tile.column_weights = scratch.column_weights;
+            tile.column_log_weights = scratch.column_log_weights;
         }
         if (!chunk.columns_count()) return tile;
         tile.skip_begin = INT32_MAX;
@@ -107,14 +115,15 @@ public:
                 tile.row_class_begin = classes_.class_begin + tile.first_row;
                 tile.row_class_end = classes_.class_end + tile.first_row;
             }
+            if (!problem_.square()) tile.row_self = problem_.keys.self + tile.first_row;
             visit(static_cast<const Tile&>(tile), first);
         }
     }
 
     // Packs the columns that `similarities` takes.
     void pack(const Plan& plan, const Chunk& chunk, Scratch& scratch) const {
-        problem_.arithmetic.pack_columns(problem_.row(problem_.offset(plan.group_of(chunk)) + chunk.first), chunk.width,
-                                         problem_.units, scratch.packed);
+        problem_.arithmetic.pack_columns(problem_.column(problem_.column_offset(plan.group_of(chunk)) + chunk.first),
+                                         chunk.width, problem_.units, scratch.packed);
     }
 
     void similarities(const Tile& tile, const Scratch& scratch) const {
@@ -203,6 +212,8 @@ void forward(const Problem& problem, const std::vector<int32_t>& groups, double*
     Tiles tiles(problem, {});
     Buffer<double> column_sums(problem.rows.count);
     std::fill_n(column_sums.get(), problem.rows.count, 0.0);
+    for (int32_t g : groups)  // those without keys have no part in the plan
+        if (problem.points(g) == 0) std::fill_n(lse + problem.offset(g), problem.anchors(g), -INFINITY);
     plan_forward(problem, groups, [&](const Plan& plan) {
         executed += plan.similarity_cells * problem.channels;
         Sums sums(problem, plan, column_sums.get());
@@ -237,19 +248,17 @@ void forward(const Problem& problem, const std::vector<int32_t>& groups, double*
 // What the weights of pairs are made of, for each row, and the products that they go into.
 class Weights {
 public:
-    Weights(const Problem& problem, const Classes& classes, const float* weights, bool unit_rows)
+    // pull(i) is what each pair with one of anchor i's positives weighs less.
+    template <class Pull>
+    Weights(const Problem& problem, bool unit_rows, Pull pull)
         : problem_(problem),
           operands_(problem, unit_rows),
           scales_(problem.rows.count),
           lses_(problem.rows.count),
           pulls_(static_cast<size_t>(problem.rows.count)) {
-        if (!classes.class_begin) return;
-        // scale weight_i / |P(i)|, which no similarity enters: 0 for rows that are no anchors.
         for (int32_t g : problem.live)
-            for (int64_t i = problem.offset(g); i < problem.offset(g) + problem.anchors(g); ++i) {
-                const int32_t count = classes.class_end[i] - classes.class_begin[i] - 1;
-                if (count > 0) pulls_[i] = static_cast<float>(double{problem.scale} * weights[i] / count);
-            }
+            for (int64_t i = problem.offset(g); i < problem.offset(g) + problem.anchors(g); ++i)
+                pulls_[i] = static_cast<float>(double{problem.scale} * pull(i));
     }
 
     // scale weight_i / (sum of row i, relative to the fixed maximum).
@@ -268,8 +277,10 @@ public:
 
     // Gives a group's rows no weight and no gradient yet.
     void clear(int32_t g, float* gradient) {
-        std::fill_n(scales_.get() + problem_.offset(g), problem_.points(g), 0.0f);
-        std::fill_n(gradient + problem_.offset(g) * problem_.channels, problem_.points(g) * problem_.channels, 0.0f);
+        const int64_t rows = problem_.square() ? problem_.points(g) : problem_.anchors(g);
+        std::fill_n(scales_.get() + problem_.offset(g), rows, 0.0f);
+        if (!gradient) return;
+        std::fill_n(gradient + problem_.offset(g) * problem_.channels, rows * problem_.channels, 0.0f);
     }
 
     // Loads the columns' scales and pulls, padded; 0 for columns that do not count.
@@ -304,6 +315,7 @@ public:
     void into_columns(const Tile& tile, const Plan& plan, const Chunk& chunk, int32_t first, const float* values,
                       float* gradient) {
         problem_.arithmetic.seal_weights(tile.values, tile.rows, tile.columns);
+        if (!gradient) return;
         const int32_t done = first + tile.rows;
         if (done % kDepthRows != 0 && done != chunk.rows) return;
         const RowBlock& row_block = plan.row_blocks[chunk.row_block];
@@ -324,7 +336,8 @@ public:
         }
     }
 
-    void finish(float* gradient) const { operands_.add_means(gradient); }
+    // The gradient by the keys is that by the rows in a square problem, or null.
+    void finish(float* gradient, float* key_gradient) const { operands_.add_means(gradient, key_gradient); }
 
 private:
     PairScales scales_of(const Tile& tile, const Scratch& scratch) const {
@@ -339,15 +352,16 @@ private:
 };
 
 void backward(const Problem& problem, const Classes& classes, const std::vector<int32_t>& groups, const double* lse,
-              const float* grad, Weights& weights, float* gradient) {
+              const float* grad, Weights& weights, float* gradient, float* key_gradient) {
     Tiles tiles(problem, classes);
     for_each_group(problem, groups, [&](int32_t g) {
         weights.clear(g, gradient);
         for (int64_t i = problem.offset(g); i < problem.offset(g) + problem.anchors(g); ++i)
             weights.set_by_lse(g, i, grad[i], lse[i]);
     });
-    plan_backward(problem, groups, [&](const Plan& plan) {
-        executed += (plan.similarity_cells + plan.product_cells) * problem.channels;
+    plan_backward(problem, groups, key_gradient, [&](const Plan& plan) {
+        const int64_t into_keys = key_gradient ? plan.product_cells - plan.similarity_cells : 0;
+        executed += (plan.similarity_cells + into_keys + (gradient ? plan.similarity_cells : 0)) * problem.channels;
         Buffer<float> values(plan.values);
         const auto weigh = [&](const Chunk& chunk, Scratch& scratch) {
             const int32_t g = plan.group_of(chunk);
@@ -363,10 +377,12 @@ void backward(const Problem& problem, const Classes& classes, const std::vector<
                     problem.arithmetic.exponentials(tile, problem.exponent(g), scratch.maxima, scratch.column_sums);
                     weights.weigh(tile, scratch);
                 }
-                weights.into_columns(tile, plan, chunk, first, values.get(), gradient);
+                weights.into_columns(tile, plan, chunk, first, values.get(), key_gradient);
             });
         };
-        const auto into_rows = [&](const OutputBlock& block) { weights.into_rows(plan, block, values.get(), gradient); };
+        const auto into_rows = [&](const OutputBlock& block) {
+            if (gradient) weights.into_rows(plan, block, values.get(), gradient);
+        };
         run_batches(problem, plan, tiles, weigh, into_rows);
     });
 }
@@ -415,42 +431,42 @@ void one_pass(const Problem& problem, const Classes& classes, const std::vector<
 
 }  // namespace
 
-void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
-               float* lse) {
-    const Problem problem(arithmetic, threads, rows, groups, scale);
-    Buffer<double> exact(rows.count);
-    forward(problem, problem.live, exact.get());
-    for (int32_t g : problem.live)
-        std::copy_n(exact.get() + problem.offset(g), problem.anchors(g), lse + problem.offset(g));
+void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys, const Groups& groups,
+               float scale, double* lse) {
+    const Problem problem(arithmetic, threads, rows, keys, groups, scale);
+    forward(problem, problem.live, lse);
 }
 
-void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups, float scale,
-                        const float* lse, const float* grad, float* gradient) {
-    const Problem problem(arithmetic, threads, rows, groups, scale);
-    Buffer<double> exact(rows.count);
-    for (int32_t g : problem.live)
-        std::copy_n(lse + problem.offset(g), problem.anchors(g), exact.get() + problem.offset(g));
-    Weights weights(problem, {}, grad, false);
-    backward(problem, {}, problem.live, exact.get(), grad, weights, gradient);
+void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
+                        const Groups& groups, const Classes& classes, bool unit_rows, float scale, const double* lse,
+                        const float* grad, const float* pulls, float* gradient, float* key_gradient) {
+    const Problem problem(arithmetic, threads, rows, keys, groups, scale);
+    Weights weights(problem, unit_rows, [&](int64_t i) { return pulls ? pulls[i] : 0.0f; });
+    float* const by_keys = problem.square() ? gradient : key_gradient;
+    backward(problem, classes, problem.live, lse, grad, weights, gradient, by_keys);
+    weights.finish(gradient, by_keys);
 }
 
 void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
                        const Classes& classes, bool unit_rows, float scale, const float* grad, float* lse,
                        float* gradient) {
-    const Problem problem(arithmetic, threads, rows, groups, scale);
-    Weights weights(problem, classes, grad, unit_rows);
+    const Problem problem(arithmetic, threads, rows, {}, groups, scale);
+    Weights weights(problem, unit_rows, [&](int64_t i) {
+        const int32_t positives = classes.class_end[i] - classes.class_begin[i] - 1;
+        return positives > 0 ? double{grad[i]} / positives : 0.0;
+    });
     prefer_huge_pages(gradient, rows.count * rows.channels * int64_t{sizeof(float)});
     std::vector<int32_t> at_once, apart;
     for (int32_t g : problem.live) (one_pass_pays(problem, g) ? at_once : apart).push_back(g);
     if (!apart.empty()) {
         Buffer<double> exact(rows.count);
         forward(problem, apart, exact.get());
-        backward(problem, classes, apart, exact.get(), grad, weights, gradient);
+        backward(problem, classes, apart, exact.get(), grad, weights, gradient, gradient);
         for (int32_t g : apart)
             std::copy_n(exact.get() + problem.offset(g), problem.anchors(g), lse + problem.offset(g));
     }
     if (!at_once.empty()) one_pass(problem, classes, at_once, grad, lse, weights, gradient);
-    weights.finish(gradient);
+    weights.finish(gradient, gradient);
 }
 
 int64_t executed_multiply_adds() { return executed.load(); }

@@ -93,10 +93,22 @@ private:
     int64_t values_ = 0, sums_ = 0;
 };
 
+// Whether two groups meet the same keys, to which two row blocks in one batch would add.
+bool shares_keys(const Problem& problem, const std::vector<int32_t>& groups) {
+    if (problem.square()) return false;
+    int32_t last = 0;
+    for (int32_t g : groups) {
+        if (problem.keys.begin[g] < last) return true;
+        last = std::max(last, problem.keys.end[g]);
+    }
+    return false;
+}
+
 // Calls add(planner, group, first, rows) for every row block, the first of every group, then the second, and so on.
 // `height(group)` is the rows of its row blocks.
+// `alone`: no two share a batch.
 template <class Height, class Add>
-void plan(const Problem& problem, Planner planner, const std::vector<int32_t>& groups, Height height, Add add,
+void plan(const Problem& problem, Planner planner, const std::vector<int32_t>& groups, bool alone, Height height, Add add,
           const Work& work) {
     int32_t rounds = 0;
     for (int32_t g : groups) rounds = std::max(rounds, (problem.anchors(g) + height(g) - 1) / height(g));
@@ -108,14 +120,16 @@ void plan(const Problem& problem, Planner planner, const std::vector<int32_t>& g
             planner.begin_row_block(g, first, rows);
             add(planner, g, first, rows);
             planner.end_row_block();
+            if (alone) planner.close_batch();
         }
         planner.close_batch();
         if (planner.full() || round + 1 == rounds) work(planner.take());
     }
 }
 
-// The row block against the anchors from it on, and all others.
+// The row block against the anchors from it on, and all others; against all keys where they are other rows.
 void add_upper_triangle(Planner& planner, const Problem& problem, int32_t g, int32_t first, int32_t rows) {
+    if (!problem.square()) return planner.add_columns(0, problem.points(g), Part::other);
     planner.add_columns(first, first + rows, Part::own);
     planner.add_columns(first + rows, problem.anchors(g), Part::later);
     planner.add_columns(problem.anchors(g), problem.points(g), Part::other);
@@ -137,19 +151,19 @@ int32_t resident_rows(const Problem& problem, int32_t g) {
 void plan_forward(const Problem& problem, const std::vector<int32_t>& groups, const Work& work) {
     const auto add = [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
         // With the online softmax an exponential is relative to its row's maximum: it serves no column.
-        if (problem.online(g))
+        if (problem.online(g) || !problem.square())
             planner.add_columns(0, problem.points(g), Part::other);
         else
             add_upper_triangle(planner, problem, g, first, rows);
     };
-    plan(problem, Planner(false), groups, [](int32_t) { return kForwardRows; }, add, work);
+    plan(problem, Planner(false), groups, false, [](int32_t) { return kForwardRows; }, add, work);
 }
 
-void plan_backward(const Problem& problem, const std::vector<int32_t>& groups, const Work& work) {
+void plan_backward(const Problem& problem, const std::vector<int32_t>& groups, bool into_keys, const Work& work) {
     const auto add = [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
         add_upper_triangle(planner, problem, g, first, rows);
     };
-    plan(problem, Planner(true), groups, [](int32_t) { return kBackwardRows; }, add, work);
+    plan(problem, Planner(true), groups, into_keys && shares_keys(problem, groups), [](int32_t) { return kBackwardRows; }, add, work);
 }
 
 void plan_one_pass(const Problem& problem, const std::vector<int32_t>& groups, const Work& work) {
@@ -160,7 +174,7 @@ void plan_one_pass(const Problem& problem, const std::vector<int32_t>& groups, c
         planner.add_columns(first + rows, problem.anchors(g), Part::other);
         planner.add_columns(problem.anchors(g), problem.points(g), Part::other);
     };
-    plan(problem, Planner(true), groups, [&](int32_t g) { return resident_rows(problem, g); }, add, work);
+    plan(problem, Planner(true), groups, false, [&](int32_t g) { return resident_rows(problem, g); }, add, work);
 }
 
 bool one_pass_pays(const Problem& problem, int32_t g) {

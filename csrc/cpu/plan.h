@@ -9,6 +9,8 @@
 //     row block 0 [own|later|later| ... ]       own:   rows below the diagonal are left out, columns count too
 //     row block 1 [    | own |later| ... ]      later: columns count too
 //
+// Where the keys are not the rows, all columns are others.
+//
 // A *batch* holds row blocks of different groups whose tiles together fit the workspace. Two row blocks of one group never
 // share a batch, since both add to its columns.
 #pragma once
@@ -74,8 +76,8 @@ using Work = std::function<void(const Plan&)>;
 // Sums of exponentials: tiles are swept and forgotten.
 void plan_forward(const Problem& problem, const std::vector<int32_t>& groups, const Work& work);
 
-// The gradient from known log-sum-exps: a batch's tiles stay until its end.
-void plan_backward(const Problem& problem, const std::vector<int32_t>& groups, const Work& work);
+// The gradient from known log-sum-exps: a batch's tiles stay until its end. `into_keys`: keys have a gradient too.
+void plan_backward(const Problem& problem, const std::vector<int32_t>& groups, bool into_keys, const Work& work);
 
 // Both at once: a row block meets all columns of its group in one batch.
 void plan_one_pass(const Problem& problem, const std::vector<int32_t>& groups, const Work& work);

@@ -30,14 +30,17 @@ struct Tile {
     int32_t skip_begin, skip_end;        // the union of the columns' ranges
     const float* row_inverse_norms;      // [m], or null, as the columns': what similarities are multiplied by
     const float* column_inverse_norms;   // [kTileColumns], padded
-    const int32_t* row_class_begin;      // [m]: row i's class is the rows [begin, end); null where there are no positives
+    const int32_t* row_class_begin;      // [m]: row i's class is the columns [begin, end); null where there are no positives
     const int32_t* row_class_end;        // [m]
+    const int32_t* row_self;             // [m]: the column that row i is itself; null where that is the one of its number
+    const float* column_weights;         // [kTileColumns], padded: of keys, times their exponentials; or null: 1
+    const float* column_log_weights;     // likewise their logarithms
 };
 
 // What each row and column of a tile gives to the weights of its pairs.
 struct PairScales {
     const float *rows, *columns;            // times the exponentials
-    const float *row_pulls, *column_pulls;  // taken off each pair of one class
+    const float *row_pulls, *column_pulls;  // taken off each pair of one class; of keys with weights, theirs times the rows'
 };
 
 // exp(scale v - shift) as 2^(scale_log2 v + (rest v - shift)). The scale in base 2 is no float, and what is missing of it

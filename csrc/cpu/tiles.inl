@@ -416,8 +416,33 @@ void run(const Tile& tile, Sweep sweep) {
     }
 }
 
+// What the weights of keys do: nothing where there are none.
+struct Unweighted {
+    Float exponent(Float s, int) const { return s; }
+    Float exponent2(Float t, int) const { return t; }
+    Float pull(Float own, Float of_column, int) const { return own + of_column; }
+};
+
+struct Weighted {
+    const float *weights, *logs;
+    Float exponent(Float s, int j) const { return s + load(logs + j); }
+    Float exponent2(Float t, int j) const { return t + load(logs + j) * kLog2E; }
+    Float pull(Float own, Float, int j) const { return own * load(weights + j); }
+};
+
+// Calls sweep(Unweighted or Weighted).
+template <class Sweep>
+void with_weights(const Tile& tile, Sweep sweep) {
+    if (tile.column_weights)
+        sweep(Weighted{tile.column_weights, tile.column_log_weights});
+    else
+        sweep(Unweighted{});
+}
+
+template <class Keys>
 struct Exponentials {
     const Tile& tile;
+    Keys keys;
     Float scale_log2, rest, shift;
     float *row_sums, *column_sums;
     Float sum = Float{};
@@ -425,7 +450,7 @@ struct Exponentials {
     void begin(int i) { sum = Float{}, upper = i < tile.upper_rows; }
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column in_column, int j) {
-        const Float e = exp2(v * scale_log2 + (v * rest - shift));
+        const Float e = exp2(keys.exponent2(v * scale_log2 + (v * rest - shift), j));
         sum += in_row(e);
         if (upper) store(column_sums + j, load(column_sums + j) + in_column(e));
         return e;
@@ -435,8 +460,10 @@ struct Exponentials {
 
 void exponentials(const Tile& tile, const Exponent& exponent, float* row_sums, float* column_sums) {
     for (int j = 0; j < kTileColumns; ++j) column_sums[j] = 0.0f;
-    run(tile, Exponentials{tile, splat(exponent.scale_log2), splat(exponent.rest), splat(exponent.shift), row_sums,
-                           column_sums});
+    with_weights(tile, [&](auto keys) {
+        run(tile, Exponentials<decltype(keys)>{tile, keys, splat(exponent.scale_log2), splat(exponent.rest),
+                                               splat(exponent.shift), row_sums, column_sums});
+    });
 }
 
 constexpr float kNothing = -__builtin_inff();
@@ -462,14 +489,16 @@ inline Float product(Float a, Float b) {
     return rounded;
 }
 
+template <class Keys>
 struct Maxima {
+    Keys keys;
     Float scale;
     float* row_maxima;
     Float largest = Float{};
     void begin(int) { largest = splat(kNothing); }
     template <class Row, class Column>
-    Float element(Float v, Row in_row, Column, int) {
-        const Float s = in_row.otherwise(product(v, scale), kNothing);
+    Float element(Float v, Row in_row, Column, int j) {
+        const Float s = in_row.otherwise(keys.exponent(product(v, scale), j), kNothing);
         largest = (s > largest) | (s != s) ? s : largest;  // a NaN, once met, stays: nothing is larger
         return v;
     }
@@ -481,23 +510,27 @@ struct Maxima {
     }
 };
 
+template <class Keys>
 struct OnlineSums {
+    Keys keys;
     Float scale;
     const float* row_maxima;
     float* row_sums;
     Float sum = Float{}, shift = Float{};
     void begin(int i) { sum = Float{}, shift = splat(row_maxima[i] == kNothing ? 0.0f : row_maxima[i]); }
     template <class Row, class Column>
-    Float element(Float v, Row in_row, Column, int) {
-        sum += in_row(exp2((product(v, scale) - shift) * kLog2E));
+    Float element(Float v, Row in_row, Column, int j) {
+        sum += in_row(exp2((keys.exponent(product(v, scale), j) - shift) * kLog2E));
         return v;
     }
     void end(int i) { row_sums[i] = sum_lanes(sum); }
 };
 
 void online_row_sums(const Tile& tile, float scale, float* row_maxima, float* row_sums) {
-    run(tile, Maxima{splat(scale), row_maxima});
-    run(tile, OnlineSums{splat(scale), row_maxima, row_sums});
+    with_weights(tile, [&](auto keys) {
+        run(tile, Maxima<decltype(keys)>{keys, splat(scale), row_maxima});
+        run(tile, OnlineSums<decltype(keys)>{keys, splat(scale), row_maxima, row_sums});
+    });
 }
 
 // ---- weights: exponentials times scales, less the pulls of the positives ----------------------------------------------
@@ -509,7 +542,9 @@ struct Never {
     Float operator()(Float) const { return Float{}; }
 };
 
+template <class Keys>
 struct Weigh {
+    Keys keys;
     const PairScales& scales;
     Float own = Float{}, pull = Float{};
     void begin(int i) {
@@ -519,11 +554,13 @@ struct Weigh {
     template <class Row, class Column, class Same>
     Float element(Float v, Row in_row, Column in_column, Same same, int j) {
         return v * (in_row(own) + in_column(load(scales.columns + j))) -
-               same(pull + load(scales.column_pulls + j));
+               same(keys.pull(pull, load(scales.column_pulls + j), j));
     }
 };
 
+template <class Keys>
 struct OnlineWeigh {
+    Keys keys;
     Float scale;
     const PairScales& scales;
     const float *row_lses, *column_lses;
@@ -534,10 +571,10 @@ struct OnlineWeigh {
     }
     template <class Row, class Column, class Same>
     Float element(Float v, Row in_row, Column in_column, Same same, int j) {
-        const Float s = product(v, scale);
+        const Float s = keys.exponent(product(v, scale), j);
         return in_row(own * exp2((s - lse) * kLog2E)) +
                in_column(load(scales.columns + j) * exp2((s - load(column_lses + j)) * kLog2E)) -
-               same(pull + load(scales.column_pulls + j));
+               same(keys.pull(pull, load(scales.column_pulls + j), j));
     }
 };
 
@@ -545,7 +582,8 @@ template <class Weights>
 inline void masked_weight(const Tile& tile, Weights& weights, int i, int j, int begin, int end) {
     const Masks masks = masks_of(tile, i, j);
     const Int lanes = lane_numbers() + j;
-    const Int itself = splat_int(static_cast<int32_t>(tile.first_row - tile.first_column) + i);
+    const int64_t self = tile.row_self ? tile.row_self[i] : tile.first_row + i;
+    const Int itself = splat_int(static_cast<int32_t>(self - tile.first_column));
     const Int same = (lanes >= splat_int(begin)) & (lanes < splat_int(end)) & (lanes != itself);
     float* p = tile.values + i * kTileStride + j;
     store(p, weights.element(load(p), Where{masks.in_row}, Where{masks.in_column}, Where{same}, j));
@@ -581,11 +619,15 @@ void run_weights(const Tile& tile, Weights weights) {
     }
 }
 
-void weigh(const Tile& tile, const PairScales& scales) { run_weights(tile, Weigh{scales}); }
+void weigh(const Tile& tile, const PairScales& scales) {
+    with_weights(tile, [&](auto keys) { run_weights(tile, Weigh<decltype(keys)>{keys, scales}); });
+}
 
 void online_weigh(const Tile& tile, float scale, const PairScales& scales, const float* row_lses,
                 const float* column_lses) {
-    run_weights(tile, OnlineWeigh{splat(scale), scales, row_lses, column_lses});
+    with_weights(tile, [&](auto keys) {
+        run_weights(tile, OnlineWeigh<decltype(keys)>{keys, splat(scale), scales, row_lses, column_lses});
+    });
 }
 
 // ---- the peak --------------------------------------------------------------------------------------------------------

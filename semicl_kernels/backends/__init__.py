@@ -11,7 +11,7 @@ import warnings
 import torch
 
 from . import cpu, cuda, reference, tiled, triton
-from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Fused, Groups, Problem, accumulator
+from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Fused, Groups, Keys, Positives, Problem, accumulator
 
 # In the order in which "auto" prefers them; no GPU has run "cuda" yet, so it comes after those that take everything.
 BACKENDS: dict[str, Backend] = {module.BACKEND.name: module.BACKEND for module in (cpu, triton, tiled, reference, cuda)}
@@ -23,6 +23,8 @@ __all__ = [
     "Backend",
     "Fused",
     "Groups",
+    "Keys",
+    "Positives",
     "Problem",
     "accumulator",
     "available_backends",

@@ -35,20 +35,60 @@ class Groups(NamedTuple):
         return self.offsets, self.anchors, self.skip_begin, self.skip_end
 
 
-class Forward(Protocol):
-    def __call__(self, rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-        """Return lse (M,): ``log sum over D(i) of exp(scale x_i . x_j)`` for the anchors, 0 for other rows.
+class Keys(NamedTuple):
+    """What packed rows meet where that is not the rows themselves; integers are int32, on their device.
 
-        ``rows`` is (M, C). The result is float64 for float64 rows, else float32; -inf where D(i) is empty. No product
-        ``scale x_i . x_j`` exceeds ``bound``, where it is given, i = j included.
+    The rows of group g meet the keys ``[begin[g], end[g])``; the ranges of two groups may overlap. Skips and classes of
+    rows are then ranges of keys.
+    """
+
+    values: Tensor  # (K, C), in the dtype of the rows
+    begin: Tensor  # (G,)
+    end: Tensor  # (G,)
+    itself: Tensor  # (M,): the key that a row is itself, or -1
+    weights: Tensor | None  # (K,) float32: what a key counts in denominators and positives; None: 1
+
+
+class Forward(Protocol):
+    def __call__(self, rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
+        """Return lse (M,): ``log sum over D(i) of w_j exp(scale x_i . y_j)`` for the anchors, 0 for other rows.
+
+        ``rows`` is (M, C); without ``keys`` they are the keys, and w_j is 1. -inf where D(i) is empty. No product
+        ``scale x_i . y_j + log w_j`` exceeds ``bound``, where it is given, i = j included. The result is float64 where
+        rows are float64 or the backend knows it to so many digits, else float32.
         """
+
+
+class Positives(NamedTuple):
+    """The positives of packed rows and what a pair with one takes from its weight."""
+
+    class_begin: Tensor  # (M,) int32: keys [class_begin, class_end) but the row itself
+    class_end: Tensor  # (M,) int32
+    pulls: Tensor  # (M,) float32 or float64, 0 for rows that are no anchors
 
 
 class Backward(Protocol):
     def __call__(
-        self, grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None
-    ) -> Tensor:
-        """Return the gradient (M, C) of ``sum_i grad_i lse_i`` by the rows, in their dtype."""
+        self,
+        grad: Tensor,
+        rows: Tensor,
+        keys: Keys | None,
+        lse: Tensor,
+        groups: Groups,
+        positives: Positives | None,
+        scale: float,
+        bound: float | None,
+        unit_rows: bool,
+        with_rows: bool,
+        with_keys: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients by the rows (M, C) and, of any, by the keys (K, C), in the dtype of lse's arithmetic:
+
+        ``scale sum_j W_ij y_j`` and ``scale sum_i W_ij x_i``, ``W_ij = w_j (grad_i exp(scale x_i . y_j - lse_i) [j in
+        D(i)] - pulls_i [j in P(i)])``. Without keys it is the sum of both, by the rows. ``lse`` (M,) is of these pairs
+        and may be of more. ``unit_rows``: rows and keys have unit length, and only the gradient across them is wanted.
+        With keys, either is left out where it is not wanted, and empty then.
+        """
 
 
 class Problem(NamedTuple):

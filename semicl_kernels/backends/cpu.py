@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import extensions
-from .base import AVAILABLE, Backend, Groups, Problem
+from .base import AVAILABLE, Backend, Groups, Keys, Positives, Problem
 from .grad_scaling import level
 
 CHANNEL_MULTIPLE = 16
@@ -88,11 +88,36 @@ def floats(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
-def as_rows(rows: Tensor) -> Tensor:
+def as_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the rows contiguous, in the dtype of the arithmetic, with zeros up to a multiple of 16 channels."""
-    rows = rows.to(row_dtype(rows.dtype))
+    rows = rows.to(dtype)
     missing = padded(rows.shape[1]) - rows.shape[1]
     return torch.nn.functional.pad(rows, (0, missing)).contiguous() if missing else rows.contiguous()
+
+
+class Operands(NamedTuple):
+    """Rows and keys as every pass of the compiled code takes them, and the tensors whose addresses it has."""
+
+    rows: Any
+    keys: Any
+    held: tuple[Tensor | None, ...]
+    narrow: bool
+
+    @classmethod
+    def of(cls, rows: Tensor, keys: Keys | None, groups: Groups) -> Operands:
+        """Of rows and keys of any dtype. Those with keys are multiplied as float32."""
+        narrow = keys is None and is_narrow(rows.dtype)
+        dtype = torch.bfloat16 if narrow else torch.float32
+        operand = as_rows(rows, dtype)
+        if keys is None:
+            return cls(packed(operand, groups), extension().Keys(), (operand,), narrow)
+        values, weights = (
+            as_rows(keys.values, dtype),
+            None if keys.weights is None else keys.weights.float().contiguous(),
+        )
+        ranges = [keys.begin.data_ptr(), keys.end.data_ptr()]
+        given = extension().Keys(values.data_ptr(), len(values), ranges, keys.itself.data_ptr(), address(weights))
+        return cls(packed(operand, groups), given, (operand, values, weights, *keys[1:4]), narrow)
 
 
 def packed(rows: Tensor, groups: Groups, inverse_norms: Tensor | None = None) -> Any:
@@ -108,34 +133,69 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    rows = as_rows(rows)
-    return logsumexp(rows, packed(rows, groups), scale)
+def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
+    operands = Operands.of(rows, keys, groups)
+    return logsumexp(operands, len(rows), scale)
 
 
-def logsumexp(rows: Tensor, arguments: Any, scale: float) -> Tensor:
-    """Return lse (M,) of rows that :func:`packed` took."""
-    lse = floats(len(rows)).zero_()
-    narrow = is_narrow(rows.dtype)
-    extension().logsumexp(instruction_set()[0], narrow, torch.get_num_threads(), arguments, scale, lse.data_ptr())
+def logsumexp(operands: Operands, count: int, scale: float) -> Tensor:
+    """Return lse (M,) float64: rounded to float32, a large one would lose more than its sum of exponentials."""
+    lse = floats(count, dtype=torch.float64).zero_()
+    extension().logsumexp(
+        instruction_set()[0],
+        operands.narrow,
+        torch.get_num_threads(),
+        operands.rows,
+        operands.keys,
+        scale,
+        lse.data_ptr(),
+    )
     return lse
 
 
-def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    operand = as_rows(rows)
-    (grad, unit), lse = level(grad, groups), lse.contiguous()
-    out = floats(*operand.shape).zero_()
+def backward(
+    grad: Tensor,
+    rows: Tensor,
+    keys: Keys | None,
+    lse: Tensor,
+    groups: Groups,
+    positives: Positives | None,
+    scale: float,
+    bound: float | None,
+    unit_rows: bool,
+    with_rows: bool,
+    with_keys: bool,
+) -> tuple[Tensor, Tensor]:
+    operands = Operands.of(rows, keys, groups)
+    (grad, unit), lse = level(grad.float(), groups), lse.double().contiguous()
+    if keys is not None and len(unit) > 0:
+        # Groups share keys, and so a unit.
+        grad, unit = grad * (unit / unit.amax()), unit.amax().expand(len(unit))
+    pulls = None if positives is None else (positives.pulls / unit).float()
+    channels = padded(rows.shape[1])
+    with_rows |= keys is None
+    out = floats(len(rows) if with_rows else 0, channels).zero_()
+    by_keys = floats(len(keys.values) if with_keys and keys is not None else 0, channels).zero_()
     extension().logsumexp_gradient(
         instruction_set()[0],
-        is_narrow(operand.dtype),
+        operands.narrow,
         torch.get_num_threads(),
-        packed(operand, groups),
+        operands.rows,
+        operands.keys,
+        unit_rows,
         scale,
+        0 if positives is None else positives.class_begin.data_ptr(),
+        0 if positives is None else positives.class_end.data_ptr(),
         lse.data_ptr(),
         grad.data_ptr(),
-        out.data_ptr(),
+        address(pulls),
+        address(out if with_rows else None),
+        address(by_keys if with_keys else None),
     )
-    return out.mul_(unit[:, None])[:, : rows.shape[1]].to(rows.dtype).contiguous()
+    if len(unit) > 0:
+        out.mul_(unit[: len(out), None])
+        by_keys.mul_(unit[0])
+    return out[:, : rows.shape[1]], by_keys[:, : rows.shape[1]]
 
 
 def map_layout(features: Tensor) -> tuple[list[int], list[int]]:
@@ -256,7 +316,9 @@ class CompiledFused:
     def anchor_losses(self, problem: Problem) -> Tensor:
         rows, _, inverse_norms = gather(problem.features, problem.row_of_point, problem.normalize)
         arguments = packed(rows, problem.groups, inverse_norms)
-        return logsumexp(rows, arguments, problem.scale).sub_(positive_means(rows, arguments, problem))
+        operands = Operands(arguments, extension().Keys(), (), is_narrow(rows.dtype))
+        lse = logsumexp(operands, len(rows), problem.scale)
+        return lse.sub_(positive_means(rows, arguments, problem)).float()
 
     def loss(self, problem: Problem, weights: Tensor) -> Tensor:
         return torch.dot(weights, self.anchor_losses(problem).double()).float()

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..triton_kernels.tile_configs import Tile
-from . import extensions, triton
-from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Problem
+from . import base, extensions, tiled, triton
+from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Keys, Problem
 from .device import ALIGNMENT, interpreted, on
 from .fused import SAFE_BOUND, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of
 from .grad_scaling import level
@@ -176,7 +176,9 @@ class Pairs(triton.Pairs):
         self.finish(partials, out, contrast)
 
 
-def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
+    if keys is not None:
+        return tiled.forward(rows, keys, groups, scale, bound)
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
     with on(rows.device):
@@ -185,9 +187,23 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
         return pairs.logsumexp()
 
 
-def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+def backward(
+    grad: Tensor,
+    rows: Tensor,
+    keys: Keys | None,
+    lse: Tensor,
+    groups: Groups,
+    positives: base.Positives | None,
+    scale: float,
+    bound: float | None,
+    unit_rows: bool,
+    with_rows: bool,
+    with_keys: bool,
+) -> tuple[Tensor, Tensor]:
+    if keys is not None or positives is not None:
+        return tiled.backward(grad, rows, keys, lse, groups, positives, scale, bound, unit_rows, with_rows, with_keys)
     if rows.numel() == 0 or len(groups.anchors) == 0:
-        return torch.zeros_like(rows, memory_format=torch.contiguous_format)
+        return torch.zeros_like(rows, memory_format=torch.contiguous_format), rows[:0]
     packed = pack(rows)
     out = torch.zeros(packed.shape[1:], dtype=torch.float32, device=rows.device)
     with on(rows.device):
@@ -196,7 +212,7 @@ def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: flo
         grad, unit = level(grad.float(), groups)
         grad_absmax = grad_absmax_of(grad, rows.dtype)
         pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)
-    return torch.mul(out[:, : rows.shape[1]], unit[:, None]).to(rows.dtype)
+    return torch.mul(out[:, : rows.shape[1]], unit[:, None]), out[:0]
 
 
 def planes_of(problem: Problem) -> int:

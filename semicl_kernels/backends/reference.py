@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .base import AVAILABLE, Backend, Groups
+from .base import AVAILABLE, Backend, Groups, Keys, Positives
 
 EPSILON = 1e-12  # of torch.nn.functional.normalize
 
@@ -71,16 +71,8 @@ def classes_of(features: Tensor, labels: Tensor | None) -> Tensor:
 
 def groups_of(classes: Tensor, task: Task) -> Iterator[Group]:
     """Yield every group that has an anchor, its points less those that are ignored."""
-    batch, _, *space = classes.shape
-    numbers, flat = torch.arange(classes.numel(), device=classes.device).reshape(classes.shape), classes.flatten()
-    edges = task.block_size or [max(size, 1) for size in space]
-    images = [slice(b, b + 1) for b in range(batch)] if task.per_image else [slice(None)]
-    corners = itertools.product(*[range(0, size, edge) for size, edge in zip(space, edges, strict=True)])
-    for corner, image in itertools.product(corners, images):
-        block = [slice(first, first + edge) for first, edge in zip(corner, edges, strict=True)]
-        points = numbers[(image, slice(None), *block)].flatten()
-        if task.ignore_index is not None:
-            points = points[flat[points] != task.ignore_index]
+    flat = classes.flatten()
+    for points in members_of_groups(classes, task):
         anchors = anchors_among(flat[points], task)
         if len(anchors) > 0:
             yield Group(points, flat[points], anchors)
@@ -166,44 +158,146 @@ def gradient(grad: Tensor, features: Tensor, labels: Tensor | None, task: Task) 
         return out.reshape(batch, views, *space, channels).movedim(-1, 2)
 
 
+# ---- with keys and weights -------------------------------------------------------------------------------------------
+
+
+def keyed_contrast(
+    points: Tensor, labels: Tensor, weights: Tensor | None, keys: Any, task: Any, above: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return what ``keyed.contrast`` does, of the same arguments: the matrix of each group, masks, and its softmax."""
+    flat = labels.flatten().long()
+    weight = points.new_ones(len(points), dtype=torch.float64) if weights is None else weights.double()
+    y = points[:0] if keys is None else keys.values
+    of_keys = y.new_ones(len(y)) if keys is None or keys.weights is None else keys.weights.to(y.dtype)
+    classes = None if keys is None else keys.labels
+    if classes is not None and task.ignore_index is not None:
+        of_keys = of_keys * (classes != task.ignore_index)
+    each, anchors = points.new_zeros(len(points), dtype=torch.float64), torch.zeros_like(flat, dtype=torch.bool)
+    group_of, solved = torch.zeros_like(flat), []
+    with torch.autocast(points.device.type, enabled=False):
+        for number, members in enumerate(members_of_groups(labels, task)):
+            own = flat[members]
+            same, itself = own[:, None] == own, torch.eye(len(own), dtype=torch.bool, device=own.device)
+            same_key = torch.zeros((len(own), len(y)), dtype=torch.bool, device=own.device)
+            if classes is not None:
+                same_key = own[:, None] == classes
+            positive = torch.cat([(same & ~itself).to(y.dtype), same_key * of_keys], 1)
+            left_out = torch.cat([same, same_key] if task.other_classes_only else [itself, same_key & False], 1)
+            met = ~left_out & torch.cat([torch.ones_like(own, dtype=torch.bool), of_keys > 0])
+            anchor = (positive.sum(1) > 0) & met.any(1) & (weight[members] > 0)
+            if task.background is not None:
+                anchor &= own != task.background
+            columns = torch.cat([points[members], y])
+            s = points[members][anchor] @ columns.T * task.scale
+            shown = (s + torch.cat([s.new_zeros(len(own)), of_keys.log()])).masked_fill(~met[anchor], -torch.inf)
+            share = positive[anchor] / positive[anchor].sum(1, keepdim=True)
+            rows, lse = members[anchor], shown.logsumexp(1)
+            losses, slope = lse - (share * s).sum(1), shown.softmax(1) - share
+            if task.pairwise:
+                over = lse[:, None] - s
+                losses = (share * torch.logaddexp(over, torch.zeros_like(over))).sum(1)
+                by_positive = share * over.sigmoid()
+                slope = shown.softmax(1) * by_positive.sum(1, keepdim=True) - by_positive
+            each[rows] = losses.double()
+            anchors[rows], group_of[members] = True, number
+            solved.append((rows, members, columns, s, slope))
+    weight = torch.where(anchors, weight, 0.0)
+    reduced = reduced_weights(weight, group_of, flat, task.reduction)
+    factor = reduced if above is None else torch.where(anchors, above.double(), 0.0)
+    by_points, by_keys, by_scale = torch.zeros_like(points), torch.zeros_like(y), factor.new_zeros(())
+    for rows, members, columns, s, slope in solved:
+        slope = slope * factor[rows, None].to(slope.dtype)
+        by_columns = task.scale * slope.T @ points[rows]
+        by_points[rows] += task.scale * slope @ columns
+        by_points[members] += by_columns[: len(members)]
+        by_keys += by_columns[len(members) :]
+        by_scale += (slope * s).sum().double() / task.scale
+    return each, reduced, by_points, by_keys if keys is not None and keys.differentiable else y[:0], by_scale.cpu()
+
+
+def members_of_groups(labels: Tensor, task: Any) -> Iterator[Tensor]:
+    """Yield the points of every group, less those that are ignored."""
+    batch, _, *space = labels.shape
+    numbers, flat = torch.arange(labels.numel(), device=labels.device).reshape(labels.shape), labels.flatten()
+    edges = task.block_size or [max(size, 1) for size in space]
+    images = [slice(b, b + 1) for b in range(batch)] if task.per_image else [slice(None)]
+    corners = itertools.product(*[range(0, size, edge) for size, edge in zip(space, edges, strict=True)])
+    for corner, image in itertools.product(corners, images):
+        block = [slice(first, first + edge) for first, edge in zip(corner, edges, strict=True)]
+        points = numbers[(image, slice(None), *block)].flatten()
+        yield points if task.ignore_index is None else points[flat[points] != task.ignore_index]
+
+
+def reduced_weights(weight: Tensor, groups: Tensor, classes: Tensor, reduction: str) -> Tensor:
+    """Return what each loss counts, of its weight in its mean."""
+    if reduction in ("sum", "none"):
+        return weight
+    parts = {"anchor": torch.zeros_like(groups), "block": groups, "class": classes}[reduction]
+    names = [name for name in parts.unique().tolist() if weight[parts == name].sum() > 0]
+    out = torch.zeros_like(weight)
+    for name in names:
+        out[parts == name] = weight[parts == name] / weight[parts == name].sum() / len(names)
+    return out
+
+
 # ---- the primitive ---------------------------------------------------------------------------------------------------
 
 
-class Rows(NamedTuple):
-    """The anchors of a group and its rows, of the packed ones, and their similarities, -inf outside D(i)."""
+class Pairs(NamedTuple):
+    """The anchors of a group and what they meet, and s_ij plus the logarithm of j's weight, -inf outside D(i)."""
 
     anchors: slice
-    all: slice
+    columns: slice
     s: Tensor
 
 
-def similarities(rows: Tensor, groups: Groups, scale: float) -> Iterator[Rows]:
+def pairs_of(rows: Tensor, keys: Keys | None, groups: Groups, scale: float) -> Iterator[Pairs]:
     offsets, anchors = groups.offsets.tolist(), groups.anchors.tolist()
-    number = torch.arange(len(rows), device=rows.device)
-    for begin, end, count in zip(offsets, offsets[1:], anchors, strict=False):
-        own, every = slice(begin, begin + count), slice(begin, end)
+    columns = rows if keys is None else keys.values
+    begins, ends = (offsets[:-1], offsets[1:]) if keys is None else (keys.begin.tolist(), keys.end.tolist())
+    number = torch.arange(len(columns), device=rows.device)
+    for first, count, begin, end in zip(offsets, anchors, begins, ends, strict=False):
+        own, every = slice(first, first + count), slice(begin, end)
+        s = rows[own] @ columns[every].T * scale
+        if keys is not None and keys.weights is not None:
+            s = s + keys.weights[every].log().to(s.dtype)
         left_out = (number[every] >= groups.skip_begin[own, None]) & (number[every] < groups.skip_end[own, None])
-        yield Rows(own, every, (rows[own] @ rows[every].T * scale).masked_fill(left_out, -torch.inf))
+        yield Pairs(own, every, s.masked_fill(left_out, -torch.inf))
 
 
-def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
     lse = rows.new_zeros(len(rows), dtype=wide(rows.dtype))
     with torch.autocast(rows.device.type, enabled=False):
-        for group in similarities(rows, groups, scale):
+        for group in pairs_of(rows, keys, groups, scale):
             lse[group.anchors] = group.s.logsumexp(1).to(lse.dtype)
     return lse
 
 
-def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    out = torch.zeros_like(rows)
+def backward(
+    grad: Tensor,
+    rows: Tensor,
+    keys: Keys | None,
+    lse: Tensor,
+    groups: Groups,
+    positives: Positives | None,
+    scale: float,
+    bound: float | None,
+    unit_rows: bool,
+    with_rows: bool,
+    with_keys: bool,
+) -> tuple[Tensor, Tensor]:
+    """Of the primitive alone, without positives: the losses have their own gradients."""
+    assert positives is None, "the losses of this backend do not ask the primitive"
+    columns = rows if keys is None else keys.values
+    by_rows, by_keys = torch.zeros_like(rows), torch.zeros_like(columns)
     with torch.autocast(rows.device.type, enabled=False):
-        for group in similarities(rows, groups, scale):
+        for group in pairs_of(rows, keys, groups, scale):
             empty = lse[group.anchors, None] == -torch.inf
             softmax = group.s.softmax(1).masked_fill(empty, 0)
             weights = softmax * (scale * grad[group.anchors, None]).to(rows.dtype)
-            out[group.anchors] += weights @ rows[group.all]
-            out[group.all] += weights.T @ rows[group.anchors]
-    return out
+            by_rows[group.anchors] += weights @ columns[group.columns]
+            by_keys[group.columns] += weights.T @ rows[group.anchors]
+    return (by_rows + by_keys, by_keys[:0]) if keys is None else (by_rows, by_keys)
 
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .base import AVAILABLE, Backend, Groups, Problem, accumulator
+from .base import AVAILABLE, Backend, Groups, Keys, Positives, Problem, accumulator
 from .grad_scaling import level
 
 TILE = 1 << 20  # similarities held at a time: 4 MB in float32, which stays in most caches
@@ -21,12 +21,20 @@ WINDOW = 4096  # columns of a tile at most
 NORM_EPS = 1e-12  # a vector no longer has no direction; as torch.nn.functional.normalize
 
 
-def live_groups(groups: Groups) -> Iterator[tuple[int, int, int]]:
-    """Yield (first row, rows, anchors) of every group that has an anchor; this waits for the device."""
+class Group(NamedTuple):
+    """The anchors of a group and its columns: rows, or keys."""
+
+    anchors: slice
+    columns: slice
+
+
+def live_groups(groups: Groups, keys: Keys | None = None) -> Iterator[Group]:
+    """Yield every group that has an anchor; this waits for the device."""
     offsets, anchors = groups.offsets.tolist(), groups.anchors.tolist()
-    for begin, end, count in zip(offsets, offsets[1:], anchors, strict=False):
+    begins, ends = (offsets, offsets[1:]) if keys is None else (keys.begin.tolist(), keys.end.tolist())
+    for first, count, begin, end in zip(offsets, anchors, begins, ends, strict=False):
         if count > 0:
-            yield begin, end - begin, count
+            yield Group(slice(first, first + count), slice(begin, end))
 
 
 def in_denominator(groups: Groups, rows: slice, columns: slice) -> Tensor:
@@ -35,56 +43,172 @@ def in_denominator(groups: Groups, rows: slice, columns: slice) -> Tensor:
     return (column < groups.skip_begin[rows, None]) | (column >= groups.skip_end[rows, None])
 
 
-def strips(begin: int, points: int, count: int) -> Iterator[tuple[slice, list[slice]]]:
+def strips(group: Group) -> Iterator[tuple[slice, list[slice]]]:
     """Yield the rows of each strip of a group's anchors and the columns of its tiles."""
-    window = min(points, WINDOW)
+    anchors, columns = group
+    window = max(1, min(columns.stop - columns.start, WINDOW))
     height = max(1, TILE // window)
-    end = begin + points
-    columns = [slice(j, min(j + window, end)) for j in range(begin, end, window)]
-    for i in range(begin, begin + count, height):
-        yield slice(i, min(i + height, begin + count)), columns
+    windows = [slice(j, min(j + window, columns.stop)) for j in range(columns.start, columns.stop, window)]
+    for i in range(anchors.start, anchors.stop, height):
+        yield slice(i, min(i + height, anchors.stop)), windows
 
 
-def similarities(rows: Tensor, groups: Groups, tile: tuple[slice, slice], scale: float) -> Tensor:
-    """Return the tile's scale x_i . x_j, -inf outside D(i)."""
-    s = (rows[tile[0]] @ rows[tile[1]].T).mul_(scale)
+def similarities(rows: Tensor, columns: Tensor, groups: Groups, tile: tuple[slice, slice], scale: float) -> Tensor:
+    """Return the tile's scale x_i . y_j, -inf outside D(i)."""
+    s = (rows[tile[0]] @ columns[tile[1]].T).mul_(scale)
     return s.masked_fill_(~in_denominator(groups, *tile), -torch.inf)
 
 
 # ---- the primitive ---------------------------------------------------------------------------------------------------
 
 
-def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+def columns_of(rows: Tensor, keys: Keys | None) -> tuple[Tensor, Tensor | None]:
+    """Return the columns (K, C) and the logarithms (K,) of their weights, in the dtype of the rows."""
+    if keys is None:
+        return rows, None
+    return keys.values.to(rows.dtype), None if keys.weights is None else keys.weights.to(rows.dtype).log()
+
+
+def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
     wide = rows.to(accumulator(rows.dtype))
-    lse = wide.new_zeros(len(rows))
+    columns, log_weights = columns_of(wide, keys)
+    lse = wide.new_zeros(len(rows), dtype=torch.float64)
     with torch.autocast(rows.device.type, enabled=False):
-        for group in live_groups(groups):
-            for strip, windows in strips(*group):
-                parts = [similarities(wide, groups, (strip, columns), scale).logsumexp(1) for columns in windows]
-                lse[strip] = torch.stack(parts).logsumexp(0)
+        for group in live_groups(groups, keys):
+            lse[group.anchors] = -torch.inf
+            for strip, windows in strips(group):
+                maxima, totals = [], []
+                for window in windows:
+                    s = similarities(wide, columns, groups, (strip, window), scale)
+                    if log_weights is not None:
+                        s.add_(log_weights[window])
+                    maxima.append(s.amax(1))
+                    totals.append(s.sub_(finite(maxima[-1])[:, None]).exp_().sum(1))
+                if windows:
+                    largest = torch.stack(maxima).amax(0)
+                    total = (torch.stack(totals) * (torch.stack(maxima) - finite(largest)).exp()).sum(0)
+                    lse[strip] = largest.double() + total.double().log()
     return lse
 
 
-def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    wide = rows.to(lse.dtype)
-    sums = torch.zeros_like(wide)
+def finite(maxima: Tensor) -> Tensor:
+    """Return maxima to be subtracted: 0 where nothing is in a denominator."""
+    return maxima.masked_fill(maxima == -torch.inf, 0)
+
+
+class Side(NamedTuple):
+    """Rows or keys less their means, and their sums of ``W_ij`` times what is centered of the other side.
+
+    The sum of ``W_ij y_j`` over j is that of ``W_ij (y_j - mean)`` plus the mean times that of ``W_ij``. Where unit
+    vectors lie around one direction it is far smaller than its partial sums, and rounds as they do. Vectors of any
+    length have the mean 0: a long one would round away the short ones.
+    """
+
+    rows: Tensor  # (M, C), less the means
+    means: Tensor  # (M, C) or (1, C)
+    sums: Tensor  # (M, C), of weights times centered rows of the other side
+    totals: Tensor  # (M,) float64, of weights
+
+    @classmethod
+    def of(cls, rows: Tensor, means: Tensor) -> Side:
+        return cls(rows - means, means, torch.zeros_like(rows), rows.new_zeros(len(rows), dtype=torch.float64))
+
+    @classmethod
+    def around_one_mean(cls, rows: Tensor, unit_rows: bool) -> Side:
+        return cls.of(
+            rows, rows.mean(0, keepdim=True) if unit_rows and len(rows) > 0 else rows.new_zeros(1, rows.shape[1])
+        )
+
+    @classmethod
+    def of_groups(cls, rows: Tensor, groups: Groups, unit_rows: bool) -> Side:
+        means = torch.zeros_like(rows)
+        if unit_rows:
+            for group in live_groups(groups):
+                means[group.columns] = rows[group.columns].mean(0)
+        return cls.of(rows, means)
+
+    def add(self, at: slice, weights: Tensor, other: Tensor) -> None:
+        """Add the products of weights and some of the other side's centered rows."""
+        self.sums[at].addmm_(weights, other)
+        # A product with ones would sum one after the other, which rounds far more.
+        self.totals[at] += weights.sum(1)
+
+    def gradient(self, other: Side) -> Tensor:
+        return self.sums.addcmul(self.totals[:, None].to(other.means.dtype), other.means)
+
+
+class Among(NamedTuple):
+    """The columns of a tile among which its rows have their positives, and which those are."""
+
+    columns: slice  # of the tile
+    are: Tensor  # (rows, columns) bool
+
+
+def positives_in(
+    class_begin: Tensor, class_end: Tensor, itself: Tensor | None, tile: tuple[slice, slice]
+) -> Among | None:
+    strip, window = tile
+    begin, end = class_begin[strip], class_end[strip]
+    # Rows are sorted by class; some have none.
+    some = begin < end
+    first = max(window.start, int(torch.where(some, begin, window.stop).amin()))
+    last = min(window.stop, int(torch.where(some, end, 0).amax()))
+    if first >= last:
+        return None
+    column = torch.arange(first, last, device=begin.device)
+    row = torch.arange(strip.start, strip.stop, device=begin.device) if itself is None else itself[strip]
+    are = (column >= begin[:, None]) & (column < end[:, None]) & (column != row[:, None])
+    return Among(slice(first - window.start, last - window.start), are)
+
+
+def backward(
+    grad: Tensor,
+    rows: Tensor,
+    keys: Keys | None,
+    lse: Tensor,
+    groups: Groups,
+    positives: Positives | None,
+    scale: float,
+    bound: float | None,
+    unit_rows: bool,
+    with_rows: bool,
+    with_keys: bool,
+) -> tuple[Tensor, Tensor]:
+    wide = rows.to(accumulator(rows.dtype))
+    columns, log_weights = columns_of(wide, keys)
+    own = Side.of_groups(wide, groups, unit_rows) if keys is None else Side.around_one_mean(wide, unit_rows)
+    other = own if keys is None else Side.around_one_mean(columns, unit_rows)
+    itself = None if keys is None else keys.itself
+    lse, grad = lse.double(), scale * grad.double()
     with torch.autocast(rows.device.type, enabled=False):
-        for group in live_groups(groups):
-            for strip, windows in strips(*group):
-                own = lse[strip, None]
-                # Where D(i) is empty every similarity is -inf: any finite shift gives the zero weights that are due.
-                shift, factor = own.masked_fill(own == -torch.inf, 0), scale * grad[strip, None]
-                for columns in windows:
-                    s = similarities(wide, groups, (strip, columns), scale)
-                    add_products(sums, wide, (strip, columns), s.sub_(shift).exp_().mul_(factor))
-    return sums.to(rows.dtype)
-
-
-def add_products(sums: Tensor, rows: Tensor, tile: tuple[slice, slice], weights: Tensor) -> None:
-    """Multiply the weights of a tile into its rows and into its columns."""
-    strip, columns = tile
-    sums[strip].addmm_(weights, rows[columns])
-    sums[columns].addmm_(weights.T, rows[strip])
+        for group in live_groups(groups, keys):
+            for strip, windows in strips(group):
+                # Relative to its rounded value, and what it was rounded by is in the factor. Where D(i) is empty every
+                # similarity is -inf: any finite shift gives the zero weights that are due.
+                exact = finite(lse[strip])
+                shift = exact.to(wide.dtype)
+                factor = (grad[strip] * (shift.double() - exact).exp()).to(wide.dtype)
+                for window in windows:
+                    tile = (strip, window)
+                    w = similarities(wide, columns, groups, tile, scale)
+                    if log_weights is not None:
+                        w.add_(log_weights[window])
+                    w.sub_(shift[:, None]).exp_().mul_(factor[:, None])
+                    among = None
+                    if positives is not None:
+                        among = positives_in(positives.class_begin, positives.class_end, itself, tile)
+                    if positives is not None and among is not None:
+                        pulls = among.are * (scale * positives.pulls[strip, None]).to(w.dtype)
+                        if keys is not None and keys.weights is not None:
+                            pulls *= keys.weights[window][among.columns].to(w.dtype)
+                        w[:, among.columns].sub_(pulls)
+                    if with_rows or keys is None:
+                        own.add(strip, w, other.rows[window])
+                    if with_keys or keys is None:
+                        other.add(window, w.T, own.rows[strip])
+    if keys is None:
+        return own.gradient(own), wide[:0]
+    return own.gradient(other) if with_rows else wide[:0], other.gradient(own) if with_keys else columns[:0]
 
 
 # ---- the whole contrast ----------------------------------------------------------------------------------------------
@@ -105,26 +229,6 @@ def gather(problem: Problem) -> Gathered:
     rows = rows[:count]
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return Gathered(rows / lengths.clamp_min(NORM_EPS) if problem.normalize else rows, lengths)
-
-
-class Positives(NamedTuple):
-    """The columns of a tile among which its rows have their positives, and which those are."""
-
-    columns: slice  # of the tile
-    are: Tensor  # (rows, columns) bool
-
-
-def positives_in(problem: Problem, tile: tuple[slice, slice]) -> Positives | None:
-    strip, columns = tile
-    # Rows are sorted by class.
-    first = max(columns.start, int(problem.class_begin[strip.start]))
-    last = min(columns.stop, int(problem.class_end[strip.stop - 1]))
-    if first >= last:
-        return None
-    column = torch.arange(first, last, device=problem.class_begin.device)
-    row = torch.arange(strip.start, strip.stop, device=column.device)[:, None]
-    are = (column >= problem.class_begin[strip, None]) & (column < problem.class_end[strip, None]) & (column != row)
-    return Positives(slice(first - columns.start, last - columns.start), are)
 
 
 class TiledFused:
@@ -164,52 +268,21 @@ class TiledFused:
         out.copy_(points.reshape(batch, views, *space, channels).movedim(-1, 2))
 
 
-class Centered(NamedTuple):
-    """Sums of ``W_ij x_j`` over j, as those of ``W_ij (x_j - mean)`` and of ``W_ij`` alone.
-
-    The mean is that of the group. Where unit vectors lie around one direction, the sum of ``W_ij x_j`` is far smaller
-    than its partial sums, and rounds as they do. Vectors of any length have the mean 0: a long one would round away the
-    short ones.
-    """
-
-    rows: Tensor  # (M, C), less the means
-    means: Tensor  # (M, C)
-    sums: Tensor  # (M, C), of weights times centered rows
-    totals: Tensor  # (M,), of weights
-
-    @classmethod
-    def of(cls, rows: Tensor, problem: Problem) -> Centered:
-        means = torch.zeros_like(rows)
-        if problem.normalize:
-            for begin, points, _ in live_groups(problem.groups):
-                means[begin : begin + points] = rows[begin : begin + points].mean(0)
-        return cls(rows - means, means, torch.zeros_like(rows), rows.new_zeros(len(rows), dtype=torch.float64))
-
-    def add(self, tile: tuple[slice, slice], weights: Tensor) -> None:
-        add_products(self.sums, self.rows, tile, weights)
-        # A product with ones would sum one after the other, which rounds far more.
-        self.totals[tile[0]] += weights.sum(1)
-        self.totals[tile[1]] += weights.sum(0)
-
-    def gradient(self) -> Tensor:
-        return self.sums.addcmul(self.totals[:, None].to(self.means.dtype), self.means)
-
-
 def losses_and_gradient(gathered: Gathered, problem: Problem, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return (M,) the anchors' losses and, where there are ``weights`` (M,) of them, the gradient of their weighted sum
     by the rows; each window's weights of the positives are taken off before its products (docs/loss.md)."""
     rows, groups, scale = gathered.rows, problem.groups, problem.scale
     losses = rows.new_zeros(len(rows))
-    centered = Centered.of(rows, problem) if weights is not None else None
+    side = Side.of_groups(rows, groups, problem.normalize) if weights is not None else None
     with torch.autocast(rows.device.type, enabled=False):
         for group in live_groups(groups):
-            for strip, windows in strips(*group):
+            for strip, windows in strips(group):
                 counts = (problem.class_end[strip] - problem.class_begin[strip] - 1)[:, None]
                 means, maxima, totals = rows.new_zeros((len(counts), 1)), [], []
                 for columns in windows:
                     tile = (strip, columns)
                     s = (rows[strip] @ rows[columns].T).mul_(scale)
-                    positives = positives_in(problem, tile)
+                    positives = positives_in(problem.class_begin, problem.class_end, None, tile)
                     if positives is not None:
                         among = s[:, positives.columns].masked_fill(~positives.are, 0)
                         means += among.div_(counts).sum(1, keepdim=True)
@@ -220,19 +293,20 @@ def losses_and_gradient(gathered: Gathered, problem: Problem, weights: Tensor | 
                 largest = torch.stack(maxima).amax(0)
                 total = (torch.stack(totals) * (torch.stack(maxima) - largest).exp()).sum(0)
                 losses[strip] = (largest - means + total.log())[:, 0]
-                if weights is None or centered is None:
+                if weights is None or side is None:
                     continue
                 factor = scale * weights[strip, None]
                 for columns in windows:
                     tile = (strip, columns)
                     if len(windows) > 1:
-                        s = similarities(rows, groups, tile, scale).sub_(largest).exp_()
-                        positives = positives_in(problem, tile)
+                        s = similarities(rows, rows, groups, tile, scale).sub_(largest).exp_()
+                        positives = positives_in(problem.class_begin, problem.class_end, None, tile)
                     s.mul_((factor / total).to(s.dtype))
                     if positives is not None:
                         s[:, positives.columns].sub_(positives.are * (factor / counts).to(s.dtype))
-                    centered.add(tile, s)
-    return losses, rows[:0] if centered is None else centered.gradient()
+                    side.add(strip, s, side.rows[columns])
+                    side.add(columns, s.T, side.rows[strip])
+    return losses, rows[:0] if side is None else side.gradient(side)
 
 
 def undo_normalization(gradient: Tensor, gathered: Gathered) -> Tensor:

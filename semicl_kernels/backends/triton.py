@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..triton_kernels import tile_configs
 from ..triton_kernels.tile_configs import Tile
-from .base import Backend, Groups, Problem
+from . import base, tiled
+from .base import Backend, Groups, Keys, Problem
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .fused import Contrast, GpuFused, PartialSums, exponents, grad_absmax_of, power_of_two
 from .grad_scaling import level
@@ -309,7 +310,9 @@ class Pairs:
         )
 
 
-def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
+    if keys is not None:
+        return tiled.forward(rows, keys, groups, scale, bound)
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
     with on(rows.device):
@@ -318,17 +321,31 @@ def forward(rows: Tensor, groups: Groups, scale: float, bound: float | None) -> 
         return pairs.logsumexp()
 
 
-def backward(grad: Tensor, rows: Tensor, lse: Tensor, groups: Groups, scale: float, bound: float | None) -> Tensor:
+def backward(
+    grad: Tensor,
+    rows: Tensor,
+    keys: Keys | None,
+    lse: Tensor,
+    groups: Groups,
+    positives: base.Positives | None,
+    scale: float,
+    bound: float | None,
+    unit_rows: bool,
+    with_rows: bool,
+    with_keys: bool,
+) -> tuple[Tensor, Tensor]:
+    if keys is not None or positives is not None:
+        return tiled.backward(grad, rows, keys, lse, groups, positives, scale, bound, unit_rows, with_rows, with_keys)
     out = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
     if rows.numel() == 0 or len(groups.anchors) == 0:
-        return out.to(rows.dtype)
+        return out, out[:0]
     with on(rows.device):
         pairs = Pairs(split(rows), groups, scale, bound)
         pairs.count_work()
         grad, unit = level(grad, groups)
         grad_absmax = grad_absmax_of(grad, rows.dtype)
         pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)
-    return out.mul_(unit[:, None]).to(rows.dtype)
+    return out.mul_(unit[:, None]), out[:0]
 
 
 def row_channels(channels: int) -> int:

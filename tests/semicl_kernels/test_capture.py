@@ -102,10 +102,22 @@ def example_arguments(name: str) -> tuple[Any, ...]:
     loss, row_gradient = torch.ops.semicl.contrast(*problem, parts.weights, True, "cpu")
     lse = torch.ops.semicl.grouped_logsumexp(rows, *primitive)
     task = (None, False, False, 0, None, scale, True, "block")
+    keys, weights = rows[:5].clone(), torch.ones(LABELS.numel())
+    ranges = [torch.zeros(len(parts.anchors), dtype=torch.int32) + bound for bound in (0, 5)]
+    keyed_primitive = (rows, keys, *ranges, None, *primitive)
+    choices = (None, False, False, 0, None, False, True)
+    keyed = (rows, keys, scale, LABELS, weights, torch.arange(5), torch.ones(5), *choices, "block", False)
+    keyed_map = (*keyed[:-2], "none", False)
+    keyed_found = torch.ops.semicl.keyed_contrast(*keyed, True, True, "cpu")
     return {
         "partition": (LABELS, None, False, False, 0, None, "block", False, False),
         "grouped_logsumexp": (rows, *primitive),
         "grouped_logsumexp_backward": (lse, rows, lse, *primitive),
+        "keyed_logsumexp": keyed_primitive,
+        "keyed_logsumexp_backward": (lse, lse, True, True, *keyed_primitive),
+        "keyed_contrast": (*keyed, True, True, "cpu"),
+        "keyed_contrast_backward": (loss, *keyed_found),
+        "keyed_contrast_map_backward": (weights, *keyed_map, True, "cpu"),
         "reference_loss": (FEATURES, LABELS, *task),
         "reference_loss_backward": (loss, FEATURES, LABELS, *task),
         "contrast": (*problem, parts.weights, True, "cpu"),

@@ -1,0 +1,205 @@
+"""The contrast of the points of several processes: each has its share of them, and all get the same loss.
+
+    features, labels   gathered once: every process holds the points of all
+    log-sum-exps       each process computes those of its own anchors, against all points; then all are gathered
+    gradient           each process computes that by its own points alone: their rows, and their part in all anchors'
+
+Nothing of the size of features travels back. The gradient is that of the loss times the number of processes:
+``DistributedDataParallel`` divides by it, and leaves the gradient that one process with the whole batch would have.
+
+Plain collectives of torch.distributed, with any backend that has ``all_gather``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+from . import keyed
+from .backends import reference
+from .partition import places
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+HEADER_BYTES = 4096  # of what each process says of its call
+
+# ---- agreement -------------------------------------------------------------------------------------------------------
+
+
+def agree(
+    facts: dict[str, Any], check: Callable[[], None], group: ProcessGroup, device: torch.device
+) -> list[dict[str, Any]]:
+    """Run ``check`` and return the ``facts`` of all processes, by rank.
+
+    What a process refuses, all refuse: none is left waiting for another.
+
+    Raises:
+        ValueError: if facts that must be the same are not; those with a name that begins with "own " may differ.
+        Exception: what ``check`` raised in this process; a RuntimeError where it did in another.
+    """
+    failure: Exception | None = None
+    try:
+        check()
+    except (TypeError, ValueError, RuntimeError) as error:
+        failure = error
+    said = json.dumps(
+        {"error": f"{type(failure).__name__}: {failure}"[:1024]} if failure else {"facts": facts}
+    ).encode()
+    if len(said) > HEADER_BYTES:
+        said = json.dumps({"error": "more options than fit a message"}).encode()
+    header = torch.zeros(HEADER_BYTES, dtype=torch.uint8)
+    header[: len(said)] = torch.frombuffer(bytearray(said), dtype=torch.uint8)
+    of_rank = [json.loads(bytes(one.cpu().numpy()).rstrip(b"\0")) for one in all_gather(header.to(device), group)]
+    if failure is not None:
+        raise failure
+    for rank, one in enumerate(of_rank):
+        if "error" in one:
+            raise RuntimeError(f"rank {rank} of the process group refused its call of the loss: {one['error']}")
+    first = of_rank[0]["facts"]
+    for rank, one in enumerate(of_rank):
+        for name, value in one["facts"].items():
+            if not name.startswith("own ") and value != first[name]:
+                raise ValueError(
+                    f"{name} must be the same in all processes of the group; got {first[name]} in rank 0 and {value} "
+                    f"in rank {rank}"
+                )
+    return [one["facts"] for one in of_rank]
+
+
+# ---- collectives -----------------------------------------------------------------------------------------------------
+
+
+def all_gather(tensor: Tensor, group: ProcessGroup) -> list[Tensor]:
+    """Return the tensor of each process, all of one shape."""
+    found = [torch.empty_like(tensor) for _ in range(group.size())]
+    distributed.all_gather(found, tensor.contiguous(), group=group)
+    return found
+
+
+def gather_known(tensor: Tensor, counts: list[int], group: ProcessGroup) -> Tensor:
+    """Return the rows of all processes, by rank; process r has ``counts[r]`` of them."""
+    padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+    padded[: len(tensor)] = tensor
+    # As bytes: not every backend of torch.distributed sends every dtype.
+    of_rank = all_gather(padded.view(torch.uint8) if padded.numel() else padded.to(torch.uint8), group)
+    rows = [one.view(tensor.dtype) if one.numel() else one.to(tensor.dtype) for one in of_rank]
+    return torch.cat([one[:count] for one, count in zip(rows, counts, strict=True)])
+
+
+def gather_rows(tensor: Tensor, group: ProcessGroup) -> Tensor:
+    """Return the rows of all processes, by rank, of which each may have another number."""
+    count = torch.tensor([len(tensor)], device=tensor.device)
+    return gather_known(tensor, [int(one) for one in all_gather(count, group)], group)
+
+
+# ---- the loss --------------------------------------------------------------------------------------------------------
+
+
+class Call(NamedTuple):
+    """What is not a tensor of a call that several processes make."""
+
+    shape: torch.Size  # (B, V, *space) of this process
+    images: list[int]  # of each process
+    rank: int
+    group: ProcessGroup
+    choices: tuple[Any, ...]  # of keyed.Choices without its scale
+    backend: str
+    device: torch.device
+
+    @property
+    def points_of_image(self) -> int:
+        return self.shape[1:].numel()
+
+    @property
+    def counts(self) -> list[int]:
+        return [images * self.points_of_image for images in self.images]
+
+    @property
+    def total_shape(self) -> torch.Size:
+        return torch.Size((sum(self.images), *self.shape[1:]))
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return (M, ...) of the values of this process's points."""
+        return gather_known(values, self.counts, self.group)
+
+    def labels_of_all(self, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            return places(self.total_shape, self.device)
+        return self.gather(labels.reshape(-1)).reshape(self.total_shape)
+
+
+class DistributedContrast(torch.autograd.Function):
+    """The loss of all processes' points and its gradient by this one's points, by keys and by the scale."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        points: Tensor,
+        keys: Tensor | None,
+        scale: Tensor,
+        labels: Tensor | None,
+        weights: Tensor | None,
+        key_labels: Tensor | None,
+        key_weights: Tensor | None,
+        call: Call,
+    ) -> Tensor:
+        wants_keys = keys is not None and ctx.needs_input_grad[1]
+        all_points, all_labels = call.gather(points), call.labels_of_all(labels)
+        all_weights = None if weights is None else call.gather(weights)
+        beside = (keys, key_labels, key_weights)
+        given = (all_points, all_labels, all_weights, *beside, float(scale))
+        is_map = call.choices[-2] == "none"  # the reduction
+        found = solve(call, given, wants_keys, None, not is_map and any(ctx.needs_input_grad))
+        begin, end = own_range(call)
+        ctx.call, ctx.is_map, ctx.wants_keys = call, is_map, wants_keys
+        ctx.scale = float(scale)
+        if is_map:
+            ctx.save_for_backward(*[None if one is None else one.detach() for one in given[:-1]])
+            return found.losses[begin:end].to(points.dtype)
+        by_points = found.by_points[begin:end] if len(found.by_points) else found.by_points
+        ctx.save_for_backward(by_points, found.by_keys, found.by_scale)
+        return torch.dot(found.weights, found.losses).to(points.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        call, size = ctx.call, ctx.call.group.size()
+        if ctx.is_map:
+            begin, end = own_range(call)
+            found = solve(call, (*ctx.saved_tensors, ctx.scale), ctx.wants_keys, call.gather(grad.double()), True)
+            by_points, by_keys, by_scale = found.by_points[begin:end], found.by_keys, found.by_scale
+        else:
+            by_points, by_keys, by_scale = (grad.to(one.dtype).to(one.device) * one for one in ctx.saved_tensors)
+        return (
+            by_points * size,
+            by_keys * size if ctx.wants_keys else None,
+            by_scale.cpu() * size,
+            *[None] * 5,
+        )
+
+
+def own_range(call: Call) -> tuple[int, int]:
+    begin = sum(call.counts[: call.rank])
+    return begin, begin + call.counts[call.rank]
+
+
+def solve(
+    call: Call, given: tuple[Any, ...], wants_keys: bool, above: Tensor | None, with_gradient: bool
+) -> keyed.Result:
+    points, labels, weights, keys, key_labels, key_weights, scale = given
+    options: tuple[Any, ...] = (*call.choices[:5], scale, *call.choices[5:])
+    choices = keyed.Choices(*options)
+    key_set = None if keys is None else keyed.KeySet(keys, key_labels, key_weights, wants_keys)
+    share = keyed.Share(*own_range(call), call.gather)
+    if call.backend == "reference":
+        whole = keyed.Result(*reference.keyed_contrast(points, labels, weights, key_set, choices, above))
+        # Those of all anchors, of which each process is to give its part.
+        by_keys, by_scale = (one / call.group.size() for one in (whole.by_keys, whole.by_scale))
+        return whole._replace(by_keys=by_keys, by_scale=by_scale)
+    with torch.no_grad():
+        return keyed.contrast(points, labels, weights, key_set, choices, above, with_gradient, call.backend, share)
