@@ -180,7 +180,7 @@ def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound
     if keys is not None:
         return tiled.forward(rows, keys, groups, scale, bound)
     if rows.numel() == 0 or len(groups.anchors) == 0:
-        return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
+        return torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     with on(rows.device):
         pairs = Pairs(pack(rows), groups, scale, bound)
         pairs.count_work()

@@ -100,16 +100,16 @@ class Contrast(NamedTuple):
     class_end: Tensor  # (M,) int32
     pulls: Tensor  # (M,) float32, 0 for rows that are no anchors
     by_class: bool  # whether they are the same for all rows of a run
-    losses: Tensor  # (programs,) float64, whose sum the pass leaves
-    loss: Tensor  # () float32, there
-    normalization: Normalization | None  # where the gradient is to be by the vectors
+    losses: Tensor | None = None  # (programs,) float64, whose sum the pass leaves, where it is wanted
+    loss: Tensor | None = None  # () float32, there
+    normalization: Normalization | None = None  # where the gradient is to be by the vectors
 
     @property
     def positives(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.class_begin, self.class_end, self.pulls
 
     @property
-    def finish(self) -> tuple[Normalization | None, Tensor, Tensor]:
+    def finish(self) -> tuple[Normalization | None, Tensor | None, Tensor | None]:
         return self.normalization, self.losses, self.loss
 
 

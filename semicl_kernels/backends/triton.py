@@ -17,7 +17,7 @@ from ..triton_kernels.tile_configs import Tile
 from . import base, tiled
 from .base import Backend, Groups, Keys, Problem
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
-from .fused import Contrast, GpuFused, PartialSums, exponents, grad_absmax_of, power_of_two
+from .fused import LOG2_E, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of, power_of_two
 from .grad_scaling import level
 from .launch_cache import empty, launch, zeros
 
@@ -190,10 +190,10 @@ class Pairs:
         return self.count, self.group_total, self.blocks, self.sums_workers, sums.own.shape[1], self.shift
 
     def logsumexp(self) -> Tensor:
-        """Return (M,): the log-sum-exp of the anchors, 0 for other rows."""
+        """Return (M,) float64: the log-sum-exp of the anchors, 0 for other rows."""
         from ..triton_kernels import logsumexp
 
-        sums, lse = self.partial_sums(), zeros((self.count,), torch.float32, self.rows.device)
+        sums, lse = self.partial_sums(), zeros((self.count,), torch.float64, self.rows.device)
         launch(
             logsumexp.store_logsumexp,
             self.grid,
@@ -210,27 +210,9 @@ class Pairs:
         return lse
 
     def row_scales(self, grad: Tensor, lse: Tensor, grad_absmax: Tensor | None) -> Tensor:
-        """Return what :meth:`gradient` takes, (2, M), from the gradient by the log-sum-exps."""
-        from ..triton_kernels import gradient
-
-        row_scales = self.empty(2, self.count)
-        launch(
-            gradient.row_scales,
-            self.grid,
-            grad.float().contiguous(),
-            lse.contiguous(),
-            self.groups.offsets,
-            self.groups.anchors,
-            self.tile_ends,
-            *row_scales,
-            self.group_total,
-            self.shift,
-            grad_absmax,
-            BOUNDED=self.bounded,
-            BLOCK_M=self.tile_rows,
-            **OPTIONS,
-        )
-        return row_scales
+        """Return what :meth:`gradient` takes, (2, M), from the gradient by the log-sum-exps, which is 0 for rows that
+        are no anchors."""
+        return row_scales(in_units(grad, grad_absmax), lse, self.shift if self.bounded else None)
 
     def gradient(
         self, row_scales: Tensor, grad_absmax: Tensor | None, out: Tensor, contrast: Contrast | None = None
@@ -310,11 +292,32 @@ class Pairs:
         )
 
 
+def in_units(values: Tensor, grad_absmax: Tensor | None) -> Tensor:
+    """Return weights by which those of pairs stay within the range of float16, where there is a largest one."""
+    from ..triton_kernels import gradient
+
+    if grad_absmax is None:
+        return values
+    return torch.where(grad_absmax == 0, 0, values * (gradient.HEADROOM.value / grad_absmax))
+
+
+def row_scales(grad: Tensor, lse: Tensor, shift: float | None) -> Tensor:
+    """Return (2, M) float32: what exponentials 2^(exponent - m_i) are multiplied by to be weights of pairs, and m_i.
+
+    m_i is the ``shift`` where there is one, else lse_i in base 2, rounded; what it was rounded by is in the factor.
+    """
+    exact = lse.double() * LOG2_E
+    shifts = exact.float() if shift is None else torch.full_like(exact, shift, dtype=torch.float32)
+    factors = grad * (shifts - exact).exp2()
+    nothing = (grad == 0) | (exact == -torch.inf)
+    return torch.stack([factors.masked_fill(nothing, 0).float(), shifts.masked_fill(nothing, torch.inf)])
+
+
 def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
     if keys is not None:
         return tiled.forward(rows, keys, groups, scale, bound)
     if rows.numel() == 0 or len(groups.anchors) == 0:
-        return torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
+        return torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     with on(rows.device):
         pairs = Pairs(split(rows), groups, scale, bound)
         pairs.count_work()
@@ -334,7 +337,7 @@ def backward(
     with_rows: bool,
     with_keys: bool,
 ) -> tuple[Tensor, Tensor]:
-    if keys is not None or positives is not None:
+    if keys is not None:
         return tiled.backward(grad, rows, keys, lse, groups, positives, scale, bound, unit_rows, with_rows, with_keys)
     out = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
     if rows.numel() == 0 or len(groups.anchors) == 0:
@@ -342,9 +345,17 @@ def backward(
     with on(rows.device):
         pairs = Pairs(split(rows), groups, scale, bound)
         pairs.count_work()
-        grad, unit = level(grad, groups)
-        grad_absmax = grad_absmax_of(grad, rows.dtype)
-        pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out)
+        contrast, above = None, grad
+        if positives is not None:
+            above = torch.maximum(grad.abs(), positives.pulls.abs())
+        # In units that leave room for all that a pair weighs.
+        above, unit = level(above, groups)
+        grad_absmax = grad_absmax_of(above, rows.dtype)
+        grad = (grad / unit).masked_fill(above == 0, 0)
+        if positives is not None:
+            pulls = in_units(positives.pulls / unit, grad_absmax).float()
+            contrast = Contrast(positives.class_begin, positives.class_end, pulls, by_class=False)
+        pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out, contrast)
     return out.mul_(unit[:, None]), out[:0]
 
 

@@ -18,9 +18,9 @@ An anchor's sum is 2^m_i t_i, with m_i the bound B or its largest exponent. Its 
 *Fixed maximum.* Both terms share one exponential: W_ij = 2^(s_ij - B) (u_i + u_j).
 *Online softmax.* Each term has its own: W_ij = 2^(s_ij - m_i) u_i + 2^(s_ij - m_j) u_j, none above 1.
 
-``anchor_losses`` of class_sums.py writes u and m of a loss, and :func:`row_scales` those of the primitive, from its
-log-sum-exps. Both scale u so that W stays within the range of float16, where W is rounded to that. A row that
-has no pairs to give has u = 0 and m = +inf.
+``anchor_losses`` of class_sums.py writes u and m of a loss, and ``row_scales`` of backends/triton.py those of the
+primitive, from its log-sum-exps. Both scale u so that W stays within the range of float16, where W is rounded to that.
+A row that has no pairs to give has u = 0 and m = +inf.
 """
 
 from __future__ import annotations
@@ -66,41 +66,6 @@ def row_scale_of(weight, maximum, total, anchor, grad_absmax):
     some = anchor & (total != 0.0)  # a sum that is no number gives a gradient that is none
     weight = in_units(weight, grad_absmax)
     return tl.where(some, weight / tl.where(some, total, 1.0), 0.0), tl.where(some, maximum, float("inf"))
-
-
-@triton.jit
-def row_scales(
-    grad,  # (M,) float32: by the log-sum-exps
-    lse,  # (M,) float32, base e
-    offsets,  # (G + 1,) int32
-    anchors,  # (G,) int32
-    tile_ends,  # (G,) int32, of count_work
-    row_scales,  # (M,) float32, written for the rows of groups with an anchor
-    shifts,  # (M,) float32, likewise; unused where BOUNDED
-    G,
-    shift,
-    grad_absmax,  # the largest |grad|, or None
-    BOUNDED: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-):
-    """Write the scales of the rows that :func:`row_gradient` takes."""
-    items = tl.load(tile_ends + G - 1)
-    for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        g, number = find_item(item, tile_ends, G)
-        begin, end = tl.load(offsets + g), tl.load(offsets + g + 1)
-        ids = begin + number * BLOCK_M + tl.arange(0, BLOCK_M)
-        inside = ids < end
-        anchor = ids < begin + tl.load(anchors + g)
-        log2_sum = tl.load(lse + ids, mask=anchor, other=0.0) * 1.4426950408889634
-        weight = tl.load(grad + ids, mask=anchor, other=0.0)
-        if BOUNDED:
-            factor, own_shift = row_scale_of(weight, shift, tl.exp2(log2_sum - shift), anchor, grad_absmax)
-        else:
-            total = tl.where(log2_sum == float("-inf"), 0.0, 1.0)
-            factor, own_shift = row_scale_of(weight, log2_sum, total, anchor, grad_absmax)
-        tl.store(row_scales + ids, factor, mask=inside)
-        if not BOUNDED:
-            tl.store(shifts + ids, own_shift, mask=inside)
 
 
 @triton.jit
@@ -214,7 +179,7 @@ def add_products(
 
 @triton.jit
 def scaled_by(scale, grad_absmax):
-    """Return the scale with the power taken out that :func:`row_scale_of` put in."""
+    """Return the scale with the factor taken out that :func:`in_units` put in."""
     if grad_absmax is not None:
         scale = scale * tl.load(grad_absmax).to(tl.float32) / HEADROOM
     return scale
@@ -230,7 +195,7 @@ def row_gradient(
     skip_begin,  # (M,) int32
     skip_end,  # (M,) int32
     step_ends,  # (G,) int64, of count_work
-    row_scales,  # (M,) float32, of row_scales
+    row_scales,  # (M,) float32, of anchor_losses, or row_scales of backends/triton.py
     shifts,  # (M,) float32, likewise
     class_begin,  # (M,) int32, where there are positives: else None
     class_end,  # (M,) int32, likewise

@@ -58,7 +58,7 @@ def add_n_tile(
     rows,
     M,
     skip_begin,
-    skim_end,
+    skip_end,
     given,
     first_m,
     m_end,
@@ -93,7 +93,7 @@ def add_n_tile(
         # Loaded here, not where the tile begins: the loop without masks has no registers to spare for them.
         columns = first_m + tl.arange(0, BLOCK_M)
         low = tl.load(skip_begin + columns, mask=columns < m_end, other=0)[None, :]
-        high = tl.load(skim_end + columns, mask=columns < m_end, other=0)[None, :]
+        high = tl.load(skip_end + columns, mask=columns < m_end, other=0)[None, :]
         keep = ((ids[:, None] < low) | (ids[:, None] >= high)) & (ids < last)[:, None]
         e = tl.where(keep, e, 0.0)
     if GIVES:
@@ -205,7 +205,7 @@ def add_with_maximum(
     rows,
     M,
     skip_begin,
-    skim_end,
+    skip_end,
     first_m,
     m_end,
     first,
@@ -232,7 +232,7 @@ def add_with_maximum(
     if MASKED:
         mine = first_m + tl.arange(0, BLOCK_M)
         low = tl.load(skip_begin + mine, mask=mine < m_end, other=0)[:, None]
-        high = tl.load(skim_end + mine, mask=mine < m_end, other=0)[:, None]
+        high = tl.load(skip_end + mine, mask=mine < m_end, other=0)[:, None]
         keep = ((ids[None, :] < low) | (ids[None, :] >= high)) & (ids < last)[None, :]
         s = tl.where(keep, s, float("-inf"))
     higher = tl.maximum(best, tl.max(s, 1))
@@ -373,7 +373,7 @@ def store_logsumexp(
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
-    lse,  # (M,) float32, written for the anchors
+    lse,  # (M,) float64, written for the anchors
     M,
     G,
     BLOCKS,
@@ -387,7 +387,7 @@ def store_logsumexp(
     SUMS_PASS: tl.constexpr,
     BOUNDED: tl.constexpr,
 ):
-    """Write every anchor's log-sum-exp, in base e."""
+    """Write every anchor's log-sum-exp, in base e: to more digits than a large exponent leaves to float32."""
     items = tl.load(tile_ends + G - 1)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         g, number = find_item(item, tile_ends, G)
@@ -397,4 +397,5 @@ def store_logsumexp(
         )  # fmt: skip
         row = number * TILE_ROWS + tl.arange(0, TILE_ROWS)
         to = lse + tl.load(offsets + g) + row
-        tl.store(to, log2_of(maximum, total) * 0.6931471805599453, mask=row < tl.load(anchors + g))
+        exact = log2_of(maximum.to(tl.float64), total.to(tl.float64))
+        tl.store(to, exact * 0.6931471805599453, mask=row < tl.load(anchors + g))

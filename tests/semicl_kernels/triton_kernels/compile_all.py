@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from semicl_kernels import partition_kernels
 from semicl_kernels.backends import fused
 from semicl_kernels.backends import triton as backend
-from semicl_kernels.backends.base import Groups, Problem
+from semicl_kernels.backends.base import Groups, Positives, Problem
 from semicl_kernels.backends.device import Chip
 from semicl_kernels.backends.fused import Contrast, Normalization, grad_absmax_of
 from semicl_kernels.triton_kernels import tile_configs
@@ -118,8 +118,10 @@ def play_loss(channels: int, dtype: torch.dtype, count: int) -> None:
     whole.anchor_losses(problem)
     whole.map_gradient(problem, weights.float(), features)
     rows = torch.zeros(ROWS, channels, dtype=dtype)
-    lse = backend.forward(rows, groups(count, True), 10.0, 10.0)
-    backend.backward(lse, rows, lse, groups(count, True), 10.0, 10.0)
+    lse = backend.forward(rows, None, groups(count, True), 10.0, 10.0)
+    backend.backward(lse, rows, None, lse, groups(count, True), None, 10.0, 10.0, True, True, False)
+    positives = Positives(own, own + 1, weights)
+    backend.backward(lse, rows, None, lse, groups(count, True), positives, 10.0, None, True, True, False)
 
 
 def play_partition() -> None:
