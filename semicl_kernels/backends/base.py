@@ -60,7 +60,10 @@ class Forward(Protocol):
 
 
 class Positives(NamedTuple):
-    """The positives of packed rows and what a pair with one takes from its weight."""
+    """The positives of packed rows and what a pair with one takes from its weight.
+
+    Without keys skips are mutual, and what an anchor skips is itself or of its class.
+    """
 
     class_begin: Tensor  # (M,) int32: keys [class_begin, class_end) but the row itself
     class_end: Tensor  # (M,) int32

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..triton_kernels.tile_configs import Tile
-from . import base, extensions, tiled, triton
+from . import base, extensions, triton
 from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Keys, Problem
 from .device import ALIGNMENT, interpreted, on
 from .fused import SAFE_BOUND, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of
@@ -177,8 +177,8 @@ class Pairs(triton.Pairs):
 
 
 def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    if keys is not None:
-        return tiled.forward(rows, keys, groups, scale, bound)
+    if keys is not None or bound is None:
+        return triton.forward(rows, keys, groups, scale, bound)
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     with on(rows.device):
@@ -200,8 +200,8 @@ def backward(
     with_rows: bool,
     with_keys: bool,
 ) -> tuple[Tensor, Tensor]:
-    if keys is not None or positives is not None:
-        return tiled.backward(grad, rows, keys, lse, groups, positives, scale, bound, unit_rows, with_rows, with_keys)
+    if keys is not None or positives is not None or bound is None:
+        return triton.backward(grad, rows, keys, lse, groups, positives, scale, bound, unit_rows, with_rows, with_keys)
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros_like(rows, memory_format=torch.contiguous_format), rows[:0]
     packed = pack(rows)

@@ -23,16 +23,29 @@ class Levelled(NamedTuple):
     unit: Tensor  # (M,) float32: the power of two that a row's gradient is to be multiplied by in the end
 
 
+class GroupOfRows(NamedTuple):
+    group: Tensor  # (M,) int64
+    is_anchor: Tensor  # (M,) bool
+
+
+def group_of_rows(groups: Groups, count: int) -> GroupOfRows:
+    """Return the group of each of ``count`` rows; nothing waits for a GPU.
+
+    Rows before the first group and past the last count as its, and are no anchors of it.
+    """
+    row = torch.arange(count, dtype=groups.offsets.dtype, device=groups.offsets.device)
+    group = (torch.searchsorted(groups.offsets, row, right=True) - 1).clamp(0, len(groups.anchors) - 1)
+    place = row - groups.offsets[group]
+    return GroupOfRows(group, (place >= 0) & (place < groups.anchors[group]))
+
+
 def level(grad: Tensor, groups: Groups) -> Levelled:
     """Return the gradient from above (M,), float32, in units of each group's own; nothing waits for a GPU."""
-    offsets, count = groups.offsets, len(groups.anchors)
+    count = len(groups.anchors)
     if count == 0:
         return Levelled(torch.zeros_like(grad), torch.ones_like(grad))
-    row = torch.arange(len(grad), dtype=offsets.dtype, device=grad.device)
-    # Rows before the first group and past the last count as its, and are no anchors of it.
-    group = (torch.searchsorted(offsets, row, right=True) - 1).clamp(0, count - 1)
-    place = row - offsets[group]
-    weight = torch.where((place >= 0) & (place < groups.anchors[group]), grad, 0)
+    group, is_anchor = group_of_rows(groups, len(grad))
+    weight = torch.where(is_anchor, grad, 0)
     largest = weight.new_zeros(count).scatter_reduce(0, group, weight.abs(), "amax")
     exponent = torch.frexp(largest).exponent.clamp(*EXPONENTS)
     # The power of two by its bits: torch 2.9 makes ldexp's in the default dtype.

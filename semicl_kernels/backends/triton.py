@@ -18,7 +18,7 @@ from . import base, tiled
 from .base import Backend, Groups, Keys, Problem
 from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on, padded, runs_on, state
 from .fused import LOG2_E, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of, power_of_two
-from .grad_scaling import level
+from .grad_scaling import group_of_rows, level
 from .launch_cache import empty, launch, zeros
 
 MAX_TILE_ROWS = 64  # of the passes over rows alone
@@ -304,7 +304,7 @@ def in_units(values: Tensor, grad_absmax: Tensor | None) -> Tensor:
 def row_scales(grad: Tensor, lse: Tensor, shift: float | None) -> Tensor:
     """Return (2, M) float32: what exponentials 2^(exponent - m_i) are multiplied by to be weights of pairs, and m_i.
 
-    m_i is the ``shift`` where there is one, else lse_i in base 2, rounded; what it was rounded by is in the factor.
+    m_i is the ``shift`` where there is one, else lse_i in base 2, rounded: what it was rounded by is in the factor.
     """
     exact = lse.double() * LOG2_E
     shifts = exact.float() if shift is None else torch.full_like(exact, shift, dtype=torch.float32)
@@ -313,12 +313,111 @@ def row_scales(grad: Tensor, lse: Tensor, shift: float | None) -> Tensor:
     return torch.stack([factors.masked_fill(nothing, 0).float(), shifts.masked_fill(nothing, torch.inf)])
 
 
+class KeyPairs:
+    """The passes of packed rows over the keys of their groups (triton_kernels/rectangular.py)."""
+
+    def __init__(self, rows: Tensor, keys: Keys, groups: Groups, scale: float) -> None:
+        self.rows, self.values, self.keys, self.groups = split(rows), split(keys.values), keys, groups
+        self.planes, self.count, self.channels = self.rows.shape
+        self.scale_log2, self.padded = scale * LOG2_E, padded(self.channels)
+        self.chip = chip(rows.device)
+        weights = keys.weights
+        self.weights = (None, None) if weights is None else (weights.float(), weights.double().log2().float())
+
+    def tiles(self, tile: Tile) -> int:
+        """Return how many tiles of anchors there are at most, whatever the sizes of the groups."""
+        return self.count // tile.block_m + len(self.groups.anchors)
+
+    def parts(self, tile: Tile, tiles: int, columns: int) -> int:
+        """Return how many parts the columns of each tile are cut into."""
+        programs = tile_configs.workers(tile, self.chip.programs)
+        return max(1, min(programs // max(1, tiles), -(-columns // tile.block_n)))
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what both passes take first."""
+        tensors = (*self.groups.tensors, self.keys.begin, self.keys.end)
+        return self.rows, self.count, self.values, self.values.shape[1], *tensors
+
+    def tile_ends(self, tile: Tile) -> Tensor:
+        tiles = (self.groups.anchors + tile.block_m - 1).div(tile.block_m, rounding_mode="floor")
+        return tiles.cumsum(0, dtype=torch.int32)
+
+    def sizes(self, tile: Tile) -> dict[str, Any]:
+        return {
+            "C": self.channels,
+            "CP": self.padded,
+            "WIDTH": tile.width or self.padded,
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
+            "PLANES": self.planes,
+            "STAGES": tile.stages,
+            "num_warps": tile.warps,
+            # Fused, product and difference would make of the maximum's own exponent its rounding error, not 0.
+            "enable_fp_fusion": False,
+        }
+
+    def logsumexp(self) -> Tensor:
+        """Return (M,) float64: the log-sum-exp of the anchors, 0 for other rows."""
+        from ..triton_kernels import rectangular
+
+        tile = tile_configs.tile(self.chip.architecture, "sums", self.planes, self.padded)
+        tiles = self.tiles(tile)
+        parts = self.parts(tile, tiles, self.values.shape[1])
+        maxima, totals = empty((2, parts, self.count), torch.float32, self.rows.device)
+        launch(
+            rectangular.sum_keys,
+            (tiles, parts),
+            *self.arguments(),
+            self.weights[1],
+            self.tile_ends(tile),
+            maxima,
+            totals,
+            len(self.groups.anchors),
+            self.scale_log2,
+            **self.sizes(tile),
+        )
+        largest = maxima.amax(0)
+        total = (totals * (maxima - tiled.finite(largest)).exp2()).sum(0)
+        lse = (largest + total.double().log2()) / LOG2_E
+        return torch.where(group_of_rows(self.groups, self.count).is_anchor, lse, 0)
+
+    def gradient(self, row_scales: Tensor, positives: base.Positives | None, by_keys: bool) -> Tensor:
+        """Return the sums of W_ij y_j by the rows, or those of W_ij x_i by the keys; float32."""
+        from ..triton_kernels import rectangular
+
+        tile = tile_configs.key_tile(self.chip.architecture, self.planes, self.padded)
+        out_channels = tile.out or self.padded
+        channel_parts = self.padded // out_channels
+        count, columns, tiles = self.count, self.values.shape[1], self.tiles(tile)
+        if by_keys:
+            count, columns, tiles = columns, count, -(-columns // tile.block_m)
+        parts = self.parts(tile, tiles * channel_parts, columns)
+        out = zeros((parts, count, self.channels), torch.float32, self.rows.device)
+        launch(
+            rectangular.key_gradient,
+            (tiles, parts, channel_parts),
+            *self.arguments(),
+            *row_scales,
+            *(positives or (None,) * 3),
+            self.keys.itself,
+            *self.weights,
+            self.tile_ends(tile),
+            out,
+            len(self.groups.anchors),
+            self.scale_log2,
+            OUT=out_channels,
+            BY_KEYS=by_keys,
+            **self.sizes(tile),
+        )
+        return out.sum(0)
+
+
 def forward(rows: Tensor, keys: Keys | None, groups: Groups, scale: float, bound: float | None) -> Tensor:
-    if keys is not None:
-        return tiled.forward(rows, keys, groups, scale, bound)
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     with on(rows.device):
+        if keys is not None:
+            return KeyPairs(rows, keys, groups, scale).logsumexp()
         pairs = Pairs(split(rows), groups, scale, bound)
         pairs.count_work()
         return pairs.logsumexp()
@@ -338,7 +437,8 @@ def backward(
     with_keys: bool,
 ) -> tuple[Tensor, Tensor]:
     if keys is not None:
-        return tiled.backward(grad, rows, keys, lse, groups, positives, scale, bound, unit_rows, with_rows, with_keys)
+        with on(rows.device):
+            return key_backward(grad, rows, keys, lse, groups, positives, scale, with_rows, with_keys)
     out = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
     if rows.numel() == 0 or len(groups.anchors) == 0:
         return out, out[:0]
@@ -357,6 +457,41 @@ def backward(
             contrast = Contrast(positives.class_begin, positives.class_end, pulls, by_class=False)
         pairs.gradient(pairs.row_scales(grad, lse, grad_absmax), grad_absmax, out, contrast)
     return out.mul_(unit[:, None]), out[:0]
+
+
+def key_backward(
+    grad: Tensor,
+    rows: Tensor,
+    keys: Keys,
+    lse: Tensor,
+    groups: Groups,
+    positives: base.Positives | None,
+    scale: float,
+    with_rows: bool,
+    with_keys: bool,
+) -> tuple[Tensor, Tensor]:
+    """Backward of rows against keys. A key has pairs of several groups: the largest weight of all is their unit."""
+    from ..triton_kernels import gradient
+
+    by_rows = rows.new_zeros((len(rows) if with_rows else 0, rows.shape[1]), dtype=torch.float32)
+    by_keys = rows.new_zeros((len(keys.values) if with_keys else 0, rows.shape[1]), dtype=torch.float32)
+    if rows.numel() == 0 or keys.values.numel() == 0 or len(groups.anchors) == 0:
+        return by_rows, by_keys
+    grad = grad.double().masked_fill(~group_of_rows(groups, len(rows)).is_anchor, 0)
+    largest = torch.linalg.vector_norm(grad, torch.inf)
+    if positives is not None:
+        pull = torch.linalg.vector_norm(positives.pulls.double(), torch.inf)
+        largest = torch.maximum(largest, pull if keys.weights is None else pull * keys.weights.amax())
+    largest = torch.where(largest.isfinite(), largest, 1)
+    if positives is not None:
+        positives = positives._replace(pulls=in_units(positives.pulls, largest).float())
+    pairs, scales = KeyPairs(rows, keys, groups, scale), row_scales(in_units(grad, largest), lse, None)
+    factor = scale * largest / gradient.HEADROOM.value
+    if with_rows:
+        by_rows = pairs.gradient(scales, positives, by_keys=False).mul_(factor)
+    if with_keys:
+        by_keys = pairs.gradient(scales, positives, by_keys=True).mul_(factor)
+    return by_rows, by_keys
 
 
 def row_channels(channels: int) -> int:

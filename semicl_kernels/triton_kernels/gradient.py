@@ -128,7 +128,7 @@ def add_products(
         s = product(x, transposed(x_n, PLANES), None, PLANES) * scale_log2
     else:
         s = scale_log2 * deep_similarities(
-            rows, M, first_row, end, first, last, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
+            rows, M, first_row, end, rows, M, first, last, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
         )
     own = factor[:, None]
     if MASKED:

@@ -87,7 +87,9 @@ def add_n_tile(
         x = load_rows(rows, M, first, last, 0, BLOCK_N, C, CP, PLANES, MASKED)
         s = product(x, x_m, None, PLANES)
     else:
-        s = deep_similarities(rows, M, first, last, first_m, m_end, BLOCK_N, BLOCK_M, C, CP, WIDTH, PLANES, STAGES)
+        s = deep_similarities(
+            rows, M, first, last, rows, M, first_m, m_end, BLOCK_N, BLOCK_M, C, CP, WIDTH, PLANES, STAGES
+        )
     e = tl.exp2(s * scale_log2 - shift)
     if MASKED:
         # Loaded here, not where the tile begins: the loop without masks has no registers to spare for them.
@@ -204,6 +206,9 @@ def add_with_maximum(
     x_m,
     rows,
     M,
+    columns,
+    N,
+    log2_weights,
     skip_begin,
     skip_end,
     first_m,
@@ -220,15 +225,18 @@ def add_with_maximum(
     PLANES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Take one N tile past the M tile: return the new maxima and the sums relative to them."""
+    """Take one N tile, of ``columns`` and their weights if any, past the M tile: return the new maxima and the sums
+    relative to them."""
     ids = first + tl.arange(0, BLOCK_N)
     if WIDTH == CP:
-        x = load_rows(rows, M, first, last, 0, BLOCK_N, C, CP, PLANES, MASKED)
+        x = load_rows(columns, N, first, last, 0, BLOCK_N, C, CP, PLANES, MASKED)
         s = product(x_m, transposed(x, PLANES), None, PLANES) * scale_log2
     else:
         s = scale_log2 * deep_similarities(
-            rows, M, first_m, m_end, first, last, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
+            rows, M, first_m, m_end, columns, N, first, last, BLOCK_M, BLOCK_N, C, CP, WIDTH, PLANES, STAGES
         )
+    if log2_weights is not None:
+        s += tl.load(log2_weights + ids, mask=ids < last, other=0.0)[None, :]
     if MASKED:
         mine = first_m + tl.arange(0, BLOCK_M)
         low = tl.load(skip_begin + mine, mask=mine < m_end, other=0)[:, None]
@@ -290,13 +298,13 @@ def log_sum_pairs(
         for k in tl.range(0, clear, num_stages=STAGES):
             column = first + clear_tile(k, clear_jump, jump) * BLOCK_N
             best, total = add_with_maximum(
-                best, total, x_m, rows, M, skip_begin, skip_end, first_m, m_end, column, last,
+                best, total, x_m, rows, M, rows, M, None, skip_begin, skip_end, first_m, m_end, column, last,
                 scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, False, PLANES, STAGES,
             )  # fmt: skip
         for k in tl.range(0, masked, num_stages=STAGES):
             column = first + masked_tile(k, masked, any_tile, all_tile, all_tiles, ragged) * BLOCK_N
             best, total = add_with_maximum(
-                best, total, x_m, rows, M, skip_begin, skip_end, first_m, m_end, column, last,
+                best, total, x_m, rows, M, rows, M, None, skip_begin, skip_end, first_m, m_end, column, last,
                 scale_log2, C, CP, WIDTH, BLOCK_M, BLOCK_N, True, PLANES, STAGES,
             )  # fmt: skip
         store_own(own, best, partial, ids, inside, M, 0, 1, BLOCK_M)

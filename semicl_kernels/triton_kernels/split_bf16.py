@@ -161,7 +161,7 @@ def product(a, b, acc, PLANES: tl.constexpr):
 
 @triton.jit
 def deep_similarities(
-    rows, M, first, last, other_first, other_last,
+    rows, M, first, last, others, N, other_first, other_last,
     COUNT: tl.constexpr, OTHERS: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, WIDTH: tl.constexpr,
     PLANES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -172,6 +172,6 @@ def deep_similarities(
     s = tl.zeros((COUNT, OTHERS), dtype=tl.float32)
     for channel in tl.range(0, CP, WIDTH, num_stages=STAGES):
         x = load_rows(rows, M, first, last, channel, COUNT, C, WIDTH, PLANES, True)
-        other = load_rows(rows, M, other_first, other_last, channel, OTHERS, C, WIDTH, PLANES, True)
+        other = load_rows(others, N, other_first, other_last, channel, OTHERS, C, WIDTH, PLANES, True)
         s = product(x, transposed(other, PLANES), s, PLANES)
     return s

@@ -99,6 +99,16 @@ def tile(architecture: str, name: str, planes: int, channels: int) -> Tile:
     return next(table[most] for most in sorted(table) if channels <= most)
 
 
+def key_tile(architecture: str, planes: int, channels: int) -> Tile:
+    """Return the tile of the gradient of rows against keys: with half the N tile, since every step has a mask.
+
+    On Ampere and Ada each warp holds numbers of all rows of an M tile, seven a row: beside the sums of more than 64
+    channels there are registers for half of the rows.
+    """
+    found = tile(architecture, "gradient", planes, channels).halved()
+    return replace(found, block_m=found.block_m // 2) if TABLES[architecture] is AMPERE and channels > 64 else found
+
+
 def workers(tile: Tile, programs: int) -> int:
     """Return how many programs of a pass fill a device that ``programs`` of four warps fill: of eight, half as many."""
     return max(1, programs * 4 // tile.warps)

@@ -272,7 +272,19 @@ def test_the_passes_refuse_what_they_cannot_compute(bound: float | None, mutual:
     """Also where nobody chose the backend by :func:`choose_backend`."""
     groups = Groups(*itself_skipped(unit_rows(10, 32, seed=0))[1:], 10, mutual)
     with pytest.raises(ValueError, match=r"'cuda' got no fixed maximum; it takes .*use backend='triton'"):
-        cuda.forward(torch.zeros(10, 32, dtype=torch.bfloat16), groups, 10.0, bound)
+        cuda.Pairs(torch.zeros(1, 10, 32, dtype=torch.bfloat16), groups, 10.0, bound)
+
+
+@pytest.mark.usefixtures("emulated")
+def test_rows_without_a_bound_are_triton_s() -> None:
+    """As those of a loss with weights or keys are."""
+    packed = itself_skipped(unit_rows(10, 32, seed=0))
+    rows, groups = packed.rows.bfloat16(), Groups(*packed[1:], 10, True)
+    lse = triton.forward(rows, None, groups, 10.0, None)
+    assert torch.equal(cuda.forward(rows, None, groups, 10.0, None), lse)
+    above = torch.linspace(-1, 2, 10)
+    relative = (above, rows, None, lse, groups, None, 10.0, None, True, True, False)
+    assert torch.equal(cuda.backward(*relative)[0], triton.backward(*relative)[0])
 
 
 @pytest.fixture

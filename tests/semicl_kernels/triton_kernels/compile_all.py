@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from semicl_kernels import partition_kernels
 from semicl_kernels.backends import fused
 from semicl_kernels.backends import triton as backend
-from semicl_kernels.backends.base import Groups, Positives, Problem
+from semicl_kernels.backends.base import Groups, Keys, Positives, Problem
 from semicl_kernels.backends.device import Chip
 from semicl_kernels.backends.fused import Contrast, Normalization, grad_absmax_of
 from semicl_kernels.triton_kernels import tile_configs
@@ -78,7 +78,7 @@ class Compiled:
         self.seen.add(id(kernel))
         names = (
             "C", "CP", "WIDTH", "OUT", "BLOCK_M", "BLOCK_N", "PLANES", "MUTUAL", "BOUNDED", "TRIANGLE",
-            "POSITIVES",
+            "POSITIVES", "BY_KEYS",
         )  # fmt: skip
         facts = {
             "seconds": round(time.perf_counter() - start, 2),
@@ -147,7 +147,21 @@ def play_pairs(
     features = torch.zeros(1, 1, channels, 8, 8, dtype=dtype)
     normalization = Normalization(features, features.stride(2), own.long(), torch.zeros(ROWS))
     contrast = Contrast(own, own + 1, torch.zeros(ROWS), True, losses, torch.zeros(()), normalization)
-    pairs.gradient(factors, grad_absmax_of(factors, dtype), torch.zeros(ROWS, channels), contrast if mutual else None)
+    out, grad_absmax = torch.zeros(ROWS, channels), grad_absmax_of(factors, dtype)
+    pairs.gradient(factors, grad_absmax, out, contrast if mutual else None)
+    if mutual and bound is None:
+        pairs.gradient(factors, grad_absmax, out, Contrast(own, own + 1, torch.zeros(ROWS), by_class=False))
+
+
+def play_keys(channels: int, dtype: torch.dtype, count: int, all_given: bool) -> None:
+    """The passes over keys; without positives and weights where not all is given."""
+    rows, own = torch.zeros(ROWS, channels, dtype=dtype), torch.arange(ROWS, dtype=torch.int32)
+    of_groups = groups(count, False)
+    weights = torch.ones(ROWS) if all_given else None
+    keys = Keys(rows.clone(), of_groups.offsets[:-1].clone(), of_groups.offsets[1:].clone(), own, weights)
+    positives = Positives(own, own + 1, torch.ones(ROWS)) if all_given else None
+    lse = backend.forward(rows, keys, of_groups, 10.0, None)
+    backend.backward(lse, rows, keys, lse, of_groups, positives, 10.0, None, True, True, True)
 
 
 def main(architecture: str, name: str, how_many: str) -> None:
@@ -172,6 +186,7 @@ def main(architecture: str, name: str, how_many: str) -> None:
                 if count > 1 or every:
                     play_pairs(channels, dtype, count, True, None)
                     play_pairs(channels, dtype, count, False, None)
+                    play_keys(channels, dtype, count, count > 1)
 
 
 if __name__ == "__main__":

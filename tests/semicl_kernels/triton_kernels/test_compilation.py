@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("triton", reason="triton is not installed: pip install triton")
 
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
-PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient")
+PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient", "sum_keys", "key_gradient")
 WARP_GROUP = 128  # threads
 PARTIALS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
 PARTITION = ("count_classes", "sum_chunks", "sum_groups", "place_points", "place_views")
