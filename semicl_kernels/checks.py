@@ -257,8 +257,13 @@ def check_weights(weights: Tensor, shape: tuple[int, ...], device: torch.device,
     check_numbers("weights", weights, device)
     if tuple(weights.shape) != shape:
         raise ValueError(f"weights must be of shape {shape}, {layout} of the features; got {tuple(weights.shape)}")
-    if weights.device.type == "cpu" and not torch.compiler.is_compiling() and bool((~(weights >= 0)).any()):
-        raise ValueError(f"weights must be 0 or more; got {weights.min().item()}: clamp them")
+    if weights.device.type == "cpu" and not torch.compiler.is_compiling():
+        numbers = weights.double()
+        if bool((~(numbers >= 0) | numbers.isinf()).any()):
+            raise ValueError(
+                f"weights must be 0 or more and finite; got {numbers.min().item()} to {numbers.max().item()}: pass "
+                "torch.nan_to_num(weights, 0, 0, 0).clamp_min(0) to leave out what is not"
+            )
 
 
 def check_numbers(name: str, tensor: Tensor, device: torch.device) -> None:
@@ -304,8 +309,9 @@ def check_key_weights(weights: Tensor, keys: Tensor) -> None:
     if tuple(weights.shape) != (len(keys),):
         raise ValueError(f"key_weights must be of shape ({len(keys)},), (K,) of the keys; got {tuple(weights.shape)}")
     known = weights.device.type == "cpu" and not torch.compiler.is_compiling()
-    if known and bool((~(weights > 0) | weights.isinf()).any()):
-        raise ValueError("key_weights must be positive and finite: leave out keys that have none")
+    numbers = weights.float()
+    if known and bool((~(numbers >= torch.finfo(torch.float32).tiny) | numbers.isinf()).any()):
+        raise ValueError("key_weights must be positive and finite in float32: leave out keys that have none")
 
 
 def check_rows(rows: Tensor) -> None:

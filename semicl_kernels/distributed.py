@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed
 
 from . import keyed
+from .autograd import refuse_second_order
 from .backends import reference
 from .partition import places
 
@@ -45,7 +46,7 @@ def agree(
     failure: Exception | None = None
     try:
         check()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever it is, the others wait to be told
         failure = error
     said = json.dumps(
         {"error": f"{type(failure).__name__}: {failure}"[:1024]} if failure else {"facts": facts}
@@ -166,8 +167,9 @@ class DistributedContrast(torch.autograd.Function):
         return torch.dot(found.weights, found.losses).to(points.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True
+            refuse_second_order(ctx)
         call, size = ctx.call, ctx.call.group.size()
         if ctx.is_map:
             begin, end = own_range(call)
@@ -196,10 +198,10 @@ def solve(
     choices = keyed.Choices(*options)
     key_set = None if keys is None else keyed.KeySet(keys, key_labels, key_weights, wants_keys)
     share = keyed.Share(*own_range(call), call.gather)
-    if call.backend == "reference":
+    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
+        if call.backend != "reference":
+            return keyed.contrast(points, labels, weights, key_set, choices, above, with_gradient, call.backend, share)
         whole = keyed.Result(*reference.keyed_contrast(points, labels, weights, key_set, choices, above))
-        # Those of all anchors, of which each process is to give its part.
-        by_keys, by_scale = (one / call.group.size() for one in (whole.by_keys, whole.by_scale))
-        return whole._replace(by_keys=by_keys, by_scale=by_scale)
-    with torch.no_grad():
-        return keyed.contrast(points, labels, weights, key_set, choices, above, with_gradient, call.backend, share)
+    # Those of all anchors, of which each process is to give its part.
+    by_keys, by_scale = (one / call.group.size() for one in (whole.by_keys, whole.by_scale))
+    return whole._replace(by_keys=by_keys, by_scale=by_scale)

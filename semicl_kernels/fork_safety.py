@@ -1,7 +1,8 @@
 """After a fork: torch's own threads are gone in the child, and what torch shares out among them hangs.
 
 In a forked child our registered operations therefore run with one thread, torch's and the compiled backend's. What
-torch does around the operations is not covered: the backward of a stride, the stacking of views, the tiled backend.
+torch does around the operations is not covered: the backward of a stride, the stacking of views, the tiled backend,
+the backward of the normalization where a call has keys, weights or a temperature with a gradient.
 Call ``torch.set_num_threads(1)`` first in a child that needs those. A thread that begins while an operation runs in a
 child may see one torch thread for good.
 """

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .backends import BACKENDS, Groups, Keys, Positives
-from .partition import Partition, partition, reduction_weights
+from .partition import Partition, partition, reduction_weights, run_begins
 
 CHANNELS_AT_ONCE = 32  # of the sums over positives, which are float64
 PAIRS_AT_ONCE, WINDOW = 1 << 18, 4096  # of positives, that are held; columns of them
@@ -391,11 +391,11 @@ def softplus_gradient(
 
 def positives_among_points(x: Tensor, parts: Partition) -> tuple[Tensor, Tensor]:
     """Return (M,) the sums of x_i . x_p over the other points p of i's class, and their number; float64."""
-    sums, run = x.new_zeros(len(x), dtype=torch.float64), parts.class_begin.long()
+    sums = x.new_zeros(len(x), dtype=torch.float64)
+    begins = parts.class_begin == torch.arange(len(x), dtype=torch.int32, device=x.device)
     for first in range(0, x.shape[1], CHANNELS_AT_ONCE):
         some = x[:, first : first + CHANNELS_AT_ONCE].double()
-        of_run = torch.zeros_like(some).index_add_(0, run, some)
-        sums += (some * (of_run[run] - some)).sum(1)
+        sums += (some * (run_sums(some, begins) - some)).sum(1)
     return sums, (parts.class_end - parts.class_begin - 1).double()
 
 
@@ -404,11 +404,24 @@ def positives_among_keys(x: Tensor, begin: Tensor, end: Tensor, keys: SortedKeys
     weights = keys.values.new_ones(len(keys.values), dtype=torch.float64) if keys.weights is None else keys.weights
     sums = x.new_zeros(len(x), dtype=torch.float64)
 
-    def of_range(values: Tensor) -> Tensor:
-        up_to = torch.cat([values.new_zeros((1, *values.shape[1:])), values.cumsum(0)])
-        return up_to[end] - up_to[begin]
+    if keys.labels is None or len(keys.labels) == 0:
+        return sums, sums.clone()
+    begins, some = run_begins(keys.labels), begin < end
+    first_key = begin.clamp_max(len(keys.labels) - 1)
+
+    def of_class(values: Tensor) -> Tensor:
+        found = run_sums(values, begins)[first_key]
+        return torch.where(some[:, None], found, 0.0)
 
     for first in range(0, x.shape[1], CHANNELS_AT_ONCE):
-        some = slice(first, first + CHANNELS_AT_ONCE)
-        sums += (x[:, some].double() * of_range(keys.values[:, some].double() * weights[:, None])).sum(1)
-    return sums, of_range(weights)
+        channels = slice(first, first + CHANNELS_AT_ONCE)
+        weighted = keys.values[:, channels].double() * weights[:, None]
+        sums += (x[:, channels].double() * of_class(weighted)).sum(1)
+    return sums, of_class(weights[:, None])[:, 0]
+
+
+def run_sums(values: Tensor, begins: Tensor) -> Tensor:
+    """Return (N, C): of each row the sum of its run, which ``begins`` (N,) tell; in one order on every device."""
+    run = begins.cumsum(0) - 1
+    edges = torch.searchsorted(run, torch.arange(len(run) + 1, device=run.device))
+    return torch.segment_reduce(values, "sum", offsets=edges, axis=0, initial=0.0)[run]

@@ -102,11 +102,14 @@ def _contrast(
         or (backend == "reference" and options.reduction == "class")
     )
     if keyed:
+        # As int64, in which labels of points and of keys are compared.
+        labels = None if labels is None else labels.long()
+        choices = (*choices[:3], *((None, None) if labels is None else (options.background, options.ignore_index)))
         points = _points(features, options.normalize)
         keys = None if beside.keys is None else _rows(beside.keys, points.dtype, options.normalize)
-        weights = None if beside.weights is None else beside.weights.reshape(-1)
+        weights = None if beside.weights is None else as_floats(beside.weights.reshape(-1))
         how = (*choices, pairwise, options.normalize, options.reduction, labels is None)
-        key_facts = (beside.key_labels, beside.key_weights)
+        key_facts = (None if beside.key_labels is None else beside.key_labels.long(), beside.key_weights)
         if images is not None and options.process_group is not None:
             group = options.process_group
             call = Call(shape, images, group.rank(), group, how, backend, features.device)
@@ -140,6 +143,11 @@ def _scale(features: Tensor, options: Options) -> Tensor:
     return 1.0 / temperature.reshape(()).to("cpu", torch.float64)
 
 
+def as_floats(weights: Tensor) -> Tensor:
+    return weights if weights.is_floating_point() else weights.double()
+
+
+@serial_in_children
 def _rows(vectors: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
     """Return vectors (M, C), of unit length where that is asked for; one too short for a direction has no gradient."""
     rows = vectors.to(dtype)
@@ -178,7 +186,11 @@ def _images(
         facts.update({"own images": images, "the shape of an image of features (V, C, ...)": others})
         facts.update({"the dtype of features": str(features.dtype), "the kind of device": features.device.type})
         facts.update({"the dtype of labels": None if labels is None else str(labels.dtype)})
+        facts.update({"whether backend is 'reference'": options.backend == "reference"})
+        if options.reduction == "none":
+            facts.update({"whether features require a gradient": requires_grad(features)})
         facts.update({f"whether there are {name}": one is not None for name, one in beside._asdict().items()})
+        facts.update({"the dtype of weights": None if beside.weights is None else str(beside.weights.dtype)})
         facts.update({"the number of keys": None if beside.keys is None else len(beside.keys)})
         of_options = {field.name: getattr(options, field.name) for field in fields(Options)}
         if isinstance(options.temperature, Tensor):
@@ -476,7 +488,18 @@ class _OptionsModule(nn.Module):
         return MappingProxyType({name: getattr(self._options, name) for name in self.names})
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._options, name) if name in self.names else super().__getattr__(name)
+        if name not in self.names:
+            return super().__getattr__(name)
+        try:
+            return super().__getattr__(name)  # a parameter
+        except AttributeError:
+            return getattr(self._options, name)
+
+    def _current(self) -> Options:
+        """The options, with the temperature that is the module's parameter now, where it is one."""
+        temperature = self.temperature
+        options = self._options
+        return options if temperature is options.temperature else replace(options, temperature=temperature)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.names:
@@ -552,7 +575,7 @@ class LocalContrastiveLoss(_OptionsModule):
     ) -> Tensor:
         """Return the loss of ``features`` (B, V, C, *space) with ``labels`` (B, V, *space), and what else
         :func:`local_contrastive_loss` takes."""
-        return _local(features, labels, self._options, Beside(weights, keys, key_labels, key_weights))
+        return _local(features, labels, self._current(), Beside(weights, keys, key_labels, key_weights))
 
 
 class NTXentLoss(_OptionsModule):
@@ -573,7 +596,7 @@ class NTXentLoss(_OptionsModule):
         self, z1: Tensor, z2: Tensor, *, keys: Tensor | None = None, key_weights: Tensor | None = None
     ) -> Tensor:
         """Return the loss of two views (N, C), with more negatives ``keys`` (K, C)."""
-        return _nt_xent(z1, z2, self._options, Beside(keys=keys, key_weights=key_weights))
+        return _nt_xent(z1, z2, self._current(), Beside(keys=keys, key_weights=key_weights))
 
 
 class SupervisedContrastiveLoss(_OptionsModule):
@@ -602,4 +625,4 @@ class SupervisedContrastiveLoss(_OptionsModule):
     ) -> Tensor:
         """Return the loss of ``features`` (N, V, C) with ``labels`` (N,), and what else
         :func:`supervised_contrastive_loss` takes."""
-        return _supervised(features, labels, self._options, Beside(weights, keys, key_labels, key_weights))
+        return _supervised(features, labels, self._current(), Beside(weights, keys, key_labels, key_weights))

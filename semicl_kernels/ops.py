@@ -311,9 +311,10 @@ def _keyed(arguments: tuple[Any, ...], above: Tensor | None, with_gradient: bool
         self_supervised,
     )  # fmt: skip
     key_set = None if keys is None else keyed.KeySet(keys, key_labels, key_weights, with_keys)
-    if backend == "reference":
-        return keyed.Result(*reference.keyed_contrast(points, labels, weights, key_set, task, above))
-    return keyed.contrast(points, labels, weights, key_set, task, above, with_gradient, backend)
+    with torch.autocast(points.device.type, enabled=False):
+        if backend == "reference":
+            return keyed.Result(*reference.keyed_contrast(points, labels, weights, key_set, task, above))
+        return keyed.contrast(points, labels, weights, key_set, task, above, with_gradient, backend)
 
 
 def _keyed_contrast(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -323,7 +324,7 @@ def _keyed_contrast(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     is_map = reduction == "none"
     found = _keyed((*given, with_keys, backend), None, with_gradient and not is_map)
     loss = found.losses if is_map else torch.dot(found.weights, found.losses)
-    return loss.to(points.dtype), found.by_points, found.by_keys, found.by_scale
+    return loss.to(points.dtype), found.by_points, found.by_keys, found.by_scale.cpu()
 
 
 def _keyed_contrast_fake(points: Tensor, keys: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -357,7 +358,7 @@ def _keyed_contrast_backward_fake(
 
 def _keyed_contrast_map_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     found = _keyed(arguments, grad, True)
-    return found.by_points, found.by_keys, found.by_scale
+    return found.by_points, found.by_keys, found.by_scale.cpu()
 
 
 def _keyed_contrast_map_backward_fake(

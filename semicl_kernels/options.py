@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -64,6 +65,19 @@ class Options:
         check_word("reduction", self.reduction, REDUCTIONS)
         check_backend_name(self.backend)
         check_process_group(self.process_group)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Options:
+        """A copy that shares the process group."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Options(
+            **{name: one if name == "process_group" else deepcopy(one, memo) for name, one in values.items()}
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the process group, which is this process's."""
+        return Options, tuple(
+            None if field.name == "process_group" else getattr(self, field.name) for field in fields(self)
+        )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

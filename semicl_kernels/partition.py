@@ -203,8 +203,9 @@ def reduction_weights(weight: Tensor, labels: Tensor, offsets: Tensor, reduction
 
     ``weight`` (M,) float64 is what it counts in its mean, 0 where the row is no anchor, and ``labels`` (M,) its class.
     """
-    if reduction in ("sum", "none"):
+    if reduction in ("sum", "none") or len(weight) == 0:
         return weight
+    weight = weight / positive(weight.amax())  # their sums then hold
     if reduction == "anchor":
         return weight / positive(weight.sum())
     if reduction == "block":

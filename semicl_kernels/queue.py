@@ -8,12 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_dense, check_floats, check_process_group, is_integer
-from .distributed import gather_rows
+from .distributed import agree, gather_rows
+from .fork_safety import serial_in_children
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 TOLERANCE = 1e-2  # of the length of a unit vector: bfloat16's are off by 2^-8
+
+
+class _Shared:
+    """A process group that copies share and that is not saved."""
+
+    def __init__(self, group: ProcessGroup | None) -> None:
+        self.group = group
+
+    def __deepcopy__(self, memo: object) -> _Shared:
+        return self
+
+    def __reduce__(self) -> tuple[type[_Shared], tuple[None]]:
+        return _Shared, (None,)
 
 
 class ClassQueue(nn.Module):
@@ -58,10 +72,15 @@ class ClassQueue(nn.Module):
                 raise ValueError(f"{name} must be 1 or more; got {number}")
         check_process_group(process_group)
         self.classes, self.size, self.channels = int(classes), int(size), int(channels)
-        self.process_group = process_group
+        self._shared = _Shared(process_group)
         self.register_buffer("vectors", torch.zeros(self.classes, self.size, self.channels))
         self.register_buffer("pushed", torch.zeros(self.classes, dtype=torch.int64))
 
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        return self._shared.group
+
+    @serial_in_children
     @torch.no_grad()
     def push(self, vectors: Tensor, labels: Tensor) -> None:
         """Add vectors (N, channels) of unit length with labels (N,); of a class the latest are kept.
@@ -71,10 +90,15 @@ class ClassQueue(nn.Module):
             ValueError: if an argument has the wrong shape or device, a label is out of range, or a vector is not of
                 unit length.
         """
-        self._check(vectors, labels)
+        group = self.process_group
+        if group is None:
+            self._check(vectors, labels)
+        else:
+            facts = {"classes": self.classes, "size": self.size, "channels": self.channels}
+            agree(facts, lambda: self._check(vectors, labels), group, self.vectors.device)
         vectors, labels = vectors.to(self.vectors.dtype), labels.long()
-        if self.process_group is not None:
-            vectors, labels = (gather_rows(one, self.process_group) for one in (vectors, labels))
+        if group is not None:
+            vectors, labels = (gather_rows(one, group) for one in (vectors, labels))
         order = torch.argsort(labels, stable=True)
         vectors, labels = vectors[order], labels[order]
         counts = torch.bincount(labels, minlength=self.classes)
@@ -88,6 +112,9 @@ class ClassQueue(nn.Module):
         """Return ``{"keys": (K, channels), "key_labels": (K,)}`` of what is in the queue, by class."""
         filled = torch.arange(self.size, device=self.pushed.device) < self.pushed[:, None]
         return {"keys": self.vectors[filled], "key_labels": filled.nonzero()[:, 0]}
+
+    def __bool__(self) -> bool:
+        return True  # an empty queue is one too
 
     def __len__(self) -> int:
         return int(self.pushed.clamp_max(self.size).sum())
@@ -113,7 +140,7 @@ class ClassQueue(nn.Module):
                 )
         if len(labels) == 0:
             return
-        low, high = int(labels.min()), int(labels.max())
+        low, high = int(labels.long().min()), int(labels.long().max())
         if low < 0 or high >= self.classes:
             raise ValueError(
                 f"labels must be from 0 to {self.classes - 1}; got {low if low < 0 else high}: leave out what is to be "

@@ -104,11 +104,16 @@ void Problem::measure_key_shifts() {
         for (float square : squares) largest = larger(square, largest);
         return std::sqrt(largest);
     };
-    float shift = std::fabs(scale) * largest_of(rows.values, rows.count) * largest_of(keys.values, keys.count);
+    const float largest = std::fabs(scale) * largest_of(rows.values, rows.count) * largest_of(keys.values, keys.count);
+    float shift = largest;
     if (keys.weights && keys.count > 0) {
-        float most = 0.0f;
-        for (int64_t j = 0; j < keys.count; ++j) most = larger(keys.weights[j], most);
+        float most = keys.weights[0], least = most;
+        for (int64_t j = 1; j < keys.count; ++j)
+            most = std::max(keys.weights[j], most), least = std::min(keys.weights[j], least);
         shift += std::log(most);
+        // Exponents are up to so much apart.
+        const float spread = 2 * largest + std::log(most / least);
+        if (!(spread <= 2 * kLargestShift && shift >= -kLargestShift)) shift = INFINITY;
     }
     std::fill(shifts_.begin(), shifts_.end(), shift);
 }

@@ -212,7 +212,13 @@ def keyed_contrast(
         by_points[members] += by_columns[: len(members)]
         by_keys += by_columns[len(members) :]
         by_scale += (slope * s).sum().double() / task.scale
-    return each, reduced, by_points, by_keys if keys is not None and keys.differentiable else y[:0], by_scale.cpu()
+    return (
+        each,
+        reduced,
+        by_points,
+        by_keys if keys is not None and keys.differentiable else torch.zeros_like(y[:0]),
+        by_scale.cpu(),
+    )
 
 
 def members_of_groups(labels: Tensor, task: Any) -> Iterator[Tensor]:
@@ -230,8 +236,9 @@ def members_of_groups(labels: Tensor, task: Any) -> Iterator[Tensor]:
 
 def reduced_weights(weight: Tensor, groups: Tensor, classes: Tensor, reduction: str) -> Tensor:
     """Return what each loss counts, of its weight in its mean."""
-    if reduction in ("sum", "none"):
+    if reduction in ("sum", "none") or not weight.any():
         return weight
+    weight = weight / weight.max()  # their sum then holds
     parts = {"anchor": torch.zeros_like(groups), "block": groups, "class": classes}[reduction]
     names = [name for name in parts.unique().tolist() if weight[parts == name].sum() > 0]
     out = torch.zeros_like(weight)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -175,6 +177,11 @@ def mistakes(rank: int, sizes: list[int]) -> None:
         ("temperature", {"temperature": 0.1}, {"temperature": 0.2}),
         ("reduction", {"reduction": "block"}, {"reduction": "anchor"}),
         ("whether there are weights", {}, {"weights": torch.ones(2, 2, 3, 3)}),
+        (
+            "dtype of weights",
+            *({"weights": torch.ones(2, 2, 3, 3, dtype=one)} for one in (torch.float64, torch.float32)),
+        ),
+        ("'reference'", {"backend": "reference"}, {"backend": "tiled"}),
         ("number of keys", *({"keys": keys[:n], "key_labels": labels[0, 0, 0, :n]} for n in (3, 2))),
         ("labels must be", {}, {"labels": labels[:, :, :2]}),
         ("must be a tensor", {}, {"features": [1.0]}),
@@ -186,6 +193,16 @@ def mistakes(rank: int, sizes: list[int]) -> None:
             local_contrastive_loss(**arguments, process_group=group())
         assert time.monotonic() - begin < 10, match
     assert local_contrastive_loss(features, labels, process_group=group()).isfinite()
+    with pytest.raises((ValueError, RuntimeError), match="unit length"):
+        ClassQueue(2, 2, 4, process_group=group()).push(
+            keys if rank == 0 else keys[:0], labels[0, 0, 0, : 3 * (1 - rank)]
+        )
+    leaf = features.requires_grad_()
+    with pytest.raises(RuntimeError, match="first-order"):
+        torch.autograd.grad(local_contrastive_loss(leaf, labels, process_group=group()), leaf, create_graph=True)
+    for module in (LocalContrastiveLoss(process_group=group()), ClassQueue(2, 2, 4, process_group=group())):
+        assert copy.deepcopy(module).process_group is module.process_group
+        assert pickle.loads(pickle.dumps(module)).process_group is None
 
 
 def test_a_mistake_of_one_is_an_error_of_all(tmp_path: Path) -> None:
@@ -287,6 +304,7 @@ for step in range(5):
 if not shared or rank == 0:
     print(" ".join(f"{value:.12e}" for one in model.parameters() for value in one.flatten().tolist()))
 if shared:
+    distributed.barrier()  # nobody leaves while another one still needs it
     distributed.destroy_process_group()
 """
 
@@ -294,10 +312,16 @@ if shared:
 def test_ddp_by_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = {"capture_output": True, "text": True, "check": True, "env": environment, "timeout": 300}
-    alone = subprocess.run([sys.executable, script, "alone"], **run).stdout
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    shared = subprocess.run([*torchrun, str(script), "shared"], **run).stdout
+
+    def output(*words: str) -> str:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        run = {"capture_output": True, "text": True, "check": False, "env": environment, "timeout": 300}
+        done = subprocess.run([sys.executable, *words], **run)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    alone = output(str(script), "alone")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    shared = output(*torchrun, str(script), "shared")
     weights, expected = ([float(one) for one in text.split()] for text in (shared, alone))
     torch.testing.assert_close(torch.tensor(weights).double(), torch.tensor(expected).double(), rtol=1e-9, atol=1e-12)

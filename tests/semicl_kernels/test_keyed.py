@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from functools import partial
 from typing import Any, NamedTuple
@@ -286,6 +287,71 @@ def test_threads_do_not_change_the_bits(compiled_backend: str, threads: None) ->
         assert all(map(torch.equal, found[0], other))
 
 
+@pytest.mark.parametrize("key_dtype", [torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool, torch.uint16])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+def test_labels_of_any_dtypes_are_compared_as_numbers(backend: str, dtype: torch.dtype, key_dtype: torch.dtype) -> None:
+    features, labels = small()
+    keys, names = torch.randn(6, 8, generator=torch.Generator().manual_seed(3)), torch.tensor([1, 0, 1, 0, 0, 1])
+    labels[labels == 2] = 200 if dtype == torch.uint8 else 257  # which is 1 in 8 bits
+    options = {"keys": keys, "ignore_index": 257, "backend": backend}
+    found = value_and_gradient(features, labels.to(dtype), key_labels=names.to(key_dtype), **options)
+    assert_same(found, value_and_gradient(features, labels, key_labels=names, **options))
+
+
+def test_ignored_keys_whose_label_points_cannot_have(backend: str) -> None:
+    features, labels = small()
+    keys, names = torch.randn(6, 8, generator=torch.Generator().manual_seed(3)), torch.tensor([1, -1, 1, 0, -1, 2])
+    options = {"ignore_index": -1, "backend": backend}
+    found = value_and_gradient(features, labels.to(torch.uint8), keys=keys, key_labels=names, **options)
+    assert_same(
+        found, value_and_gradient(features, labels, keys=keys[names >= 0], key_labels=names[names >= 0], **options)
+    )
+
+
+@pytest.mark.parametrize("weights", [[1e10, 1e-8, 1e-8] * 2, [1.0, 1e-30, 1e-30] * 2])
+@pytest.mark.parametrize("denominator", ["all", "negatives", "pairwise"])
+def test_weights_of_keys_of_very_different_sizes(backend: str, denominator: str, weights: list[float]) -> None:
+    """A class's own keys alone are its positives, however small their weights."""
+    generator = torch.Generator().manual_seed(0)
+    features, keys = torch.randn(1, 1, 8, 1, 3, generator=generator), torch.randn(6, 8, generator=generator)
+    labels, key_labels = torch.arange(3).reshape(1, 1, 1, 3), torch.arange(6) % 3
+    beside = {"weights": None, "keys": keys, "key_labels": key_labels, "key_weights": torch.tensor(weights)}
+    options = {"temperature": 0.5, "denominator": denominator, "background": None, "reduction": "sum"}
+    drawn = Drawn(features, labels, beside, options)
+    for found, truth in zip(solve(drawn, backend, torch.float32, None), truth_of(drawn, None), strict=True):
+        torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-4)
+
+
+def test_a_negative_of_next_to_no_weight(backend: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, keys = torch.randn(1, 1, 8, 1, 5, generator=generator), torch.randn(6, 8, generator=generator)
+    key_labels, key_weights = torch.tensor([0, 0, 0, 0, 0, 1]), torch.tensor([1.0, 1, 1, 1, 1, 1e-37])
+    beside = {"weights": None, "keys": keys, "key_labels": key_labels, "key_weights": key_weights}
+    options = {"temperature": 0.1, "denominator": "negatives", "background": None, "reduction": "sum"}
+    drawn = Drawn(features, torch.zeros(1, 1, 1, 5, dtype=torch.int64), beside, options)
+    for found, truth in zip(solve(drawn, backend, torch.float32, None), truth_of(drawn, None), strict=True):
+        torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("reduction", ["block", "anchor", "class"])
+def test_weights_as_large_as_numbers_are(backend: str, reduction: str) -> None:
+    features, labels = small()
+    weights = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
+    options = {"reduction": reduction, "backend": backend}
+    large = value_and_gradient(features, labels, weights=weights * 1e308, **options)
+    assert_same(large, value_and_gradient(features, labels, weights=weights, **options))
+
+
+@pytest.mark.parametrize("denominator", ["all", "pairwise"])
+def test_autocast_changes_nothing(backend: str, denominator: str) -> None:
+    features, labels = small()
+    keys, names = torch.randn(6, 8, generator=torch.Generator().manual_seed(3)), torch.arange(6) % 3
+    options = {"keys": keys, "key_labels": names, "denominator": denominator, "backend": backend}
+    plain = value_and_gradient(features, labels, **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(value_and_gradient(features, labels, **options), plain)
+
+
 # ---- temperatures ----------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +375,19 @@ def test_a_parameter_is_learned_with_its_module() -> None:
     criterion.temperature = 0.3
     assert not list(criterion.parameters())
     assert criterion.temperature == 0.3
+
+
+def test_a_module_uses_the_parameter_that_it_has_now() -> None:
+    criterion = LocalContrastiveLoss(temperature=torch.nn.Parameter(torch.tensor(0.2)))
+    features, labels = small()
+    expected = local_contrastive_loss(features, labels, temperature=0.5)
+    other = {"temperature": torch.tensor(0.5)}
+    torch.testing.assert_close(torch.func.functional_call(criterion, other, (features, labels)), expected)
+    copied = copy.deepcopy(criterion)
+    with torch.no_grad():
+        copied.temperature.fill_(0.5)
+    torch.testing.assert_close(copied(features, labels), expected)
+    assert criterion.temperature.item() == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
@@ -414,6 +493,8 @@ MISTAKES = [
     ({"weights": torch.ones(2, 2, 4)}, ValueError, r"weights.*\(2, 2, 4, 5\).*\(2, 2, 4\)"),
     ({"weights": -torch.ones(2, 2, 4, 5)}, ValueError, "weights.*-1"),
     ({"weights": torch.full((2, 2, 4, 5), float("nan"))}, ValueError, "weights.*nan"),
+    ({"weights": torch.full((2, 2, 4, 5), float("inf"))}, ValueError, "weights.*finite.*inf"),
+    ({"keys": K, "key_labels": Y[0, 0, 0, :3], "key_weights": torch.full((3,), 1e-50).double()}, ValueError, "float32"),
     ({"weights": torch.ones(2, 2, 4, 5, requires_grad=True)}, ValueError, r"weights\.detach\(\)"),
     ({"keys": K}, ValueError, "key_labels must be given"),
     ({"keys": K[:, :5], "key_labels": Y[0, 0, 0, :3]}, ValueError, r"keys.*\(K, 8\).*\(3, 5\)"),

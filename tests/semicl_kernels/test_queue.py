@@ -80,6 +80,7 @@ def test_nothing_is_pushed_of_an_empty_batch() -> None:
     queue = ClassQueue(2, 2, 4)
     queue.push(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     assert len(queue) == 0
+    assert queue  # is a queue, though there is nothing in it
 
 
 ONE = torch.tensor([1])
