@@ -19,7 +19,6 @@ from semicl.console import complain, say, speak_alone
 from semicl.errors import OptionError, SemiclError, UsageError
 from semicl.following import following
 from semicl.help_text import HelpText
-from semicl.interruption import end_children, interruptible
 from semicl.names_alike import did_you_mean, names_alike
 from semicl.option_errors import as_typed
 from semicl.option_tree import kinds, places
@@ -39,6 +38,7 @@ from semicl.options import (
     StudyOptions,
 )
 from semicl.own_version import own_version
+from semicl.training.interruption import end_children, interruptible
 
 
 @dataclass(frozen=True)

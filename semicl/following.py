@@ -19,7 +19,7 @@ from semicl.options import (
     SourceOptions,
     StageOptions,
 )
-from semicl.stage_folder import StageFolder
+from semicl.training.folder import StageFolder
 
 _OF_RUN = {field.name for part in (SourceOptions, ExperimentOptions, RunOptions) for field in fields(part)} | {*STAGES}
 """Keys of a config that every command takes."""

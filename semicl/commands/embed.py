@@ -1,10 +1,10 @@
 """`semicl embed`: a picture of pixel features coloured by class, before and after pre-training."""
 
 from semicl.console import conclude
-from semicl.inputs import require_checkpoint
+from semicl.data.prepared import read_prepared
+from semicl.models.require_checkpoint import require_checkpoint
 from semicl.options import EmbedOptions
 from semicl.outputs import output_file
-from semicl.prepared import read_prepared
 
 
 def embed(options: EmbedOptions) -> None:
@@ -20,7 +20,7 @@ def embed(options: EmbedOptions) -> None:
         prepared.split(options.split)
     output_file(options.output, [options.checkpoint, *prepared.files()], overwrite=options.overwrite)
 
-    from semicl.checkpoints import read_card
-    from semicl.embedding import draw_embedding
+    from semicl.evaluation.embedding import draw_embedding
+    from semicl.models.checkpoint import read_card
 
     conclude("Embedding", draw_embedding(options, read_card(options.checkpoint), prepared))

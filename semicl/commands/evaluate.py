@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from semicl.cases import Case, CaseFolder, find_cases
-from semicl.checks import CheckedCase, check_files, problems, unit_note
-from semicl.classes import ABSENT, Values, absent, held_values, unknown_classes, values_by_name, without
 from semicl.console import WIDTH, conclude, say, show
+from semicl.data.cases import Case, CaseFolder, find_cases
+from semicl.data.checks import CheckedCase, check_files, problems, unit_note
+from semicl.data.classes import ABSENT, Values, absent, held_values, unknown_classes, values_by_name, without
+from semicl.data.file_states import cases_hash, file_states
+from semicl.data.prepared import Prepared, read_prepared
+from semicl.data.subjects import subject_rule
 from semicl.errors import SemiclError
-from semicl.evaluated import judged
-from semicl.file_states import cases_hash, file_states
-from semicl.inputs import require_checkpoint
+from semicl.evaluation.evaluated import judged
+from semicl.models.lineage import known_test_images, split_to_judge, trained_on
+from semicl.models.require_checkpoint import require_checkpoint
 from semicl.options import EvaluateOptions
 from semicl.outputs import output_folder
-from semicl.prepared import Prepared, read_prepared
-from semicl.seen import known_test_images, split_to_judge, trained_on
-from semicl.subjects import subject_rule
 
 if TYPE_CHECKING:
-    from semicl.evaluation import Evaluation
-    from semicl.model_card import ModelCard
+    from semicl.evaluation.measures import Evaluation
+    from semicl.models.model_card import ModelCard
 
 FILES = ("cases.csv", "results.json")
 
@@ -47,9 +47,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     checked = [check_files(case) for case in cases] if isinstance(source, CaseFolder) else []
     _require_sound(checked)
 
-    from semicl.checkpoints import load_segmentation
-    from semicl.evaluation import evaluate_cases
-    from semicl.prediction import to_device
+    from semicl.evaluation.measures import evaluate_cases
+    from semicl.evaluation.prediction import to_device
+    from semicl.models.checkpoint import load_segmentation
 
     network, card = load_segmentation(options.checkpoint)
     where = str(options.data)

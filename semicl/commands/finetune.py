@@ -1,10 +1,10 @@
 """`semicl finetune`: cross entropy + Dice on the labelled fraction; validation picks the weights."""
 
-from semicl.classes import without
 from semicl.console import say
+from semicl.data.classes import without
 from semicl.errors import SemiclError
 from semicl.options import ExperimentOptions, SegmentationOptions, StageOptions
-from semicl.stage_setup import StagePlan, finish, finished_before, open_folder, plan_stage, set_up
+from semicl.training.setup import StagePlan, finish, finished_before, open_folder, plan_stage, set_up
 
 
 def finetune(
@@ -25,10 +25,10 @@ def finetune(
     """
     setup = set_up(plan_stage("finetune", segmentation, experiment, stage), experiment, stage.start)
 
-    from semicl.pieces import ImagePieces, LabelledPieces, Volumes
-    from semicl.stages import Segmentation
-    from semicl.tcsm import SelfEnsembling
-    from semicl.training import train_with_validation
+    from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+    from semicl.training.stages import Segmentation
+    from semicl.training.tcsm import SelfEnsembling
+    from semicl.training.trainer import train_with_validation
 
     inputs = setup.inputs
     pieces = LabelledPieces(setup.prepared, inputs.labelled)
@@ -68,7 +68,7 @@ def judged_classes(plan: StagePlan) -> list[int]:
     Raises:
         SemiclError: there is none.
     """
-    from semicl.pieces import Volumes
+    from semicl.data.datasets import Volumes
 
     judged = Volumes(plan.prepared, plan.inputs.validation).classes()
     if not judged:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from semicl.checks import read_nifti
 from semicl.console import WIDTH, conclude, say
+from semicl.data.checks import read_nifti
+from semicl.data.nifti_content import read_content
+from semicl.data.nifti_names import case_name, is_nifti, is_other_file, label_name, mixes_case, nifti_files
 from semicl.errors import SemiclError
-from semicl.inputs import require_checkpoint
-from semicl.nifti_content import read_content
-from semicl.nifti_names import case_name, is_nifti, is_other_file, label_name, mixes_case, nifti_files
+from semicl.models.require_checkpoint import require_checkpoint
 from semicl.options import PredictOptions
 from semicl.outputs import output_file, output_folder
 
@@ -73,9 +73,9 @@ def _check(image: Path, cases: Mapping[str, int]) -> None:
 
 def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Path, str]:
     """Predict images; returns why, for those of which no label file could be made."""
-    from semicl.checkpoints import load_segmentation
-    from semicl.prediction import predict_file, to_device, write_labels
-    from semicl.volumes import check_image
+    from semicl.data.volumes import check_image
+    from semicl.evaluation.prediction import predict_file, to_device, write_labels
+    from semicl.models.checkpoint import load_segmentation
 
     network, card = load_segmentation(options.checkpoint)
     for label in labels.values():

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from semicl.cases import DECATHLON, Case, CaseFolder, find_cases
-from semicl.checks import CheckedCase, check_files, problems, unit_note
-from semicl.class_names import BACKGROUND, nfc
-from semicl.classes import absent, held_values, without
 from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
+from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases
+from semicl.data.checks import CheckedCase, check_files, problems, unit_note
+from semicl.data.class_names import BACKGROUND, nfc
+from semicl.data.classes import absent, held_values, without
+from semicl.data.file_states import FileState, changed_files, file_states
+from semicl.data.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
+from semicl.data.prepared import DESCRIPTION, Prepared, read_prepared
+from semicl.data.splits import Split, make_split
+from semicl.data.subjects import subject_rule
 from semicl.errors import SemiclError
-from semicl.file_states import FileState, changed_files, file_states
 from semicl.files import remove_partial
-from semicl.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
 from semicl.options import NetworkOptions, PrepareOptions, SourceOptions
 from semicl.outputs import output_folder
-from semicl.prepared import DESCRIPTION, Prepared, read_prepared
-from semicl.splits import Split, make_split
-from semicl.subjects import subject_rule
 
 PHANTOM = "phantom"
 
@@ -250,7 +250,7 @@ def _data_folder(source: SourceOptions, options: PrepareOptions, again: bool = F
     The phantom is written, unless it is looked at again and still there.
     """
     if options.download is not None:
-        from semicl.download import download
+        from semicl.data.download import download
 
         return download(options.download, source.prepared.parent).resolve()
     if source.data is None:
@@ -266,7 +266,7 @@ def _data_folder(source: SourceOptions, options: PrepareOptions, again: bool = F
         named = source.prepared / PHANTOM
         raise SemiclError(f"{named}: holds other cases; give another --prepared, or --overwrite to replace them")
 
-    from semicl.phantom import write_phantom
+    from semicl.data.phantom import write_phantom
 
     write_phantom(folder, options.phantom_subjects, options.seed)
     return folder
@@ -364,8 +364,8 @@ def _tell_shrinkage(prepared: Prepared, sound: Sequence[CheckedCase]) -> None:
 
 def _dice_left(prepared: Prepared, case: Case) -> float:
     """Mean over the classes that a case's label file holds."""
-    from semicl.metrics import dice_per_class
-    from semicl.volumes import shrunk_and_back
+    from semicl.data.volumes import shrunk_and_back
+    from semicl.evaluation.metrics import dice_per_class
 
     assert case.label is not None
     truth, back = shrunk_and_back(case.label, prepared.grid, list(prepared.classes.values()), case.image)

@@ -1,7 +1,7 @@
 """`semicl pretrain-global`: NT-Xent on the encoder, on the images of all training volumes."""
 
 from semicl.options import ExperimentOptions, GlobalContrastOptions, StageOptions
-from semicl.stage_setup import finish, finished_before, open_folder, plan_stage, set_up, tell_of_test_images
+from semicl.training.setup import finish, finished_before, open_folder, plan_stage, set_up, tell_of_test_images
 
 
 def pretrain_global(
@@ -20,9 +20,9 @@ def pretrain_global(
     """
     setup = set_up(plan_stage("pretrain-global", contrast, experiment, stage), experiment, stage.start)
 
-    from semicl.pieces import ImagePieces
-    from semicl.stages import GlobalContrast
-    from semicl.training import train
+    from semicl.data.datasets import ImagePieces
+    from semicl.training.stages import GlobalContrast
+    from semicl.training.trainer import train
 
     tell_of_test_images(setup)
     pieces = ImagePieces(setup.prepared, setup.inputs.images)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from semicl.errors import SemiclError
 from semicl.options import ExperimentOptions, LocalContrastOptions, StageOptions
-from semicl.stage_setup import (
+from semicl.training.setup import (
     StagePlan,
     finish,
     finished_before,
@@ -17,7 +17,7 @@ from semicl.stage_setup import (
 )
 
 if TYPE_CHECKING:
-    from semicl.pieces import LabelledPieces
+    from semicl.data.datasets import LabelledPieces
 
 
 def pretrain_local(
@@ -39,9 +39,9 @@ def pretrain_local(
     """
     setup = set_up(plan_stage("pretrain-local", contrast, experiment, stage), experiment, stage.start)
 
-    from semicl.pieces import ImagePieces
-    from semicl.stages import SelfSupervisedLocalContrast, SupervisedLocalContrast
-    from semicl.training import train
+    from semicl.data.datasets import ImagePieces
+    from semicl.training.stages import SelfSupervisedLocalContrast, SupervisedLocalContrast
+    from semicl.training.trainer import train
 
     if contrast.loss.supervised:
         cases = setup.inputs.labelled
@@ -65,7 +65,7 @@ def anchored(plan: StagePlan) -> LabelledPieces:
     Raises:
         SemiclError: none does.
     """
-    from semicl.pieces import LabelledPieces, has_foreground
+    from semicl.data.datasets import LabelledPieces, has_foreground
 
     pieces = LabelledPieces(plan.prepared, plan.inputs.labelled)
     pieces.keep(has_foreground)

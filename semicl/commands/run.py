@@ -15,11 +15,13 @@ from semicl.commands.pretrain_global import pretrain_global as contrast_globally
 from semicl.commands.pretrain_local import anchored
 from semicl.commands.pretrain_local import pretrain_local as contrast_locally
 from semicl.console import on_main_process, say
+from semicl.data.file_states import cases_hash
+from semicl.data.grid import Grid, require_fit
+from semicl.data.prepared import Prepared
+from semicl.data.splits import Split
 from semicl.errors import SemiclError
-from semicl.evaluated import evaluated_on, judged
-from semicl.file_states import cases_hash
+from semicl.evaluation.evaluated import evaluated_on, judged
 from semicl.files import remove_partial
-from semicl.grid import Grid, require_fit
 from semicl.options import (
     EvaluateOptions,
     ExperimentOptions,
@@ -32,12 +34,10 @@ from semicl.options import (
     StageOptions,
 )
 from semicl.outputs import output_folder
-from semicl.prepared import Prepared
-from semicl.sections import section
-from semicl.splits import Split
-from semicl.stage_folder import DATA, StageFolder
-from semicl.stage_inputs import SectionOptions, split_seen
-from semicl.stage_setup import plan_stage, told_with_start
+from semicl.study.sections import section
+from semicl.training.folder import DATA, StageFolder
+from semicl.training.inputs import SectionOptions, split_seen
+from semicl.training.setup import plan_stage, told_with_start
 
 RESULTS = "results.json"
 
@@ -90,13 +90,13 @@ def run(
     output_folder(run_options.output, [source.prepared, *([Path(source.data).expanduser()] if source.data else [])])
     _require_same_experiment(run_options)
 
-    from semicl.accelerators import require_accelerator
+    from semicl.models.accelerators import require_accelerator
 
     require_accelerator(experiment.machine)
 
     # All that has to be installed is imported before any work.
-    from semicl import tcsm, training  # noqa: F401
-    from semicl.experiment import conclude_experiment
+    from semicl.study.experiment import conclude_experiment
+    from semicl.training import tcsm, trainer  # noqa: F401
 
     sections = (pretrain_global, pretrain_local, finetune)
     steps = {split: _steps(source.prepared, run_options, split, *sections) for split in run_options.splits}

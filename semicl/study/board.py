@@ -6,12 +6,12 @@ from types import TracebackType
 from rich.live import Live
 
 from semicl.console import Table, say, screen, shown
-from semicl.evaluation import read_evaluation
+from semicl.evaluation.measures import read_evaluation
 from semicl.files import read_json
-from semicl.stage_folder import StageFolder
-from semicl.stages import VALIDATION_DICE
 from semicl.study.plan import FINETUNE, Cell, Job, by_row, distinct, validation_dice
 from semicl.study.runner import Progress
+from semicl.training.folder import StageFolder
+from semicl.training.stages import VALIDATION_DICE
 
 WORDS = {"pretrain-global": "global", "pretrain-local": "local", FINETUNE: "tune", "evaluate": "test"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from semicl.data.prepared import Prepared
 from semicl.options import ExperimentOptions, MachineOptions
-from semicl.prepared import Prepared
 from semicl.study.plan import FINETUNE, Cell, Job
 
 PROCESS_BYTES = 800 * 2**20

@@ -5,16 +5,16 @@ from typing import Any
 
 import torch
 
-from semicl.accelerators import require_accelerator
 from semicl.commands.prepare import ready
 from semicl.console import say
 from semicl.errors import SemiclError
+from semicl.models.accelerators import require_accelerator
 from semicl.options import ExperimentOptions, PrepareOptions, SourceOptions, StudyOptions
-from semicl.sections import section
 from semicl.study.board import Board
 from semicl.study.capacity import default_jobs
 from semicl.study.plan import Cell, Job, distinct, plan
 from semicl.study.runner import Progress, run_jobs
+from semicl.study.sections import section
 
 NAMED = 3
 """Failed cells whose reason the error tells."""

@@ -9,8 +9,8 @@ from semicl.commands.prepare import require_ready
 from semicl.errors import SemiclError
 from semicl.options import PrepareOptions, SourceOptions, StudyOptions
 from semicl.outputs import TO_REPLACE, output_folder
-from semicl.sections import section
 from semicl.study.plan import Cell, stages_of_methods
+from semicl.study.sections import section
 
 
 def check_study(source: SourceOptions, study: StudyOptions, prepare: PrepareOptions, stages: Mapping[str, Any]) -> None:

@@ -16,11 +16,13 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from semicl.config_check import check
+from semicl.data.file_states import cases_hash
+from semicl.data.grid import require_fit
+from semicl.data.prepared import Prepared
+from semicl.data.splits import Split
 from semicl.errors import SemiclError
-from semicl.evaluated import CASES, evaluated_on
-from semicl.file_states import cases_hash
+from semicl.evaluation.evaluated import CASES, evaluated_on
 from semicl.files import write_json
-from semicl.grid import require_fit
 from semicl.hashing import short_hash
 from semicl.nested import laid_over
 from semicl.option_tree import kinds
@@ -32,10 +34,8 @@ from semicl.options import (
     SegmentationOptions,
     StudyOptions,
 )
-from semicl.prepared import Prepared
-from semicl.splits import Split
-from semicl.stage_folder import StageFolder
-from semicl.stage_inputs import data_seen, decisive_options, sees_labels, stage_inputs
+from semicl.training.folder import StageFolder
+from semicl.training.inputs import data_seen, decisive_options, sees_labels, stage_inputs
 
 FINETUNE = "finetune"
 BEST = "best validation Dice"

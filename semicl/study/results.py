@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semicl.evaluation import MEASURES, Evaluation, read_evaluation
+from semicl.evaluation.measures import MEASURES, Evaluation, read_evaluation
+from semicl.evaluation.spread import spread
 from semicl.options import ExperimentOptions
-from semicl.spread import spread
-from semicl.stage_folder import StageFolder
 from semicl.study.plan import BEST, Cell, Job, by_row, validation_dice
+from semicl.training.folder import StageFolder
 
 SECONDS = "seconds"
 MEMORY = "peak memory (MiB)"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from semicl.evaluation import MEASURES, known
-from semicl.figures import fractions_figure, write_figure
+from semicl.evaluation.figures import fractions_figure, write_figure
+from semicl.evaluation.measures import MEASURES, known
+from semicl.evaluation.spread import shown
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
-from semicl.spread import shown
 from semicl.study.conditions import conditions
 from semicl.study.plan import Cell
 from semicl.study.results import (

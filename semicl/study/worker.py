@@ -11,9 +11,9 @@ from threading import Thread
 import torch
 
 # Imported before the processes part, so that none of them has to.
-import semicl.evaluation
-import semicl.tcsm
-import semicl.training  # noqa: F401
+import semicl.evaluation.measures
+import semicl.training.tcsm
+import semicl.training.trainer  # noqa: F401
 from semicl.cli import main
 from semicl.commands import evaluate, finetune, pretrain_global, pretrain_local  # noqa: F401
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from numpy.typing import ArrayLike
 
-from semicl.cases import Case
 from semicl.cli import main
 from semicl.commands.prepare import prepare
-from semicl.grid import Grid
-from semicl.model_card import ModelCard
-from semicl.networks import UNet
+from semicl.data.cases import Case
+from semicl.data.grid import Grid
+from semicl.data.phantom import CLASSES, write_phantom
+from semicl.data.prepared import Prepared
+from semicl.models.model_card import ModelCard
+from semicl.models.unet import UNet
 from semicl.options import PrepareOptions, SourceOptions
-from semicl.phantom import CLASSES, write_phantom
-from semicl.prepared import Prepared
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUBJECTS = 10

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from semicl.config import read_config
-from semicl.evaluation import Evaluation, read_evaluation
+from semicl.data.prepared import read_prepared
+from semicl.evaluation.measures import Evaluation, read_evaluation
 from semicl.files import read_json
-from semicl.prepared import read_prepared
 from tests.semicl.conftest import error_of, run_command, write_nifti
 
 ORGAN = "Vorh\u00f6fe \u5fc3\u81d3"
@@ -64,8 +64,8 @@ def prepared_checkpoint(tmp_path: Path) -> Path:
     """A checkpoint for the classes of `letters`."""
     import torch
 
-    from semicl.grid import Grid
-    from semicl.model_card import ModelCard
+    from semicl.data.grid import Grid
+    from semicl.models.model_card import ModelCard
 
     card = ModelCard("finetune", (4, 6), {"b": 0, ORGAN: 1}, Grid((16, 16)))
     state = {f"network.{name}": value for name, value in card.new_network(0).state_dict().items()}
@@ -79,10 +79,10 @@ def test_a_command_works_in_the_c_locale(letters: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from semicl.cases import find_cases
+from semicl.data.cases import find_cases
 from semicl.config import read_config
 from semicl.files import write_json
-from semicl.subjects import subject_rule
+from semicl.data.subjects import subject_rule
 assert sys.getfilesystemencoding() == "ascii", sys.getfilesystemencoding()
 folder = Path({str(tmp_path)!r}.encode("utf-8").decode("ascii", "surrogateescape"))
 found = find_cases(next(folder.iterdir()), subject_rule)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from semicl.cli import COMMANDS
-from semicl.prepared import Prepared
+from semicl.data.prepared import Prepared
 from tests.semicl.conftest import REPOSITORY, cut_off
 
 SLOW = ("torch", "monai", "pytorch_lightning", "lightning_fabric", "kornia", "matplotlib", "sklearn", "torchmetrics")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from semicl.prepared import Prepared
+from semicl.data.prepared import Prepared
 from tests.semicl.conftest import TINY, one_schedule, run_command
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from semicl.commands import demo as module
+from semicl.data.phantom import CLASSES
 from semicl.options import PrepareOptions, RunOptions
-from semicl.phantom import CLASSES
 from tests.semicl.conftest import run_command
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semicl import embedding as module
+from semicl.data.datasets import Volumes
+from semicl.data.prepared import Prepared
+from semicl.evaluation import embedding as module
 from semicl.options import EmbedOptions
-from semicl.pieces import Volumes
-from semicl.prepared import Prepared
 from tests.semicl.conftest import error_of, run_command
 
 

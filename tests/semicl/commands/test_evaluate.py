@@ -10,11 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from semicl.evaluation import read_evaluation
-from semicl.phantom import CLASSES
-from semicl.prepared import Prepared
+from semicl.data.phantom import CLASSES
+from semicl.data.prepared import Prepared
+from semicl.evaluation.measures import read_evaluation
 from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_nifti
-from tests.semicl.nifti_bytes import alter
+from tests.semicl.data.nifti_bytes import alter
 
 
 def test_a_split(tuned: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +134,7 @@ def test_every_case_is_checked_before_the_first_is_judged(
 ) -> None:
     path = own_phantom / "imagesTr" / "phantom_020.nii.gz"
     alter(path, srow_x=[0, 0, 0, 0], qform_code=0)
-    monkeypatch.setattr("semicl.evaluation.evaluate_cases", lambda *_: 1 / 0)
+    monkeypatch.setattr("semicl.evaluation.measures.evaluate_cases", lambda *_: 1 / 0)
     words = ["evaluate", "--checkpoint", tuned, "--data", own_phantom, "--output", tmp_path / "o"]
     assert f"{path}: its sform has an axis of length 0" in error_of(capsys, *words)
     assert not (tmp_path / "o").exists()

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from semicl import prediction
-from semicl.checkpoints import load_segmentation
 from semicl.errors import SemiclError
-from semicl.model_card import ModelCard
-from semicl.networks import UNet
+from semicl.evaluation import prediction
+from semicl.models.checkpoint import load_segmentation
+from semicl.models.model_card import ModelCard
+from semicl.models.unet import UNet
 from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_colours, write_nifti
-from tests.semicl.nifti_bytes import alter, write_placed
+from tests.semicl.data.nifti_bytes import alter, write_placed
 
 GEOMETRIES = {
     "oblique": ((33, 41, 9), np.array([[1.1, 0.2, 0, -20], [-0.2, 0.9, 0.3, 7], [0, -0.3, 2.4, 3], [0, 0, 0, 1]])),

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from semicl.commands.prepare import prepare, prepared_before
+from semicl.data.prepared import read_prepared
 from semicl.errors import SemiclError
 from semicl.options import PrepareOptions, SourceOptions
-from semicl.prepared import read_prepared
 from tests.semicl.conftest import cut_off, error_of, run_command, write_colours, write_nifti
 
 SHAPE = (12, 14, 5)
@@ -368,7 +368,7 @@ def test_a_killed_preparation_is_not_taken_for_a_whole_one(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("semicl.prepared.np.save", full_disk)
+    monkeypatch.setattr("semicl.data.prepared.np.save", full_disk)
     assert "No space left" in error_of(capsys, "prepare", "--data", phantom, "--prepared", own_prepared, "--overwrite")
     assert not (own_prepared / "prepared.json").exists()
     assert list(own_prepared.rglob(".partial-*")) == []

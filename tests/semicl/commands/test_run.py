@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from semicl.prepared import read_prepared
+from semicl.data.prepared import read_prepared
 from tests.semicl.conftest import error_of, run_command
 
 CONFIG = """

@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from semicl.phantom import write_phantom
-from semicl.prepared import read_prepared
+from semicl.data.phantom import write_phantom
+from semicl.data.prepared import read_prepared
 from tests.semicl.conftest import error_of, run_command
 
 CONFIG = """

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from semicl.cases import Case
-from semicl.checkpoints import load_segmentation, read_card
-from semicl.inference import class_probabilities
-from semicl.metrics import dice_per_class
+from semicl.data.cases import Case
+from semicl.data.datasets import Volumes
+from semicl.data.prepared import Prepared, read_prepared
+from semicl.evaluation.inference import class_probabilities
+from semicl.evaluation.metrics import dice_per_class
+from semicl.models.checkpoint import load_segmentation, read_card
 from semicl.options import STAGES
-from semicl.pieces import Volumes
-from semicl.prepared import Prepared, read_prepared
 from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, weights
 
 FRACTION = ("--label_fraction", "0.2")

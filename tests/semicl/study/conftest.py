@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from semicl.prepared import Prepared
+from semicl.data.prepared import Prepared
 from tests.semicl.conftest import run_command
 
 CONFIG: dict[str, Any] = {

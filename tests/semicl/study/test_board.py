@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from semicl.evaluated import CASES
+from semicl.data.prepared import Prepared
+from semicl.evaluation.evaluated import CASES
 from semicl.files import write_json
 from semicl.options import GlobalContrastOptions, MethodOptions, SegmentationOptions, StudyOptions
-from semicl.prepared import Prepared
 from semicl.study.board import Board, cells_table, state
 from semicl.study.plan import Cell, plan
 from semicl.study.runner import Progress

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from semicl.options import ExperimentOptions, NetworkOptions
-from semicl.stage_folder import StageFolder
 from semicl.study.candidates import markdown, trained, write_search
 from semicl.study.plan import Cell, Job
+from semicl.training.folder import StageFolder
 
 EXPERIMENT = ExperimentOptions(network=NetworkOptions((4, 8), None))
 

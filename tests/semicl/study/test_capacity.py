@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from semicl.data.prepared import Prepared
 from semicl.options import (
     ExperimentOptions,
     GlobalContrastOptions,
@@ -15,7 +16,6 @@ from semicl.options import (
     SegmentationOptions,
     StudyOptions,
 )
-from semicl.prepared import Prepared
 from semicl.study import capacity
 from semicl.study.capacity import default_jobs, stage_bytes
 from semicl.study.plan import Cell, plan

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from semicl.data.file_states import place_in
+from semicl.data.prepared import Prepared, read_prepared
 from semicl.errors import SemiclError
-from semicl.file_states import place_in
 from semicl.files import write_json
 from semicl.options import (
     ExperimentOptions,
@@ -23,7 +24,6 @@ from semicl.options import (
     SegmentationOptions,
     StudyOptions,
 )
-from semicl.prepared import Prepared, read_prepared
 from semicl.study.plan import BEST, Cell, distinct, plan
 
 BOTH = ("pretrain_global", "pretrain_local")

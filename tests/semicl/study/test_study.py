@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from semicl.prepared import Prepared, read_prepared
+from semicl.data.prepared import Prepared, read_prepared
 from tests.semicl.conftest import REPOSITORY, error_of, run_command, same_weights
 from tests.semicl.study.conftest import CONFIG, Words
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semicl.evaluation import Evaluation
+from semicl.evaluation.measures import Evaluation
 from semicl.options import ExperimentOptions, NetworkOptions
 from semicl.study.plan import Cell, Job
 from semicl.study.results import Found, Row

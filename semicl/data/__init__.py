@@ -1,0 +1,1 @@
+"""Cases, their checks, and what the network sees of them."""

@@ -1,0 +1,143 @@
+"""The cases of a folder, in any of the three layouts."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semicl.data.class_names import needed_of_classes, nfc
+from semicl.data.nifti_names import by_case, found_file, nifti_files, stem
+from semicl.errors import SemiclError
+from semicl.files import read_json
+
+MMWHS_CLASSES = {
+    "left ventricle": 500,
+    "right ventricle": 600,
+    "left atrium": 420,
+    "right atrium": 550,
+    "myocardium": 205,
+    "aorta": 820,
+    "pulmonary artery": 850,
+}
+"""Classes 1 to 7 and their values in the label files."""
+
+DECATHLON = "dataset.json"
+"""The Decathlon's own description of a folder."""
+
+MMWHS_IMAGE, MMWHS_LABEL = "_image", "_label"
+
+Subject = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: its name, whose scan it is, its image file, and its label file where there is one."""
+
+    name: str
+    subject: str
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """The cases of one folder.
+
+    `classes` maps each class's name to its value in the label files, the background (0) first; it is None where only
+    the label files tell (a plain folder). Class number k is the k-th of them.
+    """
+
+    name: str
+    classes: dict[str, int] | None
+    cases: tuple[Case, ...]
+
+
+def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    """The cases of a Decathlon folder, an MMWHS folder, or a folder of images/ and labels/.
+
+    Args:
+        folder: where to look.
+        subject_of: from the dataset's name to the rule that names a case's subject.
+
+    Raises:
+        SemiclError: no such folder, none of the three layouts, an unusable `dataset.json`, no case, one that is there
+            twice, or a label without an image.
+    """
+    if not folder.is_dir():
+        raise SemiclError(f"{folder}: no such folder; give --data a folder of cases")
+    if (folder / DECATHLON).is_file():
+        return _decathlon(folder, subject_of)
+    if (folder / "images").is_dir():
+        return _plain(folder, subject_of)
+    if any(stem(file).endswith(MMWHS_IMAGE) for file in nifti_files(folder)):
+        return _mmwhs(folder, subject_of)
+    raise SemiclError(
+        f"{folder}: holds no cases; give a folder with dataset.json (Decathlon), with *_image.nii.gz files (MMWHS), "
+        f"or with images/ and labels/{_to_rename(folder)}"
+    )
+
+
+def _to_rename(folder: Path) -> str:
+    """What would make a plain folder, or a task of the Decathlon, of one that has folders of other names."""
+    inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    found = {kind: [name for name in inner if name.lower().startswith(kind)] for kind in ("image", "label")}
+    renamed = " and ".join(f"{names[0]} to {kind}s" for kind, names in found.items() if names)
+    return f": rename {renamed}, or add the task's {DECATHLON}" if renamed else ""
+
+
+def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    description = folder / DECATHLON
+    try:
+        content = read_json(description)
+        name = str(content.get("name", folder.name))
+        labels = [(int(value), nfc(str(label or ""))) for value, label in content["labels"].items()]
+        pairs = [(_file(folder, entry["image"]), _file(folder, entry["label"])) for entry in content["training"]]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise SemiclError(
+            f"{description}: not a Decathlon description ({type(error).__name__}: {error}); "
+            "it needs 'labels' and 'training' as in the Decathlon's own tasks"
+        ) from error
+    values = sorted(value for value, _ in labels)
+    if values != list(range(len(labels))) or len(labels) < 2:
+        raise SemiclError(f"{description}: labels must be 0 (background), 1, 2, ..., found {values}")
+    names = dict(labels)
+    needed = needed_of_classes([(names[k], k) for k in values[1:]], names[0])
+    if needed is not None:
+        raise SemiclError(f"{description}: 'labels' takes {needed}")
+    if not pairs:
+        raise SemiclError(f"{description}: lists no training case; add image and label pairs to 'training'")
+    rule = subject_of(name)
+    case_names = by_case(image for image, _ in pairs)
+    cases = tuple(Case(case, rule(case), *pair) for case, pair in zip(case_names, pairs, strict=True))
+    return CaseFolder(name, {names[k]: k for k in values}, cases)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """A file of the description, whatever the encoding of the locale and the form of its accents are."""
+    return found_file(folder / os.fsdecode(name.encode(errors="surrogateescape")))
+
+
+def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    files = nifti_files(folder)
+    images, labels = by_case(files, MMWHS_IMAGE), by_case(files, MMWHS_LABEL)
+    return CaseFolder("MMWHS", {"background": 0} | MMWHS_CLASSES, _paired(images, labels, subject_of("MMWHS")))
+
+
+def _plain(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    images, labels = (by_case(nifti_files(folder / kind)) for kind in ("images", "labels"))
+    if not images:
+        raise SemiclError(f"{folder / 'images'}: holds no .nii or .nii.gz file; put the images there")
+    return CaseFolder(folder.name, None, _paired(images, labels, subject_of(folder.name)))
+
+
+def _paired(images: dict[str, Path], labels: dict[str, Path], rule: Subject) -> tuple[Case, ...]:
+    """A case for each image, with the label of its name where there is one.
+
+    Raises:
+        SemiclError: a label has no image.
+    """
+    stray = next((label for name, label in labels.items() if name not in images), None)
+    if stray is not None:
+        where = next(iter(images.values())).parent
+        raise SemiclError(f"{stray}: no image has this name in {where}; rename or remove it")
+    return tuple(Case(name, rule(name), image, labels.get(name)) for name, image in images.items())

@@ -1,0 +1,203 @@
+"""Whether the files of a case can be used: read once, before hours of training and not after."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from semicl.data.cases import Case
+from semicl.data.geometry import affine_in_mm, placed, tells_unit, voxel_size
+from semicl.data.grid import Grid, spacing_problem
+from semicl.data.intensities import squashed
+from semicl.data.nifti_content import read_content
+from semicl.data.nifti_names import mixes_case
+from semicl.data.whole_values import whole_values
+from semicl.errors import SemiclError
+
+SAME_PLACE_MM = 1e-2
+"""Affines that differ by less are the same: programs round them differently."""
+
+SAME_PLACE = 0.1
+"""As a share of a voxel's smallest side, which counts where it is less than `SAME_PLACE_MM`."""
+
+LARGEST_INTENSITY = 1e30
+"""Larger numbers are no intensities: programs fill empty voxels with the largest that a type holds."""
+
+OUTLIERS = (
+    "is of about one intensity but for outliers, by which it would be scaled",
+    "replace the outliers or take the case out",
+)
+"""What is wrong with an image that is squashed, and the way out."""
+
+# It notes what it mends in a header, without the file's name. `semicl.data.geometry` judges the header as it is stored.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, and the way out."""
+
+    file: Path
+    what: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}; {self.way_out}"
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """A case whose files were read.
+
+    Args:
+        case: the case.
+        problems: what is wrong with its files, whatever the classes are.
+        values: the whole values in its label file; none where it has no label or that is not readable.
+        shape: of its image's array; None where that is not readable.
+        affine: of its image, in mm; None where that is not readable.
+        tells_unit: whether its image's header names the unit of the affine.
+        is_constant: whether its image holds one value alone, in which a network sees nothing.
+    """
+
+    case: Case
+    problems: tuple[Problem, ...]
+    values: frozenset[int]
+    shape: tuple[int, ...] | None = None
+    affine: np.ndarray | None = None
+    tells_unit: bool = True
+    is_constant: bool = False
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+    """The array (X, Y, Z) of a NIfTI file and its image, whose header and affine tell the geometry.
+
+    Further axes of length 1 are left out of the array. The affine is that of the sform, or of the qform where the
+    sform cannot be used; it is in the header's unit (`semicl.data.geometry.affine_in_mm`).
+
+    Raises:
+        SemiclError: no such file, a suffix as .Nii, not readable, not 3-D, not one number a voxel, NaN, infinity or
+            numbers beyond `LARGEST_INTENSITY`, or a header that does not tell where the voxels are.
+    """
+    if path.is_dir():
+        raise SemiclError(f"{path}: is a folder, not a file; move the file out of it, or rename the folder")
+    if not path.is_file():
+        raise SemiclError(f"{path}: no such file; copy it there or take the case out")
+    if mixes_case(path):  # for which nibabel would open a file of another name
+        raise SemiclError(f"{path}: its suffix mixes capitals and small letters; rename it to .nii or .nii.gz")
+    try:
+        array, volume, stored = read_content(path)
+        if np.isinf(stored["scl_slope"]):  # which nibabel takes for no scale
+            raise SemiclError(f"{path}: has an infinite scl_slope; export it again")
+        volume = placed(path, volume, stored)
+    except SemiclError:
+        raise
+    except Exception as error:  # whatever the damage leads to in nibabel
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SemiclError(f"{path}: not readable as NIfTI ({reason}); copy or download the file again") from error
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise SemiclError(
+            f"{path}: has {array.ndim} dimensions, of lengths {array.shape}, not 3; give one 3-D volume a file"
+        )
+    if 0 in array.shape:
+        raise SemiclError(f"{path}: is empty, of shape {array.shape}; export it again")
+    if array.dtype.kind not in "iuf":  # RGB is a structure of three numbers
+        raise SemiclError(f"{path}: holds {_kind(array)}, not one number a voxel; export it in grey values")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise SemiclError(f"{path}: holds NaN or infinity; replace them or take the case out")
+        largest = np.abs(array).max()
+        if largest > LARGEST_INTENSITY:
+            raise SemiclError(
+                f"{path}: holds numbers as large as {largest:.3g}, which stand for missing ones where they are larger "
+                f"than {LARGEST_INTENSITY:g}; replace them or take the case out"
+            )
+    return array, volume
+
+
+def check_files(case: Case) -> CheckedCase:
+    """Read the files of a case; what is wrong with them is told without knowing the classes."""
+    found: list[Problem] = []
+    image, label = (_read_or_note(path, found) for path in (case.image, case.label))
+    values: frozenset[int] = frozenset()
+    if label is not None and case.label is not None:
+        whole, broken = whole_values(label[0])
+        values = frozenset(map(int, whole))
+        if broken.size > 0:
+            found.append(Problem(case.label, f"label {broken[0]:.10g} is not a whole number", "mend the file"))
+        way_out = "export the label on the image's grid"
+        if image is not None and label[0].shape != image[0].shape:
+            what = f"shape {label[0].shape} differs from its image's {image[0].shape}"
+            found.append(Problem(case.label, what, way_out))
+        elif image is not None and not _in_one_place(label[1], image[1]):
+            found.append(Problem(case.label, "affine differs from its image's", way_out))
+    if image is None:
+        return CheckedCase(case, tuple(found), values)
+    array, volume = image
+    if squashed(array):
+        found.append(Problem(case.image, *OUTLIERS))
+    return CheckedCase(
+        case,
+        tuple(found),
+        values,
+        array.shape,
+        affine_in_mm(volume),
+        tells_unit(volume),
+        bool(array.min() == array.max()),
+    )
+
+
+def problems(checked: CheckedCase, classes: Mapping[str, int], grid: Grid) -> Iterator[Problem]:
+    """Everything that is wrong with a case whose label may have the values of `classes`, to be put on a grid.
+
+    Values are not judged where something else is wrong: a damaged file may hold any.
+    """
+    yield from checked.problems
+    if checked.shape is not None and checked.affine is not None:
+        resampling = spacing_problem(checked.shape, checked.affine, grid)
+        if resampling is not None:
+            yield Problem(checked.case.image, *resampling)
+    unknown = sorted(checked.values - set(classes.values()))
+    if unknown and checked.case.label is not None and not checked.problems:
+        known = ", ".join(str(value) for value in classes.values())
+        what = f"label {unknown[0]} is unknown, known are {known}"
+        yield Problem(checked.case.label, what, "mend the file or the classes")
+
+
+def unit_note(checked: Sequence[CheckedCase]) -> str | None:
+    """A line about images whose header names no unit of length; None where all do."""
+    silent = [each.case.name for each in checked if not each.tells_unit]
+    if not silent:
+        return None
+    return (
+        f"{len(silent)} of {len(checked)} images name no unit of their voxel size (xyzt_units), as {silent[0]}: it is "
+        "taken for millimeters."
+    )
+
+
+def _read_or_note(path: Path | None, found: list[Problem]) -> tuple[np.ndarray, nibabel.Nifti1Image] | None:
+    """What a file holds; None without one, or where it is not readable, which is then among the problems found."""
+    if path is None:
+        return None
+    try:
+        return read_nifti(path)
+    except SemiclError as error:
+        what, way_out = str(error).removeprefix(f"{path}: ").rsplit("; ", 1)
+        found.append(Problem(path, what, way_out))
+        return None
+
+
+def _in_one_place(label: nibabel.Nifti1Image, image: nibabel.Nifti1Image) -> bool:
+    """Whether the voxels of a label lie where those of its image are."""
+    first, second = affine_in_mm(label, beside=image), affine_in_mm(image, beside=label)
+    tolerance = min(SAME_PLACE_MM, SAME_PLACE * min(voxel_size(second)))
+    return bool(np.allclose(first, second, atol=tolerance))
+
+
+def _kind(array: np.ndarray) -> str:
+    """The type of an array's elements in words."""
+    return "colours" if array.dtype.names else f"{array.dtype} numbers"

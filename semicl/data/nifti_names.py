@@ -1,0 +1,76 @@
+"""Which files are NIfTI files, and which case each belongs to: by name alone, in any case of letters."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from semicl.data.class_names import nfc
+from semicl.errors import SemiclError
+
+_NAME = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.IGNORECASE)
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
+_VOLUMES = {".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".hdr", ".img", ".dcm", ".vtk", ".raw"}
+_OF_FILES = _PICTURES | _VOLUMES | {".npy", ".npz", ".mat", ".h5", ".hdf5", ".gz", ".bz2", ".xz", ".zip", ".bak"}
+"""Suffixes that no name of a folder is thought to have."""
+
+
+def is_nifti(file: Path) -> bool:
+    """Whether a file's name ends in .nii or .nii.gz and does not hide it."""
+    return _NAME.fullmatch(file.name) is not None and not file.name.startswith(".")
+
+
+def is_other_file(path: Path) -> bool:
+    """Whether a name is that of an image of another format, an array, or a packed or kept copy."""
+    return not is_nifti(path) and not _OF_FILES.isdisjoint(map(str.lower, path.suffixes))
+
+
+def nifti_files(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder by name; none where there is no such folder."""
+    return sorted(filter(is_nifti, folder.iterdir())) if folder.is_dir() else []
+
+
+def stem(file: Path) -> str:
+    """A file's name without .nii or .nii.gz."""
+    found = _NAME.fullmatch(file.name)
+    return found["stem"] if found else file.name
+
+
+def found_file(file: Path) -> Path:
+    """The file itself, or the one beside it whose name is written with other characters for the same letters."""
+    if file.exists() or not file.parent.is_dir():
+        return file
+    return next((other for other in file.parent.iterdir() if nfc(other.name) == nfc(file.name)), file)
+
+
+def mixes_case(file: Path) -> bool:
+    """Whether capitals and small letters are mixed in a file's .nii."""
+    word = file.name.removeprefix(stem(file))[: len(".nii")]
+    return word not in (word.lower(), word.upper())
+
+
+def label_name(image: Path) -> str:
+    """The name of an image's label file: the same, its suffix in small letters, which every program takes."""
+    return stem(image) + image.name.removeprefix(stem(image)).lower()
+
+
+def case_name(file: Path, ending: str = "") -> str:
+    """The name of a file's case: its stem without the ending, in NFC."""
+    return nfc(stem(file).removesuffix(ending))
+
+
+def by_case(files: Iterable[Path], ending: str = "") -> dict[str, Path]:
+    """The files whose stem has this ending, by the name of their case.
+
+    Raises:
+        SemiclError: two files belong to one case.
+    """
+    found: dict[str, Path] = {}
+    for file in files:
+        if not stem(file).endswith(ending):
+            continue
+        name = case_name(file, ending)
+        if name in found:
+            raise SemiclError(f"{file}: case {name} is there twice, as {found[name].name} too; leave one out")
+        found[name] = file
+    return found

@@ -1,0 +1,169 @@
+"""From a NIfTI file to the network's grid, and from there back to the file's own geometry.
+
+On the grid the axes run superior, right, anterior, so the first one numbers axial slices. A patch size of two numbers
+makes slices: larger ones are shrunk in their proportions, or kept for patches and a sliding window; smaller ones are
+padded. Three numbers make patches: volumes are padded to hold one. Labels go the way of their image, by nearest
+neighbor, so that no class is invented.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
+from monai.transforms.croppad.array import SpatialPad
+from monai.transforms.spatial.array import Orientation, Resize, Spacing
+from monai.transforms.utils import convert_applied_interp_mode
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from semicl.data.checks import OUTLIERS, read_nifti
+from semicl.data.geometry import affine_in_mm
+from semicl.data.grid import Grid, spacing_problem
+from semicl.data.intensities import scaled, squashed
+from semicl.data.whole_values import ROUNDING
+from semicl.errors import SemiclError
+
+
+@dataclass(frozen=True)
+class GriddedImage:
+    """An image on the grid that knows the way back to its file.
+
+    Args:
+        image: (depth, height, width) float32 in [0, 1].
+        steps: the transforms from the file's array to the grid.
+        placed: MONAI's tensor with its record of those steps.
+    """
+
+    image: Tensor
+    steps: Compose
+    placed: MetaTensor
+
+    def to_file(self, probabilities: Tensor) -> Tensor:
+        """Class probabilities (C, depth, height, width) to class numbers (X, Y, Z) int64 on the file's own array.
+
+        Where the grid has another resolution the probabilities are interpolated, and the likeliest class taken after.
+        """
+        back = MetaTensor(probabilities.cpu().permute(0, 2, 3, 1).contiguous(), meta=dict(self.placed.meta))
+        back.applied_operations = [_interpolating(step) for step in self.placed.applied_operations]
+        return torch.as_tensor(self.steps.inverse(back).argmax(0))
+
+
+def check_image(path: Path, grid: Grid) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+    """What `read_nifti` gives of an image that is to be put on a grid.
+
+    Raises:
+        SemiclError: the file cannot be used, or not on this grid.
+    """
+    array, volume = read_nifti(path)
+    problem = spacing_problem(array.shape, affine_in_mm(volume), grid) or (OUTLIERS if squashed(array) else None)
+    if problem is not None:
+        raise SemiclError(f"{path}: {'; '.join(problem)}")
+    return array, volume
+
+
+def read_image(path: Path, grid: Grid) -> GriddedImage:
+    """An image on the grid; its label file is not opened.
+
+    Raises:
+        SemiclError: the file cannot be used, or not on this grid.
+    """
+    array, volume = check_image(path, grid)
+    affine = affine_in_mm(volume)
+    tensor = _tensor(scaled(array), affine)
+    steps = _steps(tensor, grid, resize_mode="area", spacing_mode="bilinear")
+    placed = steps(tensor)
+    return GriddedImage(_depth_first(placed), steps, placed)
+
+
+def read_label(path: Path, grid: Grid, values: Sequence[int], image: Path | None = None) -> Tensor:
+    """A label file on the grid, (depth, height, width) uint8: class number k where the file holds values[k].
+
+    Args:
+        path: the label file.
+        grid: the grid.
+        values: of the classes.
+        image: its image's file, whose header tells the unit where the label's does not.
+
+    Raises:
+        SemiclError: the file cannot be used.
+    """
+    numbers = _numbers(path, values, image)
+    steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
+    return _depth_first(steps(numbers)).to(torch.uint8)
+
+
+def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) -> tuple[Tensor, Tensor]:
+    """What a network is left with that labels every voxel of the grid rightly.
+
+    Args:
+        path: the label file.
+        grid: the grid.
+        values: of the classes.
+        image: its image's file.
+
+    Returns:
+        Class numbers (X, Y, Z) of a label file, and those that come back to its array from the grid.
+
+    Raises:
+        SemiclError: the file cannot be used.
+    """
+    numbers = _numbers(path, values, image)
+    steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
+    placed = steps(numbers)
+    gridded = GriddedImage(_depth_first(placed), steps, placed)
+    probabilities = one_hot(gridded.image.long(), len(values)).movedim(-1, 0).float()
+    return torch.as_tensor(numbers[0]).long(), gridded.to_file(probabilities)
+
+
+def _numbers(path: Path, values: Sequence[int], image: Path | None) -> MetaTensor:
+    """Class numbers of a label file (1, X, Y, Z) float32."""
+    array, volume = read_nifti(path)
+    affine = affine_in_mm(volume, beside=None if image is None else nibabel.load(image))
+    return _tensor(class_numbers(array, values).astype(np.float32), affine)
+
+
+def class_numbers(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Class number k (uint8) where a label map holds values[k], but for rounding; 0 where it holds none of them."""
+    numbers = np.zeros(label.shape, np.uint8)
+    for number, value in enumerate(values):
+        numbers[label == value if label.dtype.kind in "iu" else np.abs(label - value) < ROUNDING] = number
+    return numbers
+
+
+def _tensor(array: np.ndarray, affine: np.ndarray) -> MetaTensor:
+    """An array (X, Y, Z) as MONAI takes it, (1, X, Y, Z)."""
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None], affine=torch.from_numpy(affine))
+
+
+def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) -> Compose:
+    """The transforms that this volume needs, each of which MONAI can invert."""
+    steps: list[Any] = [Orientation(axcodes="RAS", labels=None)]
+    if grid.spacing is not None:
+        steps.append(Spacing(pixdim=grid.spacing, mode=spacing_mode, padding_mode="border"))
+    right, anterior, superior = Compose(steps)(volume).shape[1:]
+    if len(grid.patch_size) == 3:
+        depth, height, width = grid.patch_size
+        return Compose([*steps, SpatialPad((height, width, depth))])
+    height, width = grid.patch_size
+    scale = grid.shrinkage((superior, right, anterior))
+    if scale < 1:
+        shrunk = (max(1, round(right * scale)), max(1, round(anterior * scale)), superior)
+        steps.append(Resize(shrunk, mode=resize_mode))
+    return Compose([*steps, SpatialPad((height, width, superior))])
+
+
+def _depth_first(placed: MetaTensor) -> Tensor:
+    """(1, right, anterior, superior) to (superior, right, anterior), a plain float32 tensor."""
+    return torch.as_tensor(placed.numpy())[0].permute(2, 0, 1).float().contiguous()
+
+
+def _interpolating(step: dict[str, Any]) -> dict[str, Any]:
+    """MONAI's record of a step, to be undone by linear interpolation, which its two resamplers name differently."""
+    mode = "trilinear" if step["class"] == Resize.__name__ else "bilinear"
+    return dict(convert_applied_interp_mode(step, mode=mode, align_corners=False))

@@ -1,0 +1,170 @@
+"""The measures of many cases: summed up, shown, written and read back."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+
+from semicl.console import Table
+from semicl.data.cases import Case
+from semicl.data.checks import read_nifti
+from semicl.data.classes import Values
+from semicl.data.geometry import affine_in_mm, voxel_size
+from semicl.data.volumes import class_numbers
+from semicl.errors import SemiclError
+from semicl.evaluation.metrics import Agreement, agreement
+from semicl.evaluation.prediction import predict_file
+from semicl.evaluation.spread import shown, spread
+from semicl.files import read_json, replacing, write_json
+from semicl.models.model_card import ModelCard
+from semicl.models.unet import UNet
+
+MEASURES = {"dice": "Dice", "hd95": "HD95 (mm)", "surface": "ASD (mm)"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measures of every case (rows, in the order of `names`) and foreground class (columns).
+
+    Args:
+        names: of the cases.
+        classes: the foreground's names.
+        dice: (cases, classes); NaN, as the others, in the columns of classes that no label holds.
+        hd95: 95th percentile of the Hausdorff distance in mm, (cases, classes).
+        surface: average symmetric surface distance in mm, (cases, classes).
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    dice: np.ndarray
+    hd95: np.ndarray
+    surface: np.ndarray
+
+    @property
+    def held(self) -> np.ndarray:
+        """Which classes a label of the cases holds, (classes,) bool; the measures of the others are NaN."""
+        return ~np.isnan(self.dice).all(0)
+
+    def per_class(self, measure: str) -> np.ndarray:
+        """Mean of a measure over cases, (classes,); NaN for a class that no label holds."""
+        return np.asarray(getattr(self, measure).mean(0))
+
+    def per_case(self, measure: str) -> np.ndarray:
+        """Mean of a measure over the classes that a label holds, (cases,)."""
+        return np.asarray(getattr(self, measure)[:, self.held].mean(1))
+
+    def mean_dice(self) -> float:
+        """Mean over cases and classes, summed up as in the table, so that both show the same."""
+        return float(self.per_case("dice").mean())
+
+    def table(self, title: str) -> Table:
+        """Mean and standard deviation over cases, a row a class, and over the means of cases in the last row."""
+        table = Table("class", title=title, title_justify="left")
+        for heading in MEASURES.values():
+            table.add_column(heading, justify="right")
+        for column, name in enumerate(self.classes):
+            table.add_row(name, *(shown(getattr(self, measure)[:, column]) for measure in MEASURES))
+        table.add_section()
+        table.add_row("mean", *(shown(self.per_case(measure)) for measure in MEASURES), style="bold")
+        return table
+
+    def write(self, folder: Path, **about: Any) -> None:
+        """Write `cases.csv`, a row a case and class, and `results.json`, everything.
+
+        Numbers are written in full: what was rounded before it is averaged or shown is rounded twice. Those of a class
+        that no label holds are null, and empty in `cases.csv`.
+        """
+        with (
+            replacing(folder / "cases.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(["case", "class", *MEASURES])
+            for row, name in enumerate(self.names):
+                for column, label in enumerate(self.classes):
+                    values = (getattr(self, measure)[row, column] for measure in MEASURES)
+                    writer.writerow([name, label, *map(known, values)])
+        per_class = {
+            name: {measure: spread(getattr(self, measure)[:, column]) for measure in MEASURES}
+            for column, name in enumerate(self.classes)
+        }
+        per_class["mean"] = {measure: spread(self.per_case(measure)) for measure in MEASURES}
+        per_case = {
+            name: {measure: [known(value) for value in getattr(self, measure)[row]] for measure in MEASURES}
+            for row, name in enumerate(self.names)
+        }
+        content = about | {"classes": self.classes, "summary": per_class, "cases": per_case}
+        write_json(folder / "results.json", content)
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """What `Evaluation.write` wrote.
+
+    Raises:
+        SemiclError: it is missing or damaged.
+    """
+    path = folder / "results.json"
+    try:
+        content = read_json(path)
+        cases = content["cases"]
+        arrays = (np.array([case[measure] for case in cases.values()], float) for measure in MEASURES)
+        return Evaluation(tuple(cases), tuple(content["classes"]), *arrays)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SemiclError(f"{path}: not readable ({error}); run `semicl evaluate` again") from error
+
+
+def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values: Values | None = None) -> Evaluation:
+    """Predict every case and compare it with its label file, in the file's own geometry and in millimetres.
+
+    The measures of a class that no label holds are NaN: it cannot be found, and to miss it is no merit.
+
+    Args:
+        network: ready to predict.
+        card: its own.
+        cases: those without a label are left out.
+        values: of its classes in the label files, by name; default: those that it was trained with.
+
+    Raises:
+        SemiclError: no case has a label, no label holds a class, or a file cannot be used.
+    """
+    names, measures, held = [], [], np.zeros(len(card.classes), bool)
+    for case in cases:
+        if case.label is not None:
+            names.append(case.name)
+            measured, there = _judge(network, card, case.image, case.label, values or card.classes)
+            measures.append(measured)
+            held[there] = True
+    if not names:
+        raise SemiclError("no case has a label file to compare with; give a folder with labels")
+    if not held[1:].any():
+        raise SemiclError(f"no label file holds {', '.join(list(card.classes)[1:])}; give labels of these classes")
+    # In the precision in which it is read back, so that both are averaged alike.
+    stacked = (np.stack([getattr(one, measure) for one in measures]).astype(np.float64) for measure in MEASURES)
+    judged = (np.where(held[1:], measured, np.nan) for measured in stacked)
+    return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *judged)
+
+
+def _judge(network: UNet, card: ModelCard, image: Path, label: Path, values: Values) -> tuple[Agreement, np.ndarray]:
+    """The measures of a case, and the numbers of the classes that its label holds."""
+    array, volume = read_nifti(label)
+    prediction = predict_file(network, card, image)
+    if tuple(prediction.shape) != array.shape:
+        raise SemiclError(
+            f"{label}: shape {array.shape} differs from its image's {tuple(prediction.shape)}; export the label on "
+            "the image's grid"
+        )
+    there = [number for number, value in enumerate(values.values()) if value is not None]
+    numbers = class_numbers(array, [value for value in values.values() if value is not None])
+    truth = torch.tensor(there)[torch.from_numpy(numbers).long()]
+    spacing = voxel_size(affine_in_mm(volume, nibabel.load(image)))
+    return agreement(prediction, truth, len(card.classes), spacing), truth.unique().numpy()
+
+
+def known(value: float) -> float | None:
+    """A number for a file, whatever its type; None for NaN, which stands for a class that no label holds."""
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,1 @@
+"""The network, its heads, its checkpoints, and what it was trained on."""

@@ -1,0 +1,1 @@
+"""The stages: losses, views, loops, and their folders."""

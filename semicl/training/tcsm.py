@@ -1,0 +1,113 @@
+"""TCSM: fine-tuning with a teacher whose answers must turn as the images turn (Li et al., BMVC 2018 and TNNLS 2020).
+
+Beside its labelled batch, every step takes images of all training volumes, labelled or not. The student sees each
+turned and flipped, the teacher as it is, both with intensities of their own; the squared difference of the student's
+probabilities and the teacher's, turned likewise, is added to the loss, by a weight that grows to its full value. The
+teacher is the moving average of the student (Tarvainen and Valpola, 2017). Validation judges the teacher, and the
+teacher is what is kept.
+"""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from semicl.models.model_card import ModelCard
+from semicl.models.unet import UNet
+from semicl.options import SegmentationOptions
+from semicl.training.augment import Intensities
+from semicl.training.mixup import Mix
+from semicl.training.stages import Segmentation
+
+STEEPNESS = 5.0
+"""Of the growth of the weight, as in the papers: exp(-5 (1 - t)^2)."""
+
+
+class Turn(NamedTuple):
+    """A change of position in the axial plane that moves no point off the grid."""
+
+    quarters: int
+    flipped: bool
+
+
+class Pair(NamedTuple):
+    """Images (N, 1, *space) as the student and as the teacher see them, and what turns the latter into the former."""
+
+    for_student: Tensor
+    for_teacher: Tensor
+    turns: tuple[Turn, ...]
+
+
+class SelfEnsembling(Segmentation):
+    """Stage 3 with a teacher; `network` is the teacher, so that it is what is validated, kept and predicted with."""
+
+    def __init__(self, network: UNet, options: SegmentationOptions, card: ModelCard, seed: int) -> None:
+        super().__init__(network, options, card, seed)
+        self.student = network
+        self.network = deepcopy(network).requires_grad_(False)
+        self._options = options.tcsm
+        self._intensities = Intensities(options.augmentation)
+
+    @property
+    def trained(self) -> UNet:
+        return self.student
+
+    def views(self, batch: Any) -> Any:
+        """The labelled batch as in `Segmentation`, and a pair of views of the other images (N, 1, *space)."""
+        labelled, images = batch
+        turns = random_turns(images)
+        pair = Pair(turned(self._intensities(images), turns), self._intensities(images), turns)
+        return super().views(labelled), pair
+
+    def training_step(self, batch: tuple[Mix, Pair]) -> Tensor:
+        mix, pair = batch
+        answers = self.student(pair.for_student)
+        with torch.no_grad():
+            expected = self.network(pair.for_teacher)
+        done = self.global_step / int(self.trainer.estimated_stepping_batches)
+        weight = self._options.weight * grown(done, self._options.ramp_up)
+        return self.logged(self.supervised_loss(mix) + weight * inconsistency(answers, expected, pair.turns))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        follow(self.network, self.student, self._options.decay, self.global_step)
+
+
+def random_turns(images: Tensor) -> tuple[Turn, ...]:
+    """A turn for each image (N, 1, *space); by half circles only where the axial plane is no square."""
+    step = 1 if images.shape[-1] == images.shape[-2] else 2
+    quarters = step * torch.randint(4 // step, (len(images),))
+    flips = torch.rand(len(images)) < 0.5
+    return tuple(Turn(int(number), bool(flip)) for number, flip in zip(quarters, flips, strict=True))
+
+
+def turned(maps: Tensor, turns: Sequence[Turn]) -> Tensor:
+    """Maps (N, channels, *space), each flipped and turned in its last two axes."""
+    flipped = (each.flip(-1) if turn.flipped else each for each, turn in zip(maps, turns, strict=True))
+    return torch.stack([each.rot90(turn.quarters, (-2, -1)) for each, turn in zip(flipped, turns, strict=True)])
+
+
+def inconsistency(student: Tensor, teacher: Tensor, turns: Sequence[Turn]) -> Tensor:
+    """Mean squared difference of class probabilities, from scores (N, classes, *space); the teacher's are turned."""
+    return mse_loss(student.float().softmax(1), turned(teacher.float().softmax(1), turns))
+
+
+def grown(done: float, ramp_up: float) -> float:
+    """The share of its full value that the weight has reached, after a share of all steps."""
+    if done >= ramp_up:
+        return 1.0
+    return math.exp(-STEEPNESS * (1 - done / ramp_up) ** 2)
+
+
+def follow(teacher: nn.Module, student: nn.Module, decay: float, steps: int) -> None:
+    """Move the teacher towards the student: the moving average of its weights, a plain average in the first steps.
+
+    So the teacher leaves the random start as soon as the student does.
+    """
+    early = 1 - 1 / (steps + 1)
+    average = get_ema_multi_avg_fn(min(decay, early))
+    average(list(teacher.parameters()), list(student.parameters()), steps)
