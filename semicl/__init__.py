@@ -6,3 +6,13 @@ training loops from MONAI, Kornia and Lightning.
 
 ``python -m semicl demo`` shows the whole of it in a few minutes on a CPU.
 """
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def own_version() -> str:
+    """The version that is installed."""
+    try:
+        return version("semicl")
+    except PackageNotFoundError:
+        return "from source, not installed"

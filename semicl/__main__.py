@@ -2,7 +2,7 @@
 
 import sys
 
-from semicl.own_version import own_version
+from semicl import own_version
 
 
 def main() -> int:

@@ -12,12 +12,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from semicl import own_version
 from semicl.command_words import configs_first, is_typed, plain_words
+from semicl.commands.following import following
 from semicl.config import gives, options_of, read_config, shipped_configs
 from semicl.config_check import check
 from semicl.console import complain, say, speak_alone
 from semicl.errors import OptionError, SemiclError, UsageError
-from semicl.following import following
 from semicl.help_text import HelpText
 from semicl.names_alike import did_you_mean, names_alike
 from semicl.option_errors import as_typed
@@ -37,7 +38,6 @@ from semicl.options import (
     StageOptions,
     StudyOptions,
 )
-from semicl.own_version import own_version
 from semicl.training.interruption import end_children, interruptible
 
 

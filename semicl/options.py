@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from semicl.data.class_names import needed_of_classes
+from semicl.data.classes import needed_of_classes
 from semicl.errors import OptionError
 
 LARGEST_LEARNING_RATE = 1e30

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from semicl.commands.prepare import PHANTOM
-from semicl.commands.run import run
+from semicl.data.prepare import PHANTOM
 from semicl.options import (
     ExperimentOptions,
     GlobalContrastOptions,
@@ -14,6 +13,7 @@ from semicl.options import (
     SegmentationOptions,
     SourceOptions,
 )
+from semicl.study.experiment import run
 
 HIPPOCAMPUS = Path("../shared/data/Task04_Hippocampus")
 

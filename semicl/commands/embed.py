@@ -2,9 +2,8 @@
 
 from semicl.console import conclude
 from semicl.data.prepared import read_prepared
-from semicl.models.require_checkpoint import require_checkpoint
+from semicl.files import output_file, require_checkpoint
 from semicl.options import EmbedOptions
-from semicl.outputs import output_file
 
 
 def embed(options: EmbedOptions) -> None:

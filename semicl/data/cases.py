@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from semicl.data.class_names import needed_of_classes, nfc
+from semicl.data.classes import needed_of_classes, nfc
 from semicl.data.nifti_names import by_case, found_file, nifti_files, stem
 from semicl.errors import SemiclError
 from semicl.files import read_json

@@ -14,7 +14,6 @@ from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import squashed
 from semicl.data.nifti_content import read_content
 from semicl.data.nifti_names import mixes_case
-from semicl.data.whole_values import whole_values
 from semicl.errors import SemiclError
 
 SAME_PLACE_MM = 1e-2
@@ -201,3 +200,15 @@ def _in_one_place(label: nibabel.Nifti1Image, image: nibabel.Nifti1Image) -> boo
 def _kind(array: np.ndarray) -> str:
     """The type of an array's elements in words."""
     return "colours" if array.dtype.names else f"{array.dtype} numbers"
+
+
+ROUNDING = 1e-3
+"""A number nearer than this to a whole one is meant to be it."""
+
+
+def whole_values(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values of a label map: first the whole ones, rounded, then those that are not whole."""
+    values = np.unique(label)
+    rounded = np.round(values)
+    is_whole = np.abs(values - rounded) < ROUNDING
+    return np.unique(rounded[is_whole]), values[~is_whole]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semicl.data.cases import Case
-from semicl.hashing import short_hash
+from semicl.files import short_hash
 
 BLOCK = 2**20
 

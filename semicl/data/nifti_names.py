@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from semicl.data.class_names import nfc
+from semicl.data.classes import nfc
 from semicl.errors import SemiclError
 
 _NAME = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.IGNORECASE)

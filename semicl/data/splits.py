@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semicl.data.cases import Case
-from semicl.data.class_names import nfc
+from semicl.data.classes import nfc
 from semicl.errors import SemiclError
 from semicl.files import read_json
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from semicl.data.class_names import nfc
+from semicl.data.classes import nfc
 from semicl.errors import SemiclError
 
 TWO_SCANS_A_SUBJECT = ("Hippocampus", "Phantom")

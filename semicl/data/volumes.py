@@ -22,11 +22,10 @@ from monai.transforms.utils import convert_applied_interp_mode
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from semicl.data.checks import OUTLIERS, read_nifti
+from semicl.data.checks import OUTLIERS, ROUNDING, read_nifti
 from semicl.data.geometry import affine_in_mm
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import scaled, squashed
-from semicl.data.whole_values import ROUNDING
 from semicl.errors import SemiclError
 
 

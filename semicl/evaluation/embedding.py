@@ -12,11 +12,9 @@ from semicl.data.datasets import LabelledVolume, Volumes
 from semicl.data.prepared import Prepared
 from semicl.errors import SemiclError
 from semicl.evaluation.figures import embedding_figure, write_figure
-from semicl.evaluation.inference import point_features
-from semicl.evaluation.prediction import to_device
-from semicl.models.checkpoint import load_weights
+from semicl.evaluation.inference import point_features, to_device
+from semicl.models.checkpoint import ModelCard, load_weights
 from semicl.models.lineage import split_to_judge
-from semicl.models.model_card import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import EmbedOptions
 

@@ -17,11 +17,10 @@ from semicl.data.classes import Values
 from semicl.data.geometry import affine_in_mm, voxel_size
 from semicl.data.volumes import class_numbers
 from semicl.errors import SemiclError
-from semicl.evaluation.metrics import Agreement, agreement
-from semicl.evaluation.prediction import predict_file
-from semicl.evaluation.spread import shown, spread
+from semicl.evaluation.inference import predict_file
+from semicl.evaluation.metrics import Agreement, agreement, shown, spread
 from semicl.files import read_json, replacing, write_json
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 
 MEASURES = {"dice": "Dice", "hd95": "HD95 (mm)", "surface": "ASD (mm)"}

@@ -5,7 +5,7 @@ volume, the farthest that two points in it can lie apart: inventing an organ cos
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from monai.metrics.meandice import compute_dice
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.networks.utils import one_hot
 from torch import Tensor
+
+from semicl.data.classes import ABSENT
 
 HAUSDORFF_QUANTILE = 0.95
 
@@ -62,3 +64,22 @@ def _surface_distances(predicted: Tensor, true: Tensor, spacing: Sequence[float]
 
 def _masks(numbers: Tensor, classes: int) -> Tensor:
     return one_hot(torch.as_tensor(numbers).cpu().long()[None, None], classes)
+
+
+def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """Mean and standard deviation, None where there is none; not rounded, since tables round what they show.
+
+    NaN stands for a class that no label holds, and is left out.
+    """
+    there = [float(value) for value in values if not np.isnan(value)]
+    return {
+        "mean": float(np.mean(there)) if there else None,
+        "deviation": float(np.std(there)) if len(there) > 1 else None,
+    }
+
+
+def shown(values: Sequence[float] | np.ndarray) -> str:
+    """The same as text: "0.812 ± 0.034", and a dash for what there is none of."""
+    found = spread(values)
+    mean, deviation = (ABSENT if value is None else f"{value:.3f}" for value in found.values())
+    return mean if found["mean"] is None else f"{mean} ± {deviation}"

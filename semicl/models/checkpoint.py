@@ -1,11 +1,11 @@
-"""Checkpoints: written in one step, and loaded with an account of what was taken."""
+"""Checkpoints: written in one step, loaded with an account of what was taken, and the card in each of its network."""
 
 import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,48 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from semicl.data.grid import Grid
 from semicl.errors import SemiclError
-from semicl.files import replacing
-from semicl.hashing import LENGTH
+from semicl.files import CHECKPOINT, LENGTH, replacing, require_checkpoint
 from semicl.models.lineage import Seen
-from semicl.models.model_card import KEY, ModelCard
-from semicl.models.require_checkpoint import CHECKPOINT, require_checkpoint
-from semicl.models.unet import UNet
+from semicl.models.unet import UNet, new_unet
+
+KEY = "semicl"
+"""Where a checkpoint keeps its card."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A network's stage, levels and grid, and its classes: names and values of the label files, background first.
+
+    `seen` is what it was trained on, a part for each data set, the last one last; it is empty where nobody noted it.
+    """
+
+    stage: str
+    levels: tuple[int, ...]
+    classes: dict[str, int]
+    grid: Grid
+    seen: tuple[Seen, ...] = ()
+
+    def new_network(self, seed: int) -> UNet:
+        """A network like it with the random weights of the seed."""
+        return new_unet(len(self.grid.patch_size), self.levels, len(self.classes), seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, which torch.load takes with weights_only."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "ModelCard":
+        """The card that `to_dict` wrote."""
+        return cls(
+            content["stage"],
+            tuple(content["levels"]),
+            dict(content["classes"]),
+            Grid.from_dict(content["grid"]),
+            tuple(Seen.from_dict(seen) for seen in content.get("seen", ())),  # older checkpoints do not tell
+        )
+
 
 _WRAPPERS = re.compile(r"^((module|_orig_mod|network)\.)+")
 """Prefixes that DistributedDataParallel, torch.compile and the segmentation stage put before a parameter's name."""

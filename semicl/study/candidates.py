@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semicl.evaluation.spread import spread
+from semicl.evaluation.metrics import spread
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
-from semicl.study.conditions import conditions
 from semicl.study.plan import Cell, by_row, validation_dice
-from semicl.study.results import MADE, as_markdown, stage_record, study_record, tried_rates
+from semicl.study.results import MADE, as_markdown, conditions, stage_record, study_record, tried_rates
 from semicl.training.folder import StageFolder
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from semicl.commands.prepare import ready
 from semicl.console import say
+from semicl.data.prepare import ready
 from semicl.errors import SemiclError
 from semicl.models.accelerators import require_accelerator
 from semicl.options import ExperimentOptions, PrepareOptions, SourceOptions, StudyOptions

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semicl.commands.prepare import require_ready
+from semicl.data.prepare import require_ready
 from semicl.errors import SemiclError
+from semicl.files import TO_REPLACE, output_folder
 from semicl.options import PrepareOptions, SourceOptions, StudyOptions
-from semicl.outputs import TO_REPLACE, output_folder
 from semicl.study.plan import Cell, stages_of_methods
 from semicl.study.sections import section
 

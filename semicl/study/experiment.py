@@ -1,96 +1,236 @@
-"""What an experiment found: the starts side by side, printed, drawn and written."""
+"""`semicl run`: an experiment, from files to the test Dice of each start."""
 
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from semicl.console import conclude, say, show
+from semicl.console import on_main_process, say
+from semicl.data.file_states import cases_hash
+from semicl.data.grid import Grid, require_fit
+from semicl.data.prepare import ready, require_ready
 from semicl.data.prepared import Prepared
-from semicl.evaluation.figures import predictions_figure, write_figure
-from semicl.evaluation.inference import class_probabilities
-from semicl.evaluation.measures import read_evaluation
-from semicl.files import write_json
-from semicl.models.checkpoint import load_segmentation
-from semicl.study.report import comparison_table, history_table, verdict
-from semicl.training.folder import StageFolder
+from semicl.data.splits import Split
+from semicl.errors import SemiclError
+from semicl.evaluation.evaluate import evaluate, evaluated_on, judged
+from semicl.files import output_folder, remove_partial
+from semicl.options import (
+    EvaluateOptions,
+    ExperimentOptions,
+    GlobalContrastOptions,
+    LocalContrastOptions,
+    PrepareOptions,
+    RunOptions,
+    SegmentationOptions,
+    SourceOptions,
+    StageOptions,
+)
+from semicl.study.sections import section
+from semicl.training.folder import DATA, StageFolder
+from semicl.training.inputs import SectionOptions, split_seen
+from semicl.training.setup import plan_stage, told_with_start
+from semicl.training.train import anchored, judged_classes
+from semicl.training.train import finetune as fine_tune
+from semicl.training.train import pretrain_global as contrast_globally
+from semicl.training.train import pretrain_local as contrast_locally
 
-PICTURED = 5
-"""Test volumes in the picture."""
-
-TITLES = {"random": "random start", "global": "global contrast", "pretrained": "pre-trained"}
+RESULTS = "results.json"
 
 
-def conclude_experiment(
-    output: Path, prepared: Prepared, splits: Sequence[int], tuned: Mapping[str, Sequence[StageFolder]]
-) -> None:
-    """Show and write results.json and predictions.png of an experiment whose stages are all finished.
+@dataclass(frozen=True)
+class _Step:
+    """One stage of one split.
 
     Args:
-        output: the experiment's folder.
-        prepared: its data.
-        splits: numbers of the splits.
-        tuned: by start, the folder of fine-tuning of each split.
+        command: its name.
+        section: of the options.
+        train: its function.
+        options: its own.
+        stage: where it reads and writes.
+        after: the stage whose weights it starts with.
     """
-    evaluations = {start: [read_evaluation(folder.test) for folder in folders] for start, folders in tuned.items()}
-    histories = {start: folders[0].summary()["validation"] for start, folders in tuned.items()}
-    _draw(output / "predictions.png", prepared, splits[0], {start: folders[0] for start, folders in tuned.items()})
-    say(f"Validation while fine-tuning, split {splits[0]}:")
-    show(history_table({TITLES[start]: history for start, history in histories.items()}))
-    volumes = sum(len(evaluation.names) for evaluation in next(iter(evaluations.values())))
-    say(f"{volumes} test volumes of {prepared.name}, splits {', '.join(map(str, splits))}:")
-    show(comparison_table({TITLES[start]: found for start, found in evaluations.items()}))
-    words = ""
-    if {"random", "pretrained"} <= set(evaluations):
-        words = verdict(evaluations["random"], evaluations["pretrained"])
-        say(words)
-    write_json(
-        output / "results.json",
-        {
-            "data": prepared.name,
-            "verdict": words,
-            "test_dice": {start: [e.mean_dice() for e in found] for start, found in evaluations.items()},
-            "validation_dice_by_step": histories,
-            "splits": list(splits),
-            "seconds": _seconds(output),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "lightning": version("pytorch-lightning"),
-                "monai": version("monai"),
-            },
-            "threads": torch.get_num_threads(),
-        },
-    )
-    conclude(
-        "Experiment",
-        {
-            **{
-                f"test Dice, {TITLES[start]}": sum(e.mean_dice() for e in found) / len(found)
-                for start, found in evaluations.items()
-            },
-            "pictures and numbers": f"{output}/predictions.png, results.json, split-*/finetune-*/test/cases.csv",
-            "logs": f"tensorboard --logdir {output}",
-        },
-    )
+
+    command: str
+    section: str
+    train: Callable[..., None]
+    options: SectionOptions
+    stage: StageOptions
+    after: "_Step | None"
+
+    @property
+    def folder(self) -> StageFolder:
+        return StageFolder(self.stage.output)
 
 
-def _seconds(output: Path) -> dict[str, float]:
-    """What each stage took, by its place in the experiment's folder."""
-    stages = sorted(path.parent for path in output.glob("split-*/*/summary.json"))
-    return {str(stage.relative_to(output)): StageFolder(stage).summary()["seconds"] for stage in stages}
+def run(
+    source: SourceOptions,
+    experiment: ExperimentOptions,
+    run_options: RunOptions,
+    prepare: PrepareOptions,
+    pretrain_global: GlobalContrastOptions,
+    pretrain_local: LocalContrastOptions,
+    finetune: SegmentationOptions,
+) -> None:
+    """Prepare, pre-train, fine-tune from each start and evaluate, for each split; what is done already is skipped.
+
+    All that can be checked is checked before the first step. A stage whose files have changed since is trained again.
+
+    Raises:
+        SemiclError: what any of the stages raises.
+    """
+    require_fit(Grid(prepare.patch_size), len(experiment.network.levels))
+    _require_splits(source.prepared, run_options.splits, prepare.repeats)
+    with section("prepare", prepare):
+        require_ready(source, prepare)
+    output_folder(run_options.output, [source.prepared, *([Path(source.data).expanduser()] if source.data else [])])
+    _require_same_experiment(run_options)
+
+    from semicl.models.accelerators import require_accelerator
+
+    require_accelerator(experiment.machine)
+
+    # All that has to be installed is imported before any work.
+    from semicl.study.report import conclude_experiment
+    from semicl.training import tcsm, trainer  # noqa: F401
+
+    sections = (pretrain_global, pretrain_local, finetune)
+    steps = {split: _steps(source.prepared, run_options, split, *sections) for split in run_options.splits}
+    with section("prepare", prepare):
+        prepared = ready(source, prepare, partial(_require_trained_on, steps))
+    if on_main_process():
+        remove_partial(run_options.output)
+    plans = [f"split {split}: {', '.join(_planned(found, experiment, prepared))}" for split, found in steps.items()]
+    say("To do, " + "; ".join(plans) + ".")
+    for split, found in steps.items():
+        for step in found:
+            with section(step.section, step.options):
+                step.train(step.options, experiment, step.stage, retrain=True)
+        if on_main_process():
+            _evaluate(experiment, prepared, split, _tuned(found))
+    if on_main_process():
+        by_split = map(_tuned, steps.values())
+        tuned = dict(zip(map(str, run_options.starts), map(list, zip(*by_split, strict=True)), strict=True))
+        conclude_experiment(run_options.output, prepared, run_options.splits, tuned)
 
 
-def _draw(path: Path, prepared: Prepared, split: int, tuned: Mapping[str, StageFolder]) -> None:
-    """Draw the first test volumes of a split, as the networks see them, under each network's labels."""
-    cases = [case for case in prepared.split(split).test if case.label is not None][:PICTURED]
-    images = {case.name: torch.tensor(prepared.image(case)) for case in cases}
-    labels = {"truth": {case.name: torch.tensor(prepared.label(case)).long() for case in cases}}
-    for start, folder in tuned.items():
-        network, card = load_segmentation(folder.model)
-        labels[TITLES[start]] = {
-            name: class_probabilities(network, image, card.grid.patch_size).argmax(0) for name, image in images.items()
-        }
-    write_figure(path, predictions_figure(images, labels, list(prepared.classes)))
+def _require_same_experiment(options: RunOptions) -> None:
+    """Raise where results would be replaced by some that lack splits or starts of theirs, or are no experiment's."""
+    path = options.output / RESULTS
+    if options.overwrite or not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text())
+        same = {*before["splits"]} <= {*options.splits} and {*before["test_dice"]} <= {*options.starts}
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise SemiclError(
+            f"{path}: is there already, of other splits or starts; give another --output, or --overwrite to start anew"
+        )
+
+
+def _steps(
+    prepared: Path,
+    run_options: RunOptions,
+    split: int,
+    pretrain_global: GlobalContrastOptions,
+    pretrain_local: LocalContrastOptions,
+    finetune: SegmentationOptions,
+) -> list[_Step]:
+    """The stages of a split in their order, fine-tuning from each start at the end."""
+
+    def step(name: str, train: Callable[..., None], options: SectionOptions, after: _Step | None = None) -> _Step:
+        command = name.partition("finetune")[1] or name
+        stage = StageOptions(
+            prepared,
+            split,
+            run_options.output / f"split-{split}" / name,
+            after.folder.model if after else None,
+            resume=not run_options.overwrite,
+            overwrite=run_options.overwrite,
+        )
+        return _Step(command, command.replace("-", "_"), train, options, stage, after)
+
+    from_start: dict[str, _Step | None] = {"random": None}
+    if set(run_options.starts) != {"random"}:
+        from_start["global"] = step("pretrain-global", contrast_globally, pretrain_global)
+    if "pretrained" in run_options.starts:
+        from_start["pretrained"] = step("pretrain-local", contrast_locally, pretrain_local, from_start["global"])
+    tuning = [step(f"finetune-{start}", fine_tune, finetune, from_start[start]) for start in run_options.starts]
+    return [*(each for each in from_start.values() if each), *tuning]
+
+
+def _require_trained_on(steps: Mapping[int, Sequence[_Step]], splits: Sequence[Split]) -> None:
+    """Raise where a stage that is begun was trained on another split than the one to be made of this number."""
+    for number, found in steps.items():
+        for step in found:
+            if number < len(splits) and step.folder.begun and not step.stage.overwrite:
+                step.folder.reason_to_start_anew({DATA: split_seen(splits[number])}, {}, retrain=True)
+
+
+def _tuned(steps: Sequence[_Step]) -> list[StageFolder]:
+    """The folders of fine-tuning."""
+    return [step.folder for step in steps if step.command == "finetune"]
+
+
+def _planned(steps: Sequence[_Step], experiment: ExperimentOptions, prepared: Prepared) -> Iterator[str]:
+    """What is to be done in each stage of a split, in words.
+
+    Raises:
+        SemiclError: a stage cannot be trained, or its folder holds one that was told something else.
+    """
+    trained: set[Path] = set()
+    for step in steps:
+        with section(step.section, step.options):
+            plan = plan_stage(step.command, step.options, experiment, step.stage)
+            if isinstance(step.options, LocalContrastOptions) and step.options.loss.supervised:
+                anchored(plan)
+            if isinstance(step.options, SegmentationOptions):
+                judged_classes(plan)
+            follows = step.after is not None and step.after.folder.path in trained
+            told = plan.told if follows else told_with_start(plan.told, step.stage.start)
+            word = _to_do(plan.folder, told, plan.defaults, step.stage.overwrite)
+        if word != "done":
+            trained.add(plan.folder.path)
+        elif follows:
+            word = f"as {step.after.folder.path.name} turns out" if step.after else word
+        yield f"{plan.folder.path.name} {word}"
+    if not any(case.label is not None for case in prepared.split(steps[0].stage.split).test):
+        raise SemiclError(
+            f"{prepared.folder}: no test case of split {steps[0].stage.split} has a label; give another --splits"
+        )
+
+
+def _to_do(folder: StageFolder, told: dict[str, Any], defaults: dict[str, Any], overwrite: bool) -> str:
+    if overwrite or not folder.begun:
+        return "from the start"
+    reason = folder.reason_to_start_anew(told, defaults, retrain=True)
+    if reason is not None:
+        return f"anew ({reason})"
+    return "done" if folder.finished else f"from epoch {folder.epochs + 1}"
+
+
+def _require_splits(prepared: Path, splits: Sequence[int], repeats: int) -> None:
+    """Raise where a split is neither among those that are made nor there already, made by hand."""
+    missing = [number for number in splits if number >= repeats and not Prepared.split_file(prepared, number).is_file()]
+    if missing:
+        raise SemiclError(
+            f"--splits takes numbers of splits, from 0 to {repeats - 1}, got {json.dumps(missing)}; give others, or "
+            f"--prepare.repeats {max(missing) + 1}"
+        )
+
+
+def _evaluate(experiment: ExperimentOptions, prepared: Prepared, split: int, tuned: Sequence[StageFolder]) -> None:
+    """Judge the fine-tuned networks of a split on its test volumes, after all training on that split."""
+    cases = [case for case in prepared.split(split).test if case.label is not None]
+    known = cases_hash(cases, prepared.source, prepared.states)
+    for folder in tuned:
+        if evaluated_on(folder.test) == judged(folder.model, known):
+            say(f"{folder.test}: evaluated already, nothing to do.")
+            continue
+        whole = EvaluateOptions(
+            folder.model, prepared.folder, split, output=folder.test, overwrite=True, machine=experiment.machine
+        )
+        evaluate(whole)  # replacing what an interrupted one left, or what was found on other files

@@ -21,10 +21,8 @@ from semicl.data.grid import require_fit
 from semicl.data.prepared import Prepared
 from semicl.data.splits import Split
 from semicl.errors import SemiclError
-from semicl.evaluation.evaluated import CASES, evaluated_on
-from semicl.files import write_json
-from semicl.hashing import short_hash
-from semicl.nested import laid_over
+from semicl.evaluation.evaluate import CASES, evaluated_on
+from semicl.files import laid_over, short_hash, write_json
 from semicl.option_tree import kinds
 from semicl.option_values import made
 from semicl.options import (

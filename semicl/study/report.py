@@ -1,12 +1,22 @@
-"""Evaluations of several starts side by side: as tables and as a sentence."""
+"""What an experiment found: the starts side by side, printed, drawn and written."""
 
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
+import torch
 
-from semicl.console import Table
-from semicl.evaluation.measures import Evaluation
-from semicl.evaluation.spread import shown
+from semicl.console import Table, conclude, say, show
+from semicl.data.prepared import Prepared
+from semicl.evaluation.figures import predictions_figure, write_figure
+from semicl.evaluation.inference import class_probabilities
+from semicl.evaluation.measures import Evaluation, read_evaluation
+from semicl.evaluation.metrics import shown
+from semicl.files import write_json
+from semicl.models.checkpoint import load_segmentation
+from semicl.training.folder import StageFolder
 
 Splits = Sequence[Evaluation]
 """One evaluation for each split."""
@@ -59,3 +69,82 @@ def verdict(random: Splits, pretrained: Splits) -> str:
 def _number(values: Sequence[float]) -> str:
     there = [value for value in values if not np.isnan(value)]
     return f"{there[0]:.3f}" if len(values) == len(there) == 1 else shown(there)
+
+
+PICTURED = 5
+"""Test volumes in the picture."""
+
+TITLES = {"random": "random start", "global": "global contrast", "pretrained": "pre-trained"}
+
+
+def conclude_experiment(
+    output: Path, prepared: Prepared, splits: Sequence[int], tuned: Mapping[str, Sequence[StageFolder]]
+) -> None:
+    """Show and write results.json and predictions.png of an experiment whose stages are all finished.
+
+    Args:
+        output: the experiment's folder.
+        prepared: its data.
+        splits: numbers of the splits.
+        tuned: by start, the folder of fine-tuning of each split.
+    """
+    evaluations = {start: [read_evaluation(folder.test) for folder in folders] for start, folders in tuned.items()}
+    histories = {start: folders[0].summary()["validation"] for start, folders in tuned.items()}
+    _draw(output / "predictions.png", prepared, splits[0], {start: folders[0] for start, folders in tuned.items()})
+    say(f"Validation while fine-tuning, split {splits[0]}:")
+    show(history_table({TITLES[start]: history for start, history in histories.items()}))
+    volumes = sum(len(evaluation.names) for evaluation in next(iter(evaluations.values())))
+    say(f"{volumes} test volumes of {prepared.name}, splits {', '.join(map(str, splits))}:")
+    show(comparison_table({TITLES[start]: found for start, found in evaluations.items()}))
+    words = ""
+    if {"random", "pretrained"} <= set(evaluations):
+        words = verdict(evaluations["random"], evaluations["pretrained"])
+        say(words)
+    write_json(
+        output / "results.json",
+        {
+            "data": prepared.name,
+            "verdict": words,
+            "test_dice": {start: [e.mean_dice() for e in found] for start, found in evaluations.items()},
+            "validation_dice_by_step": histories,
+            "splits": list(splits),
+            "seconds": _seconds(output),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "lightning": version("pytorch-lightning"),
+                "monai": version("monai"),
+            },
+            "threads": torch.get_num_threads(),
+        },
+    )
+    conclude(
+        "Experiment",
+        {
+            **{
+                f"test Dice, {TITLES[start]}": sum(e.mean_dice() for e in found) / len(found)
+                for start, found in evaluations.items()
+            },
+            "pictures and numbers": f"{output}/predictions.png, results.json, split-*/finetune-*/test/cases.csv",
+            "logs": f"tensorboard --logdir {output}",
+        },
+    )
+
+
+def _seconds(output: Path) -> dict[str, float]:
+    """What each stage took, by its place in the experiment's folder."""
+    stages = sorted(path.parent for path in output.glob("split-*/*/summary.json"))
+    return {str(stage.relative_to(output)): StageFolder(stage).summary()["seconds"] for stage in stages}
+
+
+def _draw(path: Path, prepared: Prepared, split: int, tuned: Mapping[str, StageFolder]) -> None:
+    """Draw the first test volumes of a split, as the networks see them, under each network's labels."""
+    cases = [case for case in prepared.split(split).test if case.label is not None][:PICTURED]
+    images = {case.name: torch.tensor(prepared.image(case)) for case in cases}
+    labels = {"truth": {case.name: torch.tensor(prepared.label(case)).long() for case in cases}}
+    for start, folder in tuned.items():
+        network, card = load_segmentation(folder.model)
+        labels[TITLES[start]] = {
+            name: class_probabilities(network, image, card.grid.patch_size).argmax(0) for name, image in images.items()
+        }
+    write_figure(path, predictions_figure(images, labels, list(prepared.classes)))

@@ -1,12 +1,12 @@
 """What the cells of a study found: read from their folders, summed up over splits."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from semicl.evaluation.measures import MEASURES, Evaluation, read_evaluation
-from semicl.evaluation.spread import spread
+from semicl.evaluation.metrics import spread
 from semicl.options import ExperimentOptions
 from semicl.study.plan import BEST, Cell, Job, by_row, validation_dice
 from semicl.training.folder import StageFolder
@@ -125,3 +125,40 @@ def _found(cell: Cell) -> Found:
     tuning = next(job for job, other in zip(cell.tunings, cell.tests, strict=True) if other is test)
     stages = ((job, StageFolder(job.folder).summary()) for job in (*cell.pretraining, tuning))
     return Found(cell, read_evaluation(test.folder), tuple(stages))
+
+
+def conditions(experiment: ExperimentOptions, cells: Sequence[Cell], made: Mapping[str, Collection[str]]) -> str:
+    """Network, schedules, seed, machine, date and commit, in a few sentences.
+
+    Args:
+        experiment: what the cells share.
+        cells: all of them.
+        made: all machines, dates and commits that occur.
+    """
+    where = [f"{line.capitalize()}: {'; '.join(sorted(made[line]))}." for line in MADE if made[line]]
+    unlabelled = any("label_fraction" not in job.config for cell in cells for job in cell.pretraining)
+    seen = ["TRANSDUCTIVE: pre-training saw the images, not the labels, of the test volumes."]
+    return " ".join(
+        [
+            f"Network {'-'.join(map(str, experiment.network.levels))}, precision {experiment.machine.precision}, "
+            f"epochs {_epochs(cells)}, learning rate of fine-tuning {_rates(cells)}, seed {experiment.seed}.",
+            *where,
+            *(seen if experiment.transductive and unlabelled else []),
+        ]
+    )
+
+
+def _epochs(cells: Sequence[Cell]) -> str:
+    """The epochs of every stage, all numbers that occur."""
+    seen: dict[str, set[int]] = {}
+    for cell in cells:
+        for job in cell.training:
+            seen.setdefault(job.command, set()).add(job.config["schedule"]["epochs"])
+    return ", ".join(f"{'/'.join(map(str, sorted(numbers)))} ({command})" for command, numbers in seen.items())
+
+
+def _rates(cells: Sequence[Cell]) -> str:
+    """The learning rates that were tried."""
+    text = ", ".join(f"{rate:g}" for rate in sorted({job.learning_rate for cell in cells for job in cell.tunings}))
+    several = any(len(cell.tunings) > 1 for cell in cells)
+    return f"{text}, of which validation picked one for each cell" if several else text

@@ -9,10 +9,9 @@ import numpy as np
 
 from semicl.evaluation.figures import fractions_figure, write_figure
 from semicl.evaluation.measures import MEASURES, known
-from semicl.evaluation.spread import shown
+from semicl.evaluation.metrics import shown
 from semicl.files import replacing, write_json
 from semicl.options import ExperimentOptions
-from semicl.study.conditions import conditions
 from semicl.study.plan import Cell
 from semicl.study.results import (
     MADE,
@@ -21,6 +20,7 @@ from semicl.study.results import (
     Found,
     Row,
     as_markdown,
+    conditions,
     stage_record,
     study_record,
     tried_rates,

@@ -15,7 +15,7 @@ import semicl.evaluation.measures
 import semicl.training.tcsm
 import semicl.training.trainer  # noqa: F401
 from semicl.cli import main
-from semicl.commands import evaluate, finetune, pretrain_global, pretrain_local  # noqa: F401
+from semicl.evaluation import evaluate  # noqa: F401
 
 
 def work(words: list[str], log: Path, threads: int) -> None:

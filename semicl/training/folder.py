@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from semicl.errors import SemiclError
-from semicl.files import read_json, remove_partial, write_json
-from semicl.models.require_checkpoint import MODEL
-from semicl.nested import laid_over
+from semicl.files import MODEL, laid_over, read_json, remove_partial, write_json
 from semicl.training.inputs import FILES
 
 DATA = "data"

@@ -12,7 +12,7 @@ from semicl.data.cases import Case
 from semicl.data.prepared import Prepared
 from semicl.data.splits import Split, split_json
 from semicl.errors import SemiclError
-from semicl.hashing import short_hash
+from semicl.files import short_hash
 from semicl.options import (
     ExperimentOptions,
     GlobalContrastOptions,

@@ -11,16 +11,14 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from semicl.console import conclude, on_main_process, say
 from semicl.data.cases import Case
-from semicl.data.class_names import folded
+from semicl.data.classes import folded
 from semicl.data.grid import require_fit
 from semicl.data.prepared import Prepared, read_prepared
 from semicl.data.splits import Split
 from semicl.errors import SemiclError
+from semicl.files import laid_over, output_folder, require_checkpoint
 from semicl.models.lineage import Seen, seen_after, seen_in
-from semicl.models.require_checkpoint import require_checkpoint
-from semicl.nested import laid_over
 from semicl.options import ExperimentOptions, StageOptions
-from semicl.outputs import output_folder
 from semicl.training.folder import DATA, StageFolder
 from semicl.training.inputs import (
     FILES,
@@ -33,7 +31,7 @@ from semicl.training.inputs import (
 )
 
 if TYPE_CHECKING:
-    from semicl.models.model_card import ModelCard
+    from semicl.models.checkpoint import ModelCard
     from semicl.models.unet import UNet
 
 
@@ -118,8 +116,7 @@ def set_up(plan: StagePlan, experiment: ExperimentOptions, start: Path | None) -
     import torch
 
     from semicl.models.accelerators import require_accelerator
-    from semicl.models.checkpoint import load_weights
-    from semicl.models.model_card import ModelCard
+    from semicl.models.checkpoint import ModelCard, load_weights
 
     require_accelerator(experiment.machine)
     prepared = plan.prepared

@@ -20,8 +20,8 @@ from torchmetrics import MeanMetric
 from semicl.data.datasets import LabelledVolume
 from semicl.evaluation.inference import class_probabilities
 from semicl.evaluation.metrics import dice_per_class
+from semicl.models.checkpoint import KEY, ModelCard
 from semicl.models.heads import ImageProjection, PointProjection
-from semicl.models.model_card import KEY, ModelCard
 from semicl.models.unet import Decoder, Encoder, UNet
 from semicl.options import (
     GlobalContrastOptions,
@@ -30,9 +30,8 @@ from semicl.options import (
     ScheduleOptions,
     SegmentationOptions,
 )
-from semicl.training.augment import ImageViews, Intensities, LabelledViews
-from semicl.training.gathering import everyones, own_among_everyones
-from semicl.training.mixup import Mix, mixed
+from semicl.training.augment import ImageViews, Intensities, LabelledViews, Mix, mixed
+from semicl.training.losses import everyones, own_among_everyones
 from semicl_kernels import LocalContrastiveLoss, NTXentLoss
 
 VALIDATION_DICE = "validation_dice"

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import SegmentationOptions
-from semicl.training.augment import Intensities
-from semicl.training.mixup import Mix
+from semicl.training.augment import Intensities, Mix
 from semicl.training.stages import Segmentation
 
 STEEPNESS = 5.0

@@ -17,12 +17,9 @@ from semicl.console import say
 from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
 from semicl.models.checkpoint import AtomicCheckpointIO, MovableCheckpoint, picked_validation
 from semicl.options import MachineOptions
-from semicl.training.cost import Cost
-from semicl.training.finite import FiniteSteps
+from semicl.training.callbacks import Cost, FiniteSteps, ProgressFile, StageProgress, ValidationPictures
 from semicl.training.folder import StageFolder
 from semicl.training.interruption import adopt, take_signals
-from semicl.training.pictures import ValidationPictures
-from semicl.training.progress import ProgressFile, StageProgress
 from semicl.training.provenance import provenance
 from semicl.training.stages import VALIDATION_DICE, Segmentation, Stage
 

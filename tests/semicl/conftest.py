@@ -12,12 +12,12 @@ import torch
 from numpy.typing import ArrayLike
 
 from semicl.cli import main
-from semicl.commands.prepare import prepare
 from semicl.data.cases import Case
 from semicl.data.grid import Grid
 from semicl.data.phantom import CLASSES, write_phantom
+from semicl.data.prepare import prepare
 from semicl.data.prepared import Prepared
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import PrepareOptions, SourceOptions
 

@@ -65,7 +65,7 @@ def prepared_checkpoint(tmp_path: Path) -> Path:
     import torch
 
     from semicl.data.grid import Grid
-    from semicl.models.model_card import ModelCard
+    from semicl.models.checkpoint import ModelCard
 
     card = ModelCard("finetune", (4, 6), {"b": 0, ORGAN: 1}, Grid((16, 16)))
     state = {f"network.{name}": value for name, value in card.new_network(0).state_dict().items()}

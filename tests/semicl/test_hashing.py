@@ -1,6 +1,6 @@
 """A hash follows the content, not the order in which its keys were put down."""
 
-from semicl.hashing import short_hash
+from semicl.files import short_hash
 
 
 def test_it_differs_where_the_content_does() -> None:

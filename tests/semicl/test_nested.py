@@ -1,6 +1,6 @@
 """Mappings laid over each other at any depth."""
 
-from semicl.nested import laid_over
+from semicl.files import laid_over
 
 
 def test_changes_win_at_any_depth_and_leave_the_rest() -> None:

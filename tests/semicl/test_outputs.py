@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from semicl.errors import SemiclError
-from semicl.outputs import output_file, output_folder
+from semicl.files import output_file, output_folder
 
 
 @pytest.fixture

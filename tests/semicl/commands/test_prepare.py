@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from semicl.commands.prepare import prepare, prepared_before
+from semicl.data.prepare import prepare, prepared_before
 from semicl.data.prepared import read_prepared
 from semicl.errors import SemiclError
 from semicl.options import PrepareOptions, SourceOptions

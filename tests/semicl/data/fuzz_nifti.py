@@ -26,14 +26,14 @@ import nibabel
 import numpy as np
 import torch
 
-from semicl.commands.prepare import prepare
 from semicl.data.cases import Case
 from semicl.data.checks import check_files, problems
 from semicl.data.grid import Grid
+from semicl.data.prepare import prepare
 from semicl.data.volumes import check_image, read_image
 from semicl.errors import SemiclError
-from semicl.evaluation.prediction import write_labels
-from semicl.models.model_card import ModelCard
+from semicl.evaluation.inference import write_labels
+from semicl.models.checkpoint import ModelCard
 from semicl.options import PrepareOptions, SourceOptions
 from tests.semicl.data.nifti_bytes import OFFSETS, header_of, with_fields
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from semicl.data.whole_values import whole_values
+from semicl.data.checks import whole_values
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import torch
 
 from semicl.data.cases import Case
 from semicl.errors import SemiclError
+from semicl.evaluation.inference import predict_file, write_labels
 from semicl.evaluation.measures import Evaluation, evaluate_cases, read_evaluation
-from semicl.evaluation.prediction import predict_file, write_labels
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from tests.semicl.conftest import cut_off, write_case, write_nifti
 from tests.semicl.data.nifti_bytes import alter

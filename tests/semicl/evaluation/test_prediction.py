@@ -9,8 +9,8 @@ import pytest
 
 from semicl.data.grid import Grid
 from semicl.errors import SemiclError
-from semicl.evaluation.prediction import label_type, predict_file, to_device, write_labels
-from semicl.models.model_card import ModelCard
+from semicl.evaluation.inference import label_type, predict_file, to_device, write_labels
+from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import MachineOptions
 from tests.semicl.conftest import write_nifti

@@ -1,6 +1,6 @@
 """One value has no deviation."""
 
-from semicl.evaluation.spread import shown, spread
+from semicl.evaluation.metrics import shown, spread
 
 NAN = float("nan")
 

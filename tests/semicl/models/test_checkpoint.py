@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 
 from semicl.errors import SemiclError
-from semicl.models.checkpoint import AtomicCheckpointIO, load_segmentation, load_weights, read_card, weights_hash
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import (
+    AtomicCheckpointIO,
+    ModelCard,
+    load_segmentation,
+    load_weights,
+    read_card,
+    weights_hash,
+)
 from semicl.models.unet import UNet, new_unet
 from tests.semicl.conftest import LEVELS
 

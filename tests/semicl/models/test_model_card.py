@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from semicl.data.grid import Grid
+from semicl.models.checkpoint import ModelCard
 from semicl.models.lineage import Seen
-from semicl.models.model_card import ModelCard
 
 SEEN = (Seen("Toy", 1, {"training": ("a", "b"), "validation": ("c",), "test": ("d",)}, 0.5, ("a",), True),)
 

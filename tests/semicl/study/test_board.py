@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from semicl.data.prepared import Prepared
-from semicl.evaluation.evaluated import CASES
+from semicl.evaluation.evaluate import CASES
 from semicl.files import write_json
 from semicl.options import GlobalContrastOptions, MethodOptions, SegmentationOptions, StudyOptions
 from semicl.study.board import Board, cells_table, state

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from semicl.commands.prepare import prepare
 from semicl.data.file_states import file_states
+from semicl.data.prepare import prepare
 from semicl.options import PrepareOptions, SourceOptions
 from tests.semicl.conftest import PATCH_SIZE, run_command
 from tests.semicl.study.conftest import Words

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard
 from semicl.options import GlobalContrastOptions, ScheduleOptions
 from semicl.training.stages import GlobalContrast
 from semicl_kernels import nt_xent_loss

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semicl.training.mixup import mixed
+from semicl.training.augment import mixed
 
 LABELS = torch.arange(6).view(6, 1, 1)
 

@@ -11,9 +11,8 @@ from semicl.data.cases import Case
 from semicl.data.prepared import Prepared, read_prepared
 from semicl.data.splits import Split
 from semicl.errors import SemiclError
-from semicl.evaluation.prediction import predict_file
-from semicl.models.checkpoint import read_card
-from semicl.models.model_card import ModelCard
+from semicl.evaluation.inference import predict_file
+from semicl.models.checkpoint import ModelCard, read_card
 from semicl.models.unet import UNet
 from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, same_weights
 

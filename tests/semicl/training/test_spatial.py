@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semicl.options import AugmentationOptions
-from semicl.training.spatial import anisotropic, moved_images, moved_labels, random_grid
+from semicl.training.augment import anisotropic, moved_images, moved_labels, random_grid
 
 STILL = {"rotation": 0.0, "shift": 0.0, "scale": (1.0, 1.0), "elastic": 0.0}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import (
     AugmentationOptions,
@@ -16,7 +16,7 @@ from semicl.options import (
     LocalLossOptions,
     SegmentationOptions,
 )
-from semicl.training.mixup import mixed
+from semicl.training.augment import mixed
 from semicl.training.stages import (
     GlobalContrast,
     Segmentation,

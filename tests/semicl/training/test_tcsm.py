@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import AugmentationOptions, SegmentationOptions, TcsmOptions
 from semicl.training.stages import Segmentation, Stage

@@ -12,8 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
 from semicl.data.prepared import Prepared
 from semicl.errors import SemiclError
-from semicl.models.checkpoint import load_weights, read_card
-from semicl.models.model_card import ModelCard
+from semicl.models.checkpoint import ModelCard, load_weights, read_card
 from semicl.models.unet import UNet
 from semicl.options import GlobalContrastOptions, MachineOptions, ScheduleOptions, SegmentationOptions
 from semicl.training.folder import StageFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semicl.following import following
+from semicl.commands.following import following
 from semicl.options import (
     EvaluateOptions,
     ExperimentOptions,

@@ -1,0 +1,447 @@
+"""`semicl prepare`: find cases, check every file, split by subject, and cache what the network will see."""
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
+from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases
+from semicl.data.checks import CheckedCase, check_files, problems, unit_note
+from semicl.data.classes import BACKGROUND, absent, held_values, nfc, without
+from semicl.data.file_states import FileState, changed_files, file_states
+from semicl.data.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
+from semicl.data.prepared import DESCRIPTION, Prepared, read_prepared
+from semicl.data.splits import Split, make_split
+from semicl.data.subjects import subject_rule
+from semicl.errors import SemiclError
+from semicl.files import output_folder, remove_partial
+from semicl.options import NetworkOptions, PrepareOptions, SourceOptions
+
+PHANTOM = "phantom"
+
+RequireSplits = Callable[[Sequence[Split]], None]
+
+NAMED = 3
+"""Changed files that are named."""
+
+FEW_CLASSES = 20
+"""Classes, at most, that are proposed."""
+
+JUDGED = 3
+"""Cases, at most, on which the loss by shrinking is measured."""
+
+
+def prepare(
+    source: SourceOptions, options: PrepareOptions, again: bool = False, require: RequireSplits | None = None
+) -> Prepared:
+    """Write a prepared folder.
+
+    Args:
+        source: the data, and where they are made ready.
+        options: how.
+        again: whether the folder was made ready so before and its files have changed since.
+        require: raises where the splits to be made are not those that are needed.
+
+    Raises:
+        SemiclError: no cases, files with something wrong, too few subjects, a split in the folder that a person edited,
+            or what `require` raises; nothing has then been written but, where they were asked for, the phantom's
+            volumes or the download.
+    """
+    if not again:
+        require_source(source, options)
+    _require_no_edited_split(source.prepared, options.repeats)
+    folder = _data_folder(source, options, again)
+    found = _found(folder, options)
+    files = file_states(_files(folder, found), folder, _states_before(source.prepared))
+    checked = [check_files(case) for case in tqdm(found.cases, desc="check files", unit="case", ncols=WIDTH)]
+    held = _values_held(checked)
+    classes = _classes(found, options, held)
+    _require_manageable(found.name, classes)
+    grid = Grid(options.patch_size, options.spacing, options.sliding_window)
+    unnamed = sorted(held - {*classes.values()})
+    more = options.classes | {f"class {value}": value for value in unnamed} if options.classes and unnamed else {}
+    sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder, more)
+    cases = tuple(each.case for each in sound)
+    _require_classes(found.name, classes, held)
+    _require_held(options.classes or {}, sound)
+    lacking = absent(held_values(classes, _values_held(sound)))
+    if lacking:
+        say(without(lacking, "means and of what validation picks by"))
+    splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
+    if require is not None:
+        require(splits)
+    grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
+    prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options), folder, files)
+    _tell_doubts(sound)
+    (source.prepared / DESCRIPTION).unlink(missing_ok=True)
+    made = source.prepared / PHANTOM
+    remove_partial(*(source.prepared / name for name in ("", "cache", "splits")), made, *made.glob("*"))
+    for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
+        prepared.write_arrays(case)
+    prepared.write(splits, [_origin(options, repeat) for repeat in range(options.repeats)])
+    _tell_shrinkage(prepared, sound)
+    _tell_levels(grid)
+    _conclude(prepared, splits[0])
+    return prepared
+
+
+def ready(source: SourceOptions, options: PrepareOptions, require: RequireSplits | None = None) -> Prepared:
+    """The prepared folder, made where it is not there yet, is to be made anew, or its files have changed.
+
+    Args:
+        source: the data, and where they are made ready.
+        options: how.
+        require: raises, before anything is written, where the splits to be made are not those that are needed.
+
+    Raises:
+        SemiclError: what `prepare` and `prepared_before` raise.
+    """
+    if options.overwrite and on_main_process():  # processes that train with the first come here too
+        return prepare(source, options, require=require)
+    return prepared_before(source, options) or prepare(
+        source, options, again=_told_before(source, options) is not None, require=require
+    )
+
+
+def require_ready(source: SourceOptions, options: PrepareOptions) -> None:
+    """Raise where :func:`ready` would, as far as that can be told before any file of a case is opened.
+
+    Raises:
+        SemiclError: the data are not there, or the folder for them holds others.
+    """
+    if options.overwrite or _told_before(source, options) is None:
+        require_source(source, options)
+    elif options.download is None and source.data not in (None, PHANTOM):
+        _found(Path(str(source.data)).expanduser(), options)
+
+
+def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared | None:
+    """The prepared folder, where it is there already, was told the same and the files are still those it was made of.
+
+    Files may have been moved, with their folder. Splits that are missing are made.
+
+    Raises:
+        SemiclError: it was told something else, is of other data, or is damaged.
+    """
+    before = _told_before(source, options)
+    if before is None:
+        return None
+    folder = _data_folder(source, options, again=True)
+    found = _found(folder, options)
+    states = file_states(_files(folder, found), folder, before.states)
+    changed = changed_files(before.states, states)
+    other = states.keys() != before.states.keys() or len(changed) == len(states)
+    if changed and other and before.states and folder != before.source:
+        raise SemiclError(
+            f"{source.prepared}: was prepared from {before.source}, and {folder} holds other files ({changed[0]}); "
+            "give another --prepared, or --overwrite to replace what is there"
+        )
+    if changed:
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        say(f"{folder}: changed since it was prepared: {', '.join(changed[:NAMED])}{more}. It is prepared again.")
+        return None
+    by_name = {case.name: case for case in found.cases}
+    cases = tuple(by_name[case.name] for case in before.cases)
+    repeats = max(int(before.options["repeats"]), options.repeats)
+    told_now = told(source, replace(options, repeats=repeats))
+    now = replace(before, cases=cases, options=told_now, source=folder, states=states)
+    for number in range(options.repeats):
+        if not before.has_split(number):
+            now.write_split(number, make_split(cases, options.shares, options.seed, number), _origin(options, number))
+    if now != before:
+        now.write_description()
+    return now
+
+
+def _told_before(source: SourceOptions, options: PrepareOptions) -> Prepared | None:
+    """The prepared folder, where it is there already; no file of a case is opened.
+
+    Raises:
+        SemiclError: it was told something else, or is damaged.
+    """
+    if not (source.prepared / DESCRIPTION).is_file():
+        return None
+    prepared = read_prepared(source.prepared)
+    now, defaults = told(source, options), told(SourceOptions(), PrepareOptions())
+    for name, value in now.items():
+        before = prepared.options.get(name, defaults[name])  # older folders did not note every option
+        if before != value and name not in ("data", "repeats"):
+            raise SemiclError(
+                f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or "
+                "--overwrite to replace what is there"
+            )
+    return prepared
+
+
+def _files(folder: Path, found: CaseFolder) -> list[Path]:
+    """The files that are read of the data's folder, those of damaged cases included."""
+    files = [file for case in found.cases for file in (case.image, case.label) if file is not None]
+    return [*files, folder / DECATHLON]
+
+
+def _states_before(folder: Path) -> dict[str, FileState]:
+    """The files as an earlier preparation found them; nothing where there is none, or one that is to be made whole."""
+    try:
+        return read_prepared(folder).states
+    except SemiclError:
+        return {}
+
+
+def _origin(options: PrepareOptions, repeat: int) -> dict[str, object]:
+    """What a split is made of, beside the cases."""
+    return {"seed": options.seed, "repeat": repeat, "shares": options.shares}
+
+
+def require_source(source: SourceOptions, options: PrepareOptions) -> None:
+    """Raise where the data are not there, or the folder for them holds others.
+
+    Raises:
+        SemiclError: so it is; or a file or folder that is there has the wrong form.
+    """
+    if options.download is None and source.data is None:
+        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+    inputs: set[Path] = set()
+    if options.download is None and source.data not in (None, PHANTOM):
+        data = Path(os.path.expanduser(str(source.data)))
+        files = [file for case in _found(data, options).cases for file in (case.image, case.label) if file is not None]
+        inputs = {data, *files, *(file.parent for file in files)}
+    output_folder(source.prepared, inputs, files=[DESCRIPTION], overwrite=options.overwrite, option="prepared")
+
+
+def _found(folder: Path, options: PrepareOptions) -> CaseFolder:
+    """The cases of a folder."""
+    rule = partial(subject_rule, scans_per_subject=options.scans_per_subject, subject_pattern=options.subject_pattern)
+    return find_cases(folder, rule)
+
+
+def told(source: SourceOptions, options: PrepareOptions) -> dict[str, Any]:
+    """The options that decide what is prepared, as text."""
+    given = {"data": source.data} | asdict(options)
+    del given["overwrite"]  # says what becomes of other data
+    return {name: str(value) for name, value in given.items()}
+
+
+def _require_no_edited_split(folder: Path, repeats: int) -> None:
+    """Raise where a split would be lost that a person edited."""
+    try:
+        edited = read_prepared(folder).edited_splits(repeats)
+    except SemiclError:  # no folder, or one that is to be made whole
+        return
+    if edited:
+        raise SemiclError(
+            f"{edited[0]}: was edited, and preparing the folder again would replace it; give another --prepared, or "
+            f"move the edited file{'s' if len(edited) > 1 else ''} away first"
+        )
+
+
+def _data_folder(source: SourceOptions, options: PrepareOptions, again: bool = False) -> Path:
+    """The folder of the cases, resolved, so that they are found from other working directories too.
+
+    The phantom is written, unless it is looked at again and still there.
+    """
+    if options.download is not None:
+        from semicl.data.download import download
+
+        return download(options.download, source.prepared.parent).resolve()
+    if source.data is None:
+        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+    if source.data != PHANTOM:
+        return Path(source.data).expanduser().resolve()
+    folder = (source.prepared / PHANTOM).resolve()
+    there = (folder / DECATHLON).is_file()
+    if there and again:
+        return folder
+    say("PHANTOM: synthetic volumes. What is measured on them says nothing about patients.")
+    if there and not options.overwrite and _found(folder, options).name != "Phantom":
+        named = source.prepared / PHANTOM
+        raise SemiclError(f"{named}: holds other cases; give another --prepared, or --overwrite to replace them")
+
+    from semicl.data.phantom import write_phantom
+
+    write_phantom(folder, options.phantom_subjects, options.seed)
+    return folder
+
+
+def _values_held(checked: Sequence[CheckedCase]) -> set[int]:
+    """The values in the label files of the cases that have nothing wrong."""
+    return set().union(*(case.values for case in checked if not case.problems))
+
+
+def _classes(found: CaseFolder, options: PrepareOptions, held: set[int]) -> dict[str, int]:
+    """Names and values of the classes, the background first."""
+    if found.classes is not None:
+        if options.classes is not None:
+            raise SemiclError(f"--classes is for plain folders; {found.name} names its classes itself, so leave it out")
+        return found.classes
+    if options.classes is not None:
+        return {BACKGROUND: 0} | {nfc(name): value for name, value in options.classes.items()}
+    return {BACKGROUND: 0} | {f"class {value}": value for value in sorted(held - {0})}
+
+
+def _require_held(named: Mapping[str, int], sound: Sequence[CheckedCase]) -> None:
+    """Raise where a class is named that no label file holds, which would count as found in every case."""
+    held = _values_held(sound)
+    absent = {name: value for name, value in named.items() if value not in held}
+    if absent:
+        raise SemiclError(
+            f"--classes takes values that label files hold, got {json.dumps(absent)}, which no undamaged one holds; "
+            "mend the values or leave these classes out"
+        )
+
+
+def _require_classes(name: str, classes: Mapping[str, int], held: set[int]) -> None:
+    """Raise where there is nothing but background."""
+    if (held - {0}) & set(classes.values()):
+        return
+    if held:
+        raise SemiclError(f"{name}: the label files hold only background (0); give label files with other values too")
+    if len(classes) == 1:
+        raise SemiclError(f"{name}: there is no undamaged label file; add label files to labels/, named as the images")
+
+
+def _require_manageable(name: str, classes: dict[str, int]) -> None:
+    """Raise where classes are more, or values larger, than a label can hold on its way to the network."""
+    if len(classes) > MOST_CLASSES:
+        raise SemiclError(
+            f"{name}: {len(classes)} classes with the background, at most {MOST_CLASSES} can be told apart; give label "
+            "files, not images, with fewer values"
+        )
+    value = max(classes.values(), key=abs)
+    if abs(value) > LARGEST_VALUE:
+        raise SemiclError(f"{name}: label value {value}, at most {LARGEST_VALUE} can be read; give smaller values")
+
+
+def _median_voxel_size(sound: Sequence[CheckedCase], grid: Grid) -> tuple[float, float, float]:
+    """In mm along superior, right and anterior, after resampling."""
+    sizes = [resampled_voxel_size(each.affine, grid) for each in sound if each.affine is not None]
+    superior, right, anterior = (float(side) for side in np.median(sizes, axis=0))
+    return superior, right, anterior
+
+
+def _tell_doubts(sound: Sequence[CheckedCase]) -> None:
+    """Say what is no mistake in a file, but may be one."""
+    note = unit_note(sound)
+    if note is not None:
+        say(note)
+    constant = [each.case.name for each in sound if each.is_constant]
+    if constant:
+        say(f"WARNING: of one value alone, in which a network sees nothing: {', '.join(constant)}.")
+
+
+def _tell_shrinkage(prepared: Prepared, sound: Sequence[CheckedCase]) -> None:
+    """Say how much smaller slices have become, and what that costs, measured on the cases that lose most."""
+    shapes = {
+        each.case: resampled_shape(each.shape, each.affine, prepared.grid)
+        for each in sound
+        if each.shape is not None and each.affine is not None
+    }
+    factors = {case: prepared.grid.shrinkage(shape) for case, shape in shapes.items()}
+    shrunk = sorted((case for case, factor in factors.items() if factor < 1), key=lambda case: factors[case])
+    if not shrunk:
+        return
+    lengths = sorted({f"{shapes[case][1]} x {shapes[case][2]}" for case in shrunk}, key=lambda text: (len(text), text))
+    text = (
+        f"WARNING: slices of {_range(lengths)} are shrunk to fit {' x '.join(map(str, prepared.grid.patch_size))}, to "
+        f"{_range(sorted({f'{factors[case]:.2g}' for case in shrunk}))} of their sides."
+    )
+    judged = [case for case in shrunk if case.label is not None][:JUDGED]
+    if judged:
+        dice = {case.name: _dice_left(prepared, case) for case in judged}
+        told = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
+        text += f" Shrunk and enlarged again, a perfect label keeps this Dice: {told}."
+    say(f"{text} Give a larger --patch_size, or --sliding_window true for patches at full resolution.")
+
+
+def _dice_left(prepared: Prepared, case: Case) -> float:
+    """Mean over the classes that a case's label file holds."""
+    from semicl.data.volumes import shrunk_and_back
+
+    assert case.label is not None
+    truth, back = shrunk_and_back(case.label, prepared.grid, list(prepared.classes.values()), case.image)
+    pairs = [(truth == number, back == number) for number in truth.unique().tolist() if number > 0]
+    dice = [2 * float((one & other).sum()) / float(one.sum() + other.sum()) for one, other in pairs]
+    return float(np.mean(dice)) if dice else 1.0
+
+
+def _range(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
+
+
+def _tell_levels(grid: Grid) -> None:
+    """Say where the default network would not take the patch."""
+    levels = len(NetworkOptions().levels)
+    if grid.most_levels < levels:
+        factor = 2 ** (levels - 1)
+        say(
+            f"Patches of {' x '.join(map(str, grid.patch_size))} fit networks of at most {grid.most_levels} levels; "
+            f"the default one has {levels}: give training fewer --network.widths, or prepare multiples of {factor}, "
+            f"larger than {factor} along one axis."
+        )
+
+
+def _sound_cases(
+    checked: Sequence[CheckedCase],
+    classes: dict[str, int],
+    grid: Grid,
+    leave_out_damaged: bool,
+    folder: Path,
+    more_classes: Mapping[str, int],
+) -> tuple[CheckedCase, ...]:
+    """The cases of a folder that are without a problem.
+
+    Args:
+        checked: all of them.
+        classes: names and values.
+        grid: that they are put on.
+        leave_out_damaged: whether to go on without the others.
+        folder: of the cases.
+        more_classes: what the option of the classes would be with all values that label files hold, if they are few.
+
+    Raises:
+        SemiclError: a case has one and is not to be left out, or all that have a label have.
+    """
+    found_in = {each.case.name: list(problems(each, classes, grid)) for each in checked}
+    wrong = {name: found for name, found in found_in.items() if found}
+    sound = tuple(each for each in checked if each.case.name not in wrong)
+    if not wrong:
+        return sound
+    table = Table("case", "file", "what is wrong", "way out", title="Problems", title_justify="left")
+    for name, found in wrong.items():
+        for problem in found:
+            table.add_row(name, os.path.relpath(problem.file, folder), problem.what, problem.way_out)
+    show(table)
+    some_left = any(each.case.label is not None for each in sound)
+    if not leave_out_damaged or not some_left:
+        first = next(iter(wrong.values()))[0]
+        others = sum(map(len, wrong.values())) - 1
+        told = f"{first}" + (f" (and {others} more, see the table)" if others else "")
+        if 0 < len(more_classes) <= FEW_CLASSES:
+            told += f"; or --classes {shlex.quote(json.dumps(more_classes, ensure_ascii=False))}"
+        raise SemiclError(told + ("; or --leave_out_damaged" if some_left and not leave_out_damaged else ""))
+    say(f"Left out: {', '.join(wrong)}.")
+    return sound
+
+
+def _conclude(prepared: Prepared, split: Split) -> None:
+    parts = {
+        part: f"{len(cases)} cases of {len({case.subject for case in cases})} subjects"
+        for part, cases in vars(split).items()
+    }
+    rows = {
+        "dataset": prepared.name,
+        "classes": ", ".join(f"{name} ({value})" for name, value in prepared.classes.items()),
+        "cases": f"{len(prepared.cases)}, {sum(case.label is not None for case in prepared.cases)} with labels",
+        "subjects": len({case.subject for case in prepared.cases}),
+        **{f"split 0, {part}": text for part, text in parts.items()},
+        "patch size": " x ".join(map(str, prepared.grid.patch_size)),
+        "folder": prepared.folder,
+    }
+    conclude("Prepared", rows)

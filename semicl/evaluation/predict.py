@@ -1,0 +1,175 @@
+"""`semicl predict`: NIfTI in, NIfTI out, in the case's own geometry."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from semicl.console import WIDTH, conclude, say
+from semicl.data.checks import read_nifti
+from semicl.data.nifti_content import read_content
+from semicl.data.nifti_names import case_name, is_nifti, is_other_file, label_name, mixes_case, nifti_files
+from semicl.errors import SemiclError
+from semicl.files import output_file, output_folder, require_checkpoint
+from semicl.options import PredictOptions
+
+OF_LABELS = "give another --{option}, --overwrite to replace what is there, or --skip_existing to leave it"
+
+
+def predict(options: PredictOptions) -> None:
+    """Write a label file for each image, of its shape, affine and orientation.
+
+    All images are checked before the first is predicted; those that cannot be used are named at once, and the others
+    predicted.
+
+    Raises:
+        SemiclError: the checkpoint cannot be used, a label file would replace something else than a label file, or is
+            there already and not to be replaced or skipped; nothing has then been written. Or images cannot be used,
+            when the others are done.
+    """
+    require_checkpoint(options.checkpoint)
+    labels = _labels(options, _images(options.input))
+    left = {image: label for image, label in labels.items() if not (options.skip_existing and _is_done(label))}
+    cases = Counter(map(case_name, labels))
+    failed = _failures(left, lambda image: _check(image, cases))
+    sound = {image: label for image, label in left.items() if image not in failed}
+    if sound:
+        failed |= _predicted(options, sound)
+    done = [label for image, label in sound.items() if image not in failed]
+    rows = {
+        "images": len(labels),
+        "predicted": len(done),
+        **({"skipped, there already": len(labels) - len(left)} if options.skip_existing else {}),
+        **({"failed": len(failed)} if failed else {}),
+        "labels": options.output,
+    }
+    if done or not failed:
+        conclude("Predicted", rows)
+    if failed:
+        raise SemiclError("; ".join(failed.values()) if len(labels) == 1 else _all_told(failed, len(labels)))
+
+
+def _is_done(label: Path) -> bool:
+    """Whether a label file is there; one that cannot be read, as a full disk leaves it, is not, which is said."""
+    if not label.exists():
+        return False
+    try:
+        read_nifti(label)
+    except SemiclError:
+        say(f"{label}: not readable, so that it is predicted again.")
+        return False
+    return True
+
+
+def _check(image: Path, cases: Mapping[str, int]) -> None:
+    """Raise where an image cannot be used, or is not the only one of its case."""
+    if cases[case_name(image)] > 1:
+        raise SemiclError(f"{image}: case {case_name(image)} is there twice; leave one file of it out")
+    read_nifti(image)
+
+
+def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Path, str]:
+    """Predict images; returns why, for those of which no label file could be made."""
+    from semicl.data.volumes import check_image
+    from semicl.evaluation.inference import predict_file, to_device, write_labels
+    from semicl.models.checkpoint import load_segmentation
+
+    network, card = load_segmentation(options.checkpoint)
+    for label in labels.values():
+        _require_replaceable(label, list(card.classes.values()))
+    failed = _failures(labels, lambda image: check_image(image, card.grid))
+    network = to_device(network, options.machine)
+    fitting = {image: label for image, label in labels.items() if image not in failed}
+    for image, label in tqdm(fitting.items(), desc="predict", unit="image", ncols=WIDTH):
+        try:
+            write_labels(label, predict_file(network, card, image), card, read_nifti(image)[1])
+        except SemiclError as error:
+            failed[image] = str(error)
+    return failed
+
+
+def _require_replaceable(label: Path, values: Sequence[int]) -> None:
+    """Raise where a file is there that may be an image: it is neither a label map of these values nor damaged."""
+    if not label.exists():
+        return
+    try:
+        array = read_content(label)[0]
+        is_label = array.dtype.kind in "iu" and bool(np.isin(array, values).all())
+    except SemiclError:  # no voxels alone
+        is_label = False
+    except Exception:  # damaged
+        is_label = True
+    if not is_label:
+        raise SemiclError(
+            f"{label}: would be replaced, and is no label map of the checkpoint's classes; give another --output, or "
+            "move it away"
+        )
+
+
+def _failures(images: Iterable[Path], check: Callable[[Path], object]) -> dict[Path, str]:
+    """What a check says, by image, of those that fail it; told at once where others pass."""
+    images, failed = list(images), {}
+    for image in images:
+        try:
+            check(image)
+        except SemiclError as error:
+            failed[image] = str(error)
+    if len(failed) < len(images):
+        for reason in failed.values():
+            say(f"LEFT OUT: {reason}")
+    return failed
+
+
+def _all_told(failed: Mapping[Path, str], images: int) -> str:
+    """All failures in a line."""
+    reasons = "; ".join(failed.values())
+    way_out = "mend them and call again with --skip_existing"
+    return f"{len(failed)} of {images} images could not be predicted ({reasons}); {way_out}"
+
+
+def _labels(options: PredictOptions, images: Sequence[Path]) -> dict[Path, Path]:
+    """The label file of each image, in the output folder, or the output itself where it is named as a file.
+
+    Raises:
+        SemiclError: one may not be written, or a file is named for many images.
+    """
+    inputs = [*images, options.checkpoint]
+    replace = options.overwrite or options.skip_existing
+    if is_nifti(options.output) and not options.output.is_dir():
+        if len(images) > 1:
+            raise SemiclError(f"{options.output}: is one file for {len(images)} images; give --output a folder")
+        if mixes_case(options.output):
+            raise SemiclError(f"{options.output}: its suffix mixes capitals and small letters; give .nii or .nii.gz")
+        return {images[0]: output_file(options.output, inputs, overwrite=replace)}
+    if is_other_file(options.output) and not options.output.is_dir():
+        raise SemiclError(
+            f"{options.output}: is named as a file of another format; give --output a folder, or for one image a name "
+            "that ends in .nii or .nii.gz"
+        )
+    names = [label_name(image) for image in images]
+    folders = [image.parent for image in images]
+    output_folder(options.output, [*inputs, *folders], files=names, overwrite=replace, way_out=OF_LABELS)
+    return {image: options.output / name for image, name in zip(images, names, strict=True)}
+
+
+def _images(source: Path) -> list[Path]:
+    if source.is_file():
+        if not is_nifti(source):
+            raise SemiclError(f"{source}: not a NIfTI file; give a .nii or .nii.gz file, or a folder of them")
+        return [source]
+    if not source.is_dir():
+        raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")
+    images = nifti_files(source)
+    hidden = sorted(file.name for file in source.iterdir() if not is_nifti(file) and is_nifti(_unhidden(file)))
+    if hidden:
+        say(f"{source}: hidden files are left out: {', '.join(hidden)}.")
+    if not images:
+        raise SemiclError(f"{source}: holds no .nii or .nii.gz file; give --input a folder of images")
+    return images
+
+
+def _unhidden(file: Path) -> Path:
+    """The file under a name that does not hide it."""
+    return file.with_name(file.name.lstrip(".") or file.name)
