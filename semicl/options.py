@@ -1,44 +1,74 @@
 """Typed options of every command; each field is an option of the command line and a key of a config."""
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from semicl.data.classes import needed_of_classes
-from semicl.errors import OptionError
+import tyro
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from typing_extensions import Self
 
-LARGEST_LEARNING_RATE = 1e30
-"""Far beyond it Adam's steps are no float32 numbers."""
+from semicl.config import Place, mapping, options
+
+Values = TypeVar("Values", bound=tuple[Hashable, ...])
+
+Rate = Annotated[float, Field(gt=0, le=1e30)]
+"""A learning rate; far beyond the largest the steps of Adam are no float32 numbers."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""scikit-learn takes no larger one."""
 
 
-def _require(condition: bool, option: str, got: object, takes: str, beside: str | None = None) -> None:
-    if not condition:
-        raise OptionError(option, takes, got, beside)
+def _each_once(values: Values) -> Values:
+    if len(values) > len(set(values)):
+        raise ValueError(f"takes each value once, got {' '.join(map(str, values))}")
+    return values
 
 
-def _require_positive(options: object, *names: str) -> None:
-    for name in names:
-        _require(getattr(options, name) > 0, name, getattr(options, name), "a positive number")
+def _positive(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    if values is not None and min(values) <= 0:
+        raise ValueError(f"takes positive numbers, got {' '.join(map(str, values))}")
+    return values
 
 
-def _require_seed(seed: int) -> None:
-    _require(0 <= seed < 2**32, "seed", seed, "a number from 0 to 4294967295")  # scikit-learn takes no larger one
+def _patch_size(sides: tuple[int, ...]) -> tuple[int, ...]:
+    if len(sides) not in (2, 3) or min(sides) < 2 or max(sides) < 4 or any(side % 2 for side in sides):
+        raise ValueError(
+            f"takes two or three even numbers, one of them 4 or more, since the network halves every side at least "
+            f"once; volumes that are smaller are padded; got {' '.join(map(str, sides))}"
+        )
+    return sides
 
 
-def _require_splits(splits: tuple[int, ...]) -> None:
-    _require(
-        len(splits) == len(set(splits)) > 0 and min(splits) >= 0,
-        "splits",
-        list(splits),
-        "one or more numbers of splits, from 0, each once",
-    )
+def _png(path: Path) -> Path:
+    if path.suffix != ".png":
+        raise ValueError(f"takes the name of a .png file, got {path}")
+    return path
+
+
+PatchSize = Annotated[tuple[int, ...], AfterValidator(_patch_size)]
+Starts = Annotated[
+    tuple[Literal["random", "global", "pretrained"], ...], Field(min_length=1), AfterValidator(_each_once)
+]
+Splits = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@options
 class SourceOptions:
     """Where cases come from and where they are made ready.
 
@@ -49,10 +79,10 @@ class SourceOptions:
     """
 
     data: str | None = None
-    prepared: Path = Path("prepared")
+    prepared: Place = Path("prepared")
 
 
-@dataclass(frozen=True)
+@options
 class PrepareOptions:
     """How cases are made ready.
 
@@ -76,59 +106,30 @@ class PrepareOptions:
     """
 
     download: Literal["hippocampus"] | None = None
-    patch_size: tuple[int, ...] = (64, 64)
+    patch_size: PatchSize = (64, 64)
     sliding_window: bool = False
-    spacing: tuple[float, float, float] | None = None
-    shares: tuple[int, int, int] = (3, 1, 1)
-    repeats: int = 4
-    seed: int = 0
-    scans_per_subject: int | None = None
+    spacing: Annotated[tuple[float, float, float] | None, AfterValidator(_positive)] = None
+    shares: Annotated[tuple[int, int, int], AfterValidator(_positive)] = (3, 1, 1)
+    repeats: PositiveInt = 4
+    seed: Seed = 0
+    scans_per_subject: PositiveInt | None = None
     subject_pattern: str | None = None
-    classes: dict[str, int] | None = None
+    classes: Annotated[dict[str, int] | None, mapping('{"liver": 1, "spleen": 4}')] = None
     leave_out_damaged: bool = False
-    phantom_subjects: int = 40
+    phantom_subjects: PositiveInt = 40
     overwrite: bool = False
 
-    def __post_init__(self) -> None:
-        _require(
-            len(self.patch_size) in (2, 3)
-            and min(self.patch_size) >= 2
-            and max(self.patch_size) >= 4
-            and not any(side % 2 for side in self.patch_size),
-            "patch_size",
-            list(self.patch_size),
-            "two or three even numbers, one of them 4 or more, since the network halves every side at least once; "
-            "volumes that are smaller are padded",
-        )
-        _require(
-            not (self.sliding_window and len(self.patch_size) == 3),
-            "sliding_window",
-            True,
-            "false with a patch size of three numbers, whose patches are at full resolution always",
-            beside="patch_size",
-        )
-        _require(min(self.shares) >= 1, "shares", list(self.shares), "three numbers of 1 or more, as '[3,1,1]'")
-        if self.spacing is not None:
-            _require(min(self.spacing) > 0, "spacing", list(self.spacing), "three positive numbers")
-        if self.scans_per_subject is not None:
-            _require_positive(self, "scans_per_subject")
-        if self.classes is not None:
-            _require(
-                len(self.classes) > 0 and 0 not in self.classes.values(),
-                "classes",
-                self.classes,
-                "names of one or more values other than 0, which is the background",
-            )
-            needed = needed_of_classes(self.classes.items())
-            _require(needed is None, "classes", json.dumps(self.classes, ensure_ascii=False), str(needed))
-        _require_positive(self, "repeats", "phantom_subjects")
-        _require_seed(self.seed)
+    @model_validator(mode="after")
+    def _window_of_slices(self) -> Self:
+        if self.sliding_window and len(self.patch_size) == 3:
+            raise ValueError("--sliding_window is for slices: patches of three numbers always have one; leave it out")
+        return self
 
 
 # ---- what the stages share -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@options
 class NetworkOptions:
     """The U-Net. The defaults are the paper's widths and the authors' centre: 31.1 M parameters in two dimensions.
 
@@ -137,13 +138,14 @@ class NetworkOptions:
         centre: channels of one more level below; none without it.
     """
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    centre: int | None = 1024
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256, 512)
+    centre: PositiveInt | None = 1024
 
-    def __post_init__(self) -> None:
-        _require(len(self.levels) >= 2, "widths", list(self.widths), "two levels or more, the centre included")
-        _require(min(self.widths, default=1) >= 1, "widths", list(self.widths), "numbers of 1 or more")
-        _require(self.centre is None or self.centre >= 1, "centre", self.centre, "a number of 1 or more, or null")
+    @model_validator(mode="after")
+    def _two_levels(self) -> Self:
+        if len(self.levels) < 2:
+            raise ValueError(f"widths takes two levels or more, the centre included, got {len(self.levels)}")
+        return self
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -151,7 +153,7 @@ class NetworkOptions:
         return self.widths if self.centre is None else (*self.widths, self.centre)
 
 
-@dataclass(frozen=True)
+@options
 class MachineOptions:
     """What it runs on.
 
@@ -165,18 +167,14 @@ class MachineOptions:
     """
 
     accelerator: str = "auto"
-    devices: int = 1
+    devices: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    workers: int = 0
+    workers: NonNegativeInt = 0
     compile: bool = False
     deterministic: bool = False
 
-    def __post_init__(self) -> None:
-        _require(self.devices >= 1, "devices", self.devices, "a number of 1 or more")
-        _require(self.workers >= 0, "workers", self.workers, "a number of 0 or more")
 
-
-@dataclass(frozen=True)
+@options
 class ExperimentOptions:
     """What all stages of an experiment must agree on.
 
@@ -188,18 +186,14 @@ class ExperimentOptions:
         machine: what it runs on.
     """
 
-    label_fraction: float = 0.05
-    seed: int = 0
+    label_fraction: Fraction = 0.05
+    seed: Seed = 0
     transductive: bool = False
-    network: NetworkOptions = field(default_factory=NetworkOptions)
-    machine: MachineOptions = field(default_factory=MachineOptions)
-
-    def __post_init__(self) -> None:
-        _require(0 < self.label_fraction <= 1, "label_fraction", self.label_fraction, "a number in (0, 1]")
-        _require_seed(self.seed)
+    network: NetworkOptions = NetworkOptions()
+    machine: MachineOptions = MachineOptions()
 
 
-@dataclass(frozen=True)
+@options
 class StageOptions:
     """Where one stage reads and writes.
 
@@ -212,19 +206,21 @@ class StageOptions:
         overwrite: start anew although the output folder holds this stage already.
     """
 
-    prepared: Path = Path("prepared")
-    split: int = 0
-    output: Path = Path("runs/stage")
-    start: Path | None = None
+    prepared: Place = Path("prepared")
+    split: NonNegativeInt = 0
+    output: Place = Path("runs/stage")
+    start: Place | None = None
     resume: bool = False
     overwrite: bool = False
 
-    def __post_init__(self) -> None:
-        takes = "false beside --resume: one starts anew, the other goes on; give one of them"
-        _require(not (self.resume and self.overwrite), "overwrite", True, takes)
+    @model_validator(mode="after")
+    def _one_way_to_begin(self) -> Self:
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on and --overwrite starts anew; give one of them")
+        return self
 
 
-@dataclass(frozen=True)
+@options
 class ScheduleOptions:
     """How long and how fast a stage trains, with Adam. The defaults are those of local contrast.
 
@@ -235,18 +231,13 @@ class ScheduleOptions:
         decay: "none", or "one-cycle" over all steps.
     """
 
-    epochs: int = 70
-    batch_size: int = 4
-    learning_rate: float = 1e-4
+    epochs: PositiveInt = 70
+    batch_size: PositiveInt = 4
+    learning_rate: Rate = 1e-4
     decay: Literal["none", "one-cycle"] = "none"
 
-    def __post_init__(self) -> None:
-        _require_positive(self, "epochs", "batch_size")
-        told = f"a number in (0, {LARGEST_LEARNING_RATE:g}]"
-        _require(0 < self.learning_rate <= LARGEST_LEARNING_RATE, "learning_rate", self.learning_rate, told)
 
-
-@dataclass(frozen=True)
+@options
 class AugmentationOptions:
     """How much the views of a slice or patch differ from it.
 
@@ -260,24 +251,24 @@ class AugmentationOptions:
         noise: standard deviation of Gaussian noise, where images lie in [0, 1].
     """
 
-    rotation: float = 15.0
-    shift: float = 0.08
-    scale: tuple[float, float] = (0.85, 1.15)
-    elastic: float = 0.0
-    intensity: float = 0.25
-    noise: float = 0.05
+    rotation: NonNegativeFloat = 15.0
+    shift: NonNegativeFloat = 0.08
+    scale: Annotated[tuple[float, float], AfterValidator(_positive)] = (0.85, 1.15)
+    elastic: NonNegativeFloat = 0.0
+    intensity: BelowOne = 0.25
+    noise: NonNegativeFloat = 0.05
 
-    def __post_init__(self) -> None:
-        for name in ("rotation", "shift", "elastic", "noise"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number of 0 or more")
-        _require(0 < self.scale[0] <= self.scale[1], "scale", list(self.scale), "0 < low <= high")
-        _require(0 <= self.intensity < 1, "intensity", self.intensity, "a number in [0, 1)")
+    @model_validator(mode="after")
+    def _low_to_high(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale takes a low and a high value, got {self.scale[0]} {self.scale[1]}")
+        return self
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@options
 class GlobalContrastOptions:
     """Stage 1, NT-Xent on the encoder.
 
@@ -290,24 +281,19 @@ class GlobalContrastOptions:
         channels: of the projected vectors.
     """
 
-    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(batch_size=120))
-    augmentation: AugmentationOptions = field(
-        default_factory=lambda: AugmentationOptions(20.0, 0.1, (0.8, 1.2), 0.02, 0.4, 0.05)
-    )
-    temperature: float = 0.5
-    channels: int = 128
+    schedule: ScheduleOptions = ScheduleOptions(batch_size=120)
+    augmentation: AugmentationOptions = AugmentationOptions(20.0, 0.1, (0.8, 1.2), 0.02, 0.4, 0.05)
+    temperature: PositiveFloat = 0.5
+    channels: PositiveInt = 128
 
-    def __post_init__(self) -> None:
-        _require_positive(self, "temperature", "channels")
-        _require(
-            self.schedule.batch_size >= 2,
-            "schedule.batch_size",
-            self.schedule.batch_size,
-            "2 or more here: other slices of the batch are the negatives",
-        )
+    @model_validator(mode="after")
+    def _has_negatives(self) -> Self:
+        if self.schedule.batch_size < 2:
+            raise ValueError("schedule.batch_size takes 2 or more here: other slices of the batch are the negatives")
+        return self
 
 
-@dataclass(frozen=True)
+@options
 class LocalLossOptions:
     """The local contrastive loss.
 
@@ -322,19 +308,14 @@ class LocalLossOptions:
     """
 
     supervised: bool = True
-    temperature: float = 0.1
-    block_size: int | None = None
-    stride: int = 1
+    temperature: PositiveFloat = 0.1
+    block_size: PositiveInt | None = None
+    stride: PositiveInt = 1
     scope: Literal["batch", "image"] = "batch"
     denominator: Literal["all", "negatives"] = "all"
 
-    def __post_init__(self) -> None:
-        _require(self.temperature > 0, "temperature", self.temperature, "a positive number")
-        _require(self.stride >= 1, "stride", self.stride, "a number of 1 or more")
-        _require(self.block_size is None or self.block_size >= 1, "block_size", self.block_size, "1 or more")
 
-
-@dataclass(frozen=True)
+@options
 class LocalContrastOptions:
     """Stage 2, local contrast.
 
@@ -349,17 +330,14 @@ class LocalContrastOptions:
         layers: of the projection; 1 makes it linear.
     """
 
-    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
-    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
-    loss: LocalLossOptions = field(default_factory=LocalLossOptions)
-    channels: int = 128
-    layers: int = 2
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "channels", "layers")
+    schedule: ScheduleOptions = ScheduleOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
+    loss: LocalLossOptions = LocalLossOptions()
+    channels: PositiveInt = 128
+    layers: PositiveInt = 2
 
 
-@dataclass(frozen=True)
+@options
 class TcsmOptions:
     """Transformation-consistent self-ensembling, on the images of all training volumes.
 
@@ -369,17 +347,12 @@ class TcsmOptions:
         ramp_up: share of all steps in which the weight grows.
     """
 
-    weight: float = 0.0
-    decay: float = 0.99
-    ramp_up: float = 0.4
-
-    def __post_init__(self) -> None:
-        _require(self.weight >= 0, "weight", self.weight, "a number of 0 or more")
-        _require(0 <= self.decay < 1, "decay", self.decay, "a number in [0, 1)")
-        _require(0 <= self.ramp_up <= 1, "ramp_up", self.ramp_up, "a number in [0, 1]")
+    weight: NonNegativeFloat = 0.0
+    decay: BelowOne = 0.99
+    ramp_up: Share = 0.4
 
 
-@dataclass(frozen=True)
+@options
 class SegmentationOptions:
     """Stage 3, cross entropy + Dice on the labelled fraction.
 
@@ -396,37 +369,33 @@ class SegmentationOptions:
         validation_volumes: at most so many of them are used; default: all.
     """
 
-    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(120, 8, 1e-5))
-    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
-    local_weight: float = 0.0
-    loss: LocalLossOptions = field(default_factory=LocalLossOptions)
-    channels: int = 128
-    layers: int = 2
-    mixup: float = 0.0
-    tcsm: TcsmOptions = field(default_factory=TcsmOptions)
-    validate_every: int = 1
-    validation_volumes: int | None = None
+    schedule: ScheduleOptions = ScheduleOptions(120, 8, 1e-5)
+    augmentation: AugmentationOptions = AugmentationOptions()
+    local_weight: NonNegativeFloat = 0.0
+    loss: LocalLossOptions = LocalLossOptions()
+    channels: PositiveInt = 128
+    layers: PositiveInt = 2
+    mixup: NonNegativeFloat = 0.0
+    tcsm: TcsmOptions = TcsmOptions()
+    validate_every: PositiveInt = 1
+    validation_volumes: PositiveInt | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("local_weight", "mixup"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number of 0 or more")
-        _require_positive(self, "validate_every", "channels", "layers")
-        _require(
-            self.validate_every <= self.schedule.epochs,
-            "validate_every",
-            self.validate_every,
-            f"at most the number of epochs ({self.schedule.epochs}), or no checkpoint would be picked",
-            beside="schedule.epochs",
-        )
-        _require(self.loss.supervised, "loss.supervised", False, "true in this stage: its slices have labels")
-        if self.validation_volumes is not None:
-            _require_positive(self, "validation_volumes")
+    @model_validator(mode="after")
+    def _fits_the_stage(self) -> Self:
+        if self.validate_every > self.schedule.epochs:
+            raise ValueError(
+                f"validate_every takes at most the number of epochs ({self.schedule.epochs}), or no checkpoint would "
+                f"be picked, got {self.validate_every}; give another validate_every or schedule.epochs"
+            )
+        if not self.loss.supervised:
+            raise ValueError("loss.supervised takes true in this stage: its slices have labels")
+        return self
 
 
 # ---- the other commands ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@options
 class RunOptions:
     """An experiment.
 
@@ -438,19 +407,10 @@ class RunOptions:
         overwrite: start anew although the output folder holds an experiment already.
     """
 
-    output: Path = Path("runs/experiment")
-    splits: tuple[int, ...] = (0,)
-    starts: tuple[Literal["random", "global", "pretrained"], ...] = ("random", "pretrained")
+    output: Place = Path("runs/experiment")
+    splits: Splits = (0,)
+    starts: Starts = ("random", "pretrained")
     overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        _require_splits(self.splits)
-        _require(
-            len(self.starts) == len(set(self.starts)) > 0,
-            "starts",
-            list(self.starts),
-            "one or more of 'random', 'global', 'pretrained', each once",
-        )
 
 
 PRETRAINING = ("pretrain_global", "pretrain_local")
@@ -460,7 +420,7 @@ STAGES = ("prepare", *PRETRAINING, "finetune")
 """Sections of an experiment, one for each command it consists of."""
 
 
-@dataclass(frozen=True)
+@options
 class MethodOptions:
     """A method of a study: which pre-training goes before fine-tuning, and what it changes of the stages' options.
 
@@ -476,23 +436,17 @@ class MethodOptions:
     pretrain_local: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        _require(
-            self.stages == tuple(stage for stage in PRETRAINING if stage in self.stages),
-            "methods.*.stages",
-            list(self.stages),
-            f"{' and '.join(PRETRAINING)}, in this order, one of them, or none",
-        )
+    @model_validator(mode="after")
+    def _fits_its_stages(self) -> Self:
+        if self.stages != tuple(stage for stage in PRETRAINING if stage in self.stages):
+            raise ValueError(f"stages takes {' and '.join(PRETRAINING)}, in this order, one of them, or none")
         for stage in PRETRAINING:
-            _require(
-                stage in self.stages or not getattr(self, stage),
-                f"methods.*.{stage}",
-                getattr(self, stage),
-                f"options only where {stage} is one of the method's stages",
-            )
+            if getattr(self, stage) and stage not in self.stages:
+                raise ValueError(f"{stage} takes options only where it is one of the method's stages")
+        return self
 
 
-@dataclass(frozen=True)
+@options
 class StudyOptions:
     """A study.
 
@@ -508,39 +462,24 @@ class StudyOptions:
         overwrite: replace tables of other cells that the output folder holds; stages are kept.
     """
 
-    output: Path = Path("runs/study")
-    methods: dict[str, MethodOptions] = field(default_factory=dict)
-    label_fractions: tuple[float, ...] | None = None
-    splits: tuple[int, ...] = (0,)
-    learning_rates: tuple[float, ...] | None = None
-    jobs: int | None = None
-    only: tuple[str, ...] | None = None
+    output: Place = Path("runs/study")
+    methods: Annotated[
+        dict[str, MethodOptions], mapping('{"random": {}, "TCSM": {"finetune": {"tcsm": {"weight": 1}}}}')
+    ] = field(default_factory=dict)
+    label_fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
+    splits: Splits = (0,)
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
+    jobs: PositiveInt | None = None
+    only: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     overwrite: bool = False
 
-    def __post_init__(self) -> None:
-        _require(
-            len(self.methods) > 0, "methods", self.methods, "one or more, as in the config hippocampus-small-study"
-        )
-        if self.only is not None:
-            unknown = [name for name in self.only if name not in self.methods]
-            known = ", ".join(f'"{name}"' for name in self.methods)
-            _require(len(self.only) > 0 and not unknown, "only", json.dumps(unknown), f"one or more of {known}")
-        _require_splits(self.splits)
-        if self.label_fractions is not None:
-            _require(
-                len(self.label_fractions) > 0 and all(0 < fraction <= 1 for fraction in self.label_fractions),
-                "label_fractions",
-                list(self.label_fractions),
-                "one or more numbers in (0, 1]",
-            )
-        if self.learning_rates is not None:
-            _require(
-                len(self.learning_rates) > 0 and all(0 < rate <= LARGEST_LEARNING_RATE for rate in self.learning_rates),
-                "learning_rates",
-                list(self.learning_rates),
-                f"one or more numbers in (0, {LARGEST_LEARNING_RATE:g}]",
-            )
-        _require(self.jobs is None or self.jobs >= 1, "jobs", self.jobs, "a number of 1 or more")
+    @model_validator(mode="after")
+    def _knows_its_methods(self) -> Self:
+        for name in self.only or ():
+            if name not in self.methods:
+                known = ", ".join(f'"{each}"' for each in self.methods)
+                raise ValueError(f'only takes one or more of {known}, got "{name}"')
+        return self
 
     @property
     def taken(self) -> dict[str, MethodOptions]:
@@ -548,7 +487,7 @@ class StudyOptions:
         return {name: method for name, method in self.methods.items() if self.only is None or name in self.only}
 
 
-@dataclass(frozen=True)
+@options
 class EvaluateOptions:
     """What is judged.
 
@@ -563,17 +502,17 @@ class EvaluateOptions:
         machine: what it runs on.
     """
 
-    checkpoint: Path
-    prepared: Path = Path("prepared")
-    split: int | None = None
+    checkpoint: Place = tyro.MISSING
+    prepared: Place = Path("prepared")
+    split: NonNegativeInt | None = None
     part: Literal["test", "validation"] = "test"
-    data: Path | None = None
-    output: Path = Path("runs/evaluation")
+    data: Place | None = None
+    output: Place = Path("runs/evaluation")
     overwrite: bool = False
-    machine: MachineOptions = field(default_factory=MachineOptions)
+    machine: MachineOptions = MachineOptions()
 
 
-@dataclass(frozen=True)
+@options
 class PredictOptions:
     """What is predicted.
 
@@ -586,19 +525,21 @@ class PredictOptions:
         machine: what it runs on.
     """
 
-    checkpoint: Path
-    input: Path
-    output: Path = Path("predictions")
+    checkpoint: Place = tyro.MISSING
+    input: Place = tyro.MISSING
+    output: Place = Path("predictions")
     overwrite: bool = False
     skip_existing: bool = False
-    machine: MachineOptions = field(default_factory=MachineOptions)
+    machine: MachineOptions = MachineOptions()
 
-    def __post_init__(self) -> None:
-        takes = "false beside --overwrite: one leaves what is there, the other replaces it; give one of them"
-        _require(not (self.overwrite and self.skip_existing), "skip_existing", True, takes)
+    @model_validator(mode="after")
+    def _one_way_to_replace(self) -> Self:
+        if self.overwrite and self.skip_existing:
+            raise ValueError("--skip_existing leaves what is there and --overwrite replaces it; give one of them")
+        return self
 
 
-@dataclass(frozen=True)
+@options
 class EmbedOptions:
     """Which pixels are drawn, and how.
 
@@ -615,19 +556,13 @@ class EmbedOptions:
         machine: what it runs on.
     """
 
-    checkpoint: Path
-    prepared: Path = Path("prepared")
-    split: int | None = None
+    checkpoint: Place = tyro.MISSING
+    prepared: Place = Path("prepared")
+    split: NonNegativeInt | None = None
     method: Literal["tsne", "pca"] = "tsne"
-    points: int = 500
-    volumes: int = 10
-    seed: int = 0
-    output: Path = Path("runs/embedding.png")
+    points: Annotated[int, Field(ge=2)] = 500
+    volumes: PositiveInt = 10
+    seed: Seed = 0
+    output: Annotated[Place, AfterValidator(_png)] = Path("runs/embedding.png")
     overwrite: bool = False
-    machine: MachineOptions = field(default_factory=MachineOptions)
-
-    def __post_init__(self) -> None:
-        _require_seed(self.seed)
-        _require(self.points >= 2, "points", self.points, "a number of 2 or more")
-        _require_positive(self, "volumes")
-        _require(self.output.suffix == ".png", "output", self.output, "the name of a .png file")
+    machine: MachineOptions = MachineOptions()

@@ -1,25 +1,25 @@
-"""`semicl embed`: a picture of pixel features coloured by class, before and after pre-training."""
+"""`semicl embed`."""
 
+from semicl.commands.command import Command
+from semicl.config import options, part
 from semicl.console import conclude
 from semicl.data.prepared import read_prepared
 from semicl.files import output_file, require_checkpoint
 from semicl.options import EmbedOptions
 
 
-def embed(options: EmbedOptions) -> None:
-    """Draw the decoder's features of validation pixels, for the random start and for the checkpoint.
+@options
+class Embed(EmbedOptions, Command):
+    """A picture of pixel features by class, before and after pre-training."""
 
-    Raises:
-        SemiclError: the checkpoint or the prepared folder cannot be used, they do not belong together, or the picture
-            may not be written.
-    """
-    require_checkpoint(options.checkpoint)
-    prepared = read_prepared(options.prepared)
-    if options.split is not None:
-        prepared.split(options.split)
-    output_file(options.output, [options.checkpoint, *prepared.files()], overwrite=options.overwrite)
+    def run(self) -> None:
+        require_checkpoint(self.checkpoint)
+        prepared = read_prepared(self.prepared)
+        if self.split is not None:
+            prepared.split(self.split)
+        output_file(self.output, [self.checkpoint, *prepared.files()], overwrite=self.overwrite)
 
-    from semicl.evaluation.embedding import draw_embedding
-    from semicl.models.checkpoint import read_card
+        from semicl.evaluation.embedding import draw_embedding
+        from semicl.models.checkpoint import read_card
 
-    conclude("Embedding", draw_embedding(options, read_card(options.checkpoint), prepared))
+        conclude("Embedding", draw_embedding(part(EmbedOptions, self), read_card(self.checkpoint), prepared))

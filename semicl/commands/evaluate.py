@@ -1,5 +1,20 @@
-"""`semicl evaluate`: Dice, HD95 and surface distance of a checkpoint, per case and class."""
+"""`semicl evaluate`."""
 
-from semicl.evaluation.evaluate import evaluate
+from collections.abc import Sequence
 
-__all__ = ["evaluate"]
+from semicl.commands.command import Command
+from semicl.config import options, part
+from semicl.options import EvaluateOptions
+
+
+@options
+class Evaluate(EvaluateOptions, Command):
+    """Dice, HD95 and surface distance of a checkpoint, per case and class."""
+
+    def run(self) -> None:
+        from semicl.evaluation.evaluate import evaluate
+
+        evaluate(part(EvaluateOptions, self))
+
+    def following(self) -> Sequence[object]:
+        return ["predict", "--checkpoint", self.checkpoint, "--input", "FILE_OR_FOLDER"]

@@ -1,5 +1,25 @@
-"""`semicl pretrain-local`: local contrast on encoder and decoder, from a global checkpoint."""
+"""`semicl pretrain-local`."""
 
-from semicl.training.train import pretrain_local
+from collections.abc import Sequence
 
-__all__ = ["pretrain_local"]
+from semicl.commands.command import Command
+from semicl.commands.following import after_stage
+from semicl.config import options, part
+from semicl.options import ExperimentOptions, LocalContrastOptions, StageOptions
+
+
+@options
+class PretrainLocal(ExperimentOptions, LocalContrastOptions, StageOptions, Command):
+    """Stage 2: local contrast on encoder and decoder, on the labelled fraction."""
+
+    section = "pretrain_local"
+
+    def run(self) -> None:
+        from semicl.training.train import pretrain_local
+
+        pretrain_local(part(LocalContrastOptions, self), part(ExperimentOptions, self), part(StageOptions, self))
+
+    def following(self) -> Sequence[object]:
+        from semicl.commands.finetune import Finetune
+
+        return ["finetune", *after_stage(Finetune, "finetune-pretrained", self)]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
 from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases
 from semicl.data.checks import CheckedCase, check_files, problems, unit_note
-from semicl.data.classes import BACKGROUND, absent, held_values, nfc, without
+from semicl.data.classes import BACKGROUND, absent, held_values, needed_of_classes, nfc, without
 from semicl.data.file_states import FileState, changed_files, file_states
 from semicl.data.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
 from semicl.data.prepared import DESCRIPTION, Prepared, read_prepared
@@ -208,12 +208,24 @@ def require_source(source: SourceOptions, options: PrepareOptions) -> None:
     """
     if options.download is None and source.data is None:
         raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+    _require_named(options.classes)
     inputs: set[Path] = set()
     if options.download is None and source.data not in (None, PHANTOM):
         data = Path(os.path.expanduser(str(source.data)))
         files = [file for case in _found(data, options).cases for file in (case.image, case.label) if file is not None]
         inputs = {data, *files, *(file.parent for file in files)}
     output_folder(source.prepared, inputs, files=[DESCRIPTION], overwrite=options.overwrite, option="prepared")
+
+
+def _require_named(classes: Mapping[str, int] | None) -> None:
+    """Raise where the classes that were given cannot be told apart."""
+    if classes is None:
+        return
+    needed = needed_of_classes(classes.items())
+    if not classes or 0 in classes.values():
+        needed = "names of one or more values other than 0, which is the background"
+    if needed is not None:
+        raise SemiclError(f"--classes takes {needed}, got {json.dumps(classes, ensure_ascii=False)}")
 
 
 def _found(folder: Path, options: PrepareOptions) -> CaseFolder:
@@ -357,7 +369,7 @@ def _tell_shrinkage(prepared: Prepared, sound: Sequence[CheckedCase]) -> None:
         dice = {case.name: _dice_left(prepared, case) for case in judged}
         told = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
         text += f" Shrunk and enlarged again, a perfect label keeps this Dice: {told}."
-    say(f"{text} Give a larger --patch_size, or --sliding_window true for patches at full resolution.")
+    say(f"{text} Give a larger --patch_size, or --sliding_window for patches at full resolution.")
 
 
 def _dice_left(prepared: Prepared, case: Case) -> float:

@@ -6,16 +6,13 @@ sees of the data, and the job it starts from. So cells that have a stage in comm
 option or a corrected file leads to another folder.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from semicl.config_check import check
+from semicl.config import structured
 from semicl.data.file_states import cases_hash
 from semicl.data.grid import require_fit
 from semicl.data.prepared import Prepared
@@ -23,8 +20,6 @@ from semicl.data.splits import Split
 from semicl.errors import SemiclError
 from semicl.evaluation.evaluate import CASES, evaluated_on
 from semicl.files import laid_over, short_hash, write_json
-from semicl.option_tree import kinds
-from semicl.option_values import made
 from semicl.options import (
     PRETRAINING,
     ExperimentOptions,
@@ -185,7 +180,7 @@ def stages_of_methods(study: StudyOptions, stages: Mapping[str, Any]) -> dict[st
     """
     chosen = {name: _stages_of(name, method, stages) for name, method in study.taken.items()}
     for name, method in study.taken.items():
-        if study.learning_rates is not None and "learning_rate" in method.finetune.get("schedule", {}):
+        if study.learning_rates is not None and "learning_rate" in (method.finetune.get("schedule") or {}):
             raise SemiclError(
                 f"--methods.{name}.finetune.schedule.learning_rate has no effect beside --learning_rates, which every "
                 "method tries; leave one of them out"
@@ -262,15 +257,7 @@ def _stages_of(name: str, method: MethodOptions, stages: Mapping[str, Any]) -> d
 
 def _changed(method: str, section: str, options: Any, changes: Mapping[str, Any]) -> Any:
     """The options of a stage with a method's changes, checked as if they had been given so."""
-    if not changes:
-        return options
-    place = f"methods.{method}.{section}."
-    check(changes, kinds(type(options)), "--", place)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(type(options), section)
-    content = json.loads(json.dumps(asdict(options)))
-    parsed = parser.parse_object({section: laid_over(content, changes)})
-    return made(type(options), parser.instantiate(parsed, instantiate_groups=False)[section], place)
+    return structured(type(options), laid_over(asdict(options), changes), f"--methods.{method}.{section}.")
 
 
 def _by_rates(options: SegmentationOptions, rates: tuple[float, ...] | None) -> list[SegmentationOptions]:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from semicl.errors import SemiclError
-from semicl.option_tree import kinds
 
 _OPTION = re.compile(r"`[^`]*`|--(\w+)")  # a command line in backticks is of a single stage
 
@@ -19,7 +19,7 @@ def section(name: str, options: Any) -> Iterator[None]:
         name: of the section.
         options: those of the stage.
     """
-    own = kinds(type(options))
+    own = {field.name for field in fields(options)}
     try:
         yield
     except SemiclError as error:

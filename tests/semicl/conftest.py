@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SUBJECTS = 10
 PATCH_SIZE = (32, 32)
 LEVELS = (4, 6, 8)
-TINY = ("--network.widths", "[4,6,8]", "--network.centre", "null", "--channels", "8")
+TINY = ("--network.widths", "4", "6", "8", "--network.centre", "None", "--channels", "8")
 """Options of a network that trains in a second."""
 
 
@@ -100,6 +100,14 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 1) 
     (line,) = [line for line in written if line.startswith("error: ")]
     assert line == written[-1]
     return line
+
+
+def box_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Run a command whose options must be answered in one box; return its text in a line."""
+    assert run_command(*words) == 2
+    written = capsys.readouterr().err
+    assert "Traceback" not in written
+    return " ".join("".join(" " if "\u2500" <= each <= "\u257f" else each for each in written).split())
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

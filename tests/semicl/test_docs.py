@@ -3,16 +3,13 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jsonargparse import get_loader
 
 from semicl import cli
 from semicl.cli import COMMANDS
-from semicl.config import options_of
-from semicl.config_check import check
-from semicl.option_tree import places
+from semicl.commands.command import OF_RUN
+from semicl.config import load_yaml, of_command, places, structured
 from tests.semicl.conftest import REPOSITORY, run_command
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -38,19 +35,19 @@ def _command_lines() -> list[str]:
 
 @pytest.mark.parametrize("line", sorted(set(_command_lines())))
 def test_command_lines_are_taken(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    ran: list[str] = []
-    monkeypatch.setattr(cli, "_run", lambda name, *_: ran.append(name))
+    ran: list[type] = []
+    monkeypatch.setattr(cli, "_run", lambda command: ran.append(type(command)))
     words = shlex.split(line, comments=True)[1:]
     monkeypatch.chdir(REPOSITORY)
     assert run_command(*words) == 0
-    assert ran == words[:1]
+    assert ran == [COMMANDS[words[0]]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_exist(page: Path) -> None:
-    known = {place for command in COMMANDS.values() for place, _ in places(command.options())}
+    known = {place for command in COMMANDS.values() for place in places(command)}
     named = set(re.findall(r"--[a-z]\w*(?:\.\w+)*", " ".join(re.findall(r"`([^`\n]*)`", page.read_text()))))
-    named -= OF_OTHER_PROGRAMS | {"--config", "--help"}
+    named -= OF_OTHER_PROGRAMS | {"--help"}
     assert {option for option in named if option.removeprefix("--") not in known} == set()
 
 
@@ -61,9 +58,8 @@ def test_lists_and_mappings_are_quoted_for_the_shell(page: Path) -> None:
 
 @pytest.mark.parametrize("command", ["run", "search", "table"])
 def test_configs_are_taken(command: str) -> None:
-    options = COMMANDS[command].options()
+    kind = COMMANDS[command]
     blocks = _blocks(REPOSITORY / "docs" / f"{command}.md", "yaml")
     assert blocks
     for block in blocks:
-        content: dict[str, Any] = get_loader("yaml")(block)
-        check(options_of(content, None, set(options), set(options), "c"), options, "--config c: ")
+        structured(kind, of_command(load_yaml(block), kind, None, OF_RUN, "c"))

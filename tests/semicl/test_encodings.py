@@ -42,7 +42,7 @@ def _ascii_stdout(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
 
 def test_prepare_prints_to_an_ascii_terminal(letters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = _ascii_stdout(monkeypatch)
-    words = ["prepare", "--data", letters, "--prepared", tmp_path / "p", "--patch_size", "[16,16]"]
+    words = ["prepare", "--data", letters, "--prepared", tmp_path / "p", "--patch_size", "16", "16"]
     assert run_command(*words) == 0
     assert b"Prepared" in written.getvalue()
     assert b"Vorh\\xf6fe" in written.getvalue()
@@ -106,7 +106,7 @@ def test_a_config_is_utf_8(tmp_path: Path, encoding: str) -> None:
 def test_a_config_of_another_encoding_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_bytes("classes: {Vorh\u00f6fe: 1}\n".encode("latin-1"))
     assert f"--config {tmp_path / 'c.yaml'}: not readable as YAML" in error_of(
-        capsys, "prepare", "--config", tmp_path / "c.yaml"
+        capsys, "prepare", "--config", tmp_path / "c.yaml", code=2
     )
 
 

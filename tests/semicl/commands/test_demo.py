@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from semicl.commands import demo as module
 from semicl.data.phantom import CLASSES
 from semicl.options import PrepareOptions, RunOptions
 from tests.semicl.conftest import run_command
@@ -58,7 +57,7 @@ def test_an_experiment_in_its_folder_is_replaced_only_when_that_is_asked_for(
     def run(source: object, experiment: object, options: RunOptions, prepare: PrepareOptions, *_: object) -> None:
         told.append((options.overwrite, prepare.overwrite))
 
-    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr("semicl.study.experiment.run", run)
     for words, overwrite in ((), False), (("--overwrite",), True):
         assert run_command("demo", "--output", tmp_path, *words) == 0
         assert told[-1] == (overwrite, overwrite)
@@ -67,7 +66,7 @@ def test_an_experiment_in_its_folder_is_replaced_only_when_that_is_asked_for(
 def test_without_real_cases_the_default_is_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[Any] = []
-    monkeypatch.setattr(module, "run", lambda source, *_: seen.append(source))
+    monkeypatch.setattr("semicl.study.experiment.run", lambda source, *_: seen.append(source))
     assert run_command("demo", "--output", tmp_path / "run") == 0
     assert (seen[0].data, seen[0].prepared) == ("phantom", tmp_path / "run" / "prepared")
     folder = tmp_path / "shared" / "data" / "Task04_Hippocampus"

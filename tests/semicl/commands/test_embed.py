@@ -9,7 +9,7 @@ from semicl.data.datasets import Volumes
 from semicl.data.prepared import Prepared
 from semicl.evaluation import embedding as module
 from semicl.options import EmbedOptions
-from tests.semicl.conftest import error_of, run_command
+from tests.semicl.conftest import box_of, error_of, run_command
 
 
 @pytest.mark.parametrize("method", ["tsne", "pca"])
@@ -37,9 +37,9 @@ def test_every_class_has_about_its_share(prepared: Prepared) -> None:
 def test_unusable_input_is_one_line(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["embed", "--checkpoint", tuned, "--output", tmp_path / "e.png"]
     assert "prepared.json: no such file" in error_of(capsys, *words, "--prepared", tmp_path)
-    assert "--output takes the name of a .png file" in error_of(capsys, "embed", "--checkpoint", tuned, "--output", "e")
+    assert "output: takes the name of a .png file" in box_of(capsys, "embed", "--checkpoint", tuned, "--output", "e")
     prepare = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p"]
-    assert run_command(*prepare, "--patch_size", "[16,16]") == 0
+    assert run_command(*prepare, "--patch_size", "16", "16") == 0
     capsys.readouterr()
     assert "was trained on Grid" in error_of(capsys, *words, "--prepared", tmp_path / "p")
 

@@ -4,23 +4,22 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from semicl.commands.following import following
-from semicl.options import (
-    EvaluateOptions,
-    ExperimentOptions,
-    MachineOptions,
-    NetworkOptions,
-    RunOptions,
-    SourceOptions,
-    StageOptions,
-)
+from semicl.commands.demo import Demo
+from semicl.commands.embed import Embed
+from semicl.commands.evaluate import Evaluate
+from semicl.commands.following import next_line
+from semicl.commands.prepare import Prepare
+from semicl.commands.pretrain_global import PretrainGlobal
+from semicl.commands.table import Table
+from semicl.options import MachineOptions, NetworkOptions
 
 
 def test_folders_with_spaces_are_quoted() -> None:
-    line = following("evaluate", options=EvaluateOptions(Path("my runs/model.ckpt")))
+    line = next_line(Evaluate(checkpoint=Path("my runs/model.ckpt")))
     assert line is not None
     words = ["semicl", "predict", "--checkpoint", "my runs/model.ckpt", "--input", "FILE_OR_FOLDER"]
     assert shlex.split(line) == words
@@ -29,55 +28,61 @@ def test_folders_with_spaces_are_quoted() -> None:
 AFTER_GLOBAL = "--prepared p --start r/global/model.ckpt --output r/pretrain-local"
 
 
-def _after_global(experiment: ExperimentOptions, configs: Sequence[str] = (), split: int = 0) -> str | None:
-    stage = StageOptions(Path("p"), split, Path("r/global"))
-    return following("pretrain-global", configs, contrast=None, experiment=experiment, stage=stage)
+def _after_global(configs: Sequence[str] = (), **shared: Any) -> str | None:
+    return next_line(PretrainGlobal(config=tuple(configs), prepared=Path("p"), output=Path("r/global"), **shared))
 
 
 def test_a_stage_goes_on_beside_its_own_folder() -> None:
-    assert _after_global(ExperimentOptions()) == f"semicl pretrain-local {AFTER_GLOBAL}"
+    assert _after_global() == f"semicl pretrain-local {AFTER_GLOBAL}"
 
 
 def test_what_the_stages_must_agree_on_is_carried_on() -> None:
-    experiment = ExperimentOptions(0.2, 3, True, NetworkOptions((4, 8), None), MachineOptions(accelerator="cpu"))
-    line = _after_global(experiment, split=1)
+    network, machine = NetworkOptions((4, 8), None), MachineOptions(accelerator="cpu")
+    shared = {"label_fraction": 0.2, "seed": 3, "transductive": True, "network": network, "machine": machine}
+    line = _after_global(split=1, **shared)
     assert line is not None
-    words = ["--split", "1", "--label_fraction", "0.2", "--seed", "3", "--transductive", "true"]
-    words += ["--network.widths", "[4,8]", "--network.centre", "null", "--machine.accelerator", "cpu"]
+    words = ["--split", "1", "--label_fraction", "0.2", "--seed", "3", "--transductive"]
+    words += ["--network.widths", "4", "8", "--network.centre", "None", "--machine.accelerator", "cpu"]
     assert shlex.split(line) == ["semicl", "pretrain-local", *AFTER_GLOBAL.split(), *words]
 
 
 def test_a_config_is_carried_on_with_what_was_told_against_it(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("label_fraction: 0.2\nnetwork: {widths: [4, 8]}\npretrain_local: {seed: 7, channels: 8}\n")
-    experiment = ExperimentOptions(label_fraction=0.05, network=NetworkOptions((4, 8)), seed=0)
-    line = _after_global(experiment, [str(config)])
+    line = _after_global([str(config)], label_fraction=0.05, network=NetworkOptions((4, 8)), seed=0)
     told = "--label_fraction 0.05 --seed 0"
     assert line == f"semicl pretrain-local --config {config} {AFTER_GLOBAL} {told}"
-    line = following("prepare", ["demo"], source=SourceOptions(prepared=Path("p")), options=None)
+    line = next_line(Prepare(config=("demo",), prepared=Path("p")))
     assert line == "semicl pretrain-global --config demo --prepared p --output runs/p/pretrain-global"
+
+
+def test_what_is_switched_off_against_a_config_is_carried_on(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("machine: {compile: true}\n")
+    line = _after_global([str(config)])
+    assert line == f"semicl pretrain-local --config {config} {AFTER_GLOBAL} --machine.no_compile"
 
 
 def test_a_config_of_one_command_alone_is_not_carried_on(tmp_path: Path) -> None:
     config = tmp_path / "global.yaml"
     config.write_text("seed: 2\ntemperature: 0.2\n")
-    assert _after_global(ExperimentOptions(seed=2), [str(config)]) == f"semicl pretrain-local {AFTER_GLOBAL} --seed 2"
+    assert _after_global([str(config)], seed=2) == f"semicl pretrain-local {AFTER_GLOBAL} --seed 2"
 
 
 def test_the_folder_here_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    line = following("prepare", source=SourceOptions(prepared=Path()), options=None)
+    line = next_line(Prepare(prepared=Path()))
     assert line == f"semicl pretrain-global --prepared . --output runs/{tmp_path.name}/pretrain-global"
 
 
 def test_an_experiment_goes_on_with_its_last_start() -> None:
-    line = following("demo", run_options=RunOptions(Path("o"), (2, 3), ("global", "random")))
+    line = next_line(Demo(output=Path("o"), splits=(2, 3), starts=("global", "random")))
     assert line == "semicl predict --checkpoint o/split-2/finetune-random/model.ckpt --input FILE_OR_FOLDER"
 
 
 def test_nothing_follows_a_picture_or_a_table() -> None:
-    assert following("embed") is None
-    assert following("table") is None
+    assert next_line(Embed()) is None
+    assert next_line(Table()) is None
 
 
 @pytest.mark.parametrize(
@@ -95,6 +100,6 @@ def test_where_the_shell_does_not_find_semicl_python_is_called_as_it_was(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "orig_argv", [called.format(here=tmp_path), "-m", "semicl", "evaluate"])
-    line = following("evaluate", options=EvaluateOptions(Path("model.ckpt")))
+    line = next_line(Evaluate(checkpoint=Path("model.ckpt")))
     assert line is not None
     assert line.startswith(told)

@@ -11,7 +11,7 @@ from semicl.errors import SemiclError
 from semicl.evaluation import inference
 from semicl.models.checkpoint import ModelCard, load_segmentation
 from semicl.models.unet import UNet
-from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_colours, write_nifti
+from tests.semicl.conftest import TINY, box_of, cut_off, error_of, one_schedule, run_command, write_colours, write_nifti
 from tests.semicl.data.nifti_bytes import alter, write_placed
 
 GEOMETRIES = {
@@ -188,7 +188,7 @@ def test_label_files_are_replaced_only_when_that_is_asked_for(
     assert (tmp_path / "o" / "large.nii.gz").read_bytes() == before
     assert run_command(*words, "--overwrite") == 0
     assert nibabel.load(tmp_path / "o" / "large.nii.gz").shape == GEOMETRIES["large"][0]
-    assert "--skip_existing takes false beside" in error_of(capsys, *words, "--overwrite", "--skip_existing")
+    assert "--skip_existing leaves what is there and" in box_of(capsys, *words, "--overwrite", "--skip_existing")
 
 
 def test_hidden_images_are_told_to_be_left_out(
@@ -242,8 +242,8 @@ def test_every_value_of_the_training_labels_is_written(tmp_path: Path, values: t
     for number in range(4):
         write_nifti(tmp_path / "d" / "images" / f"{number}.nii.gz", place.astype(np.float32))
         write_nifti(tmp_path / "d" / "labels" / f"{number}.nii.gz", np.array(values)[place].astype(np.int32))
-    words = ["prepare", "--data", tmp_path / "d", "--prepared", tmp_path / "p", "--patch_size", "[16,16]"]
-    assert run_command(*words, "--shares", "[2,1,1]") == 0
+    words = ["prepare", "--data", tmp_path / "d", "--prepared", tmp_path / "p", "--patch_size", "16", "16"]
+    assert run_command(*words, "--shares", "2", "1", "1") == 0
     words = ["finetune", *TINY, *one_schedule(), "--prepared", tmp_path / "p", "--label_fraction", "1"]
     assert run_command(*words, "--output", tmp_path / "r") == 0
     checkpoint, image = tmp_path / "r" / "model.ckpt", tmp_path / "d" / "images" / "0.nii.gz"
@@ -290,8 +290,8 @@ def test_a_label_lies_where_the_qform_puts_its_image(tuned: Path, tmp_path: Path
 
 
 def test_patches_of_slices_are_trained_and_predicted_at_full_resolution(phantom: Path, tmp_path: Path) -> None:
-    words = ["prepare", "--data", phantom, "--prepared", tmp_path / "p", "--repeats", "1", "--patch_size", "[32,16]"]
-    assert run_command(*words, "--sliding_window", "true") == 0
+    words = ["prepare", "--data", phantom, "--prepared", tmp_path / "p", "--repeats", "1", "--patch_size", "32", "16"]
+    assert run_command(*words, "--sliding_window") == 0
     words = ["finetune", *TINY, *one_schedule(1, 64), "--label_fraction", "0.2", "--prepared", tmp_path / "p"]
     assert run_command(*words, "--validation_volumes", "1", "--output", tmp_path / "r") == 0
     image = phantom / "imagesTr" / "phantom_001.nii.gz"

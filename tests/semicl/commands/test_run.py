@@ -27,7 +27,7 @@ def words(tmp_path: Path) -> list[Any]:
 
 
 def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(*words, "--splits", "[0,1]") == 0
+    assert run_command(*words, "--splits", "0", "1") == 0
     text = capsys.readouterr().out
     for word in ("test Dice, random start", "test Dice, pre-trained", "Pre-training ", "±"):
         assert word in text
@@ -51,7 +51,7 @@ def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytes
 
     before = {path: path.stat().st_mtime_ns for path in output.rglob("model.ckpt")}
     (output / "split-1" / "pretrain-local" / "summary.json").unlink()
-    assert run_command(*words, "--splits", "[0,1]") == 0
+    assert run_command(*words, "--splits", "0", "1") == 0
     text = capsys.readouterr().out
     assert text.count("finished already, nothing to do") == 7
     assert text.count("evaluated already, nothing to do") == 4
@@ -60,7 +60,7 @@ def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytes
 
     line = error_of(capsys, *words)
     assert "o/results.json: is there already, of other splits or starts; give another --output, or --overwrite" in line
-    words += ["--splits", "[0,1]"]
+    words += ["--splits", "0", "1"]
     line = error_of(capsys, *words, "--finetune.schedule.epochs", "3")
     assert "finetune-random/options.json: the stage was told --finetune.schedule.epochs 2, now 3" in line
     line = error_of(capsys, *words, "--prepare.seed", "5")
@@ -70,7 +70,7 @@ def test_everything_is_done_once(words: list[Any], tmp_path: Path, capsys: pytes
 def test_what_was_trained_on_other_data_is_not_taken_for_done(
     words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words += ["--starts", "[random]"]
+    words += ["--starts", "random"]
     assert run_command(*words) == 0
     test = tmp_path / "o" / "split-0" / "finetune-random" / "test" / "results.json"
     before = test.read_text()
@@ -91,7 +91,7 @@ def test_what_was_trained_on_other_data_is_not_taken_for_done(
 
 
 def test_one_start_alone(words: list[Any], tmp_path: Path) -> None:
-    assert run_command(*words, "--starts", "[global]") == 0
+    assert run_command(*words, "--starts", "global") == 0
     assert {path.name for path in (tmp_path / "o" / "split-0").iterdir()} == {"pretrain-global", "finetune-global"}
     assert list(json.loads((tmp_path / "o" / "results.json").read_text())["test_dice"]) == ["global"]
 

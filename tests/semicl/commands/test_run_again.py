@@ -150,11 +150,12 @@ def test_a_case_added_is_refused_before_the_splits_are_made_anew(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--splits", "[0,7]"], "--splits takes numbers of splits, from 0 to 1, got [7]; give others, or --prepare.re"),
-        (["--splits", "[-1]"], "--splits takes one or more numbers of splits, from 0, each once, got [-1]"),
-        (["--splits", "[0,0]"], "--splits takes one or more numbers of splits, from 0, each once, got [0, 0]"),
+        (
+            ["--splits", "0", "7"],
+            "--splits takes numbers of splits, from 0 to 1, got [7]; give others, or --prep",
+        ),
         (["--label_fraction", "0.05"], "--label_fraction 0.05 of 3 labelled training subjects yields no volume"),
-        (["--network.widths", "[2,2,2,2,2,2]"], "patch size 16 x 16 does not fit 6 levels"),
+        (["--network.widths", "2", "2", "2", "2", "2", "2"], "patch size 16 x 16 does not fit 6 levels"),
         (["--output", "config.yaml"], "config.yaml: is no folder; give another --output"),
         (["--output", "config.yaml/o"], "config.yaml: is no folder; give another --output"),
     ],
@@ -177,15 +178,15 @@ def test_what_was_advised_is_then_taken(own: Path, capsys: pytest.CaptureFixture
     for stage in STAGES[1:]:
         shutil.rmtree(own / "o" / "split-0" / stage)
     (own / "o" / "results.json").unlink()
-    line = error_of(capsys, *_words(own), "--starts", "[global]", "--label_fraction", 0.05)
+    line = error_of(capsys, *_words(own), "--starts", "global", "--label_fraction", 0.05)
     assert "give 0.17 or more" in line
-    more = ["--starts", "[global]", "--label_fraction", 0.17]
+    more = ["--starts", "global", "--label_fraction", 0.17]
     assert _done_by(_again(own, *more), own) == set()
     text = capsys.readouterr().out
     assert "To do, split 0: pretrain-global done, finetune-global from the start." in text
-    assert "--prepare.repeats 4" in error_of(capsys, *_words(own), *more, "--splits", "[0,3]")
+    assert "--prepare.repeats 4" in error_of(capsys, *_words(own), *more, "--splits", "0", "3")
     before = (own / "p" / "splits" / "0.json").read_text()
-    assert run_command(*_words(own), *more, "--splits", "[0,3]", "--prepare.repeats", 4) == 0
+    assert run_command(*_words(own), *more, "--splits", "0", "3", "--prepare.repeats", 4) == 0
     assert (
         "split 0: pretrain-global done, finetune-global done; split 3: pretrain-global from" in capsys.readouterr().out
     )

@@ -56,7 +56,18 @@ def test_one_after_the_other(prepared: Prepared, tmp_path: Path, capsys: pytest.
 def test_the_line_that_a_stage_names_runs_as_it_stands(
     prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = ("--network.widths", "[4,6,8]", "--network.centre", "null", "--split", "1", "--label_fraction", "0.34")
+    network = (
+        "--network.widths",
+        "4",
+        "6",
+        "8",
+        "--network.centre",
+        "None",
+        "--split",
+        "1",
+        "--label_fraction",
+        "0.34",
+    )
     config = tmp_path / "run.yaml"
     config.write_text("".join(f"{stage}: {{schedule: {{epochs: 1}}}}\n" for stage in STAGES if stage != "prepare"))
     words: list[object] = ["pretrain-global", "--config", config, "--prepared", prepared.folder, *network]
@@ -92,7 +103,7 @@ def test_a_start_that_saw_the_labels_of_another_fraction_is_refused(
     line = error_of(capsys, *_words("finetune", prepared.folder, tmp_path / "o", *FRACTION, *start))
     assert "has seen the labels of 12 cases (--label_fraction 1), this stage may see those of 2 (--label_fr" in line
     assert not (tmp_path / "o").exists()
-    unlabelled = ("--loss.supervised", "false", "--loss.stride", "8")
+    unlabelled = ("--loss.no_supervised", "--loss.stride", "8")
     assert run_command(*_words("pretrain-local", prepared.folder, tmp_path / "self", *unlabelled, *start)) == 0
     start = ("--start", tmp_path / "self" / "model.ckpt")
     assert "has seen the labels of 12" in error_of(
@@ -118,7 +129,7 @@ def test_a_start_that_tells_not_what_it_saw_is_taken(prepared: Prepared, tmp_pat
         ["--loss.block_size", "8"],
         ["--loss.stride", "2"],
         ["--loss.block_size", "8", "--loss.stride", "2"],
-        ["--loss.supervised", "false", "--loss.stride", "8"],
+        ["--loss.no_supervised", "--loss.stride", "8"],
     ],
 )
 def test_forms_of_local_contrast(prepared: Prepared, tmp_path: Path, options: list[str]) -> None:
@@ -142,7 +153,7 @@ def test_forms_of_fine_tuning(prepared: Prepared, tmp_path: Path, options: list[
 
 def test_patches(tmp_path: Path) -> None:
     words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p"]
-    assert run_command(*words, "--patch_size", "[8,24,24]", "--spacing", "[2,2,2]") == 0
+    assert run_command(*words, "--patch_size", "8", "24", "24", "--spacing", "2", "2", "2") == 0
     start: list[object] = []
     for command, fraction in (("pretrain-global", ()), ("pretrain-local", FRACTION), ("finetune", FRACTION)):
         assert run_command(*_words(command, tmp_path / "p", tmp_path / command, *fraction, *start)) == 0
@@ -188,9 +199,11 @@ def test_a_folder_of_a_version_with_fewer_options_is_resumed(
         ("finetune", ["--label_fraction", "0.01"], "--label_fraction 0.01 of 6 labelled training subjects yields no"),
         ("finetune", ["--split", "7"], "splits/7.json: no such split"),
         ("finetune", [*FRACTION, "--start", "none.ckpt"], "none.ckpt: no such checkpoint"),
-        ("pretrain-global", ["--network.widths", "[4,4,4,4,4,4]"], "patch size 32 x 32 does not fit 6 levels"),
-        ("finetune", ["--seed", "-1"], "--seed takes a number from 0 to 4294967295, got -1"),
-        ("finetune", ["--seed", "4294967296"], "--seed takes a number from 0 to 4294967295, got 4294967296"),
+        (
+            "pretrain-global",
+            ["--network.widths", *"444444"],
+            "patch size 32 x 32 does not fit 6 levels",
+        ),
         (
             "finetune",
             [*FRACTION, "--machine.accelerator", "tpu"],
@@ -219,7 +232,7 @@ def test_what_cannot_be_used_is_one_line_and_nothing_is_written(
 def test_a_checkpoint_of_another_architecture_is_one_line(
     prepared: Prepared, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = (*FRACTION, "--network.widths", "[8,8,8]")
+    other = (*FRACTION, "--network.widths", "8", "8", "8")
     words = _words("finetune", prepared.folder, tmp_path / "o", "--start", checkpoint, *other)
     line = error_of(capsys, *words)
     assert f"{checkpoint}: encoder." in line

@@ -19,7 +19,7 @@ from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, sam
 FRACTION = 0.34
 GLOBAL = ("pretrain-global",)
 LOCAL = ("pretrain-local", "--label_fraction", FRACTION, "--loss.block_size", 8)
-SELF_SUPERVISED = (*LOCAL, "--loss.supervised", "false", "--loss.stride", "8")
+SELF_SUPERVISED = (*LOCAL, "--loss.no_supervised", "--loss.stride", "8")
 FINE_TUNE = ("finetune", "--label_fraction", FRACTION)
 TCSM = (*FINE_TUNE, "--tcsm.weight", 1)
 STAGES = pytest.mark.parametrize(

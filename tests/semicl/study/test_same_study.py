@@ -6,7 +6,7 @@ import pytest
 
 from semicl.errors import SemiclError
 from semicl.files import write_json
-from semicl.study.early import require_same_study
+from semicl.study.study import require_same_study
 from tests.semicl.study.test_tables import _cell
 
 OTHERS = ("table.md",)
