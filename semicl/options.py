@@ -457,7 +457,8 @@ class StudyOptions:
         splits: numbers of the splits; a cell of the table is their mean.
         learning_rates: of fine-tuning; every method tries them all, and validation picks for each cell the one that is
             judged. Default: that of finetune.schedule alone.
-        jobs: stages trained at once, each in a process of its own; default: as many as cores and free memory allow.
+        jobs: stages trained at once, each in a process of its own; default: one for each GPU, else for each core.
+        executor: address of a dask scheduler, as tcp://host:8786, whose workers do the jobs; default: this machine.
         only: names of the methods to take; default: all of them.
         overwrite: replace tables of other cells that the output folder holds; stages are kept.
     """
@@ -470,6 +471,7 @@ class StudyOptions:
     splits: Splits = (0,)
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
     jobs: PositiveInt | None = None
+    executor: str | None = None
     only: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     overwrite: bool = False
 

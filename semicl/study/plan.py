@@ -1,6 +1,6 @@
 """What a study consists of: its cells, and the jobs they share.
 
-A job is one command line of `semicl`: a stage of pre-training, fine-tuning, or the evaluation on the test volumes. The
+A job is one command of `semicl`: a stage of pre-training, fine-tuning, or the evaluation on the test volumes. The
 name of a stage's folder ends in a hash of everything that decides its result: the options that can change it, what it
 sees of the data, and the job it starts from. So cells that have a stage in common share its folder, and a changed
 option or a corrected file leads to another folder.
@@ -19,12 +19,14 @@ from semicl.data.prepared import Prepared
 from semicl.data.splits import Split
 from semicl.errors import SemiclError
 from semicl.evaluation.evaluate import CASES, evaluated_on
-from semicl.files import laid_over, short_hash, write_json
+from semicl.files import laid_over, short_hash
 from semicl.options import (
     PRETRAINING,
+    EvaluateOptions,
     ExperimentOptions,
     MethodOptions,
     SegmentationOptions,
+    StageOptions,
     StudyOptions,
 )
 from semicl.training.folder import StageFolder
@@ -37,13 +39,13 @@ BEST = "best validation Dice"
 
 @dataclass(frozen=True)
 class Job:
-    """One command line, and the folder that it fills.
+    """One command, and the folder that it fills.
 
     Args:
         command: of `semicl`.
-        folder: its --output.
-        config: its options, written beside the output as config.json.
-        words: the rest of the command line, which says where things are.
+        folder: its output.
+        config: its options, written beside the output as config.json, which the command takes too.
+        call: the arguments of the command's function.
         after: the job whose result it needs.
         config_hash: of everything that decides its result.
         cases: of an evaluation, the hash of the cases that it judges on.
@@ -52,7 +54,7 @@ class Job:
     command: str
     folder: Path
     config: Mapping[str, Any]
-    words: tuple[str, ...]
+    call: tuple[Any, ...]
     after: "Job | None"
     config_hash: str
     cases: str | None = None
@@ -73,12 +75,6 @@ class Job:
     def log(self) -> Path:
         """What the command printed."""
         return self.folder / "output.txt"
-
-    def command_line(self) -> list[str]:
-        """The words after `semicl`; the config they name is written."""
-        config = self.folder / "config.json"
-        write_json(config, self.config)
-        return [self.command, "--config", str(config), *self.words, "--output", str(self.folder)]
 
 
 @dataclass(frozen=True)
@@ -227,24 +223,21 @@ class _Place:
         decisive = decisive_options(options, experiment)
         number = short_hash(command, decisive, data, after.config_hash if after else None)
         name = f"{command}-{_plain(method)}-{number}" if section == FINETUNE else f"{command}-{number}"
-        folder = self._folder() / (f"labels-{fraction:g}" if labelled else "no-labels") / name
-        start = ("--start", str(StageFolder(after.folder).model)) if after else ()
-        return Job(command, folder, config, (*self._words(), *start, "--resume"), after, number)
+        folder = self.output / f"split-{self.number}" / (f"labels-{fraction:g}" if labelled else "no-labels") / name
+        start = StageFolder(after.folder).model if after else None
+        stage = StageOptions(self.prepared.folder, self.number, folder, start, resume=True)
+        return Job(command, folder, config, (options, experiment, stage), after, number)
 
     def _test(self, tuned: Job) -> Job:
-        folder = StageFolder(tuned.folder)
+        folder, machine = StageFolder(tuned.folder), self.experiment.machine
         # An interrupted evaluation may have left one of its files.
-        config = {"machine": asdict(self.experiment.machine), "overwrite": True}
-        words = (*self._words(), "--checkpoint", str(folder.model))
+        whole = EvaluateOptions(
+            folder.model, self.prepared.folder, self.number, output=folder.test, overwrite=True, machine=machine
+        )
         cases = [case for case in self.split.test if case.label is not None]
         judged_on = cases_hash(cases, self.prepared.source, self.prepared.states)
-        return Job("evaluate", folder.test, config, words, tuned, tuned.config_hash, judged_on)
-
-    def _words(self) -> tuple[str, ...]:
-        return "--prepared", str(self.prepared.folder), "--split", str(self.number)
-
-    def _folder(self) -> Path:
-        return self.output / f"split-{self.number}"
+        config = {"machine": asdict(machine), "overwrite": True}
+        return Job("evaluate", folder.test, config, (whole,), tuned, tuned.config_hash, judged_on)
 
 
 def _stages_of(name: str, method: MethodOptions, stages: Mapping[str, Any]) -> dict[str, Any]:

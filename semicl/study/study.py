@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semicl.console import conclude
-from semicl.data.prepare import require_ready
+from semicl.console import conclude, say
+from semicl.data.prepare import ready, require_ready
 from semicl.errors import SemiclError, UsageError
 from semicl.files import TO_REPLACE, output_folder
 from semicl.options import (
@@ -18,9 +18,11 @@ from semicl.options import (
     SourceOptions,
     StudyOptions,
 )
-from semicl.study.alone import alone_in
-from semicl.study.plan import Cell, stages_of_methods
+from semicl.study.plan import Cell, Job, distinct, plan, stages_of_methods
 from semicl.study.sections import section
+
+NAMED = 3
+"""Failed cells whose reason the error tells."""
 
 
 def table(
@@ -42,19 +44,18 @@ def table(
     stages = {"pretrain_global": pretrain_global, "pretrain_local": pretrain_local, "finetune": finetune}
     check_study(source, study, prepare, stages)
 
-    from semicl.study.crew import assemble
+    from semicl.study.jobs import alone_in, opened_executor, run_jobs
     from semicl.study.results import collect
     from semicl.study.tables import write_tables
 
-    crew = assemble(source, experiment, study, prepare, stages)
-    require_same_study(
-        study.output / "table.json", ("table.md", "table.csv", "dice.png"), crew.data, crew.cells, study.overwrite
-    )
-    with alone_in(study.output):
-        crew.train()
-        crew.judge()
-    rows = collect(crew.cells)
-    write_tables(study.output, crew.data, experiment, crew.cells, rows, crew.failed())
+    name, cells = _planned(source, experiment, study, prepare, stages)
+    record = study.output / "table.json"
+    require_same_study(record, ("table.md", "table.csv", "dice.png"), name, cells, study.overwrite)
+    with alone_in(study.output), opened_executor(study, experiment.machine) as executor:
+        lost = run_jobs(_training(cells), executor)
+        lost |= run_jobs(distinct([test for cell in cells if (test := cell.test)]), executor)
+    rows, failed = collect(cells), failed_cells(cells, lost)
+    write_tables(study.output, name, experiment, cells, rows, failed)
     conclude(
         "Study",
         {
@@ -62,7 +63,7 @@ def table(
             "files": f"{study.output}/table.md, table.csv, table.json, dice.png",
         },
     )
-    crew.require_whole("table.json")
+    require_whole(failed, len(cells), "table.json")
 
 
 def search(
@@ -86,14 +87,14 @@ def search(
     check_study(source, study, prepare, stages)
 
     from semicl.study.candidates import trained, write_search
-    from semicl.study.crew import assemble
+    from semicl.study.jobs import alone_in, opened_executor, run_jobs
 
-    crew = assemble(source, experiment, study, prepare, stages)
-    require_same_study(study.output / "search.json", ("search.md",), crew.data, crew.cells, study.overwrite)
-    with alone_in(study.output):
-        crew.train()
-    candidates = trained(crew.cells)
-    write_search(study.output, crew.data, experiment, crew.cells, candidates, crew.failed())
+    name, cells = _planned(source, experiment, study, prepare, stages)
+    require_same_study(study.output / "search.json", ("search.md",), name, cells, study.overwrite)
+    with alone_in(study.output), opened_executor(study, experiment.machine) as executor:
+        lost = run_jobs(_training(cells), executor)
+    candidates, failed = trained(cells), failed_cells(cells, lost)
+    write_search(study.output, name, experiment, cells, candidates, failed)
     conclude(
         "Search, validation Dice",
         {
@@ -101,7 +102,51 @@ def search(
             "files": f"{study.output}/search.md, search.json",
         },
     )
-    crew.require_whole("search.json")
+    require_whole(failed, len(cells), "search.json")
+
+
+def _planned(
+    source: SourceOptions,
+    experiment: ExperimentOptions,
+    study: StudyOptions,
+    prepare: PrepareOptions,
+    stages: Mapping[str, Any],
+) -> tuple[str, list[Cell]]:
+    """The name of the data, prepared where that is not done yet, and the cells of a study."""
+    from semicl.models.accelerators import require_accelerator
+
+    require_accelerator(experiment.machine)
+    with section("prepare", prepare):
+        prepared = ready(source, prepare)
+    return prepared.name, plan(prepared, experiment, study, stages)
+
+
+def _training(cells: Sequence[Cell]) -> list[Job]:
+    """All jobs of training, each once; how many are left is said."""
+    jobs = distinct([job for cell in cells for job in cell.training])
+    say(f"{len(cells)} cells, {sum(not job.finished for job in jobs)} stages to train.")
+    return jobs
+
+
+def failed_cells(cells: Sequence[Cell], lost: Mapping[Path, str]) -> dict[str, str]:
+    """The reason of each cell that failed, by its title, from those of the jobs that did, by folder."""
+    jobs = ((cell, job) for cell in cells for job in (*cell.training, *cell.tests))
+    return {cell.title: lost[job.folder] for cell, job in jobs if job.folder in lost}
+
+
+def require_whole(failed: Mapping[str, str], cells: int, file: str) -> None:
+    """Raise where cells failed, with the first reasons; a file of this name holds them all.
+
+    Raises:
+        SemiclError: cells failed.
+    """
+    if failed:
+        reasons = [f"{title}: {reason}" for title, reason in failed.items()]
+        more = [f"and {len(reasons) - NAMED} more, see {file}"] if len(reasons) > NAMED else []
+        raise SemiclError(
+            f"{len(failed)} of {cells} cells failed ({'; '.join(reasons[:NAMED] + more)}); mend the cause and call "
+            "again, which goes on with them"
+        )
 
 
 def check_study(source: SourceOptions, study: StudyOptions, prepare: PrepareOptions, stages: Mapping[str, Any]) -> None:

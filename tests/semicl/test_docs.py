@@ -46,6 +46,7 @@ def test_command_lines_are_taken(monkeypatch: pytest.MonkeyPatch, line: str) -> 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_exist(page: Path) -> None:
     known = {place for command in COMMANDS.values() for place in places(command)}
+    known |= {f"{above}{dot}no_{name}" for above, dot, name in (place.rpartition(".") for place in known)}
     named = set(re.findall(r"--[a-z]\w*(?:\.\w+)*", " ".join(re.findall(r"`([^`\n]*)`", page.read_text()))))
     named -= OF_OTHER_PROGRAMS | {"--help"}
     assert {option for option in named if option.removeprefix("--") not in known} == set()

@@ -110,9 +110,9 @@ def test_a_stage_starts_from_the_one_before_it(planned: Callable[..., list[Cell]
     by_method = {cell.method: cell for cell in planned(fractions=(0.2,), splits=(0,))}
     first, second, third = by_method["global + local(full)"].training
     assert (first.after, second.after, third.after) == (None, first, second)
-    assert ("--start", str(second.folder / "model.ckpt")) == third.words[-3:-1]
+    assert third.call[-1].start == second.folder / "model.ckpt"
     (alone,) = by_method["random"].training
-    assert "--start" not in alone.words
+    assert alone.call[-1].start is None
 
 
 @pytest.mark.parametrize(
