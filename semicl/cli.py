@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -23,9 +24,11 @@ from semicl.commands.run import Run
 from semicl.commands.search import Search
 from semicl.commands.table import Table
 from semicl.config import did_you_mean
-from semicl.console import complain, say, speak_alone
+from semicl.console import complain, on_main_process, say, speak_alone
 from semicl.errors import SemiclError, UsageError
-from semicl.training.interruption import end_children, interruptible
+from semicl.options import ExperimentOptions, MachineOptions, StudyOptions
+from semicl.training.interruption import interruptible
+from semicl.training.together import together
 
 COMMANDS: dict[str, type[Command]] = {
     "prepare": Prepare,
@@ -42,6 +45,9 @@ COMMANDS: dict[str, type[Command]] = {
 }
 OVERRULED = {"label_fraction": "label_fractions", "finetune.schedule.learning_rate": "learning_rates"}
 """Options of a single experiment, and those of a study that take their place."""
+
+SECONDS_TO_BE_ENDED = 10
+"""What goes wrong on all processes is told by the first; torchrun ends the others when it has gone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,13 +72,14 @@ def _answered(words: list[str]) -> int:
     except OSError as error:
         return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:
-        end_children()
         way_out = "call it again to go on, a single stage with --resume, predict with --skip_existing"
         return _fail(f"interrupted; {way_out}", 130)
     return 0
 
 
 def _fail(error: object, code: int) -> int:
+    if not on_main_process():
+        time.sleep(SECONDS_TO_BE_ENDED)
     complain(error)
     return code
 
@@ -124,9 +131,12 @@ def _require_heard(words: Sequence[str], options: Command) -> None:
 def _run(command: Command) -> None:
     """Run a command and tell the next; those that it calls tell none."""
     after = next_line(command)  # first: who trains for hours may edit the configs
-    machine = getattr(command, "machine", None)
-    if machine is None or machine.devices == 1:
+    machine = MachineOptions()  # of one device
+    if isinstance(command, ExperimentOptions) and not isinstance(command, StudyOptions):
+        machine = command.machine
+    if machine.devices == 1:
         speak_alone()
-    command.run()
+    with together(machine):
+        command.run()
     if after is not None:
         say(f"Next: {after}")

@@ -73,8 +73,8 @@ class SourceOptions:
     """Where cases come from and where they are made ready.
 
     Args:
-        data: folder of cases: a Medical Segmentation Decathlon task (dataset.json), MMWHS (*_image.nii.gz), or plain
-            images/ and labels/; or "phantom" for synthetic volumes.
+        data: folder of cases: a Medical Segmentation Decathlon task or a raw folder of nnU-Net (dataset.json), MMWHS
+            (*_image.nii.gz), or plain images/ and labels/; or "phantom" for synthetic volumes.
         prepared: folder for splits and cache, read by every training command.
     """
 
@@ -159,7 +159,7 @@ class MachineOptions:
 
     Args:
         accelerator: "auto", "cpu", "gpu" or another of Lightning's.
-        devices: how many; more than one train together (DDP), each on a batch of its own.
+        devices: how many; more than one train together (DDP), started by torchrun, each on a batch of its own.
         precision: "32-true", or mixed: "bf16-mixed", "16-mixed" (GPU).
         workers: processes that read the cache; 0 reads in the training process, enough for memory-mapped slices.
         compile: compile the network with torch.compile.

@@ -10,14 +10,22 @@ from typing import Any
 
 from semicl.commands.command import OF_RUN, Command, with_configs
 from semicl.config import part, read_config
-from semicl.options import ExperimentOptions
+from semicl.options import ExperimentOptions, MachineOptions
 from semicl.training.folder import StageFolder
+
+STAGES = ("pretrain-local", "finetune")
+"""Commands that follow one that may train on several devices, and may do so too."""
 
 
 def next_line(command: Command) -> str | None:
     """The next command line; None after a command that is the last."""
     words = command.following()
-    return shlex.join([*_as_called(), *map(str, words)]) if words else None
+    if not words:
+        return None
+    called, machine = _as_called(), getattr(command, "machine", MachineOptions())
+    if words[0] in STAGES and machine.devices > 1:
+        called = ["torchrun", "--nproc-per-node", str(machine.devices), "-m", "semicl"]
+    return shlex.join([*called, *map(str, words)])
 
 
 def after_stage(following: type[Command], output: str, stage: Any) -> list[object]:

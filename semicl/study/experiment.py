@@ -31,6 +31,7 @@ from semicl.study.sections import section
 from semicl.training.folder import DATA, StageFolder
 from semicl.training.inputs import SectionOptions, split_seen
 from semicl.training.setup import plan_stage, told_with_start
+from semicl.training.together import first_process_first
 from semicl.training.train import anchored, judged_classes
 from semicl.training.train import finetune as fine_tune
 from semicl.training.train import pretrain_global as contrast_globally
@@ -97,7 +98,7 @@ def run(
 
     sections = (pretrain_global, pretrain_local, finetune)
     steps = {split: _steps(source.prepared, run_options, split, *sections) for split in run_options.splits}
-    with section("prepare", prepare):
+    with section("prepare", prepare), first_process_first():
         prepared = ready(source, prepare, partial(_require_trained_on, steps))
     if on_main_process():
         remove_partial(run_options.output)

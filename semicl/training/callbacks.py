@@ -20,7 +20,7 @@ from semicl.errors import SemiclError
 from semicl.evaluation.figures import predictions_figure
 from semicl.files import write_json
 from semicl.training.folder import StageFolder
-from semicl.training.interruption import end_children, wait_to_be_ended
+from semicl.training.interruption import take_signals
 from semicl.training.stages import LOSS, VALIDATION_DICE, Segmentation
 
 MEBIBYTE = 2**20
@@ -80,6 +80,16 @@ SMALLEST_SCALE = 1.0
 """Of 16-bit precision, which skips a step whose gradient overflows and tries a smaller scale in the next."""
 
 
+class Interruption(Callback):
+    """Puts the handlers of `semicl.training.interruption` back.
+
+    Lightning's own of SIGTERM waits for the other processes inside the handler, which can block them all.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        take_signals()
+
+
 class FiniteSteps(Callback):
     """Looks at every step: at the loss and the gradient before the weights move, at the weights after."""
 
@@ -112,7 +122,7 @@ def _on_all(trainer: pl.Trainer, finite: bool) -> bool:
 
 
 def _stop(trainer: pl.Trainer, folder: StageFolder, what: str, done: bool = False) -> NoReturn:
-    """End this stage, on all processes; the first one tells why.
+    """End this stage, on all processes at the same step; the first one notes it.
 
     Args:
         trainer: of the stage.
@@ -120,13 +130,9 @@ def _stop(trainer: pl.Trainer, folder: StageFolder, what: str, done: bool = Fals
         what: is not finite.
         done: whether the step that it was found in has been taken already.
     """
-    if not trainer.is_global_zero:
-        wait_to_be_ended()
     epoch, step = trainer.current_epoch + 1, trainer.global_step + (0 if done else 1)
     if trainer.is_global_zero:
         folder.mark_diverged(epoch, step, what)
-        if trainer.world_size > 1:
-            end_children()
     where = f"epoch {epoch} of {trainer.max_epochs}, step {step} of {trainer.estimated_stepping_batches}"
     raise SemiclError(
         f"{folder.path}: not finite (NaN or infinity): the {what} of {where}, where training stopped; give a smaller "

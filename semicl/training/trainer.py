@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.profilers import SimpleProfiler
@@ -17,9 +18,15 @@ from semicl.console import say
 from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
 from semicl.models.checkpoint import AtomicCheckpointIO, MovableCheckpoint, picked_validation
 from semicl.options import MachineOptions
-from semicl.training.callbacks import Cost, FiniteSteps, ProgressFile, StageProgress, ValidationPictures
+from semicl.training.callbacks import (
+    Cost,
+    FiniteSteps,
+    Interruption,
+    ProgressFile,
+    StageProgress,
+    ValidationPictures,
+)
 from semicl.training.folder import StageFolder
-from semicl.training.interruption import adopt, take_signals
 from semicl.training.provenance import provenance
 from semicl.training.stages import VALIDATION_DICE, Segmentation, Stage
 
@@ -39,17 +46,6 @@ class Measured(SimpleProfiler):
     def seconds(self, action: str) -> float:
         """Time spent in all actions whose name holds this word."""
         return sum(sum(times) for name, times in self.recorded_durations.items() if action in name)
-
-
-class Interruption(Callback):
-    """Puts the handlers of `semicl.training.interruption` back.
-
-    Lightning's own of SIGTERM waits for the other processes inside the handler, which can block them all.
-    """
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        adopt(getattr(trainer.strategy.launcher, "procs", ()))
-        take_signals()
 
 
 def train(
@@ -140,7 +136,7 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=[Interruption(), FiniteSteps(folder), Cost(), *callbacks, ProgressFile(folder.progress), last],
-        plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if machine.devices == 1 else [])],
+        plugins=[AtomicCheckpointIO(), LightningEnvironment() if machine.devices == 1 else TorchElasticEnvironment()],
         **options,
     )
     if machine.compile:

@@ -13,8 +13,8 @@ from semicl.config import load_yaml, of_command, places, structured
 from tests.semicl.conftest import REPOSITORY, run_command
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-OF_OTHER_PROGRAMS = {"--quick", "--only", "--device", "--minutes"}
-"""Options of `python -m benchmarks` and its kin in the README."""
+OF_OTHER_PROGRAMS = {"--quick", "--only", "--device", "--minutes", "--nproc"}
+"""Options of `python -m benchmarks` and its kin, and of torchrun."""
 
 
 def _blocks(page: Path, language: str) -> list[str]:

@@ -1,18 +1,13 @@
-"""SIGTERM is heard as Ctrl-C by the first process alone, which ends the others."""
+"""SIGTERM is heard as Ctrl-C, of processes that train together by the first alone."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from semicl import cli
 from semicl.training import interruption
-from semicl.training.interruption import FIRST_PROCESS, adopt, end_children, interruptible, take_signals
+from semicl.training.interruption import interruptible, take_signals
 from tests.semicl.conftest import error_of
 
 
@@ -33,50 +28,19 @@ def test_a_second_signal_does_not_disturb_the_end() -> None:
             signal.raise_signal(number)
 
 
-def test_a_process_that_the_first_one_started_leaves_signals_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setenv(FIRST_PROCESS, str(os.getppid()))
+def test_a_process_that_is_not_the_first_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     with interruptible():
-        for number in interruption.SIGNALS:
-            signal.raise_signal(number)
+        monkeypatch.setattr(interruption, "on_main_process", lambda: False)
+        take_signals()
+        assert [signal.getsignal(number) for number in interruption.SIGNALS] == [signal.SIG_DFL, signal.SIG_DFL]
 
 
-def test_a_process_that_another_launcher_started_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with interruptible(), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGTERM)
-
-
-def test_a_process_that_the_first_one_started_dies_with_it() -> None:
-    child = (
-        "import os, time; from semicl.training.interruption import interruptible\n"
-        "with interruptible():\n"
-        "    print(os.getpid(), flush=True)\n"
-        "    time.sleep(60)"
-    )
-    first = (
-        "import os, subprocess, sys; from semicl.training.interruption import interruptible\n"
-        "with interruptible():\n"
-        f"    subprocess.run([sys.executable, '-c', {child!r}], env=os.environ | {{'LOCAL_RANK': '1'}})"
-    )
-    process = subprocess.Popen([sys.executable, "-c", first], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout:
-        number = int(process.stdout.readline())
-        process.kill()
-        process.wait()
-    end = time.monotonic() + 30
-    while _is_running(number):
-        assert time.monotonic() < end, "the child outlives the first process"
-        time.sleep(0.1)
-
-
-def _is_running(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+def test_the_first_process_hears_it_again_after_another_has_taken_the_signal() -> None:
+    with interruptible():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        take_signals()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_outside_of_a_command_the_handlers_are_left_alone() -> None:
@@ -91,15 +55,3 @@ def test_a_command_runs_in_a_thread_that_gets_no_signals(capsys: pytest.CaptureF
     thread.start()
     thread.join()
     assert codes == [2]
-
-
-def test_the_children_are_ended_even_if_they_hear_nothing() -> None:
-    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    children = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
-    with interruptible():
-        adopt(children)
-        end_children()
-    for child in children:
-        assert child.returncode == 0
-        with pytest.raises(ProcessLookupError):
-            os.kill(child.pid, 0)
