@@ -13,7 +13,7 @@ from semicl.data.grid import Grid, require_fit
 from semicl.data.prepare import ready, require_ready
 from semicl.data.prepared import Prepared
 from semicl.data.splits import Split
-from semicl.errors import SemiclError
+from semicl.errors import SemiclError, section
 from semicl.evaluation.evaluate import evaluate, evaluated_on, judged
 from semicl.files import output_folder, remove_partial
 from semicl.options import (
@@ -27,7 +27,6 @@ from semicl.options import (
     SourceOptions,
     StageOptions,
 )
-from semicl.study.sections import section
 from semicl.training.folder import DATA, StageFolder
 from semicl.training.inputs import SectionOptions, split_seen
 from semicl.training.setup import plan_stage, told_with_start

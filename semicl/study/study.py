@@ -7,7 +7,7 @@ from typing import Any
 
 from semicl.console import conclude, say
 from semicl.data.prepare import ready, require_ready
-from semicl.errors import SemiclError, UsageError
+from semicl.errors import SemiclError, UsageError, section
 from semicl.files import TO_REPLACE, output_folder
 from semicl.options import (
     ExperimentOptions,
@@ -19,7 +19,6 @@ from semicl.options import (
     StudyOptions,
 )
 from semicl.study.plan import Cell, Job, distinct, plan, stages_of_methods
-from semicl.study.sections import section
 
 NAMED = 3
 """Failed cells whose reason the error tells."""

@@ -1,9 +1,12 @@
-"""Vectors of all processes that train together, so that each contrasts its own with everyone's."""
+"""The local contrastive loss as the options describe it, and vectors of all processes that train together."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+from semicl.options import LocalLossOptions
+from semicl_kernels import LocalContrastiveLoss
 
 
 class _Gather(torch.autograd.Function):
@@ -39,3 +42,14 @@ def own_among_everyones(count: int, device: torch.device) -> Tensor:
     begin = distributed.get_rank() * count
     labels[begin : begin + count] = torch.arange(1, count + 1, device=device)
     return labels
+
+
+def local_contrast(options: LocalLossOptions) -> LocalContrastiveLoss:
+    """The loss that the options describe."""
+    return LocalContrastiveLoss(
+        temperature=options.temperature,
+        stride=options.stride,
+        block_size=options.block_size,
+        scope=options.scope,
+        denominator=options.denominator,
+    )

@@ -26,12 +26,11 @@ from semicl.models.unet import Decoder, Encoder, UNet
 from semicl.options import (
     GlobalContrastOptions,
     LocalContrastOptions,
-    LocalLossOptions,
     ScheduleOptions,
     SegmentationOptions,
 )
 from semicl.training.augment import ImageViews, Intensities, LabelledViews, Mix, mixed
-from semicl.training.losses import everyones, own_among_everyones
+from semicl.training.losses import everyones, local_contrast, own_among_everyones
 from semicl_kernels import LocalContrastiveLoss, NTXentLoss
 
 VALIDATION_DICE = "validation_dice"
@@ -114,17 +113,6 @@ class GlobalContrast(Stage):
         views = torch.stack([z1, z2], dim=1)
         labels = own_among_everyones(len(views), views.device)[:, None].expand(-1, 2)
         return self._own(everyones(views)[..., None, None], labels[..., None, None])
-
-
-def local_contrast(options: LocalLossOptions) -> LocalContrastiveLoss:
-    """The loss that the options describe."""
-    return LocalContrastiveLoss(
-        temperature=options.temperature,
-        stride=options.stride,
-        block_size=options.block_size,
-        scope=options.scope,
-        denominator=options.denominator,
-    )
 
 
 def _point_projection(options: LocalContrastOptions | SegmentationOptions, card: ModelCard) -> PointProjection:

@@ -17,13 +17,13 @@ from semicl.options import (
     SegmentationOptions,
 )
 from semicl.training.augment import mixed
+from semicl.training.losses import local_contrast
 from semicl.training.stages import (
     GlobalContrast,
     Segmentation,
     SelfSupervisedLocalContrast,
     Stage,
     SupervisedLocalContrast,
-    local_contrast,
 )
 from semicl_kernels import local_contrastive_loss, nt_xent_loss
 

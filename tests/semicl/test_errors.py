@@ -2,9 +2,8 @@
 
 import pytest
 
-from semicl.errors import SemiclError
+from semicl.errors import SemiclError, section
 from semicl.options import SegmentationOptions
-from semicl.study.sections import section
 
 
 @pytest.mark.parametrize(
