@@ -102,6 +102,7 @@ class PrepareOptions:
         classes: names of a plain folder's classes and their values in the label files; default: the values found.
         leave_out_damaged: go on without the cases that have something wrong.
         phantom_subjects: subjects of the phantom, two scans each.
+        phantom_channels: channels of its images.
         overwrite: prepare anew although the folder holds prepared data already.
     """
 
@@ -117,6 +118,7 @@ class PrepareOptions:
     classes: Annotated[dict[str, int] | None, mapping('{"liver": 1, "spleen": 4}')] = None
     leave_out_damaged: bool = False
     phantom_subjects: PositiveInt = 40
+    phantom_channels: PositiveInt = 1
     overwrite: bool = False
 
     @model_validator(mode="after")

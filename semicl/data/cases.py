@@ -31,12 +31,21 @@ Subject = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: its name, whose scan it is, its image file, and its label file where there is one."""
+    """One scan: its name, whose scan it is, its image file, and its label file where there is one.
+
+    `more` holds the files of the image's further channels, where each channel has one of its own.
+    """
 
     name: str
     subject: str
     image: Path
     label: Path | None
+    more: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.image, *self.more) if self.label is None else (self.image, *self.more, self.label)
 
 
 @dataclass(frozen=True)
@@ -120,24 +129,39 @@ def _file(folder: Path, name: str) -> Path:
 def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
     files = nifti_files(folder)
     images, labels = by_case(files, MMWHS_IMAGE), by_case(files, MMWHS_LABEL)
-    return CaseFolder("MMWHS", {"background": 0} | MMWHS_CLASSES, _paired(images, labels, subject_of("MMWHS")))
+    channels = {name: [image] for name, image in images.items()}
+    return CaseFolder("MMWHS", {"background": 0} | MMWHS_CLASSES, _paired(channels, labels, subject_of("MMWHS")))
 
 
 def _plain(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
     images, labels = (by_case(nifti_files(folder / kind)) for kind in ("images", "labels"))
     if not images:
         raise SemiclError(f"{folder / 'images'}: holds no .nii or .nii.gz file; put the images there")
-    return CaseFolder(folder.name, None, _paired(images, labels, subject_of(folder.name)))
+    channels = by_channel(images)
+    if channels is None or labels.keys() <= images.keys() or not labels.keys() <= channels.keys():
+        channels = {name: [image] for name, image in images.items()}
+    return CaseFolder(folder.name, None, _paired(channels, labels, subject_of(folder.name)))
 
 
-def _paired(images: dict[str, Path], labels: dict[str, Path], rule: Subject) -> tuple[Case, ...]:
-    """A case for each image, with the label of its name where there is one.
+def by_channel(images: dict[str, Path]) -> dict[str, list[Path]] | None:
+    """The files of each case, one a channel, where all are named so: NAME_0000, NAME_0001, ..., as nnU-Net's."""
+    found: dict[str, list[Path]] = {}
+    for name in sorted(images):
+        case, _, number = name.rpartition("_")
+        if not case or number != f"{len(found.setdefault(case, [])):04d}":
+            return None
+        found[case].append(images[name])
+    return found
+
+
+def _paired(images: dict[str, list[Path]], labels: dict[str, Path], rule: Subject) -> tuple[Case, ...]:
+    """A case for each image, whose channels may be files of their own, with the label of its name where there is one.
 
     Raises:
         SemiclError: a label has no image.
     """
     stray = next((label for name, label in labels.items() if name not in images), None)
     if stray is not None:
-        where = next(iter(images.values())).parent
+        where = next(iter(images.values()))[0].parent
         raise SemiclError(f"{stray}: no image has this name in {where}; rename or remove it")
-    return tuple(Case(name, rule(name), image, labels.get(name)) for name, image in images.items())
+    return tuple(Case(name, rule(name), image, labels.get(name), (*more,)) for name, (image, *more) in images.items())

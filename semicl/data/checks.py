@@ -1,7 +1,7 @@
 """Whether the files of a case can be used: read once, before hours of training and not after."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class CheckedCase:
         affine: of its image, in mm; None where that is not readable.
         tells_unit: whether its image's header names the unit of the affine.
         is_constant: whether its image holds one value alone, in which a network sees nothing.
+        channels: of its image; None where that is not readable.
     """
 
     case: Case
@@ -68,10 +69,32 @@ class CheckedCase:
     affine: np.ndarray | None = None
     tells_unit: bool = True
     is_constant: bool = False
+    channels: int | None = None
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
-    """The array (X, Y, Z) of a NIfTI file and its image, whose header and affine tell the geometry.
+def read_channels(path: Path, more: Sequence[Path] = ()) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+    """The channels (C, X, Y, Z) of an image, and its first file, whose header and affine tell the geometry.
+
+    They are the last axis of one file, or a file each.
+
+    Raises:
+        SemiclError: as of :func:`read_nifti`, or the files of one image differ in shape or place.
+    """
+    if not more:
+        array, volume = read_nifti(path, channels=True)
+        return (array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)), volume
+    first, volume = read_nifti(path)
+    arrays = [first]
+    for file in more:
+        array, other = read_nifti(file)
+        if array.shape != first.shape or not _in_one_place(other, volume):
+            raise SemiclError(f"{file}: shape or affine differs from {path.name}'s; export the channels on one grid")
+        arrays.append(array)
+    return np.stack(arrays), volume
+
+
+def read_nifti(path: Path, channels: bool = False) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+    """The array (X, Y, Z), or (X, Y, Z, C) of channels, of a NIfTI file and its image, which tells the geometry.
 
     Further axes of length 1 are left out of the array. The affine is that of the sform, or of the qform where the
     sform cannot be used; it is in the header's unit (`semicl.data.geometry.affine_in_mm`).
@@ -98,7 +121,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
         raise SemiclError(f"{path}: not readable as NIfTI ({reason}); copy or download the file again") from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim != 3:
+    if array.ndim != 3 and not (channels and array.ndim == 4):
         raise SemiclError(
             f"{path}: has {array.ndim} dimensions, of lengths {array.shape}, not 3; give one 3-D volume a file"
         )
@@ -121,7 +144,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
 def check_files(case: Case) -> CheckedCase:
     """Read the files of a case; what is wrong with them is told without knowing the classes."""
     found: list[Problem] = []
-    image, label = (_read_or_note(path, found) for path in (case.image, case.label))
+    image = _read_or_note(case.image, found, lambda path: read_channels(path, case.more))
+    label = _read_or_note(case.label, found, read_nifti)
     values: frozenset[int] = frozenset()
     if label is not None and case.label is not None:
         whole, broken = whole_values(label[0])
@@ -129,29 +153,30 @@ def check_files(case: Case) -> CheckedCase:
         if broken.size > 0:
             found.append(Problem(case.label, f"label {broken[0]:.10g} is not a whole number", "mend the file"))
         way_out = "export the label on the image's grid"
-        if image is not None and label[0].shape != image[0].shape:
-            what = f"shape {label[0].shape} differs from its image's {image[0].shape}"
+        if image is not None and label[0].shape != image[0].shape[1:]:
+            what = f"shape {label[0].shape} differs from its image's {image[0].shape[1:]}"
             found.append(Problem(case.label, what, way_out))
         elif image is not None and not _in_one_place(label[1], image[1]):
             found.append(Problem(case.label, "affine differs from its image's", way_out))
     if image is None:
         return CheckedCase(case, tuple(found), values)
     array, volume = image
-    if squashed(array):
+    if any(map(squashed, array)):
         found.append(Problem(case.image, *OUTLIERS))
     return CheckedCase(
         case,
         tuple(found),
         values,
-        array.shape,
+        array.shape[1:],
         affine_in_mm(volume),
         tells_unit(volume),
-        bool(array.min() == array.max()),
+        any(channel.min() == channel.max() for channel in array),
+        len(array),
     )
 
 
-def problems(checked: CheckedCase, classes: Mapping[str, int], grid: Grid) -> Iterator[Problem]:
-    """Everything that is wrong with a case whose label may have the values of `classes`, to be put on a grid.
+def problems(checked: CheckedCase, classes: Mapping[str, int], grid: Grid, channels: int = 1) -> Iterator[Problem]:
+    """Everything that is wrong with a case of so many channels whose label may have the values of `classes`, on a grid.
 
     Values are not judged where something else is wrong: a damaged file may hold any.
     """
@@ -160,6 +185,9 @@ def problems(checked: CheckedCase, classes: Mapping[str, int], grid: Grid) -> It
         resampling = spacing_problem(checked.shape, checked.affine, grid)
         if resampling is not None:
             yield Problem(checked.case.image, *resampling)
+    if checked.channels not in (None, channels):
+        what = f"image of {checked.channels} channels, beside others of {channels}"
+        yield Problem(checked.case.image, what, "give all cases the same channels")
     unknown = sorted(checked.values - set(classes.values()))
     if unknown and checked.case.label is not None and not checked.problems:
         known = ", ".join(str(value) for value in classes.values())
@@ -178,15 +206,17 @@ def unit_note(checked: Sequence[CheckedCase]) -> str | None:
     )
 
 
-def _read_or_note(path: Path | None, found: list[Problem]) -> tuple[np.ndarray, nibabel.Nifti1Image] | None:
+def _read_or_note(
+    path: Path | None, found: list[Problem], read: Callable[[Path], tuple[np.ndarray, nibabel.Nifti1Image]]
+) -> tuple[np.ndarray, nibabel.Nifti1Image] | None:
     """What a file holds; None without one, or where it is not readable, which is then among the problems found."""
     if path is None:
         return None
     try:
-        return read_nifti(path)
+        return read(path)
     except SemiclError as error:
-        what, way_out = str(error).removeprefix(f"{path}: ").rsplit("; ", 1)
-        found.append(Problem(path, what, way_out))
+        file, what = str(error).split(": ", 1)
+        found.append(Problem(Path(file), *what.rsplit("; ", 1)))
         return None
 
 

@@ -17,7 +17,7 @@ Place = tuple[int, tuple[slice | int, ...]]
 
 
 class LabelledVolume(NamedTuple):
-    """A whole prepared volume: image (depth, height, width) float32, label of the same shape, uint8."""
+    """A whole prepared volume: image (channels, depth, height, width) float32, label (depth, height, width) uint8."""
 
     name: str
     image: Tensor
@@ -46,34 +46,34 @@ class CachedArray(NamedTuple):
 
 
 class ImagePieces(Dataset[Tensor]):
-    """Images (1, *patch_size) float32 of cases; no label file is opened."""
+    """Images (channels, *patch_size) float32 of cases; no label file is opened."""
 
     def __init__(self, prepared: Prepared, cases: Sequence[Case]) -> None:
         self._images = [CachedArray.of(prepared.image(case)) for case in cases]
-        self._places = _places([image.shape for image in self._images], prepared.grid.patch_size)
+        self._places = _places([image.shape[1:] for image in self._images], prepared.grid.patch_size)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, number: int) -> Tensor:
         volume, where = self._places[number]
-        return self._images[volume].read(where)[None]
+        return self._images[volume].read((slice(None), *where))
 
 
 class LabelledPieces(Dataset[tuple[Tensor, Tensor]]):
-    """Images (1, *patch_size) float32 and class numbers (*patch_size) uint8 of cases."""
+    """Images (channels, *patch_size) float32 and class numbers (*patch_size) uint8 of cases."""
 
     def __init__(self, prepared: Prepared, cases: Sequence[Case]) -> None:
         self._images = [CachedArray.of(prepared.image(case)) for case in cases]
         self._labels = [CachedArray.of(prepared.label(case)) for case in cases]
-        self._places = _places([image.shape for image in self._images], prepared.grid.patch_size)
+        self._places = _places([image.shape[1:] for image in self._images], prepared.grid.patch_size)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         volume, where = self._places[number]
-        return self._images[volume].read(where)[None], self._labels[volume].read(where)
+        return self._images[volume].read((slice(None), *where)), self._labels[volume].read(where)
 
     def keep(self, wanted: Callable[[Tensor], bool]) -> None:
         """Leave out every piece whose class numbers are not wanted."""

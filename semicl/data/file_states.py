@@ -64,7 +64,7 @@ def cases_hash(cases: Iterable[Case], folder: Path, files: Mapping[str, FileStat
         [
             (
                 case.name,
-                *(files[place_in(folder, file)].sha256 for file in (case.image, case.label) if file is not None),
+                *(files[place_in(folder, file)].sha256 for file in case.files),
             )
             for case in cases
         ]

@@ -20,17 +20,19 @@ LOOKALIKES = 4
 SCANS_PER_SUBJECT = 2
 
 
-def write_phantom(folder: Path, subjects: int, seed: int) -> None:
+def write_phantom(folder: Path, subjects: int, seed: int, channels: int = 1) -> None:
     """Write a Decathlon folder of `subjects` subjects, two scans each, the same for the same seed.
 
     The scans of a subject share their anatomy and differ in contrast, intensity scale, shading and noise, like the
-    cases 2k-1 and 2k of the hippocampus task. `dataset.json` is written last: a folder that has one is whole.
+    cases 2k-1 and 2k of the hippocampus task. Several channels are the last axis of an image.
+    `dataset.json` is written last: a folder that has one is whole.
     """
     training = []
     for number in range(1, SCANS_PER_SUBJECT * subjects + 1):
         name = f"phantom_{number:03d}.nii.gz"
         image, label = phantom_scan(seed, number)
-        _write(folder / "imagesTr" / name, image.numpy())
+        more = [phantom_scan(seed, number, channel)[0] for channel in range(1, channels)]
+        _write(folder / "imagesTr" / name, torch.stack([image, *more], -1).numpy() if more else image.numpy())
         _write(folder / "labelsTr" / name, label.numpy())
         training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
     description = {
@@ -43,11 +45,11 @@ def write_phantom(folder: Path, subjects: int, seed: int) -> None:
         partial.write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
-def phantom_scan(seed: int, number: int) -> tuple[Tensor, Tensor]:
-    """Scan `number` (from 1): image (H, W, D) float32 in units of its own, label (H, W, D) uint8 in 0, ..., 3."""
+def phantom_scan(seed: int, number: int, channel: int = 0) -> tuple[Tensor, Tensor]:
+    """A channel of scan `number` (from 1): image (H, W, D) float32 in its own units, label (H, W, D) uint8, 0 to 3."""
     subject = (number + SCANS_PER_SUBJECT - 1) // SCANS_PER_SUBJECT
     tissue, body, organs = _anatomy(_generator(seed, 0, subject))
-    return _image(tissue, body, _generator(seed, 1, number)), organs
+    return _image(tissue, body, _generator(seed, 1, number, *([channel] if channel else []))), organs
 
 
 def _generator(*key: int) -> torch.Generator:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -79,7 +80,9 @@ def prepare(
     if require is not None:
         require(splits)
     grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
-    prepared = Prepared(source.prepared, found.name, classes, grid, cases, told(source, options), folder, files)
+    prepared = Prepared(
+        source.prepared, found.name, classes, grid, cases, told(source, options), folder, files, _channels(sound)
+    )
     _tell_doubts(sound)
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
     made = source.prepared / PHANTOM
@@ -183,7 +186,7 @@ def _told_before(source: SourceOptions, options: PrepareOptions) -> Prepared | N
 
 def _files(folder: Path, found: CaseFolder) -> list[Path]:
     """The files that are read of the data's folder, those of damaged cases included."""
-    files = [file for case in found.cases for file in (case.image, case.label) if file is not None]
+    files = [file for case in found.cases for file in case.files]
     return [*files, folder / DECATHLON]
 
 
@@ -212,7 +215,7 @@ def require_source(source: SourceOptions, options: PrepareOptions) -> None:
     inputs: set[Path] = set()
     if options.download is None and source.data not in (None, PHANTOM):
         data = Path(os.path.expanduser(str(source.data)))
-        files = [file for case in _found(data, options).cases for file in (case.image, case.label) if file is not None]
+        files = [file for case in _found(data, options).cases for file in case.files]
         inputs = {data, *files, *(file.parent for file in files)}
     output_folder(source.prepared, inputs, files=[DESCRIPTION], overwrite=options.overwrite, option="prepared")
 
@@ -278,7 +281,7 @@ def _data_folder(source: SourceOptions, options: PrepareOptions, again: bool = F
 
     from semicl.data.phantom import write_phantom
 
-    write_phantom(folder, options.phantom_subjects, options.seed)
+    write_phantom(folder, options.phantom_subjects, options.seed, options.phantom_channels)
     return folder
 
 
@@ -329,6 +332,12 @@ def _require_manageable(name: str, classes: dict[str, int]) -> None:
     value = max(classes.values(), key=abs)
     if abs(value) > LARGEST_VALUE:
         raise SemiclError(f"{name}: label value {value}, at most {LARGEST_VALUE} can be read; give smaller values")
+
+
+def _channels(checked: Sequence[CheckedCase]) -> int:
+    """How many the images have, or most of them."""
+    found = Counter(case.channels for case in checked if case.channels is not None)
+    return found.most_common(1)[0][0] if found else 1
 
 
 def _median_voxel_size(sound: Sequence[CheckedCase], grid: Grid) -> tuple[float, float, float]:
@@ -420,7 +429,8 @@ def _sound_cases(
     Raises:
         SemiclError: a case has one and is not to be left out, or all that have a label have.
     """
-    found_in = {each.case.name: list(problems(each, classes, grid)) for each in checked}
+    channels = _channels(checked)
+    found_in = {each.case.name: list(problems(each, classes, grid, channels)) for each in checked}
     wrong = {name: found for name, found in found_in.items() if found}
     sound = tuple(each for each in checked if each.case.name not in wrong)
     if not wrong:
@@ -453,6 +463,7 @@ def _conclude(prepared: Prepared, split: Split) -> None:
         "cases": f"{len(prepared.cases)}, {sum(case.label is not None for case in prepared.cases)} with labels",
         "subjects": len({case.subject for case in prepared.cases}),
         **{f"split 0, {part}": text for part, text in parts.items()},
+        **({"channels": prepared.channels} if prepared.channels > 1 else {}),
         "patch size": " x ".join(map(str, prepared.grid.patch_size)),
         "folder": prepared.folder,
     }

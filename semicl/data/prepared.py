@@ -2,13 +2,14 @@
 
 prepared.json            dataset, classes, grid, cases; written last, so a folder that has it is whole
 splits/0.json ...        who is trained on and who is held out
-cache/NAME.image.npy     (depth, height, width) float32; memory-mapped by whoever reads it
+cache/NAME.image.npy     (channels, depth, height, width) float32; memory-mapped by whoever reads it
 cache/NAME.label.npy     (depth, height, width) uint8, a file of its own, so that images can be read without labels
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Prepared:
         options: what `semicl prepare` was told.
         source: the folder that the cases were found in.
         states: its files by their place in it, as they were when they were read.
+        channels: of every image.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Prepared:
     options: dict[str, str]
     source: Path = Path()
     states: dict[str, FileState] = field(default_factory=dict)
+    channels: int = 1
 
     def content(self, file: Path) -> str:
         """The hash of a file's bytes, as they were when it was read.
@@ -83,8 +86,9 @@ class Prepared:
         ]
 
     def image(self, case: Case) -> np.memmap:
-        """A case's image, (depth, height, width) float32, memory-mapped."""
-        return _mapped(self._cache_file(case, "image"))
+        """A case's image, (channels, depth, height, width) float32, memory-mapped."""
+        mapped = _mapped(self._cache_file(case, "image"))
+        return mapped if mapped.ndim == 4 else cast(np.memmap, mapped[None])  # older versions knew one channel
 
     def label(self, case: Case) -> np.memmap:
         """A case's class numbers, (depth, height, width) uint8, memory-mapped."""
@@ -94,7 +98,7 @@ class Prepared:
         """All files of the folder and of its cases that a command may read."""
         files = [self.folder / DESCRIPTION]
         files += [self._cache_file(case, kind) for case in self.cases for kind in ("image", "label")]
-        return files + [file for case in self.cases for file in (case.image, case.label) if file is not None]
+        return files + [file for case in self.cases for file in case.files]
 
     def write(self, splits: Sequence[Split], origins: Sequence[dict[str, object]]) -> None:
         """Write splits and description; the arrays are there already."""
@@ -119,6 +123,7 @@ class Prepared:
         description = {
             "name": self.name,
             "classes": self.classes,
+            "channels": self.channels,
             **asdict(self.grid),
             "cases": [vars(case) for case in self.cases],
             "options": self.options,
@@ -131,7 +136,7 @@ class Prepared:
         """Read a case's files and write its arrays."""
         from semicl.data.volumes import read_image, read_label
 
-        arrays = {"image": read_image(case.image, self.grid).image}
+        arrays = {"image": read_image(case.image, self.grid, case.more).image}
         if case.label is not None:
             arrays["label"] = read_label(case.label, self.grid, list(self.classes.values()), case.image)
         for kind, array in arrays.items():
@@ -172,13 +177,20 @@ def read_prepared(folder: Path) -> Prepared:
     try:
         content = read_json(description)
         cases = tuple(
-            Case(c["name"], c["subject"], Path(c["image"]), None if c["label"] is None else Path(c["label"]))
+            Case(
+                c["name"],
+                c["subject"],
+                Path(c["image"]),
+                None if c["label"] is None else Path(c["label"]),
+                tuple(map(Path, c.get("more", ()))),
+            )
             for c in content["cases"]
         )
         grid = Grid.from_dict(content)
         source = Path(content.get("source", ""))  # older versions noted neither
         states = {place: FileState(**state) for place, state in content.get("files", {}).items()}
-        return Prepared(folder, content["name"], content["classes"], grid, cases, content["options"], source, states)
+        told, channels = content["options"], content.get("channels", 1)
+        return Prepared(folder, content["name"], content["classes"], grid, cases, told, source, states, channels)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise SemiclError(
             f"{description}: damaged ({type(error).__name__}: {error}); run `semicl prepare` again"

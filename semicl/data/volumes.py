@@ -22,7 +22,7 @@ from monai.transforms.utils import convert_applied_interp_mode
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from semicl.data.checks import OUTLIERS, ROUNDING, read_nifti
+from semicl.data.checks import OUTLIERS, ROUNDING, read_channels, read_nifti
 from semicl.data.geometry import affine_in_mm
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import scaled, squashed
@@ -34,7 +34,7 @@ class GriddedImage:
     """An image on the grid that knows the way back to its file.
 
     Args:
-        image: (depth, height, width) float32 in [0, 1].
+        image: (channels, depth, height, width) float32 in [0, 1].
         steps: the transforms from the file's array to the grid.
         placed: MONAI's tensor with its record of those steps.
     """
@@ -53,28 +53,42 @@ class GriddedImage:
         return torch.as_tensor(self.steps.inverse(back).argmax(0))
 
 
-def check_image(path: Path, grid: Grid) -> tuple[np.ndarray, nibabel.Nifti1Image]:
-    """What `read_nifti` gives of an image that is to be put on a grid.
+def check_image(
+    path: Path, grid: Grid, more: Sequence[Path] = (), channels: int | None = None
+) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+    """What `read_channels` gives of an image that is to be put on a grid.
 
     Raises:
-        SemiclError: the file cannot be used, or not on this grid.
+        SemiclError: the file cannot be used, or not on this grid, or has another number of channels than is asked for.
     """
-    array, volume = read_nifti(path)
-    problem = spacing_problem(array.shape, affine_in_mm(volume), grid) or (OUTLIERS if squashed(array) else None)
+    array, volume = read_channels(path, more)
+    if channels is not None and len(array) != channels:
+        raise SemiclError(
+            f"{path}: has {len(array)} channels, the checkpoint takes {channels}; give them as the last axis of a "
+            "file, or in a folder of files NAME_0000, NAME_0001, ..."
+        )
+    outliers = OUTLIERS if any(map(squashed, array)) else None
+    problem = spacing_problem(array.shape[1:], affine_in_mm(volume), grid) or outliers
     if problem is not None:
         raise SemiclError(f"{path}: {'; '.join(problem)}")
     return array, volume
 
 
-def read_image(path: Path, grid: Grid) -> GriddedImage:
-    """An image on the grid; its label file is not opened.
+def read_image(path: Path, grid: Grid, more: Sequence[Path] = (), channels: int | None = None) -> GriddedImage:
+    """An image on the grid, each channel on its own scale; its label file is not opened.
+
+    Args:
+        path: the file.
+        grid: the grid.
+        more: files of further channels.
+        channels: how many there must be; None: any.
 
     Raises:
-        SemiclError: the file cannot be used, or not on this grid.
+        SemiclError: as of `check_image`.
     """
-    array, volume = check_image(path, grid)
+    array, volume = check_image(path, grid, more, channels)
     affine = affine_in_mm(volume)
-    tensor = _tensor(scaled(array), affine)
+    tensor = _tensor(np.stack([scaled(channel) for channel in array]), affine)
     steps = _steps(tensor, grid, resize_mode="area", spacing_mode="bilinear")
     placed = steps(tensor)
     return GriddedImage(_depth_first(placed), steps, placed)
@@ -94,7 +108,7 @@ def read_label(path: Path, grid: Grid, values: Sequence[int], image: Path | None
     """
     numbers = _numbers(path, values, image)
     steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
-    return _depth_first(steps(numbers)).to(torch.uint8)
+    return _depth_first(steps(numbers))[0].to(torch.uint8)
 
 
 def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) -> tuple[Tensor, Tensor]:
@@ -116,7 +130,7 @@ def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) 
     steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
     placed = steps(numbers)
     gridded = GriddedImage(_depth_first(placed), steps, placed)
-    probabilities = one_hot(gridded.image.long(), len(values)).movedim(-1, 0).float()
+    probabilities = one_hot(gridded.image[0].long(), len(values)).movedim(-1, 0).float()
     return torch.as_tensor(numbers[0]).long(), gridded.to_file(probabilities)
 
 
@@ -124,7 +138,7 @@ def _numbers(path: Path, values: Sequence[int], image: Path | None) -> MetaTenso
     """Class numbers of a label file (1, X, Y, Z) float32."""
     array, volume = read_nifti(path)
     affine = affine_in_mm(volume, beside=None if image is None else nibabel.load(image))
-    return _tensor(class_numbers(array, values).astype(np.float32), affine)
+    return _tensor(class_numbers(array, values).astype(np.float32)[None], affine)
 
 
 def class_numbers(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
@@ -136,8 +150,8 @@ def class_numbers(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
 
 
 def _tensor(array: np.ndarray, affine: np.ndarray) -> MetaTensor:
-    """An array (X, Y, Z) as MONAI takes it, (1, X, Y, Z)."""
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None], affine=torch.from_numpy(affine))
+    """An array (C, X, Y, Z) as MONAI takes it."""
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(affine))
 
 
 def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) -> Compose:
@@ -158,8 +172,8 @@ def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) 
 
 
 def _depth_first(placed: MetaTensor) -> Tensor:
-    """(1, right, anterior, superior) to (superior, right, anterior), a plain float32 tensor."""
-    return torch.as_tensor(placed.numpy())[0].permute(2, 0, 1).float().contiguous()
+    """(C, right, anterior, superior) to (C, superior, right, anterior), a plain float32 tensor."""
+    return torch.as_tensor(placed.numpy()).permute(0, 3, 1, 2).float().contiguous()
 
 
 def _interpolating(step: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def draw_embedding(options: EmbedOptions, card: ModelCard, prepared: Prepared) -
     Raises:
         SemiclError: the checkpoint and the prepared folder do not belong together.
     """
-    if card.grid != prepared.grid:
+    if (card.grid, card.channels) != (prepared.grid, prepared.channels):
         raise SemiclError(
             f"{options.checkpoint}: was trained on {card.grid}, {options.prepared} holds {prepared.grid}; give the "
             "prepared folder that it was trained on"

@@ -40,7 +40,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     require_checkpoint(options.checkpoint)
     source = _source(options)
     cases: Sequence[Case] = _labelled(source.cases)
-    inputs = [options.checkpoint, *(file for case in cases for file in (case.image, case.label) if file is not None)]
+    inputs = [options.checkpoint, *(file for case in cases for file in case.files)]
     output_folder(options.output, [*inputs, options.data or options.prepared], files=FILES, overwrite=options.overwrite)
     checked = [check_files(case) for case in cases] if isinstance(source, CaseFolder) else []
     _require_sound(checked)
@@ -61,7 +61,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if known_images:
         say(f"TRANSDUCTIVE: pre-training saw the images, not the labels, of {known_images} of the {len(cases)} cases.")
     folder, known = (source.source, source.states) if isinstance(source, Prepared) else (Path(options.data or ""), None)
-    files = file_states([file for case in cases for file in (case.image, case.label) if file], folder, known)
+    files = file_states([file for case in cases for file in case.files], folder, known)
     depends = judged(options.checkpoint, cases_hash(cases, folder, files))
     network = to_device(network, options.machine)
     evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values)
@@ -138,7 +138,7 @@ def _require_sound(checked: Sequence[CheckedCase], card: ModelCard | None = None
     """Raise where a file has something wrong, its values and its size on the grid included where a card is given."""
     known = {name: value for name, value in (values or {}).items() if value is not None}
     for case in checked:
-        for problem in case.problems if card is None else problems(case, known, card.grid):
+        for problem in case.problems if card is None else problems(case, known, card.grid, card.channels):
             raise SemiclError(str(problem))
 
 

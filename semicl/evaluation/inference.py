@@ -33,13 +33,13 @@ def _inferer(patch_size: Sequence[int]) -> SliceInferer | SlidingWindowInferer:
 
 @torch.no_grad()
 def class_probabilities(network: UNet, image: Tensor, patch_size: Sequence[int]) -> Tensor:
-    """Probabilities (C, depth, height, width) float32 of an image (depth, height, width), on the network's device."""
+    """Probabilities (C, depth, height, width) float32 of an image (channels, depth, height, width)."""
     return _over_volume(lambda patch: network(patch).float().softmax(1), network, image, patch_size)
 
 
 @torch.no_grad()
 def point_features(network: UNet, image: Tensor, patch_size: Sequence[int]) -> Tensor:
-    """The decoder's features (C, depth, height, width) of an image (depth, height, width)."""
+    """The decoder's features (C, depth, height, width) of an image (channels, depth, height, width)."""
     return _over_volume(lambda patch: network.decoder(network.encoder(patch)), network, image, patch_size)
 
 
@@ -47,7 +47,7 @@ def _over_volume(
     function: Callable[[Tensor], Tensor], network: nn.Module, image: Tensor, patch_size: Sequence[int]
 ) -> Tensor:
     device = next(network.parameters()).device
-    return _inferer(patch_size)(image[None, None].to(device), function)[0]
+    return _inferer(patch_size)(image[None].to(device), function)[0]
 
 
 def to_device(network: UNet, machine: MachineOptions) -> UNet:
@@ -60,13 +60,13 @@ def to_device(network: UNet, machine: MachineOptions) -> UNet:
     return network.to("cuda" if torch.cuda.is_available() and machine.accelerator != "cpu" else "cpu").eval()
 
 
-def predict_file(network: UNet, card: ModelCard, image: Path) -> Tensor:
+def predict_file(network: UNet, card: ModelCard, image: Path, more: Sequence[Path] = ()) -> Tensor:
     """Class numbers (X, Y, Z) int64 on the array of an image file of any size, spacing and orientation.
 
     Raises:
-        SemiclError: the file is not readable.
+        SemiclError: the file is not readable, or has other channels than the network takes.
     """
-    gridded = read_image(image, card.grid)
+    gridded = read_image(image, card.grid, more, card.channels)
     return gridded.to_file(class_probabilities(network, gridded.image, card.grid.patch_size))
 
 
@@ -84,6 +84,8 @@ def write_labels(path: Path, numbers: Tensor, card: ModelCard, like: SpatialImag
     header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
-    labels = values[numbers.numpy()].astype(dtype).reshape(like.shape)  # which may have more axes, of length 1
+    # The image may have more axes, of length 1, or one of channels.
+    shape = like.shape if np.prod(like.shape) == numbers.numel() else tuple(numbers.shape)
+    labels = values[numbers.numpy()].astype(dtype).reshape(shape)
     with replacing(path) as partial:
         nibabel.save(type(like)(labels, like.affine, header), partial)

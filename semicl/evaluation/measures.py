@@ -135,7 +135,7 @@ def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values
     for case in cases:
         if case.label is not None:
             names.append(case.name)
-            measured, there = _judge(network, card, case.image, case.label, values or card.classes)
+            measured, there = _judge(network, card, case, case.label, values or card.classes)
             measures.append(measured)
             held[there] = True
     if not names:
@@ -148,10 +148,10 @@ def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values
     return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *judged)
 
 
-def _judge(network: UNet, card: ModelCard, image: Path, label: Path, values: Values) -> tuple[Agreement, np.ndarray]:
+def _judge(network: UNet, card: ModelCard, case: Case, label: Path, values: Values) -> tuple[Agreement, np.ndarray]:
     """The measures of a case, and the numbers of the classes that its label holds."""
     array, volume = read_nifti(label)
-    prediction = predict_file(network, card, image)
+    prediction = predict_file(network, card, case.image, case.more)
     if tuple(prediction.shape) != array.shape:
         raise SemiclError(
             f"{label}: shape {array.shape} differs from its image's {tuple(prediction.shape)}; export the label on "
@@ -160,7 +160,7 @@ def _judge(network: UNet, card: ModelCard, image: Path, label: Path, values: Val
     there = [number for number, value in enumerate(values.values()) if value is not None]
     numbers = class_numbers(array, [value for value in values.values() if value is not None])
     truth = torch.tensor(there)[torch.from_numpy(numbers).long()]
-    spacing = voxel_size(affine_in_mm(volume, nibabel.load(image)))
+    spacing = voxel_size(affine_in_mm(volume, nibabel.load(case.image)))
     return agreement(prediction, truth, len(card.classes), spacing), truth.unique().numpy()
 
 

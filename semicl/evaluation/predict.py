@@ -8,9 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from semicl.console import WIDTH, conclude, say
-from semicl.data.checks import read_nifti
+from semicl.data.cases import by_channel
+from semicl.data.checks import read_channels, read_nifti
 from semicl.data.nifti_content import read_content
-from semicl.data.nifti_names import case_name, is_nifti, is_other_file, label_name, mixes_case, nifti_files
+from semicl.data.nifti_names import case_name, is_nifti, is_other_file, label_name, mixes_case, nifti_files, stem
 from semicl.errors import SemiclError
 from semicl.files import output_file, output_folder, require_checkpoint
 from semicl.options import PredictOptions
@@ -30,13 +31,14 @@ def predict(options: PredictOptions) -> None:
             when the others are done.
     """
     require_checkpoint(options.checkpoint)
-    labels = _labels(options, _images(options.input))
+    images = _images(options)
+    labels = _labels(options, images)
     left = {image: label for image, label in labels.items() if not (options.skip_existing and _is_done(label))}
     cases = Counter(map(case_name, labels))
-    failed = _failures(left, lambda image: _check(image, cases))
+    failed = _failures(left, lambda image: _check(image, images[image], cases))
     sound = {image: label for image, label in left.items() if image not in failed}
     if sound:
-        failed |= _predicted(options, sound)
+        failed |= _predicted(options, images, sound)
     done = [label for image, label in sound.items() if image not in failed]
     rows = {
         "images": len(labels),
@@ -63,14 +65,16 @@ def _is_done(label: Path) -> bool:
     return True
 
 
-def _check(image: Path, cases: Mapping[str, int]) -> None:
+def _check(image: Path, more: Sequence[Path], cases: Mapping[str, int]) -> None:
     """Raise where an image cannot be used, or is not the only one of its case."""
     if cases[case_name(image)] > 1:
         raise SemiclError(f"{image}: case {case_name(image)} is there twice; leave one file of it out")
-    read_nifti(image)
+    read_channels(image, more)
 
 
-def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Path, str]:
+def _predicted(
+    options: PredictOptions, images: Mapping[Path, Sequence[Path]], labels: Mapping[Path, Path]
+) -> dict[Path, str]:
     """Predict images; returns why, for those of which no label file could be made."""
     from semicl.data.volumes import check_image
     from semicl.evaluation.inference import predict_file, to_device, write_labels
@@ -79,12 +83,13 @@ def _predicted(options: PredictOptions, labels: Mapping[Path, Path]) -> dict[Pat
     network, card = load_segmentation(options.checkpoint)
     for label in labels.values():
         _require_replaceable(label, list(card.classes.values()))
-    failed = _failures(labels, lambda image: check_image(image, card.grid))
+    failed = _failures(labels, lambda image: check_image(image, card.grid, images[image], card.channels))
     network = to_device(network, options.machine)
     fitting = {image: label for image, label in labels.items() if image not in failed}
     for image, label in tqdm(fitting.items(), desc="predict", unit="image", ncols=WIDTH):
         try:
-            write_labels(label, predict_file(network, card, image), card, read_nifti(image)[1])
+            numbers = predict_file(network, card, image, images[image])
+            write_labels(label, numbers, card, read_channels(image, images[image])[1])
         except SemiclError as error:
             failed[image] = str(error)
     return failed
@@ -129,32 +134,49 @@ def _all_told(failed: Mapping[Path, str], images: int) -> str:
     return f"{len(failed)} of {images} images could not be predicted ({reasons}); {way_out}"
 
 
-def _labels(options: PredictOptions, images: Sequence[Path]) -> dict[Path, Path]:
+def _labels(options: PredictOptions, images: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
     """The label file of each image, in the output folder, or the output itself where it is named as a file.
 
     Raises:
         SemiclError: one may not be written, or a file is named for many images.
     """
-    inputs = [*images, options.checkpoint]
+    inputs = [*images, *(file for more in images.values() for file in more), options.checkpoint]
     replace = options.overwrite or options.skip_existing
     if is_nifti(options.output) and not options.output.is_dir():
         if len(images) > 1:
             raise SemiclError(f"{options.output}: is one file for {len(images)} images; give --output a folder")
         if mixes_case(options.output):
             raise SemiclError(f"{options.output}: its suffix mixes capitals and small letters; give .nii or .nii.gz")
-        return {images[0]: output_file(options.output, inputs, overwrite=replace)}
+        return {next(iter(images)): output_file(options.output, inputs, overwrite=replace)}
     if is_other_file(options.output) and not options.output.is_dir():
         raise SemiclError(
             f"{options.output}: is named as a file of another format; give --output a folder, or for one image a name "
             "that ends in .nii or .nii.gz"
         )
-    names = [label_name(image) for image in images]
+    names = [_whole_name(image) if more else label_name(image) for image, more in images.items()]
     folders = [image.parent for image in images]
     output_folder(options.output, [*inputs, *folders], files=names, overwrite=replace, way_out=OF_LABELS)
     return {image: options.output / name for image, name in zip(images, names, strict=True)}
 
 
-def _images(source: Path) -> list[Path]:
+def _whole_name(image: Path) -> str:
+    """The name of the label file of an image whose first channel is a file of its own."""
+    return label_name(image.with_name(image.name.replace("_0000.", ".")))
+
+
+def _images(options: PredictOptions) -> dict[Path, list[Path]]:
+    """The images, and of each the files of further channels, where the checkpoint takes several."""
+    files = _files(options.input)
+    found = by_channel({stem(file): file for file in files})
+    if found is not None and any(len(channels) > 1 for channels in found.values()):
+        from semicl.models.checkpoint import read_card
+
+        if read_card(options.checkpoint).channels > 1:
+            return {first: more for first, *more in found.values()}
+    return {file: [] for file in files}
+
+
+def _files(source: Path) -> list[Path]:
     if source.is_file():
         if not is_nifti(source):
             raise SemiclError(f"{source}: not a NIfTI file; give a .nii or .nii.gz file, or a folder of them")

@@ -36,10 +36,11 @@ class ModelCard:
     classes: dict[str, int]
     grid: Grid
     seen: tuple[Seen, ...] = ()
+    channels: int = 1
 
     def new_network(self, seed: int) -> UNet:
         """A network like it with the random weights of the seed."""
-        return new_unet(len(self.grid.patch_size), self.levels, len(self.classes), seed)
+        return new_unet(len(self.grid.patch_size), self.levels, len(self.classes), seed, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, which torch.load takes with weights_only."""
@@ -53,7 +54,8 @@ class ModelCard:
             tuple(content["levels"]),
             dict(content["classes"]),
             Grid.from_dict(content["grid"]),
-            tuple(Seen.from_dict(seen) for seen in content.get("seen", ())),  # older checkpoints do not tell
+            tuple(Seen.from_dict(seen) for seen in content.get("seen", ())),  # older checkpoints tell neither
+            content.get("channels", 1),
         )
 
 
@@ -168,7 +170,7 @@ def load_weights(network: nn.Module, path: Path) -> LoadReport:
         if value.shape != own[name].shape:
             raise SemiclError(
                 f"{path}: {name} has shape {tuple(value.shape)}, the network's has {tuple(own[name].shape)}; "
-                "give the --network, patch size and classes that the checkpoint was trained with"
+                "give the --network, patch size, channels and classes that the checkpoint was trained with"
             )
     kept = tuple(name for name in own if name not in taken)
     parts = {name.split(".")[0] for name in taken}

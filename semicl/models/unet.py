@@ -15,11 +15,11 @@ _NORM = ("instance", {"affine": True})
 
 
 class Encoder(nn.Module):
-    """Images (N, 1, *space) to one map a level: (N, levels[k], *space / 2**k)."""
+    """Images (N, channels, *space) to one map a level: (N, levels[k], *space / 2**k)."""
 
-    def __init__(self, dimensions: int, levels: Sequence[int]) -> None:
+    def __init__(self, dimensions: int, levels: Sequence[int], channels: int = 1) -> None:
         super().__init__()
-        self.stem = TwoConv(dimensions, 1, levels[0], _ACTIVATION, _NORM, bias=True)
+        self.stem = TwoConv(dimensions, channels, levels[0], _ACTIVATION, _NORM, bias=True)
         self.levels = nn.ModuleList(
             Down(dimensions, levels[k], levels[k + 1], _ACTIVATION, _NORM, bias=True) for k in range(len(levels) - 1)
         )
@@ -59,17 +59,18 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images (N, 1, *space) to class scores (N, classes, *space), before softmax.
+    """Images (N, channels, *space) to class scores (N, classes, *space), before softmax.
 
     Args:
         dimensions: of space, 2 or 3.
         levels: channels of each level, from full resolution down.
         classes: the background included.
+        channels: of the images.
     """
 
-    def __init__(self, dimensions: int, levels: Sequence[int], classes: int) -> None:
+    def __init__(self, dimensions: int, levels: Sequence[int], classes: int, channels: int = 1) -> None:
         super().__init__()
-        self.encoder = Encoder(dimensions, levels)
+        self.encoder = Encoder(dimensions, levels, channels)
         self.decoder = Decoder(dimensions, levels)
         convolution = nn.Conv2d if dimensions == 2 else nn.Conv3d
         self.classifier = convolution(levels[0], classes, kernel_size=1)
@@ -78,8 +79,8 @@ class UNet(nn.Module):
         return self.classifier(self.decoder(self.encoder(images)))
 
 
-def new_unet(dimensions: int, levels: Sequence[int], classes: int, seed: int) -> UNet:
+def new_unet(dimensions: int, levels: Sequence[int], classes: int, seed: int, channels: int = 1) -> UNet:
     """A U-Net with the random initial weights of the seed; the random state of the caller is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet(dimensions, levels, classes)
+        return UNet(dimensions, levels, classes, channels)

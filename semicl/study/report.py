@@ -147,4 +147,5 @@ def _draw(path: Path, prepared: Prepared, split: int, tuned: Mapping[str, StageF
         labels[TITLES[start]] = {
             name: class_probabilities(network, image, card.grid.patch_size).argmax(0) for name, image in images.items()
         }
-    write_figure(path, predictions_figure(images, labels, list(prepared.classes)))
+    shown = {name: image[0] for name, image in images.items()}
+    write_figure(path, predictions_figure(shown, labels, list(prepared.classes)))

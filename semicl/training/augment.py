@@ -20,7 +20,7 @@ from semicl.options import AugmentationOptions
 
 
 class Intensities:
-    """Random gamma, brightness, contrast and noise of images (N, 1, *space) in [0, 1], a choice for each."""
+    """Random gamma, brightness, contrast and noise of images (N, channels, *space) in [0, 1], a choice for each."""
 
     def __init__(self, options: AugmentationOptions) -> None:
         around = (1 - options.intensity, 1 + options.intensity)
@@ -53,7 +53,7 @@ class ImageViews:
         self._intensities = Intensities(options)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """A view of images (N, 1, *space) float32."""
+        """A view of images (N, channels, *space) float32."""
         return self._intensities(moved_images(images, random_grid(images, self._options, self._voxel_size)))
 
 
@@ -66,7 +66,7 @@ class LabelledViews:
         self._intensities = Intensities(options)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A view of images (N, 1, *space) float32 and their class numbers (N, *space), the latter as int64."""
+        """A view of images (N, channels, *space) float32 and their class numbers (N, *space), the latter as int64."""
         grid = random_grid(images, self._options, self._voxel_size)
         return self._intensities(moved_images(images, grid)), moved_labels(labels, grid)
 
@@ -85,7 +85,7 @@ def random_grid(images: Tensor, options: AugmentationOptions, voxel_size: Sequen
     nnU-Net: turned about another axis, a thin patch would leave its own field of view.
 
     Args:
-        images: (N, 1, *space), 2-D or 3-D.
+        images: (N, channels, *space), 2-D or 3-D.
         options: rotation, shift, scale, elastic.
         voxel_size: along each axis of space, in any unit; None where voxels are cubes.
     """
@@ -114,7 +114,7 @@ def anisotropic(space: Sequence[int], voxel_size: Sequence[float]) -> tuple[bool
 
 
 def moved_images(images: Tensor, grid: Tensor) -> Tensor:
-    """Images (N, 1, *space) seen through a grid, interpolated; what comes from outside is 0."""
+    """Images (N, channels, *space) seen through a grid, interpolated; what comes from outside is 0."""
     return grid_sample(images, grid, mode="bilinear", align_corners=False)
 
 
@@ -161,7 +161,7 @@ def _rotation(angles: Tensor, dimensions: int) -> Tensor:
 
 
 class Mix(NamedTuple):
-    """Blended images (N, 1, *space), the labels (N, *space) of both sides, and the first side's share."""
+    """Blended images (N, channels, *space), the labels (N, *space) of both sides, and the first side's share."""
 
     images: Tensor
     labels: Tensor

@@ -226,7 +226,7 @@ class ValidationPictures(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         if trainer.is_global_zero and len(self._volumes) < PICTURED:
-            volume = LabelledVolume(batch.name, batch.image.cpu(), batch.label.cpu())
+            volume = LabelledVolume(batch.name, batch.image[0].cpu(), batch.label.cpu())
             self._volumes.append((volume, outputs))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

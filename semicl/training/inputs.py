@@ -94,7 +94,7 @@ def data_seen(prepared: Prepared, split: Split, inputs: StageInputs, labels: boo
     if labels:
         files["labels of hash"] = short_hash(_contents(prepared, inputs.labelled, "label"))
         files["classes"] = prepared.classes
-    grid = asdict(prepared.grid)
+    grid = asdict(prepared.grid) | ({"channels": prepared.channels} if prepared.channels > 1 else {})
     files["voxel size"] = grid.pop("voxel_size")  # a median over the files
     if inputs.validation:
         kinds = ("image", "label")
@@ -107,6 +107,7 @@ def split_seen(split: Split) -> dict[str, str]:
     return {"split of hash": short_hash(split_json(split))}
 
 
-def _contents(prepared: Prepared, cases: Iterable[Case], kind: str) -> list[tuple[str, str]]:
-    """Name and content of one file of each case, in their order."""
-    return [(case.name, prepared.content(getattr(case, kind))) for case in cases]
+def _contents(prepared: Prepared, cases: Iterable[Case], kind: str) -> list[tuple[str, ...]]:
+    """Name and content of the image, or of the label, of each case, in their order."""
+    files = ((case.name, (case.image, *case.more) if kind == "image" else (case.label,)) for case in cases)
+    return [(name, *(prepared.content(file) for file in each if file is not None)) for name, each in files]

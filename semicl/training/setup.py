@@ -120,7 +120,8 @@ def set_up(plan: StagePlan, experiment: ExperimentOptions, start: Path | None) -
 
     require_accelerator(experiment.machine)
     prepared = plan.prepared
-    card = ModelCard(plan.name, experiment.network.levels, prepared.classes, prepared.grid, (plan.seen,))
+    levels = experiment.network.levels
+    card = ModelCard(plan.name, levels, prepared.classes, prepared.grid, (plan.seen,), prepared.channels)
     network = card.new_network(experiment.seed)
     if start is not None:
         report = load_weights(network, start)

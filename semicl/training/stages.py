@@ -96,7 +96,7 @@ class GlobalContrast(Stage):
         self._view = ImageViews(options.augmentation, card.grid.voxel_size)
 
     def views(self, batch: Tensor) -> Tensor:
-        """Two independent views (2N, 1, *space) of images (N, 1, *space)."""
+        """Two independent views (2N, 1, *space) of images (N, channels, *space)."""
         return torch.cat([self._view(batch), self._view(batch)])
 
     def training_step(self, views: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class SupervisedLocalContrast(_LocalContrast):
         self._view = LabelledViews(options.augmentation, card.grid.voxel_size)
 
     def views(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Two independent views (2N, 1, *space) of images (N, 1, *space), with their labels (N, 2, *space)."""
+        """Two independent views (2N, 1, *space) of images (N, channels, *space), with their labels (N, 2, *space)."""
         images, labels = zip(self._view(*batch), self._view(*batch), strict=True)
         return torch.cat(images), torch.stack(labels, dim=1)
 
@@ -159,7 +159,7 @@ class SelfSupervisedLocalContrast(_LocalContrast):
         self._view = Intensities(options.augmentation)
 
     def views(self, batch: Tensor) -> Tensor:
-        """Two independent views (2N, 1, *space) of images (N, 1, *space)."""
+        """Two independent views (2N, 1, *space) of images (N, channels, *space)."""
         return torch.cat([self._view(batch), self._view(batch)])
 
     def training_step(self, views: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class Segmentation(Stage):
         self.history: list[tuple[int, float]] = []
 
     def views(self, batch: Any) -> Any:
-        """A view, a `Mix`, of images (N, 1, *space) and their labels (N, *space), mixed where Mixup is asked for."""
+        """A view, a `Mix`, of images (N, channels, *space) and their labels (N, *space), mixed where Mixup is on."""
         images, labels = self._view(*batch)
         return mixed(images, labels, self.mixup)
 

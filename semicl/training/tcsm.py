@@ -35,7 +35,7 @@ class Turn(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Images (N, 1, *space) as the student and as the teacher see them, and what turns the latter into the former."""
+    """Images (N, channels, *space) as student and teacher see them, and what turns the latter into the former."""
 
     for_student: Tensor
     for_teacher: Tensor
@@ -57,7 +57,7 @@ class SelfEnsembling(Segmentation):
         return self.student
 
     def views(self, batch: Any) -> Any:
-        """The labelled batch as in `Segmentation`, and a pair of views of the other images (N, 1, *space)."""
+        """The labelled batch as in `Segmentation`, and a pair of views of the other images (N, channels, *space)."""
         labelled, images = batch
         turns = random_turns(images)
         pair = Pair(turned(self._intensities(images), turns), self._intensities(images), turns)
@@ -77,7 +77,7 @@ class SelfEnsembling(Segmentation):
 
 
 def random_turns(images: Tensor) -> tuple[Turn, ...]:
-    """A turn for each image (N, 1, *space); by half circles only where the axial plane is no square."""
+    """A turn for each image (N, channels, *space); by half circles only where the axial plane is no square."""
     step = 1 if images.shape[-1] == images.shape[-2] else 2
     quarters = step * torch.randint(4 // step, (len(images),))
     flips = torch.rand(len(images)) < 0.5

@@ -1,5 +1,6 @@
 """`semicl predict` writes labels in the geometry of each image, whatever it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
@@ -112,10 +113,10 @@ def test_an_image_that_fails_while_it_is_predicted_stops_no_other(
 ) -> None:
     real = inference.predict_file
 
-    def fail(network: UNet, card: ModelCard, image: Path) -> torch.Tensor:
+    def fail(network: UNet, card: ModelCard, image: Path, more: Sequence[Path]) -> torch.Tensor:
         if image.name == "anisotropic.nii.gz":
             raise SemiclError(f"{image}: turned out to be unusable")
-        return real(network, card, image)
+        return real(network, card, image, more)
 
     monkeypatch.setattr(inference, "predict_file", fail)
     line = error_of(capsys, "predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o")

@@ -488,7 +488,7 @@ def test_slices_that_are_shrunk_are_said_with_what_it_costs(
     prepared = read_prepared(tmp_path / "p")
     assert prepared.grid.sliding_window
     (case,) = [case for case in prepared.cases if case.name == "scan4"]
-    assert prepared.image(case).shape == (3, 240, 200)
+    assert prepared.image(case).shape == (1, 3, 240, 200)
     assert int((prepared.label(case) > 0).sum()) == int((label > 0).sum())
 
 

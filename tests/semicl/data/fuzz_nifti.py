@@ -251,7 +251,7 @@ def judge(folder: Path, seed: int, files: int) -> Iterator[str]:
             if case.name in taken:
                 said = {file: contradiction(file) for file in (case.image, case.label)}
                 yield from (f"{file}: is taken, and is {text}" for file, text in said.items() if text is not None)
-                yield from _wrong_cache(prepared.image(taken[case.name]), expected_image(case.image), case.image)
+                yield from _wrong_cache(prepared.image(taken[case.name])[0], expected_image(case.image), case.image)
                 yield from _wrong_cache(prepared.label(taken[case.name]), expected_label(case.label), case.label)
                 yield from _wrong_way_back(case.image, folder / "back.nii.gz", card)
             else:
@@ -269,7 +269,7 @@ def _wrong_way_back(image: Path, output: Path, card: ModelCard) -> Iterator[str]
     """Whether a label file, written as `semicl predict` does, lies where its image is."""
     volume = check_image(image, card.grid)[1]
     gridded = read_image(image, card.grid)
-    bright = (gridded.image > 0.5).float()
+    bright = (gridded.image[0] > 0.5).float()
     numbers = gridded.to_file(torch.stack([1 - bright, bright, torch.zeros_like(bright)]))
     write_labels(output, numbers, card, volume)
     back, expected = nibabel.load(output), expected_image(image)
@@ -291,7 +291,7 @@ def _unclear_refusal(case: Case, grid: Grid) -> Iterator[str]:
             yield f"{case.name}: no line that names the file: {text!r}"
     if any(problem.file == case.image for problem in found):
         try:
-            check_image(case.image, grid)
+            check_image(case.image, grid, channels=1)
             yield f"{case.image}: refused by prepare and taken by predict"
         except SemiclError as error:
             if not str(error).startswith(f"{case.image}: ") or "\n" in str(error):

@@ -20,7 +20,7 @@ def test_every_axial_slice_is_there_once(prepared: Prepared) -> None:
     cases = prepared.cases[:3]
     pieces = LabelledPieces(prepared, cases)
     volumes = Volumes(prepared, cases)
-    images = torch.cat([volumes[k].image for k in range(3)])
+    images = torch.cat([volumes[k].image[0] for k in range(3)])
     labels = torch.cat([volumes[k].label for k in range(3)])
     assert len(pieces) == len(images)
     assert torch.equal(torch.stack([pieces[k][0] for k in range(len(pieces))])[:, 0], images)

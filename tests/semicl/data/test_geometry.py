@@ -109,7 +109,7 @@ def test_a_damaged_scale_is_named(tmp_path: Path, fields: dict[str, Any]) -> Non
         {"dim": [3, 0, 5, 6, 1, 1, 1, 1]},
         {"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]},
         {"dim": [2, 20, 6, 1, 1, 1, 1, 1]},
-        {"dim": [4, 2, 2, 5, 6, 1, 1, 1]},
+        {"dim": [5, 2, 2, 5, 3, 2, 1, 1]},
         {"datatype": 32},
         {"datatype": 1},
         {"datatype": 12345},
@@ -125,6 +125,12 @@ def test_other_damage_of_a_header_is_one_line(tmp_path: Path, fields: dict[str, 
     (problem,) = check_files(Case("a", "a", path, None)).problems
     assert "\n" not in str(problem)
     assert str(problem).startswith(f"{path}: ")
+
+
+def test_a_label_of_four_axes_is_refused(tmp_path: Path) -> None:
+    path = alter(write_placed(tmp_path / "a.nii", VOLUME, OBLIQUE), dim=[4, 2, 2, 5, 6, 1, 1, 1])
+    with pytest.raises(SemiclError, match=r"a\.nii: has 4 dimensions, of lengths \(2, 2, 5, 6\), not 3; give one 3-D"):
+        read_nifti(path)
 
 
 @pytest.mark.parametrize(("unit", "millimeters"), [(1, 1000.0), (2, 1.0), (3, 0.001)])
@@ -154,7 +160,7 @@ def test_a_label_without_a_unit_has_its_images(tmp_path: Path) -> None:
     alter(label, xyzt_units=0)
     grid = Grid((8, 8), spacing=(0.5, 0.5, 0.5))
     assert list(problems(check_files(Case("a", "a", image, label)), {"b": 0, "o": 1}, grid)) == []
-    assert read_image(image, grid).image.shape == read_label(label, grid, (0, 1), image).shape == (11, 8, 8)
+    assert read_image(image, grid).image[0].shape == read_label(label, grid, (0, 1), image).shape == (11, 8, 8)
     alter(label, xyzt_units=2)
     (problem,) = check_files(Case("a", "a", image, label)).problems
     assert problem.what == "affine differs from its image's"
@@ -192,7 +198,7 @@ def test_a_spacing_that_does_not_suit_a_volume_is_named(tmp_path: Path, unit: in
 def test_the_shape_after_resampling_is_known_before(tmp_path: Path, spacing: tuple[float, float, float]) -> None:
     path = write_placed(tmp_path / "a.nii", VOLUME, OBLIQUE)
     shape = resampled_shape(VOLUME.shape, OBLIQUE, Grid((2, 2, 2), spacing))
-    assert read_image(path, Grid((2, 2, 2), spacing)).image.shape == shape
+    assert read_image(path, Grid((2, 2, 2), spacing)).image[0].shape == shape
 
 
 def test_axes_of_length_1_after_the_third_are_left_out(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_it_is_read_back(prepared: Prepared) -> None:
 def test_arrays(prepared: Prepared) -> None:
     case = prepared.cases[0]
     image, label = prepared.image(case), prepared.label(case)
-    assert image.shape == label.shape == (20, 32, 32)
+    assert image.shape == (1, *label.shape) == (1, 20, 32, 32)
     assert (image.dtype, label.dtype) == (np.float32, np.uint8)
     assert isinstance(image, np.memmap)
 

@@ -30,7 +30,7 @@ def _box(shape: tuple[int, int, int]) -> np.ndarray:
 
 def test_shapes_types_and_range(phantom: Path) -> None:
     case = find_cases(phantom, subject_rule).cases[0]
-    image = read_image(case.image, Grid((64, 64))).image
+    image = read_image(case.image, Grid((64, 64))).image[0]
     assert image.shape == (20, 64, 64)
     assert image.dtype == torch.float32
     assert (image.min(), image.max()) == (0, 1)
@@ -52,28 +52,28 @@ def test_real_slices(hippocampus: Path) -> None:
 @pytest.mark.parametrize("unit", [1.0, 255.0, 1.7e6])
 def test_the_unit_of_the_scanner_does_not_matter(tmp_path: Path, unit: float) -> None:
     image = np.random.default_rng(0).random((20, 24, 4))
-    expected = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32))).image
-    found = read_image(write_nifti(tmp_path / "b.nii.gz", unit * image), Grid((32, 32))).image
+    expected = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32))).image[0]
+    found = read_image(write_nifti(tmp_path / "b.nii.gz", unit * image), Grid((32, 32))).image[0]
     torch.testing.assert_close(found, expected)
 
 
 def test_a_volume_that_is_all_but_empty_is_scaled_to_its_largest_value(tmp_path: Path) -> None:
     image = np.zeros((32, 32, 4))
     image[3, 4, 1:3] = 600, 300
-    found = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32))).image
+    found = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32))).image[0]
     assert sorted(found.unique().tolist()) == [0, 0.5, 1]
 
 
 def test_a_volume_of_one_value_is_empty_and_no_warning(tmp_path: Path) -> None:
     file = write_nifti(tmp_path / "a.nii.gz", np.full((32, 32, 4), 7.0))
-    assert read_image(file, Grid((32, 32))).image.unique().tolist() == [0]
+    assert read_image(file, Grid((32, 32))).image[0].unique().tolist() == [0]
 
 
 @pytest.mark.parametrize("patch_size", [(32, 32), (16, 32, 32)])
 def test_padding_moves_image_and_label_alike(tmp_path: Path, patch_size: tuple[int, ...]) -> None:
     box = _box((21, 30, 5))
     case = write_case(tmp_path, box.astype(np.float32), box)
-    image, label = read_image(case.image, Grid(patch_size)).image, read_label(case.image, Grid(patch_size), VALUES)
+    image, label = read_image(case.image, Grid(patch_size)).image[0], read_label(case.image, Grid(patch_size), VALUES)
     assert image.shape == (5 if len(patch_size) == 2 else 16, 32, 32)
     assert torch.equal(image > 0.5, label == 3)
     assert int((label == 3).sum()) == int((box == 3).sum())
@@ -82,7 +82,7 @@ def test_padding_moves_image_and_label_alike(tmp_path: Path, patch_size: tuple[i
 def test_shrinking_moves_image_and_label_alike_and_invents_no_class(tmp_path: Path) -> None:
     box = _box((100, 72, 5))
     case = write_case(tmp_path, box.astype(np.float32), box)
-    image, label = read_image(case.image, Grid((32, 32))).image, read_label(case.image, Grid((32, 32)), VALUES)
+    image, label = read_image(case.image, Grid((32, 32))).image[0], read_label(case.image, Grid((32, 32)), VALUES)
     assert image.shape == (5, 32, 32)
     assert label.unique().tolist() == [0, 3]
     for axis in (1, 2):
@@ -104,7 +104,7 @@ def test_stored_orientation_does_not_matter(tmp_path: Path) -> None:
     first = write_nifti(tmp_path / "a.nii.gz", box)
     second = write_nifti(tmp_path / "b.nii.gz", flipped, affine)
     assert torch.equal(*(read_label(path, Grid((32, 32)), VALUES) for path in (first, second)))
-    torch.testing.assert_close(*(read_image(path, Grid((32, 32))).image for path in (first, second)))
+    torch.testing.assert_close(*(read_image(path, Grid((32, 32))).image[0] for path in (first, second)))
 
 
 def test_label_values_become_class_numbers(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_rounding_does_not_hide_a_label(tmp_path: Path) -> None:
 
 def test_resampling_changes_the_number_of_voxels(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "a.nii.gz", _box((20, 20, 10)), np.diag([1, 1, 2, 1]))
-    image = read_image(path, Grid((8, 8, 8), spacing=(2, 2, 2))).image
+    image = read_image(path, Grid((8, 8, 8), spacing=(2, 2, 2))).image[0]
     assert image.shape == (10, 10, 10)
 
 
@@ -144,7 +144,7 @@ def test_the_way_back_leads_to_the_files_own_voxels(
     box[2 : shape[0] // 2 + 2, 3 : shape[1] - 5, 1 : shape[2] - 2] = 1
     path = write_nifti(tmp_path / "a.nii.gz", box, affine)
     gridded = read_image(path, grid)
-    probabilities = one_hot((gridded.image > 0.5).long()).movedim(-1, 0).float()
+    probabilities = one_hot((gridded.image[0] > 0.5).long()).movedim(-1, 0).float()
     back = gridded.to_file(probabilities).numpy()
     assert back.shape == shape
     assert 2 * (back & box).sum() / (back.sum() + box.sum()) >= overlap
@@ -214,7 +214,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path: Path, value: float) -> 
 def test_numbers_of_any_size_are_scaled_in_float64(tmp_path: Path, image: np.ndarray, dtype: type) -> None:
     stored = image.astype(dtype).reshape(16, 16, 4)
     nibabel.save(nibabel.Nifti1Image(stored, np.eye(4), dtype=dtype), tmp_path / "a.nii")
-    found = read_image(tmp_path / "a.nii", Grid((16, 16))).image.permute(1, 2, 0).numpy()
+    found = read_image(tmp_path / "a.nii", Grid((16, 16))).image[0].permute(1, 2, 0).numpy()
     exact = np.array([float(int(v) - int(stored.flat[0])) if np.dtype(dtype).kind in "iu" else v for v in stored.flat])
     low, high = np.percentile(exact, (0.5, 99.5))
     np.testing.assert_allclose(found.ravel(), (exact.clip(low, high) - low) / (high - low), atol=1e-6)
@@ -224,14 +224,14 @@ def test_one_far_64_bit_number_does_not_hide_the_others(tmp_path: Path) -> None:
     image = np.arange(1024, dtype=np.int64).reshape(16, 16, 4)
     image[0, 0, 0] = -(2**63)
     nibabel.save(nibabel.Nifti1Image(image, np.eye(4), dtype=np.int64), tmp_path / "a.nii")
-    found = read_image(tmp_path / "a.nii", Grid((16, 16))).image.permute(1, 2, 0).numpy().ravel()
+    found = read_image(tmp_path / "a.nii", Grid((16, 16))).image[0].permute(1, 2, 0).numpy().ravel()
     low, high = np.percentile(image, (0.5, 99.5))
     np.testing.assert_allclose(found, (image.ravel().clip(low, high) - low) / (high - low), atol=1e-6)
 
 
 def test_slices_are_kept_at_full_resolution_for_a_sliding_window(tmp_path: Path) -> None:
     image = np.random.default_rng(0).random((40, 20, 3)).astype(np.float32)
-    found = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32), sliding_window=True)).image
+    found = read_image(write_nifti(tmp_path / "a.nii.gz", image), Grid((32, 32), sliding_window=True)).image[0]
     assert found.shape == (3, 40, 32)
     assert len(found[:, :, 6:26].unique()) > 2000
 

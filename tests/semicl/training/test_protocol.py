@@ -1,6 +1,6 @@
 """Nobody sees what they must not: each forbidden array is damaged so that reading it would fail."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +119,9 @@ def test_evaluation_on_validation_leaves_the_test_alone(
 ) -> None:
     opened: list[Path] = []
 
-    def recorded(network: UNet, card: ModelCard, image: Path) -> Tensor:
+    def recorded(network: UNet, card: ModelCard, image: Path, more: Sequence[Path]) -> Tensor:
         opened.append(image)
-        return predict_file(network, card, image)
+        return predict_file(network, card, image, more)
 
     monkeypatch.setattr("semicl.evaluation.measures.predict_file", recorded)
     words = ["evaluate", "--checkpoint", checkpoint, "--prepared", prepared.folder, "--output", tmp_path / "e"]
