@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from semicl.data.classes import needed_of_classes, nfc
 from semicl.data.nifti_names import by_case, found_file, nifti_files, stem
@@ -95,16 +96,17 @@ def _to_rename(folder: Path) -> str:
 
 
 def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
+    """The cases of a task of the Decathlon, or of a raw folder of nnU-Net, whose description tells the same."""
     description = folder / DECATHLON
     try:
         content = read_json(description)
         name = str(content.get("name", folder.name))
-        labels = [(int(value), nfc(str(label or ""))) for value, label in content["labels"].items()]
-        pairs = [(_file(folder, entry["image"]), _file(folder, entry["label"])) for entry in content["training"]]
+        labels = _described(content["labels"])
+        files = _listed(folder, content["training"]) if "training" in content else _raw(folder)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise SemiclError(
             f"{description}: not a Decathlon description ({type(error).__name__}: {error}); "
-            "it needs 'labels' and 'training' as in the Decathlon's own tasks"
+            "it needs 'labels' and 'training' as in the Decathlon's own tasks, or 'labels' as in nnU-Net's"
         ) from error
     values = sorted(value for value, _ in labels)
     if values != list(range(len(labels))) or len(labels) < 2:
@@ -113,12 +115,39 @@ def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
     needed = needed_of_classes([(names[k], k) for k in values[1:]], names[0])
     if needed is not None:
         raise SemiclError(f"{description}: 'labels' takes {needed}")
-    if not pairs:
-        raise SemiclError(f"{description}: lists no training case; add image and label pairs to 'training'")
+    if not files:
+        raise SemiclError(
+            f"{description}: lists no training case; add image and label pairs to 'training', or images to imagesTr"
+        )
     rule = subject_of(name)
-    case_names = by_case(image for image, _ in pairs)
-    cases = tuple(Case(case, rule(case), *pair) for case, pair in zip(case_names, pairs, strict=True))
+    cases = tuple(Case(case, rule(case), image, label, tuple(more)) for case, ([image, *more], label) in files.items())
     return CaseFolder(name, {names[k]: k for k in values}, cases)
+
+
+def _described(labels: dict[str, Any]) -> list[tuple[int, str]]:
+    """Value and name of each class: names by value in the Decathlon's form, values by name in nnU-Net's."""
+    if any(isinstance(value, list) for value in labels.values()):
+        raise ValueError("a label of several values, a region of nnU-Net's, is not taken")
+    if all(type(value) is int for value in labels.values()):
+        return [(value, nfc(name)) for name, value in labels.items()]
+    return [(int(value), nfc(str(label or ""))) for value, label in labels.items()]
+
+
+def _listed(folder: Path, training: list[dict[str, str]]) -> dict[str, tuple[list[Path], Path]]:
+    """Image and label of each case of a list; nnU-Net's names NAME.nii.gz where there are NAME_0000.nii.gz, ..."""
+    pairs = [(_file(folder, entry["image"]), _file(folder, entry["label"])) for entry in training]
+    found = {}
+    for (case, image), (_, label) in zip(by_case(image for image, _ in pairs).items(), pairs, strict=True):
+        channels = [] if image.exists() else _raw(folder, image.parent.name).get(case, ([], None))[0]
+        found[case] = (channels or [image], label)
+    return found
+
+
+def _raw(folder: Path, images: str = "imagesTr") -> dict[str, tuple[list[Path], Path | None]]:
+    """Channels and label of each case of nnU-Net's raw folder, which lists none."""
+    labels = by_case(nifti_files(folder / "labelsTr"))
+    channels = by_channel(by_case(nifti_files(folder / images))) or {}
+    return {case: (files, labels.get(case)) for case, files in channels.items()}
 
 
 def _file(folder: Path, name: str) -> Path:

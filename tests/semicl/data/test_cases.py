@@ -96,6 +96,7 @@ def _description(**changes: object) -> str:
     [
         ("{", "not a Decathlon description"),
         (json.dumps({"labels": {"0": "background", "1": "organ"}}), "'training'"),
+        (json.dumps({"labels": {"background": 0, "organ": [1, 2]}}), "a region of nnU-Net's, is not taken"),
         (json.dumps([1, 2]), "not a Decathlon description"),
         (_description(labels={"background": "0"}), "not a Decathlon description"),
         (_description(labels={"0": "background", "7": "organ"}), r"labels must be 0 .* found \[0, 7\]"),
@@ -108,6 +109,26 @@ def test_an_unusable_description_is_named(tmp_path: Path, text: str, message: st
     with pytest.raises(SemiclError, match=message) as caught:
         find_cases(tmp_path, subject_rule)
     assert str(tmp_path / "dataset.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_raw_folder_of_nnunet(tmp_path: Path, version: int, channels: int) -> None:
+    for name in ("a", "b"):
+        for channel in range(channels):
+            write_nifti(tmp_path / "imagesTr" / f"{name}_{channel:04d}.nii.gz", VOLUME)
+        write_nifti(tmp_path / "labelsTr" / f"{name}.nii.gz", VOLUME)
+    listed = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "ab"]
+    content: dict[str, object] = {"labels": {"background": 0, "organ": 1}, "channel_names": {"0": "T1", "1": "T2"}}
+    if version == 1:
+        content = {"labels": {"0": "background", "1": "organ"}, "modality": {"0": "MRI"}, "training": listed}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    found = find_cases(tmp_path, subject_rule)
+    assert found.classes == {"background": 0, "organ": 1}
+    assert [case.name for case in found.cases] == ["a", "b"]
+    for case in found.cases:
+        names = [f"{case.name}_{channel:04d}.nii.gz" for channel in range(channels)]
+        assert [file.name for file in case.files] == [*names, f"{case.name}.nii.gz"]
 
 
 def test_a_description_with_two_images_of_one_name_is_refused(tmp_path: Path) -> None:

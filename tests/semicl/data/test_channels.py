@@ -1,6 +1,7 @@
 """Images of several channels, as the last axis of a file or as a file each, go from prepare to predict."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -9,12 +10,12 @@ import pytest
 
 from semicl.data.cases import by_channel, find_cases
 from semicl.data.checks import read_channels
-from semicl.data.phantom import write_phantom
+from semicl.data.phantom import CLASSES, write_phantom
 from semicl.data.prepared import read_prepared
 from semicl.data.subjects import subject_rule
 from semicl.data.volumes import read_image
 from semicl.errors import SemiclError
-from tests.semicl.conftest import error_of, run_command, weights, write_nifti
+from tests.semicl.conftest import error_of, run_command, same_weights, weights, write_nifti
 
 CONFIG = """
 network: {widths: [4, 6, 8], centre: null}
@@ -45,6 +46,23 @@ def file_each(two_channels: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             write_nifti(folder / "images" / f"{name}_{channel:04d}.nii.gz", array, volume.affine)
         label = nibabel.load(two_channels / "labelsTr" / image.name)
         write_nifti(folder / "labels" / image.name, np.asarray(label.dataobj), label.affine)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nnunet(file_each: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a raw folder of nnU-Net's version 2."""
+    folder = tmp_path_factory.mktemp("nnunet")
+    shutil.copytree(file_each / "images", folder / "imagesTr")
+    shutil.copytree(file_each / "labels", folder / "labelsTr")
+    labels = {name: value for value, name in enumerate(CLASSES)}
+    description = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": labels,
+        "numTraining": 10,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
     return folder
 
 
@@ -86,13 +104,26 @@ def test_both_forms_are_predicted_alike_in_the_geometry_of_their_files(
         assert np.array_equal(one.dataobj, each.dataobj)
 
 
-def test_both_forms_are_judged_alike(experiment: Path, two_channels: Path, file_each: Path, tmp_path: Path) -> None:
+def test_all_forms_are_judged_alike(
+    experiment: Path, two_channels: Path, file_each: Path, nnunet: Path, tmp_path: Path
+) -> None:
     words = ["evaluate", "--checkpoint", experiment / "o" / "split-0" / "finetune-random" / "model.ckpt"]
     found = []
-    for data in (two_channels, file_each):
+    for data in (two_channels, file_each, nnunet):
         assert run_command(*words, "--data", data, "--output", tmp_path / data.name) == 0
         found.append(json.loads((tmp_path / data.name / "results.json").read_text())["cases"])
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_raw_folder_of_nnunet_gives_the_weights_of_the_same_task(
+    experiment: Path, nnunet: Path, tmp_path: Path
+) -> None:
+    words = ["run", "--config", experiment / "config.yaml", "--data", nnunet, "--starts", "random"]
+    assert (
+        run_command(*words, "--prepare.scans_per_subject", 2, "--prepared", tmp_path / "p", "--output", tmp_path) == 0
+    )
+    model = Path("split-0") / "finetune-random" / "model.ckpt"
+    assert same_weights(tmp_path / model, experiment / "o" / model)
 
 
 def test_a_checkpoint_takes_no_other_number_of_channels(
