@@ -522,8 +522,8 @@ class PredictOptions:
 
     Args:
         checkpoint: a model.ckpt of `semicl finetune`.
-        input: a NIfTI file, or a folder of them.
-        output: folder for the label files, each named as its image; or, for one image, the name of a .nii.gz file.
+        input: a NIfTI file or a picture, or a folder of them.
+        output: folder for the label files, each named as its image; or, for one image, the name of the label file.
         overwrite: replace label files that are there already.
         skip_existing: leave label files that are there already as they are, and write the others.
         machine: what it runs on.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semicl.data.classes import needed_of_classes, nfc
-from semicl.data.nifti_names import by_case, found_file, nifti_files, stem
+from semicl.data.nifti_names import by_case, found_file, image_files, nifti_files, stem
 from semicl.errors import SemiclError
 from semicl.files import read_json
 
@@ -145,8 +145,8 @@ def _listed(folder: Path, training: list[dict[str, str]]) -> dict[str, tuple[lis
 
 def _raw(folder: Path, images: str = "imagesTr") -> dict[str, tuple[list[Path], Path | None]]:
     """Channels and label of each case of nnU-Net's raw folder, which lists none."""
-    labels = by_case(nifti_files(folder / "labelsTr"))
-    channels = by_channel(by_case(nifti_files(folder / images))) or {}
+    labels = by_case(image_files(folder / "labelsTr"))
+    channels = by_channel(by_case(image_files(folder / images))) or {}
     return {case: (files, labels.get(case)) for case, files in channels.items()}
 
 
@@ -163,9 +163,9 @@ def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
 
 
 def _plain(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
-    images, labels = (by_case(nifti_files(folder / kind)) for kind in ("images", "labels"))
+    images, labels = (by_case(image_files(folder / kind)) for kind in ("images", "labels"))
     if not images:
-        raise SemiclError(f"{folder / 'images'}: holds no .nii or .nii.gz file; put the images there")
+        raise SemiclError(f"{folder / 'images'}: holds no .nii or .nii.gz file and no picture; put the images there")
     channels = by_channel(images)
     if channels is None or labels.keys() <= images.keys() or not labels.keys() <= channels.keys():
         channels = {name: [image] for name, image in images.items()}

@@ -13,7 +13,8 @@ from semicl.data.geometry import affine_in_mm, placed, tells_unit, voxel_size
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import squashed
 from semicl.data.nifti_content import read_content
-from semicl.data.nifti_names import mixes_case
+from semicl.data.nifti_names import is_picture, mixes_case
+from semicl.data.pictures import read_picture
 from semicl.errors import SemiclError
 
 SAME_PLACE_MM = 1e-2
@@ -110,15 +111,19 @@ def read_nifti(path: Path, channels: bool = False) -> tuple[np.ndarray, nibabel.
     if mixes_case(path):  # for which nibabel would open a file of another name
         raise SemiclError(f"{path}: its suffix mixes capitals and small letters; rename it to .nii or .nii.gz")
     try:
-        array, volume, stored = read_content(path)
-        if np.isinf(stored["scl_slope"]):  # which nibabel takes for no scale
-            raise SemiclError(f"{path}: has an infinite scl_slope; export it again")
-        volume = placed(path, volume, stored)
+        if is_picture(path):
+            array, volume = read_picture(path, channels)
+        else:
+            array, volume, stored = read_content(path)
+            if np.isinf(stored["scl_slope"]):  # which nibabel takes for no scale
+                raise SemiclError(f"{path}: has an infinite scl_slope; export it again")
+            volume = placed(path, volume, stored)
     except SemiclError:
         raise
-    except Exception as error:  # whatever the damage leads to in nibabel
+    except Exception as error:  # whatever the damage leads to in nibabel or Pillow
+        kind = "a picture" if is_picture(path) else "NIfTI"
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise SemiclError(f"{path}: not readable as NIfTI ({reason}); copy or download the file again") from error
+        raise SemiclError(f"{path}: not readable as {kind} ({reason}); copy or download the file again") from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3 and not (channels and array.ndim == 4):
@@ -139,6 +144,11 @@ def read_nifti(path: Path, channels: bool = False) -> tuple[np.ndarray, nibabel.
                 f"than {LARGEST_INTENSITY:g}; replace them or take the case out"
             )
     return array, volume
+
+
+def stored_image(path: Path) -> nibabel.Nifti1Image:
+    """An image whose header tells the geometry, and its voxels only when they are asked for."""
+    return read_picture(path)[1] if is_picture(path) else nibabel.nifti1.load(path)
 
 
 def check_files(case: Case) -> CheckedCase:

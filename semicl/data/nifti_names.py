@@ -1,4 +1,4 @@
-"""Which files are NIfTI files, and which case each belongs to: by name alone, in any case of letters."""
+"""Which files are NIfTI files or pictures, and which case each belongs to: by name alone, in any case of letters."""
 
 import re
 from collections.abc import Iterable
@@ -8,6 +8,8 @@ from semicl.data.classes import nfc
 from semicl.errors import SemiclError
 
 _NAME = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.IGNORECASE)
+_PICTURE = re.compile(r"(?P<stem>.+)\.(png|tiff?|bmp|jpe?g)", re.IGNORECASE)
+_LOSSY = re.compile(r"\.jpe?g$")
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
 _VOLUMES = {".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".hdr", ".img", ".dcm", ".vtk", ".raw"}
@@ -20,9 +22,19 @@ def is_nifti(file: Path) -> bool:
     return _NAME.fullmatch(file.name) is not None and not file.name.startswith(".")
 
 
+def is_picture(file: Path) -> bool:
+    """Whether a file's name ends as that of a PNG, TIFF, BMP or JPEG file and does not hide it."""
+    return _PICTURE.fullmatch(file.name) is not None and not file.name.startswith(".")
+
+
+def is_label(path: Path) -> bool:
+    """Whether labels can be written to a file of this name."""
+    return is_nifti(path) or (is_picture(path) and label_name(path) == path.name)
+
+
 def is_other_file(path: Path) -> bool:
     """Whether a name is that of an image of another format, an array, or a packed or kept copy."""
-    return not is_nifti(path) and not _OF_FILES.isdisjoint(map(str.lower, path.suffixes))
+    return not is_label(path) and not _OF_FILES.isdisjoint(map(str.lower, path.suffixes))
 
 
 def nifti_files(folder: Path) -> list[Path]:
@@ -30,9 +42,16 @@ def nifti_files(folder: Path) -> list[Path]:
     return sorted(filter(is_nifti, folder.iterdir())) if folder.is_dir() else []
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder by name; where it holds none, its pictures."""
+    if not folder.is_dir():
+        return []
+    return nifti_files(folder) or sorted(filter(is_picture, folder.iterdir()))
+
+
 def stem(file: Path) -> str:
-    """A file's name without .nii or .nii.gz."""
-    found = _NAME.fullmatch(file.name)
+    """A file's name without the end that tells its format."""
+    found = _NAME.fullmatch(file.name) or _PICTURE.fullmatch(file.name)
     return found["stem"] if found else file.name
 
 
@@ -45,13 +64,18 @@ def found_file(file: Path) -> Path:
 
 def mixes_case(file: Path) -> bool:
     """Whether capitals and small letters are mixed in a file's .nii."""
+    if not is_nifti(file):
+        return False
     word = file.name.removeprefix(stem(file))[: len(".nii")]
     return word not in (word.lower(), word.upper())
 
 
 def label_name(image: Path) -> str:
-    """The name of an image's label file: the same, its suffix in small letters, which every program takes."""
-    return stem(image) + image.name.removeprefix(stem(image)).lower()
+    """The name of an image's label file: the same, its suffix in small letters, which every program takes.
+
+    That of a JPEG file is a PNG file, which keeps values as they are.
+    """
+    return stem(image) + _LOSSY.sub(".png", image.name.removeprefix(stem(image)).lower())
 
 
 def case_name(file: Path, ending: str = "") -> str:

@@ -22,7 +22,7 @@ from monai.transforms.utils import convert_applied_interp_mode
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from semicl.data.checks import OUTLIERS, ROUNDING, read_channels, read_nifti
+from semicl.data.checks import OUTLIERS, ROUNDING, read_channels, read_nifti, stored_image
 from semicl.data.geometry import affine_in_mm
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import scaled, squashed
@@ -137,7 +137,7 @@ def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) 
 def _numbers(path: Path, values: Sequence[int], image: Path | None) -> MetaTensor:
     """Class numbers of a label file (1, X, Y, Z) float32."""
     array, volume = read_nifti(path)
-    affine = affine_in_mm(volume, beside=None if image is None else nibabel.load(image))
+    affine = affine_in_mm(volume, beside=None if image is None else stored_image(image))
     return _tensor(class_numbers(array, values).astype(np.float32)[None], affine)
 
 

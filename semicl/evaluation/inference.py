@@ -11,6 +11,8 @@ from monai.inferers.inferer import SliceInferer, SlidingWindowInferer
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor, nn
 
+from semicl.data.nifti_names import is_picture
+from semicl.data.pictures import write_picture
 from semicl.data.volumes import read_image
 from semicl.files import replacing
 from semicl.models.accelerators import require_accelerator
@@ -77,8 +79,14 @@ def label_type(values: np.ndarray) -> type[np.integer]:
 
 
 def write_labels(path: Path, numbers: Tensor, card: ModelCard, like: SpatialImage) -> None:
-    """Write class numbers (X, Y, Z) as NIfTI with the values of the training labels and the geometry of `like`."""
+    """Write class numbers (X, Y, Z) as NIfTI or a picture, by the name, with the values of the training labels.
+
+    `like` is the image, whose geometry a NIfTI file gets.
+    """
     values = np.array(list(card.classes.values()))
+    if is_picture(path):
+        write_picture(path, values[numbers.numpy()])
+        return
     dtype = label_type(values)
     header: Any = like.header.copy()
     header.set_data_dtype(dtype)

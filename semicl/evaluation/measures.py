@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 
 from semicl.console import Table
 from semicl.data.cases import Case
-from semicl.data.checks import read_nifti
+from semicl.data.checks import read_nifti, stored_image
 from semicl.data.classes import Values
 from semicl.data.geometry import affine_in_mm, voxel_size
 from semicl.data.volumes import class_numbers
@@ -160,7 +159,7 @@ def _judge(network: UNet, card: ModelCard, case: Case, label: Path, values: Valu
     there = [number for number, value in enumerate(values.values()) if value is not None]
     numbers = class_numbers(array, [value for value in values.values() if value is not None])
     truth = torch.tensor(there)[torch.from_numpy(numbers).long()]
-    spacing = voxel_size(affine_in_mm(volume, nibabel.load(case.image)))
+    spacing = voxel_size(affine_in_mm(volume, stored_image(case.image)))
     return agreement(prediction, truth, len(card.classes), spacing), truth.unique().numpy()
 
 

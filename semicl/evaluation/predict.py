@@ -11,7 +11,18 @@ from semicl.console import WIDTH, conclude, say
 from semicl.data.cases import by_channel
 from semicl.data.checks import read_channels, read_nifti
 from semicl.data.nifti_content import read_content
-from semicl.data.nifti_names import case_name, is_nifti, is_other_file, label_name, mixes_case, nifti_files, stem
+from semicl.data.nifti_names import (
+    case_name,
+    image_files,
+    is_label,
+    is_nifti,
+    is_other_file,
+    is_picture,
+    label_name,
+    mixes_case,
+    stem,
+)
+from semicl.data.pictures import read_picture
 from semicl.errors import SemiclError
 from semicl.files import output_file, output_folder, require_checkpoint
 from semicl.options import PredictOptions
@@ -100,7 +111,7 @@ def _require_replaceable(label: Path, values: Sequence[int]) -> None:
     if not label.exists():
         return
     try:
-        array = read_content(label)[0]
+        array = read_picture(label)[0] if is_picture(label) else read_content(label)[0]
         is_label = array.dtype.kind in "iu" and bool(np.isin(array, values).all())
     except SemiclError:  # no voxels alone
         is_label = False
@@ -142,16 +153,19 @@ def _labels(options: PredictOptions, images: Mapping[Path, Sequence[Path]]) -> d
     """
     inputs = [*images, *(file for more in images.values() for file in more), options.checkpoint]
     replace = options.overwrite or options.skip_existing
-    if is_nifti(options.output) and not options.output.is_dir():
+    if is_label(options.output) and not options.output.is_dir():
         if len(images) > 1:
             raise SemiclError(f"{options.output}: is one file for {len(images)} images; give --output a folder")
         if mixes_case(options.output):
             raise SemiclError(f"{options.output}: its suffix mixes capitals and small letters; give .nii or .nii.gz")
-        return {next(iter(images)): output_file(options.output, inputs, overwrite=replace)}
+        (image,) = images
+        if is_picture(options.output) != is_picture(image):
+            raise SemiclError(f"{options.output}: is no name for the labels of {image.name}; give its format")
+        return {image: output_file(options.output, inputs, overwrite=replace)}
     if is_other_file(options.output) and not options.output.is_dir():
         raise SemiclError(
             f"{options.output}: is named as a file of another format; give --output a folder, or for one image a name "
-            "that ends in .nii or .nii.gz"
+            "that ends in .nii or .nii.gz, of a picture in .png, .tif or .bmp"
         )
     names = [_whole_name(image) if more else label_name(image) for image, more in images.items()]
     folders = [image.parent for image in images]
@@ -178,17 +192,17 @@ def _images(options: PredictOptions) -> dict[Path, list[Path]]:
 
 def _files(source: Path) -> list[Path]:
     if source.is_file():
-        if not is_nifti(source):
-            raise SemiclError(f"{source}: not a NIfTI file; give a .nii or .nii.gz file, or a folder of them")
+        if not is_nifti(source) and not is_picture(source):
+            raise SemiclError(f"{source}: not a NIfTI file or picture; give one, or a folder of them")
         return [source]
     if not source.is_dir():
         raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")
-    images = nifti_files(source)
+    images = image_files(source)
     hidden = sorted(file.name for file in source.iterdir() if not is_nifti(file) and is_nifti(_unhidden(file)))
     if hidden:
         say(f"{source}: hidden files are left out: {', '.join(hidden)}.")
     if not images:
-        raise SemiclError(f"{source}: holds no .nii or .nii.gz file; give --input a folder of images")
+        raise SemiclError(f"{source}: holds no .nii or .nii.gz file and no picture; give --input a folder of images")
     return images
 
 

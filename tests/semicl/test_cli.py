@@ -172,7 +172,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: SimpleNamespace) 
         (["prepare", "--spacing", "1", "x", "1"], "Error parsing --spacing:"),
         (["prepare", "--spacing", "1", "0", "1"], "spacing: takes positive numbers, got 1.0 0.0 1.0"),
         (["evaluate"], "Missing from semicl evaluate: --checkpoint PATH"),
-        (["predict"], "--input PATH a NIfTI file, or a folder of them. (required)"),
+        (["predict"], "--input PATH a NIfTI file or a picture, or a folder of them. (required)"),
         (["prepare", "--shares", "0.6", "0.2", "0.2"], "Error parsing --shares: Could not parse arguments ['0.6',"),
         (["run", "--prepare.shares", "1", "2"], "--prepare.shares"),
         (["prepare", "--classes", "liver=1"], """takes a mapping, as '{"liver": 1, "spleen": 4}', got liver=1"""),

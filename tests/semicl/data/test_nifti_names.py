@@ -39,7 +39,7 @@ def test_other_files(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.nrrd", "a.MHA", "a.nii.gz.bak", "a.nii.zip", "a.png", "a.img.gz", "a.gz", ".nii.gz"]
+    "name", ["a.nrrd", "a.MHA", "a.nii.gz.bak", "a.nii.zip", "a.jpg", "a.img.gz", "a.gz", ".nii.gz"]
 )
 def test_names_of_other_files(name: str) -> None:
     assert is_other_file(Path("folder") / name)
@@ -49,7 +49,7 @@ def test_names_of_other_files(name: str) -> None:
     "name", ["a.nii", "a.NII.GZ", "a", "a.v1.2", "predictions-2026.11.28", "niis", "a.niiX", "png"]
 )
 def test_other_names(name: str) -> None:
-    assert not is_other_file(Path("a.png") / name)
+    assert not is_other_file(Path("a.jpg") / name)
 
 
 def test_the_files_of_a_folder(tmp_path: Path) -> None:
