@@ -7,13 +7,15 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import FileBasedImage
 
 from semicl.data.cases import Case
 from semicl.data.geometry import affine_in_mm, placed, tells_unit, voxel_size
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import squashed
+from semicl.data.itk_files import read_itk
 from semicl.data.nifti_content import read_content
-from semicl.data.nifti_names import is_picture, mixes_case
+from semicl.data.nifti_names import is_itk, is_picture, mixes_case
 from semicl.data.pictures import read_picture
 from semicl.errors import SemiclError
 
@@ -111,8 +113,8 @@ def read_nifti(path: Path, channels: bool = False) -> tuple[np.ndarray, nibabel.
     if mixes_case(path):  # for which nibabel would open a file of another name
         raise SemiclError(f"{path}: its suffix mixes capitals and small letters; rename it to .nii or .nii.gz")
     try:
-        if is_picture(path):
-            array, volume = read_picture(path, channels)
+        if is_picture(path) or is_itk(path):
+            array, volume = read_picture(path, channels) if is_picture(path) else read_itk(path)
         else:
             array, volume, stored = read_content(path)
             if np.isinf(stored["scl_slope"]):  # which nibabel takes for no scale
@@ -120,8 +122,8 @@ def read_nifti(path: Path, channels: bool = False) -> tuple[np.ndarray, nibabel.
             volume = placed(path, volume, stored)
     except SemiclError:
         raise
-    except Exception as error:  # whatever the damage leads to in nibabel or Pillow
-        kind = "a picture" if is_picture(path) else "NIfTI"
+    except Exception as error:  # whatever the damage leads to in nibabel, Pillow or ITK
+        kind = "a picture" if is_picture(path) else "an image" if is_itk(path) else "NIfTI"
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SemiclError(f"{path}: not readable as {kind} ({reason}); copy or download the file again") from error
     while array.ndim > 3 and array.shape[-1] == 1:
@@ -146,9 +148,11 @@ def read_nifti(path: Path, channels: bool = False) -> tuple[np.ndarray, nibabel.
     return array, volume
 
 
-def stored_image(path: Path) -> nibabel.Nifti1Image:
+def stored_image(path: Path) -> FileBasedImage:
     """An image whose header tells the geometry, and its voxels only when they are asked for."""
-    return read_picture(path)[1] if is_picture(path) else nibabel.nifti1.load(path)
+    if is_itk(path):
+        return read_itk(path)[1]
+    return read_picture(path)[1] if is_picture(path) else nibabel.load(path)
 
 
 def check_files(case: Case) -> CheckedCase:

@@ -1,4 +1,4 @@
-"""Which files are NIfTI files or pictures, and which case each belongs to: by name alone, in any case of letters."""
+"""Which files are images, of which format, and which case each belongs to: by name alone, in any case of letters."""
 
 import re
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from semicl.errors import SemiclError
 
 _NAME = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.IGNORECASE)
 _PICTURE = re.compile(r"(?P<stem>.+)\.(png|tiff?|bmp|jpe?g)", re.IGNORECASE)
+_ITK = re.compile(r"(?P<stem>.+)\.(nrrd|mha)", re.IGNORECASE)
 _LOSSY = re.compile(r"\.jpe?g$")
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
@@ -27,9 +28,19 @@ def is_picture(file: Path) -> bool:
     return _PICTURE.fullmatch(file.name) is not None and not file.name.startswith(".")
 
 
+def is_itk(file: Path) -> bool:
+    """Whether a file's name ends in .nrrd or .mha and does not hide it."""
+    return _ITK.fullmatch(file.name) is not None and not file.name.startswith(".")
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file's name is that of an image of a format that is read."""
+    return is_nifti(file) or is_itk(file) or is_picture(file)
+
+
 def is_label(path: Path) -> bool:
     """Whether labels can be written to a file of this name."""
-    return is_nifti(path) or (is_picture(path) and label_name(path) == path.name)
+    return is_image(path) and not _LOSSY.search(path.name.lower())
 
 
 def is_other_file(path: Path) -> bool:
@@ -43,15 +54,15 @@ def nifti_files(folder: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The NIfTI files of a folder by name; where it holds none, its pictures."""
-    if not folder.is_dir():
-        return []
-    return nifti_files(folder) or sorted(filter(is_picture, folder.iterdir()))
+    """The NIfTI files of a folder by name; where it holds none, its NRRD and MetaImage files, or its pictures."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = ([file for file in files if of_format(file)] for of_format in (is_nifti, is_itk, is_picture))
+    return next(filter(None, found), [])
 
 
 def stem(file: Path) -> str:
     """A file's name without the end that tells its format."""
-    found = _NAME.fullmatch(file.name) or _PICTURE.fullmatch(file.name)
+    found = next(filter(None, (each.fullmatch(file.name) for each in (_NAME, _PICTURE, _ITK))), None)
     return found["stem"] if found else file.name
 
 

@@ -11,7 +11,8 @@ from monai.inferers.inferer import SliceInferer, SlidingWindowInferer
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor, nn
 
-from semicl.data.nifti_names import is_picture
+from semicl.data.itk_files import write_itk
+from semicl.data.nifti_names import is_itk, is_picture
 from semicl.data.pictures import write_picture
 from semicl.data.volumes import read_image
 from semicl.files import replacing
@@ -79,15 +80,18 @@ def label_type(values: np.ndarray) -> type[np.integer]:
 
 
 def write_labels(path: Path, numbers: Tensor, card: ModelCard, like: SpatialImage) -> None:
-    """Write class numbers (X, Y, Z) as NIfTI or a picture, by the name, with the values of the training labels.
+    """Write class numbers (X, Y, Z) in the format of the name, with the values of the training labels.
 
-    `like` is the image, whose geometry a NIfTI file gets.
+    `like` is the image, whose geometry the file gets, if it is no picture.
     """
     values = np.array(list(card.classes.values()))
     if is_picture(path):
         write_picture(path, values[numbers.numpy()])
         return
     dtype = label_type(values)
+    if is_itk(path):
+        write_itk(path, values[numbers.numpy()].astype(dtype), like.affine)
+        return
     header: Any = like.header.copy()
     header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)

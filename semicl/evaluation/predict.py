@@ -14,15 +14,15 @@ from semicl.data.nifti_content import read_content
 from semicl.data.nifti_names import (
     case_name,
     image_files,
+    is_image,
+    is_itk,
     is_label,
     is_nifti,
     is_other_file,
-    is_picture,
     label_name,
     mixes_case,
     stem,
 )
-from semicl.data.pictures import read_picture
 from semicl.errors import SemiclError
 from semicl.files import output_file, output_folder, require_checkpoint
 from semicl.options import PredictOptions
@@ -111,7 +111,7 @@ def _require_replaceable(label: Path, values: Sequence[int]) -> None:
     if not label.exists():
         return
     try:
-        array = read_picture(label)[0] if is_picture(label) else read_content(label)[0]
+        array = read_content(label)[0] if is_nifti(label) else read_nifti(label)[0]
         is_label = array.dtype.kind in "iu" and bool(np.isin(array, values).all())
     except SemiclError:  # no voxels alone
         is_label = False
@@ -159,13 +159,13 @@ def _labels(options: PredictOptions, images: Mapping[Path, Sequence[Path]]) -> d
         if mixes_case(options.output):
             raise SemiclError(f"{options.output}: its suffix mixes capitals and small letters; give .nii or .nii.gz")
         (image,) = images
-        if is_picture(options.output) != is_picture(image):
+        if any(of_format(options.output) != of_format(image) for of_format in (is_nifti, is_itk)):
             raise SemiclError(f"{options.output}: is no name for the labels of {image.name}; give its format")
         return {image: output_file(options.output, inputs, overwrite=replace)}
     if is_other_file(options.output) and not options.output.is_dir():
         raise SemiclError(
             f"{options.output}: is named as a file of another format; give --output a folder, or for one image a name "
-            "that ends in .nii or .nii.gz, of a picture in .png, .tif or .bmp"
+            "of its format (.nii, .nii.gz, .nrrd, .mha; of a picture .png, .tif, .bmp)"
         )
     names = [_whole_name(image) if more else label_name(image) for image, more in images.items()]
     folders = [image.parent for image in images]
@@ -192,8 +192,10 @@ def _images(options: PredictOptions) -> dict[Path, list[Path]]:
 
 def _files(source: Path) -> list[Path]:
     if source.is_file():
-        if not is_nifti(source) and not is_picture(source):
-            raise SemiclError(f"{source}: not a NIfTI file or picture; give one, or a folder of them")
+        if not is_image(source):
+            raise SemiclError(
+                f"{source}: not a NIfTI file, nor an image of another known format; give one, or a folder"
+            )
         return [source]
     if not source.is_dir():
         raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")

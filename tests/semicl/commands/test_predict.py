@@ -146,10 +146,10 @@ def test_a_file_of_another_format_is_not_written(
     tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["predict", "--checkpoint", tuned, "--input", images / "tiny.nii.gz", "--output"]
-    assert "one.nrrd: is named as a file of another format" in error_of(capsys, *words, tmp_path / "one.nrrd")
-    assert not (tmp_path / "one.nrrd").exists()
-    (tmp_path / "one.nrrd").mkdir()
-    assert run_command(*words, tmp_path / "one.nrrd") == 0
+    assert "one.mgz: is named as a file of another format" in error_of(capsys, *words, tmp_path / "one.mgz")
+    assert not (tmp_path / "one.mgz").exists()
+    (tmp_path / "one.mgz").mkdir()
+    assert run_command(*words, tmp_path / "one.mgz") == 0
 
 
 def test_the_label_of_one_image_can_be_given_its_name(

@@ -39,7 +39,7 @@ def test_other_files(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.nrrd", "a.MHA", "a.nii.gz.bak", "a.nii.zip", "a.jpg", "a.img.gz", "a.gz", ".nii.gz"]
+    "name", ["a.mgz", "a.MHD", "a.nii.gz.bak", "a.nii.zip", "a.jpg", "a.img.gz", "a.gz", ".nii.gz"]
 )
 def test_names_of_other_files(name: str) -> None:
     assert is_other_file(Path("folder") / name)
