@@ -1,5 +1,6 @@
 """Slices or patches of the prepared volumes, one by one, for torch's DataLoader."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -90,12 +91,10 @@ class Volumes(Dataset[LabelledVolume]):
     def __len__(self) -> int:
         return len(self._cases)
 
-    def classes(self) -> list[int]:
-        """The numbers of the classes, but for the background, that a label holds."""
-        held: set[int] = set()
-        for case in self._cases:
-            held.update(np.unique(self._prepared.label(case)).tolist())
-        return sorted(held - {0})
+    def classes(self) -> Counter[int]:
+        """How many labels hold each class, by its number, but for the background."""
+        held = Counter(number for case in self._cases for number in np.unique(self._prepared.label(case)).tolist())
+        return Counter({number: held[number] for number in sorted(held) if number != 0})
 
     def __getitem__(self, number: int) -> LabelledVolume:
         case = self._cases[number]

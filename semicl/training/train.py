@@ -150,10 +150,10 @@ def finetune(
         return
     module = kind(setup.network, segmentation, setup.card, experiment.seed)
     module.judged = judged
-    lacking, unlearned = (
-        [name for number, name in enumerate(setup.card.classes) if number not in (0, *held)]
-        for held in (judged, Volumes(setup.prepared, inputs.labelled).classes())
-    )
+    held = Volumes(setup.prepared, inputs.labelled).classes()
+    names = {number: name for number, name in enumerate(setup.card.classes) if number > 0}
+    say(f"{len(inputs.labelled)} labelled cases: {', '.join(f'{names[k]} in {held[k]}' for k in names)}.")
+    lacking, unlearned = ([names[k] for k in names if k not in found] for found in (judged, held))
     if unlearned:
         say(
             f"WARNING: no labelled training case holds {', '.join(unlearned)}, which so cannot be learned; give "
@@ -177,7 +177,7 @@ def judged_classes(plan: StagePlan) -> list[int]:
     """
     from semicl.data.datasets import Volumes
 
-    judged = Volumes(plan.prepared, plan.inputs.validation).classes()
+    judged = list(Volumes(plan.prepared, plan.inputs.validation).classes())
     if not judged:
         names = ", ".join(case.name for case in plan.inputs.validation)
         raise SemiclError(f"validation cases {names}: hold no foreground; give another --split or --validation_volumes")

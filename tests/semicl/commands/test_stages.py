@@ -287,14 +287,18 @@ def test_a_class_that_no_labelled_case_holds_is_told(
 ) -> None:
     prepared = read_prepared(own_prepared)
     assert run_command(*_words("finetune", own_prepared, tmp_path / "o", *FRACTION)) == 0
-    assert "cannot be learned" not in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "2 labelled cases: large organ in 2, small organ in 2, paired organ in 2." in text
+    assert "cannot be learned" not in text
     for number in (1, 3):
         _without_class(prepared, number, prepared.split(0).labelled(0.2))
     assert run_command(*_words("finetune", own_prepared, tmp_path / "p", *FRACTION)) == 0
     line = (
         "WARNING: no labelled training case holds large organ, paired organ, which so cannot be learned; give another"
     )
-    assert capsys.readouterr().out.count(line) == 1
+    text = capsys.readouterr().out
+    assert "2 labelled cases: large organ in 0, small organ in 2, paired organ in 0." in text
+    assert text.count(line) == 1
 
 
 def test_a_classifier_of_other_classes_is_refused(
