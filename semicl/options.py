@@ -99,7 +99,9 @@ class PrepareOptions:
         scans_per_subject: cases whose number i gives the same ceil(i / scans_per_subject) are one subject. Default: 2
             for the Decathlon's Hippocampus and for the phantom, else 1.
         subject_pattern: regular expression whose first group that is found in a case's name names its subject.
-        classes: names of a plain folder's classes and their values in the label files; default: the values found.
+        classes: names of a plain folder's classes and their values in the label files, of which several may be one
+            class; default: the values found.
+        rest_is_background: take the values that no class has for background.
         leave_out_damaged: go on without the cases that have something wrong.
         phantom_subjects: subjects of the phantom, two scans each.
         phantom_channels: channels of its images.
@@ -115,7 +117,8 @@ class PrepareOptions:
     seed: Seed = 0
     scans_per_subject: PositiveInt | None = None
     subject_pattern: str | None = None
-    classes: Annotated[dict[str, int] | None, mapping('{"liver": 1, "spleen": 4}')] = None
+    classes: Annotated[dict[str, int | list[int]] | None, mapping('{"liver": 1, "spleen": [4, 5]}')] = None
+    rest_is_background: bool = False
     leave_out_damaged: bool = False
     phantom_subjects: PositiveInt = 40
     phantom_channels: PositiveInt = 1

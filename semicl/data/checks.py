@@ -189,8 +189,16 @@ def check_files(case: Case) -> CheckedCase:
     )
 
 
-def problems(checked: CheckedCase, classes: Mapping[str, int], grid: Grid, channels: int = 1) -> Iterator[Problem]:
+def problems(
+    checked: CheckedCase,
+    classes: Mapping[str, int],
+    grid: Grid,
+    channels: int = 1,
+    merged: Mapping[int, int] | None = None,
+) -> Iterator[Problem]:
     """Everything that is wrong with a case of so many channels whose label may have the values of `classes`, on a grid.
+
+    Values that count as those of another class, as `merged` tells, are known too.
 
     Values are not judged where something else is wrong: a damaged file may hold any.
     """
@@ -202,11 +210,12 @@ def problems(checked: CheckedCase, classes: Mapping[str, int], grid: Grid, chann
     if checked.channels not in (None, channels):
         what = f"image of {checked.channels} channels, beside others of {channels}"
         yield Problem(checked.case.image, what, "give all cases the same channels")
-    unknown = sorted(checked.values - set(classes.values()))
+    unknown = sorted(checked.values - {*classes.values(), *(merged or {})})
     if unknown and checked.case.label is not None and not checked.problems:
         known = ", ".join(str(value) for value in classes.values())
         what = f"label {unknown[0]} is unknown, known are {known}"
-        yield Problem(checked.case.label, what, "mend the file or the classes")
+        way_out = "mend the file or the classes, or prepare with --rest_is_background"
+        yield Problem(checked.case.label, what, way_out)
 
 
 def unit_note(checked: Sequence[CheckedCase]) -> str | None:

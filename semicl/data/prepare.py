@@ -64,16 +64,16 @@ def prepare(
     files = file_states(_files(folder, found), folder, _states_before(source.prepared))
     checked = [check_files(case) for case in tqdm(found.cases, desc="check files", unit="case", ncols=WIDTH)]
     held = _values_held(checked)
-    classes = _classes(found, options, held)
+    classes, merged = _classes(found, options, held)
     _require_manageable(found.name, classes)
     grid = Grid(options.patch_size, options.spacing, options.sliding_window)
-    unnamed = sorted(held - {*classes.values()})
+    unnamed = sorted(held - {*classes.values(), *merged})
     more = options.classes | {f"class {value}": value for value in unnamed} if options.classes and unnamed else {}
-    sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder, more)
+    sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder, more, merged)
     cases = tuple(each.case for each in sound)
     _require_classes(found.name, classes, held)
     _require_held(options.classes or {}, sound)
-    lacking = absent(held_values(classes, _values_held(sound)))
+    lacking = absent(held_values(classes, {merged.get(value, value) for value in _values_held(sound)}))
     if lacking:
         say(without(lacking, "means and of what validation picks by"))
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
@@ -81,7 +81,16 @@ def prepare(
         require(splits)
     grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
     prepared = Prepared(
-        source.prepared, found.name, classes, grid, cases, told(source, options), folder, files, _channels(sound)
+        source.prepared,
+        found.name,
+        classes,
+        grid,
+        cases,
+        told(source, options),
+        folder,
+        files,
+        _channels(sound),
+        merged,
     )
     _tell_doubts(sound)
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
@@ -220,12 +229,21 @@ def require_source(source: SourceOptions, options: PrepareOptions) -> None:
     output_folder(source.prepared, inputs, files=[DESCRIPTION], overwrite=options.overwrite, option="prepared")
 
 
-def _require_named(classes: Mapping[str, int] | None) -> None:
+def _listed(values: int | list[int]) -> list[int]:
+    """The values of a class in label files; the first stands for it."""
+    return values if isinstance(values, list) else [values]
+
+
+def _require_named(classes: Mapping[str, int | list[int]] | None) -> None:
     """Raise where the classes that were given cannot be told apart."""
     if classes is None:
         return
-    needed = needed_of_classes(classes.items())
-    if not classes or 0 in classes.values():
+    values = [value for each in classes.values() for value in _listed(each)]
+    needed = None if all(map(_listed, classes.values())) else "a value for each class"
+    needed = needed or needed_of_classes((name, _listed(each)[0]) for name, each in classes.items())
+    if len(values) > len(set(values)):
+        needed = needed or "a value of its own for each class, each once"
+    if not classes or 0 in values:
         needed = "names of one or more values other than 0, which is the background"
     if needed is not None:
         raise SemiclError(f"--classes takes {needed}, got {json.dumps(classes, ensure_ascii=False)}")
@@ -290,21 +308,32 @@ def _values_held(checked: Sequence[CheckedCase]) -> set[int]:
     return set().union(*(case.values for case in checked if not case.problems))
 
 
-def _classes(found: CaseFolder, options: PrepareOptions, held: set[int]) -> dict[str, int]:
-    """Names and values of the classes, the background first."""
+def _classes(found: CaseFolder, options: PrepareOptions, held: set[int]) -> tuple[dict[str, int], dict[int, int]]:
+    """Names and values of the classes, the background first, and the class's value of other values that count as it."""
     if found.classes is not None:
         if options.classes is not None:
             raise SemiclError(f"--classes is for plain folders; {found.name} names its classes itself, so leave it out")
-        return found.classes
-    if options.classes is not None:
-        return {BACKGROUND: 0} | {nfc(name): value for name, value in options.classes.items()}
+        classes, merged = found.classes, dict[int, int]()
+    elif options.classes is not None:
+        listed = {nfc(name): _listed(values) for name, values in options.classes.items()}
+        classes = {BACKGROUND: 0} | {name: values[0] for name, values in listed.items()}
+        merged = {value: first for first, *others in listed.values() for value in others}
+    else:
+        classes, merged = _by_value(held), {}
+    if options.rest_is_background:
+        merged |= dict.fromkeys(sorted(held - {*classes.values(), *merged}), 0)
+    return classes, merged
+
+
+def _by_value(held: set[int]) -> dict[str, int]:
+    """Classes named by their values, the background first."""
     return {BACKGROUND: 0} | {f"class {value}": value for value in sorted(held - {0})}
 
 
-def _require_held(named: Mapping[str, int], sound: Sequence[CheckedCase]) -> None:
+def _require_held(named: Mapping[str, int | list[int]], sound: Sequence[CheckedCase]) -> None:
     """Raise where a class is named that no label file holds, which would count as found in every case."""
     held = _values_held(sound)
-    absent = {name: value for name, value in named.items() if value not in held}
+    absent = {name: values for name, values in named.items() if not held.issuperset(_listed(values))}
     if absent:
         raise SemiclError(
             f"--classes takes values that label files hold, got {json.dumps(absent)}, which no undamaged one holds; "
@@ -386,7 +415,8 @@ def _dice_left(prepared: Prepared, case: Case) -> float:
     from semicl.data.volumes import shrunk_and_back
 
     assert case.label is not None
-    truth, back = shrunk_and_back(case.label, prepared.grid, list(prepared.classes.values()), case.image)
+    values = list(prepared.classes.values())
+    truth, back = shrunk_and_back(case.label, prepared.grid, values, case.image, prepared.merged)
     pairs = [(truth == number, back == number) for number in truth.unique().tolist() if number > 0]
     dice = [2 * float((one & other).sum()) / float(one.sum() + other.sum()) for one, other in pairs]
     return float(np.mean(dice)) if dice else 1.0
@@ -414,7 +444,8 @@ def _sound_cases(
     grid: Grid,
     leave_out_damaged: bool,
     folder: Path,
-    more_classes: Mapping[str, int],
+    more_classes: Mapping[str, int | list[int]],
+    merged: Mapping[int, int],
 ) -> tuple[CheckedCase, ...]:
     """The cases of a folder that are without a problem.
 
@@ -425,12 +456,13 @@ def _sound_cases(
         leave_out_damaged: whether to go on without the others.
         folder: of the cases.
         more_classes: what the option of the classes would be with all values that label files hold, if they are few.
+        merged: other values that count as a class.
 
     Raises:
         SemiclError: a case has one and is not to be left out, or all that have a label have.
     """
     channels = _channels(checked)
-    found_in = {each.case.name: list(problems(each, classes, grid, channels)) for each in checked}
+    found_in = {each.case.name: list(problems(each, classes, grid, channels, merged)) for each in checked}
     wrong = {name: found for name, found in found_in.items() if found}
     sound = tuple(each for each in checked if each.case.name not in wrong)
     if not wrong:

@@ -37,6 +37,7 @@ class Prepared:
         source: the folder that the cases were found in.
         states: its files by their place in it, as they were when they were read.
         channels: of every image.
+        merged: other values of the label files, and those of the classes that they count as.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Prepared:
     source: Path = Path()
     states: dict[str, FileState] = field(default_factory=dict)
     channels: int = 1
+    merged: dict[int, int] = field(default_factory=dict)
 
     def content(self, file: Path) -> str:
         """The hash of a file's bytes, as they were when it was read.
@@ -124,6 +126,7 @@ class Prepared:
             "name": self.name,
             "classes": self.classes,
             "channels": self.channels,
+            "merged": self.merged,
             **asdict(self.grid),
             "cases": [vars(case) for case in self.cases],
             "options": self.options,
@@ -138,7 +141,7 @@ class Prepared:
 
         arrays = {"image": read_image(case.image, self.grid, case.more).image}
         if case.label is not None:
-            arrays["label"] = read_label(case.label, self.grid, list(self.classes.values()), case.image)
+            arrays["label"] = read_label(case.label, self.grid, list(self.classes.values()), case.image, self.merged)
         for kind, array in arrays.items():
             with replacing(self._cache_file(case, kind)) as partial:
                 np.save(partial, array.numpy())
@@ -190,7 +193,9 @@ def read_prepared(folder: Path) -> Prepared:
         source = Path(content.get("source", ""))  # older versions noted neither
         states = {place: FileState(**state) for place, state in content.get("files", {}).items()}
         told, channels = content["options"], content.get("channels", 1)
-        return Prepared(folder, content["name"], content["classes"], grid, cases, told, source, states, channels)
+        merged = {int(value): counts_as for value, counts_as in content.get("merged", {}).items()}
+        name, classes = content["name"], content["classes"]
+        return Prepared(folder, name, classes, grid, cases, told, source, states, channels, merged)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise SemiclError(
             f"{description}: damaged ({type(error).__name__}: {error}); run `semicl prepare` again"

@@ -6,7 +6,7 @@ padded. Three numbers make patches: volumes are padded to hold one. Labels go th
 neighbor, so that no class is invented.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,13 @@ def read_image(path: Path, grid: Grid, more: Sequence[Path] = (), channels: int 
     return GriddedImage(_depth_first(placed), steps, placed)
 
 
-def read_label(path: Path, grid: Grid, values: Sequence[int], image: Path | None = None) -> Tensor:
+def read_label(
+    path: Path,
+    grid: Grid,
+    values: Sequence[int],
+    image: Path | None = None,
+    merged: Mapping[int, int] | None = None,
+) -> Tensor:
     """A label file on the grid, (depth, height, width) uint8: class number k where the file holds values[k].
 
     Args:
@@ -102,16 +108,19 @@ def read_label(path: Path, grid: Grid, values: Sequence[int], image: Path | None
         grid: the grid.
         values: of the classes.
         image: its image's file, whose header tells the unit where the label's does not.
+        merged: other values in the file, and those of `values` that they count as.
 
     Raises:
         SemiclError: the file cannot be used.
     """
-    numbers = _numbers(path, values, image)
+    numbers = _numbers(path, values, image, merged)
     steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
     return _depth_first(steps(numbers))[0].to(torch.uint8)
 
 
-def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) -> tuple[Tensor, Tensor]:
+def shrunk_and_back(
+    path: Path, grid: Grid, values: Sequence[int], image: Path, merged: Mapping[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """What a network is left with that labels every voxel of the grid rightly.
 
     Args:
@@ -119,6 +128,7 @@ def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) 
         grid: the grid.
         values: of the classes.
         image: its image's file.
+        merged: as of `read_label`.
 
     Returns:
         Class numbers (X, Y, Z) of a label file, and those that come back to its array from the grid.
@@ -126,7 +136,7 @@ def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) 
     Raises:
         SemiclError: the file cannot be used.
     """
-    numbers = _numbers(path, values, image)
+    numbers = _numbers(path, values, image, merged)
     steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
     placed = steps(numbers)
     gridded = GriddedImage(_depth_first(placed), steps, placed)
@@ -134,17 +144,21 @@ def shrunk_and_back(path: Path, grid: Grid, values: Sequence[int], image: Path) 
     return torch.as_tensor(numbers[0]).long(), gridded.to_file(probabilities)
 
 
-def _numbers(path: Path, values: Sequence[int], image: Path | None) -> MetaTensor:
+def _numbers(path: Path, values: Sequence[int], image: Path | None, merged: Mapping[int, int] | None) -> MetaTensor:
     """Class numbers of a label file (1, X, Y, Z) float32."""
     array, volume = read_nifti(path)
     affine = affine_in_mm(volume, beside=None if image is None else stored_image(image))
-    return _tensor(class_numbers(array, values).astype(np.float32)[None], affine)
+    return _tensor(class_numbers(array, values, merged).astype(np.float32)[None], affine)
 
 
-def class_numbers(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """Class number k (uint8) where a label map holds values[k], but for rounding; 0 where it holds none of them."""
+def class_numbers(label: np.ndarray, values: Sequence[int], merged: Mapping[int, int] | None = None) -> np.ndarray:
+    """Class number k (uint8) where a label map holds values[k], but for rounding; 0 where it holds none of them.
+
+    Where it holds a key of `merged`, it counts as that key's value.
+    """
     numbers = np.zeros(label.shape, np.uint8)
-    for number, value in enumerate(values):
+    others = [(values.index(value), other) for other, value in (merged or {}).items() if value in values]
+    for number, value in [*enumerate(values), *others]:
         numbers[label == value if label.dtype.kind in "iu" else np.abs(label - value) < ROUNDING] = number
     return numbers
 

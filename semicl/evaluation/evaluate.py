@@ -54,7 +54,10 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if isinstance(source, Prepared):
         where, cases = _part(source, options, card)
         checked = [check_files(case) for case in cases]
-    values = _values(checked, card, source.classes, options.data or options.prepared)
+    # Values of a folder that names its classes itself are its own.
+    of_names = source.merged if isinstance(source, Prepared) else {}
+    merged = card.merged if source.classes is None else of_names
+    values = _values(checked, card, source.classes, options.data or options.prepared, merged)
     if options.data is not None:
         _warn_of_training_cases(cases, card, where)
     known_images = len(known_test_images(card.seen, cases))
@@ -64,7 +67,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     files = file_states([file for case in cases for file in case.files], folder, known)
     depends = judged(options.checkpoint, cases_hash(cases, folder, files))
     network = to_device(network, options.machine)
-    evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values)
+    evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values, merged)
     evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where, depends_on=depends)
     show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
     rows = {"mean Dice": evaluation.mean_dice(), "checkpoint": options.checkpoint, "files": options.output}
@@ -96,7 +99,11 @@ def _labelled(cases: Sequence[Case]) -> Sequence[Case]:
 
 
 def _values(
-    checked: Sequence[CheckedCase], card: ModelCard, described: Mapping[str, int] | None, where: Path
+    checked: Sequence[CheckedCase],
+    card: ModelCard,
+    described: Mapping[str, int] | None,
+    where: Path,
+    merged: Mapping[int, int],
 ) -> Values:
     """The value of each class in the label files; None for one that none of them holds, which is said.
 
@@ -104,7 +111,7 @@ def _values(
         SemiclError: a file cannot be used, holds a class that the checkpoint does not know, or none holds one that it
             knows.
     """
-    held = {value for case in checked for value in case.values}
+    held = {merged.get(value, value) for case in checked for value in case.values}
     values = values_by_name(card.classes, described, where)
     foreign = unknown_classes(values, described, held)
     if foreign:
@@ -112,7 +119,7 @@ def _values(
             f"{where}: its label files hold {', '.join(foreign)}, which the checkpoint does not know; it knows "
             f"{', '.join(list(card.classes)[1:])}; give both the same names, or labels of these classes alone"
         )
-    _require_sound(checked, card, values)
+    _require_sound(checked, card, values, merged)
     note = unit_note(checked)
     if note is not None:
         say(note)
@@ -134,11 +141,16 @@ def _warn_of_training_cases(cases: Sequence[Case], card: ModelCard, where: str) 
         )
 
 
-def _require_sound(checked: Sequence[CheckedCase], card: ModelCard | None = None, values: Values | None = None) -> None:
+def _require_sound(
+    checked: Sequence[CheckedCase],
+    card: ModelCard | None = None,
+    values: Values | None = None,
+    merged: Mapping[int, int] | None = None,
+) -> None:
     """Raise where a file has something wrong, its values and its size on the grid included where a card is given."""
     known = {name: value for name, value in (values or {}).items() if value is not None}
     for case in checked:
-        for problem in case.problems if card is None else problems(case, known, card.grid, card.channels):
+        for problem in case.problems if card is None else problems(case, known, card.grid, card.channels, merged):
             raise SemiclError(str(problem))
 
 

@@ -1,7 +1,7 @@
 """The measures of many cases: summed up, shown, written and read back."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,13 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise SemiclError(f"{path}: not readable ({error}); run `semicl evaluate` again") from error
 
 
-def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values: Values | None = None) -> Evaluation:
+def evaluate_cases(
+    network: UNet,
+    card: ModelCard,
+    cases: Iterable[Case],
+    values: Values | None = None,
+    merged: Mapping[int, int] | None = None,
+) -> Evaluation:
     """Predict every case and compare it with its label file, in the file's own geometry and in millimetres.
 
     The measures of a class that no label holds are NaN: it cannot be found, and to miss it is no merit.
@@ -126,6 +132,7 @@ def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values
         card: its own.
         cases: those without a label are left out.
         values: of its classes in the label files, by name; default: those that it was trained with.
+        merged: other values of the label files, and those that they count as.
 
     Raises:
         SemiclError: no case has a label, no label holds a class, or a file cannot be used.
@@ -134,7 +141,7 @@ def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values
     for case in cases:
         if case.label is not None:
             names.append(case.name)
-            measured, there = _judge(network, card, case, case.label, values or card.classes)
+            measured, there = _judge(network, card, case, case.label, values or card.classes, merged)
             measures.append(measured)
             held[there] = True
     if not names:
@@ -147,7 +154,9 @@ def evaluate_cases(network: UNet, card: ModelCard, cases: Iterable[Case], values
     return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *judged)
 
 
-def _judge(network: UNet, card: ModelCard, case: Case, label: Path, values: Values) -> tuple[Agreement, np.ndarray]:
+def _judge(
+    network: UNet, card: ModelCard, case: Case, label: Path, values: Values, merged: Mapping[int, int] | None
+) -> tuple[Agreement, np.ndarray]:
     """The measures of a case, and the numbers of the classes that its label holds."""
     array, volume = read_nifti(label)
     prediction = predict_file(network, card, case.image, case.more)
@@ -157,7 +166,7 @@ def _judge(network: UNet, card: ModelCard, case: Case, label: Path, values: Valu
             "the image's grid"
         )
     there = [number for number, value in enumerate(values.values()) if value is not None]
-    numbers = class_numbers(array, [value for value in values.values() if value is not None])
+    numbers = class_numbers(array, [value for value in values.values() if value is not None], merged)
     truth = torch.tensor(there)[torch.from_numpy(numbers).long()]
     spacing = voxel_size(affine_in_mm(volume, stored_image(case.image)))
     return agreement(prediction, truth, len(card.classes), spacing), truth.unique().numpy()

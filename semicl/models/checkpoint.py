@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class ModelCard:
     grid: Grid
     seen: tuple[Seen, ...] = ()
     channels: int = 1
+    merged: dict[int, int] = field(default_factory=dict)
 
     def new_network(self, seed: int) -> UNet:
         """A network like it with the random weights of the seed."""
@@ -56,6 +57,7 @@ class ModelCard:
             Grid.from_dict(content["grid"]),
             tuple(Seen.from_dict(seen) for seen in content.get("seen", ())),  # older checkpoints tell neither
             content.get("channels", 1),
+            dict(content.get("merged", {})),
         )
 
 

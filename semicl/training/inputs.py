@@ -94,6 +94,8 @@ def data_seen(prepared: Prepared, split: Split, inputs: StageInputs, labels: boo
     if labels:
         files["labels of hash"] = short_hash(_contents(prepared, inputs.labelled, "label"))
         files["classes"] = prepared.classes
+        if prepared.merged:
+            files["merged"] = {str(value): counts_as for value, counts_as in prepared.merged.items()}
     grid = asdict(prepared.grid) | ({"channels": prepared.channels} if prepared.channels > 1 else {})
     files["voxel size"] = grid.pop("voxel_size")  # a median over the files
     if inputs.validation:

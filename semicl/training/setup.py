@@ -121,7 +121,8 @@ def set_up(plan: StagePlan, experiment: ExperimentOptions, start: Path | None) -
     require_accelerator(experiment.machine)
     prepared = plan.prepared
     levels = experiment.network.levels
-    card = ModelCard(plan.name, levels, prepared.classes, prepared.grid, (plan.seen,), prepared.channels)
+    data = (prepared.classes, prepared.grid, (plan.seen,), prepared.channels, prepared.merged)
+    card = ModelCard(plan.name, levels, *data)
     network = card.new_network(experiment.seed)
     if start is not None:
         report = load_weights(network, start)
