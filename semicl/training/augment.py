@@ -170,7 +170,7 @@ class Mix(NamedTuple):
 
     def loss(self, of_labels: Callable[[Tensor], Tensor]) -> Tensor:
         """The loss of each side's labels, weighed by its share."""
-        if self.share == 1:
+        if self.other_labels is self.labels:  # not by the share: all devices then call the loss equally often
             return of_labels(self.labels)
         return self.share * of_labels(self.labels) + (1 - self.share) * of_labels(self.other_labels)
 

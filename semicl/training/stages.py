@@ -30,8 +30,8 @@ from semicl.options import (
     SegmentationOptions,
 )
 from semicl.training.augment import ImageViews, Intensities, LabelledViews, Mix, mixed
-from semicl.training.losses import everyones, local_contrast, own_among_everyones
-from semicl_kernels import LocalContrastiveLoss, NTXentLoss
+from semicl.training.losses import contrast_all_devices, local_contrast
+from semicl_kernels import NTXentLoss
 
 VALIDATION_DICE = "validation_dice"
 LOSS = "loss"
@@ -66,6 +66,10 @@ class Stage(pl.LightningModule, ABC):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1:
+            contrast_all_devices(self)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.card.to_dict()
 
@@ -82,17 +86,13 @@ class Stage(pl.LightningModule, ABC):
 
 
 class GlobalContrast(Stage):
-    """Stage 1: two views of a slice attract, views of different slices repel (NT-Xent, SimCLR). No labels.
-
-    Trained on several devices, the negatives are the slices of all of them.
-    """
+    """Stage 1: two views of a slice attract, views of different slices repel (NT-Xent, SimCLR). No labels."""
 
     def __init__(self, network: UNet, options: GlobalContrastOptions, card: ModelCard, seed: int) -> None:
         super().__init__(options.schedule, card, seed)
         self.encoder = network.encoder
         self.projection = ImageProjection(len(card.grid.patch_size), card.levels[-1], options.channels)
         self._loss = NTXentLoss(temperature=options.temperature)
-        self._own = LocalContrastiveLoss(temperature=options.temperature, reduction="anchor")
         self._view = ImageViews(options.augmentation, card.grid.voxel_size)
 
     def views(self, batch: Tensor) -> Tensor:
@@ -101,18 +101,7 @@ class GlobalContrast(Stage):
 
     def training_step(self, views: Tensor) -> Tensor:
         z1, z2 = self.projection(self.encoder(views)[-1]).chunk(2)
-        if self.trainer.world_size > 1:
-            return self.logged(self._loss_among_everyones(z1, z2))
         return self.logged(self._loss(z1, z2))
-
-    def _loss_among_everyones(self, z1: Tensor, z2: Tensor) -> Tensor:
-        """NT-Xent of this process's slices among those of all: the mean over processes is that of the whole batch.
-
-        Others' slices are background, which is met but has no loss of its own.
-        """
-        views = torch.stack([z1, z2], dim=1)
-        labels = own_among_everyones(len(views), views.device)[:, None].expand(-1, 2)
-        return self._own(everyones(views)[..., None, None], labels[..., None, None])
 
 
 def _point_projection(options: LocalContrastOptions | SegmentationOptions, card: ModelCard) -> PointProjection:
@@ -120,7 +109,7 @@ def _point_projection(options: LocalContrastOptions | SegmentationOptions, card:
 
 
 class _LocalContrast(Stage):
-    """Stage 2: encoder, decoder and a projection of every point. On several devices each contrasts its own batch."""
+    """Stage 2: encoder, decoder and a projection of every point."""
 
     def __init__(self, network: UNet, options: LocalContrastOptions, card: ModelCard, seed: int) -> None:
         super().__init__(options.schedule, card, seed)

@@ -1,58 +1,85 @@
-"""Two processes contrast as one that holds the whole batch: in value and in gradient, each for its own anchors."""
+"""Two processes with half of a batch each train to the weights of one process with all of it."""
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from semicl.models.checkpoint import ModelCard
-from semicl.options import GlobalContrastOptions, ScheduleOptions
-from semicl.training.stages import GlobalContrast
-from semicl_kernels import nt_xent_loss
+from semicl.options import GlobalContrastOptions, LocalContrastOptions, ScheduleOptions
+from semicl.training.losses import contrast_all_devices
+from semicl.training.stages import GlobalContrast, Stage, SupervisedLocalContrast
 
-COUNT, CHANNELS = 6, 5
-
-
-def _vectors() -> Tensor:
-    """Two views of the slices of both processes: (2 processes, 2 views, COUNT, CHANNELS)."""
-    return torch.randn(2, 2, COUNT, CHANNELS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+STEPS, COUNT = 3, 4
 
 
-def _contrast(rank: int, place: str, card: ModelCard) -> None:
-    """One of two processes: its loss, its gradient, and how many anchors it had."""
+class Step(nn.Module):
+    """A training step as a forward pass, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, batch: object) -> Tensor:
+        return self.stage.training_step(batch)
+
+
+def stages(card: ModelCard) -> list[Stage]:
+    schedule = ScheduleOptions(1, 2)
+    torch.manual_seed(0)
+    made = [
+        GlobalContrast(card.new_network(0), GlobalContrastOptions(schedule), card, seed=0),
+        SupervisedLocalContrast(card.new_network(0), LocalContrastOptions(schedule), card, seed=0),
+    ]
+    for stage in made:
+        stage.double().eval()  # normalization layers of the batch would see a part of it
+        stage.log = lambda *args, **options: None  # type: ignore[method-assign,assignment]
+    return made
+
+
+def batch(stage: Stage, card: ModelCard, own: slice) -> object:
+    """Two views of some slices, and labels where the stage takes some."""
+    generator = torch.Generator().manual_seed(0)
+    size = card.grid.patch_size
+    views = torch.randn(2, COUNT, 1, *size, generator=generator, dtype=torch.float64)[:, own].flatten(0, 1)
+    labels = torch.randint(0, 3, (COUNT, 2, *size), generator=generator)[own]
+    return views if isinstance(stage, GlobalContrast) else (views, labels)
+
+
+def train(card: ModelCard, rank: int | None) -> list[list[Tensor]]:
+    own = slice(None) if rank is None else slice(rank * COUNT // 2, (rank + 1) * COUNT // 2)
+    found = []
+    for stage in stages(card):
+        step: nn.Module = Step(stage)
+        if rank is not None:
+            contrast_all_devices(stage)
+            step = DistributedDataParallel(step)
+        optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            step(batch(stage, card, own)).backward()
+            optimizer.step()
+        found.append([parameter.detach() for parameter in stage.parameters()])
+    return found
+
+
+def process(rank: int, place: str, card: ModelCard) -> None:
     warnings.simplefilter("error")
+    torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-    stage = GlobalContrast(card.new_network(0), GlobalContrastOptions(ScheduleOptions(1, 2)), card, seed=0)
-    anchors = []
-    found = stage._own.forward
-
-    def counted(features: Tensor, labels: Any) -> Tensor:
-        anchors.append(int((labels > 0).sum()))
-        return found(features, labels)
-
-    stage._own.forward = counted  # type: ignore[method-assign]
-    own = _vectors()[rank].clone().requires_grad_()
-    loss = stage._loss_among_everyones(*own)
-    loss.backward()
-    torch.save({"loss": loss.detach(), "gradient": own.grad, "anchors": anchors}, f"{place}/{rank}.pt")
+    torch.save(train(card, rank), f"{place}/{rank}.pt")
     distributed.destroy_process_group()
 
 
-def test_value_and_gradient_are_those_of_one_process(tmp_path: Path, card: ModelCard) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_contrast, args=(rank, str(tmp_path), card)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    whole = _vectors().requires_grad_()
-    loss = nt_xent_loss(*(whole[:, view].flatten(0, 1) for view in range(2)), temperature=0.5, backend="reference")
-    loss.backward()
-    assert [each["anchors"] for each in found] == [[2 * COUNT]] * 2
-    # DistributedDataParallel takes the mean over processes, of the loss's gradient too.
-    torch.testing.assert_close(torch.stack([each["loss"] for each in found]).mean(), loss.detach())
-    torch.testing.assert_close(torch.stack([each["gradient"] for each in found]) / 2, whole.grad)
+def test_two_processes_train_as_one(tmp_path: Path, card: ModelCard) -> None:
+    multiprocessing.spawn(process, (str(tmp_path), card), nprocs=2)
+    alone, before = train(card, None), [list(stage.parameters()) for stage in stages(card)]
+    for rank in range(2):
+        for found, expected, start in zip(torch.load(tmp_path / f"{rank}.pt"), alone, before, strict=True):
+            assert not torch.equal(
+                torch.cat([one.flatten() for one in expected]), torch.cat([one.flatten() for one in start])
+            )
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
