@@ -171,17 +171,19 @@ def _backend(features: Tensor, options: Options) -> str:
     return choose_backend(options.backend, features.device, features.dtype, features.shape[2], bound)
 
 
-def _images(
-    features: Tensor, labels: Tensor | None, options: Options, beside: Beside, check: Callable[[], None]
-) -> list[int] | None:
-    """Check the arguments, and return the images (samples) of each process, where several share a batch."""
+def _agreed(
+    features: Tensor, labels: Tensor | None, options: Options, beside: Beside, check: Callable[[], str]
+) -> tuple[str, list[int] | None]:
+    """Check the arguments, and return the backend, which ``check`` returns, and the images (samples) of each process,
+    where several share a batch."""
     if options.process_group is None:
-        check()
-        return None
+        return check(), None
     facts: dict[str, Any] = {}
+    backend = ""
 
     def check_and_describe() -> None:
-        check()
+        nonlocal backend
+        backend = check()
         images, *others = features.shape
         facts.update({"own images": images, "the shape of an image of features (V, C, ...)": others})
         facts.update({"the dtype of features": str(features.dtype), "the kind of device": features.device.type})
@@ -198,11 +200,12 @@ def _images(
         facts.update({name: repr(one) for name, one in of_options.items() if name not in ("process_group", "backend")})
 
     device = features.device if isinstance(features, Tensor) else torch.device("cpu")
-    return [one["own images"] for one in agree(facts, check_and_describe, options.process_group, device)]
+    images = [one["own images"] for one in agree(facts, check_and_describe, options.process_group, device)]
+    return backend, images
 
 
 def _local(features: Tensor, labels: Tensor | None, options: Options, beside: Beside = NOTHING) -> Tensor:
-    def check() -> None:
+    def check() -> str:
         check_features(features)
         batch, views, channels, *space = features.shape
         steps_of_axes("stride", options.stride, len(space))
@@ -215,10 +218,9 @@ def _local(features: Tensor, labels: Tensor | None, options: Options, beside: Be
         if beside.weights is not None:
             check_weights(beside.weights, (batch, views, *space), features.device, "(B, V, *space)")
         _check_keys(features, channels, labels, beside)
-        _backend(features, options)
+        return _backend(features, options)
 
-    images = _images(features, labels, options, beside, check)
-    backend = _backend(features, options)
+    backend, images = _agreed(features, labels, options, beside, check)
     steps = steps_of_axes("stride", options.stride, features.dim() - 3)
     if any(step > 1 for step in steps):
         taken = tuple(slice(None, None, step) for step in steps)
@@ -246,12 +248,12 @@ def _vectors(
     features: Tensor,
     labels: Tensor | None,
     options: Options,
-    beside: Beside = NOTHING,
-    images: list[int] | None = None,
+    beside: Beside,
+    backend: str,
+    images: list[int] | None,
 ) -> Tensor:
     """The mean contrast of vectors (N, V, C), one group; labels and weights (N,) or None."""
     check_point_count("features", features.shape[0] * features.shape[1])
-    backend = _backend(features, options)
     maps = features[..., None, None]
 
     def of_points(values: Tensor | None) -> Tensor | None:
@@ -388,7 +390,7 @@ def _as_views(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def _nt_xent(z1: Tensor, z2: Tensor, options: Options, beside: Beside) -> Tensor:
-    def check() -> None:
+    def check() -> str:
         check_floats("z1", z1)
         check_floats("z2", z2)
         if z1.dim() != 2 or z1.shape[1] < 1:
@@ -400,10 +402,10 @@ def _nt_xent(z1: Tensor, z2: Tensor, options: Options, beside: Beside) -> Tensor
         if z2.device != z1.device:
             raise ValueError(f"z2 must be on the device of z1, {z1.device}; got {z2.device}")
         _check_keys(z1, z1.shape[1], None, beside)
-        _backend(z1[:, None], options)
+        return _backend(z1[:, None], options)
 
-    images = _images(z1, None, options, beside, check)
-    return _vectors(_as_views(z1, z2), None, options, beside, images)
+    agreed = _agreed(z1, None, options, beside, check)
+    return _vectors(_as_views(z1, z2), None, options, beside, *agreed)
 
 
 def supervised_contrastive_loss(
@@ -446,7 +448,7 @@ def supervised_contrastive_loss(
 
 
 def _supervised(features: Tensor, labels: Tensor | None, options: Options, beside: Beside) -> Tensor:
-    def check() -> None:
+    def check() -> str:
         check_floats("features", features)
         if features.dim() != 3 or features.shape[2] < 1:
             raise ValueError(
@@ -460,9 +462,9 @@ def _supervised(features: Tensor, labels: Tensor | None, options: Options, besid
         if beside.weights is not None:
             check_weights(beside.weights, (features.shape[0],), features.device, "(N,)")
         _check_keys(features, features.shape[2], labels, beside)
-        _backend(features, options)
+        return _backend(features, options)
 
-    return _vectors(features, labels, options, beside, _images(features, labels, options, beside, check))
+    return _vectors(features, labels, options, beside, *_agreed(features, labels, options, beside, check))
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------
