@@ -21,7 +21,7 @@ from torch import Tensor
 from .backends import BACKENDS, Groups, Keys, Positives
 from .partition import Partition, partition, reduction_weights, run_begins
 
-CHANNELS_AT_ONCE = 32  # of the sums over positives, which are float64
+CHANNELS_AT_ONCE = 8  # of the sums over positives, which are float64; more take more memory and no less time
 PAIRS_AT_ONCE, WINDOW = 1 << 18, 4096  # of positives, that are held; columns of them
 
 

@@ -176,7 +176,7 @@ def _agreed(
 ) -> tuple[str, list[int] | None]:
     """Check the arguments, and return the backend, which ``check`` returns, and the images (samples) of each process,
     where several share a batch."""
-    if options.process_group is None:
+    if options.process_group is None or options.process_group.size() == 1:
         return check(), None
     facts: dict[str, Any] = {}
     backend = ""

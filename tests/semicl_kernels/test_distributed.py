@@ -254,6 +254,19 @@ def test_what_crosses_the_network(tmp_path: Path) -> None:
     spawn(tmp_path, [2, 3], count_bytes)
 
 
+def alone(rank: int, sizes: list[int]) -> None:
+    for case in CASES:
+        given = data(torch.float32)
+        shared, without = (solve(given, slice(None), case, "tiled", one) for one in (group(), None))
+        assert torch.equal(shared[0], without[0])
+        for found, expected in zip(shared[1], without[1], strict=True):
+            assert found is expected is None or torch.equal(found, expected)
+
+
+def test_a_group_of_one_process_changes_nothing(tmp_path: Path) -> None:
+    spawn(tmp_path, [IMAGES], alone)
+
+
 def test_a_group_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError, match=r"process_group.*group\.WORLD"):
         LocalContrastiveLoss(process_group="all")  # type: ignore[arg-type]

@@ -75,3 +75,37 @@ def test_extra_peak_of_the_compiled_backend(compiled_backend: str, kind: str, ch
     features = 4 * 4 * channels * 256**2
     used = extra_peak(compiled_backend, shape, kind, block=8)
     assert used <= 3 * features + 64 * MIB, f"{used / MIB:.1f} MiB for {features / MIB:.1f} MiB of features"
+
+
+MEASURE_KEYS = """
+import resource, sys
+import torch
+from semicl_kernels import supervised_contrastive_loss
+
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def data(samples, keys):
+    return torch.randn(samples, 1, 128), torch.arange(samples) % 100, torch.randn(keys, 128), torch.arange(keys) % 100
+
+def run(features, labels, keys, key_labels):
+    options = dict(keys=keys, key_labels=key_labels, backend=sys.argv[1])
+    supervised_contrastive_loss(features.requires_grad_(), labels, **options).backward()
+
+run(*data(64, 128))
+given = data(4096, 65536)
+before = peak()
+run(*given)
+print(peak() - before)
+"""
+
+
+def test_keys_take_no_more_than_themselves_and_64_mib(compiled_backend: str) -> None:
+    """Of 4096 samples and 65536 keys the matrix would be 1 GiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE_KEYS, compiled_backend],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert int(done.stdout) <= (4096 + 65536) * 128 * 4 + 64 * MIB
