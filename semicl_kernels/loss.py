@@ -155,6 +155,8 @@ def _rows(vectors: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
         return rows
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     scaled = rows / lengths.clamp_min(SHORTEST)
+    if not requires_grad(rows):
+        return scaled
     return torch.where(lengths < SHORTEST, scaled.detach(), scaled)
 
 
