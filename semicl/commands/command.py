@@ -1,5 +1,6 @@
 """What the commands of `semicl` have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated, ClassVar, TypeVar
@@ -18,7 +19,7 @@ from semicl.options import (
 
 
 @options
-class Command:
+class Command(ABC):
     """A command: its options, and what it does with them.
 
     Args:
@@ -31,13 +32,13 @@ class Command:
     section: ClassVar[str | None] = None
     """Its own section in a config of `semicl run`; None for a command that takes all sections."""
 
+    @abstractmethod
     def run(self) -> None:
         """Do it.
 
         Raises:
             SemiclError: something that it needs cannot be used.
         """
-        raise NotImplementedError
 
     def following(self) -> Sequence[object]:
         """The words of the next command; none after a command that is the last."""
