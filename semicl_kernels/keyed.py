@@ -249,7 +249,8 @@ def points_by_points(x: Tensor, parts: Partition, weight: Tensor | None) -> Part
     selected = None if weight is None else fewer_rows(weight, parts)
     if selected is not None:
         return some_by_points(x, parts, selected)
-    return Part(None, x, None, parts.groups(len(x)), parts.class_begin, parts.class_end, torch.arange(len(x)))
+    every = torch.arange(len(x), device=x.device)
+    return Part(None, x, None, parts.groups(len(x)), parts.class_begin, parts.class_end, every)
 
 
 def fewer_rows(weight: Tensor, parts: Partition) -> Tensor | None:
