@@ -135,13 +135,23 @@ PYBIND11_MODULE(_C, module) {
         },
         Release());
     module.def(
+        "positive_softplus",
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, const Keys& keys, float scale,
+           Address class_begin, Address class_end, Address lse, Address values, Address slopes) {
+            positive_softplus(arithmetic(set, narrow), threads, packed.rows, keys, packed.groups,
+                              {at<int32_t>(class_begin), at<int32_t>(class_end)}, scale, at<double>(lse),
+                              at<double>(values), at<double>(slopes));
+        },
+        Release());
+    module.def(
         "logsumexp_gradient",
-        [](const std::string& set, bool narrow, int threads, const Packed& packed, const Keys& keys, bool unit_rows,
-           float scale, Address class_begin, Address class_end, Address lse, Address grad, Address pulls,
-           Address gradient, Address key_gradient) {
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, const Keys& keys, bool pairwise,
+           bool unit_rows, float scale, Address class_begin, Address class_end, Address lse, Address grad,
+           Address pulls, Address gradient, Address key_gradient) {
             logsumexp_gradient(arithmetic(set, narrow), threads, packed.rows, keys, packed.groups,
-                               {at<int32_t>(class_begin), at<int32_t>(class_end)}, unit_rows, scale, at<double>(lse),
-                               at<float>(grad), at<float>(pulls), at<float>(gradient), at<float>(key_gradient));
+                               {at<int32_t>(class_begin), at<int32_t>(class_end)}, pairwise, unit_rows, scale,
+                               at<double>(lse), at<float>(grad), at<float>(pulls), at<float>(gradient),
+                               at<float>(key_gradient));
         },
         Release());
     module.def(
@@ -155,9 +165,18 @@ PYBIND11_MODULE(_C, module) {
         Release());
     module.def(
         "positive_means",
-        [](bool narrow, int threads, const Packed& packed, float scale, Address class_end, Address means) {
-            positive_means(narrow, threads, packed.rows, packed.groups, at<int32_t>(class_end), scale,
-                           at<float>(means));
+        [](bool narrow, int threads, const Packed& packed, float scale, Address class_begin, Address class_end,
+           Address means) {
+            positive_means(narrow, threads, packed.rows, packed.groups,
+                           {at<int32_t>(class_begin), at<int32_t>(class_end)}, scale, at<float>(means));
+        },
+        Release());
+    module.def(
+        "positive_sums",
+        [](bool narrow, int threads, const Packed& packed, const Keys& keys, Address class_begin, Address class_end,
+           Address sums) {
+            positive_sums(narrow, threads, packed.rows, keys, packed.groups,
+                          {at<int32_t>(class_begin), at<int32_t>(class_end)}, at<double>(sums));
         },
         Release());
     module.def(

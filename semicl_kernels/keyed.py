@@ -12,17 +12,15 @@ that the anchor meets, and has the positives taken off before its products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .backends import BACKENDS, Groups, Keys, Positives
-from .partition import Partition, partition, reduction_weights, run_begins
-
-CHANNELS_AT_ONCE = 8  # of the sums over positives, which are float64; more take more memory and no less time
-PAIRS_AT_ONCE, WINDOW = 1 << 18, 4096  # of positives, that are held; columns of them
+from .backends.positives import Ranges
+from .partition import Partition, partition, reduction_weights
 
 
 class Choices(NamedTuple):
@@ -79,6 +77,13 @@ class Part(NamedTuple):
     def rows_of(self, values: Tensor) -> Tensor:
         return values if self.row_of is None else values[self.row_of]
 
+    def to_points(self, values: Tensor, points: int) -> Tensor:
+        """Return values (R,) of the rows as (points,) of the packed points, 0 where there is no row."""
+        return values if self.row_of is None else values.new_zeros(points).index_copy_(0, self.row_of, values)
+
+    def positives(self, pulls: Tensor, pairwise: bool) -> Positives:
+        return Positives(self.class_begin, self.class_end, self.rows_of(pulls), pairwise)
+
 
 def contrast(
     points: Tensor,
@@ -111,38 +116,43 @@ def contrast(
         pairs = [some_by_points(x, parts, own.nonzero()[:, 0])]
     else:
         pairs = [points_by_points(x, parts, weight if weights is not None else None)]
-    means, count = positives_among_points(x, parts)
+    count = (parts.class_end - parts.class_begin - 1).double()
     if keys is not None:
-        begin, end = range_of(names, keys)
-        pairs.append(some_by_keys(x, own.nonzero()[:, 0], begin, end, keys, choices.other_classes_only))
-        more, of_keys = positives_among_keys(x, begin, end, keys)
-        means, count = means + more, count + of_keys
+        pairs.append(some_by_keys(x, own.nonzero()[:, 0], names, keys, choices.other_classes_only))
+        count = count + weight_of_class(names, keys)
     count = count.clamp_min(torch.finfo(torch.float64).tiny)
 
     def by_points(values: Tensor) -> Tensor:
         return torch.empty_like(values).index_copy_(0, order, values)
 
-    lse = torch.full_like(means, -torch.inf)
+    def of_all(values: Tensor) -> Tensor:
+        return values if share is None else share.gather(by_points(values)[share.begin : share.end])[order]
+
+    lse = torch.full_like(count, -torch.inf)
     for part in pairs:
         found = compute.forward(part.rows, part.keys, part.groups, choices.scale, None).double()
         if part.row_of is None:
             lse = found
         else:
             lse[part.row_of] = torch.logaddexp(lse[part.row_of], found)
-    if share is not None:
-        lse = share.gather(by_points(lse)[share.begin : share.end])[order]
-    losses, slope = lse - choices.scale * means / count, torch.ones_like(lse)  # by the log-sum-exps
+    lse = of_all(lse)
     if choices.pairwise:
-        losses, slope = torch.zeros_like(lse), torch.zeros_like(lse)
+        losses, slope = torch.zeros_like(lse), torch.zeros_like(lse)  # slope: by the log-sum-exps
         for part in pairs:
-            active = part.rows_of(weight > 0)
-            for total, found in zip(
-                (losses, slope), softplus(part, part.rows_of(lse), active, choices.scale), strict=True
-            ):
-                total += found if part.row_of is None else torch.zeros_like(total).index_add_(0, part.row_of, found)
-        losses, slope = losses / count, slope / count
-        if share is not None:
-            losses, slope = (share.gather(by_points(one)[share.begin : share.end])[order] for one in (losses, slope))
+            positives = part.positives((weight > 0).double(), choices.pairwise)
+            compared = compute.softplus(part.rows, part.keys, part.groups, positives, part.rows_of(lse), choices.scale)
+            for total, found in zip((losses, slope), compared, strict=True):
+                total += part.to_points(found, len(x))
+        losses, slope = of_all(losses / count), of_all(slope / count)
+    else:
+        of_points = (x, None, parts.groups(len(x)), parts.class_begin, parts.class_end)
+        sums, slope = compute.positive_sums(*of_points), torch.ones_like(lse)
+        if keys is not None:
+            every = weight.nonzero()[:, 0]
+            part = pairs[-1] if share is None else some_by_keys(x, every, names, keys, choices.other_classes_only)
+            more = compute.positive_sums(part.rows, part.keys, part.groups, part.class_begin, part.class_end)
+            sums += part.to_points(more, len(x))
+        losses = lse - choices.scale * sums / count
     losses = torch.where(weight > 0, losses, 0.0)
     if not with_gradient:
         nothing = x.new_zeros((0, x.shape[1]))
@@ -152,18 +162,9 @@ def contrast(
     by_x, by_keys, by_scale = torch.zeros_like(x), x.new_zeros((0, x.shape[1])), lse.new_zeros(())
 
     def gradient(part: Part, with_rows: bool, with_keys: bool) -> tuple[Tensor, Tensor]:
-        taken_off = None if choices.pairwise else Positives(part.class_begin, part.class_end, part.rows_of(pulls))
-        of_rows = (part.rows_of(factor * slope), part.rows, part.keys, part.rows_of(lse), part.groups, taken_off)
-        found = compute.backward(*of_rows, choices.scale, None, choices.unit, with_rows, with_keys)
-        if choices.pairwise:
-            wanted = (with_rows, with_keys or part.keys is None)
-            more = softplus_gradient(part, part.rows_of(lse), part.rows_of(pulls), choices.scale, *wanted)
-            found = (
-                (found[0] + more[0] + more[1], found[1])
-                if part.keys is None
-                else (found[0] + more[0], found[1] + more[1])
-            )
-        return found
+        positives = part.positives(pulls, choices.pairwise)
+        of_rows = (part.rows_of(factor * slope), part.rows, part.keys, part.rows_of(lse), part.groups, positives)
+        return compute.backward(*of_rows, choices.scale, None, choices.unit, with_rows, with_keys)
 
     for part in pairs:
         to_points = part.column_of is not None and share is None
@@ -222,6 +223,14 @@ def range_of(names: Tensor, keys: SortedKeys) -> tuple[Tensor, Tensor]:
     names = names.to(keys.labels.dtype).contiguous()
     begin = torch.searchsorted(keys.labels, names)
     return begin, torch.searchsorted(keys.labels, names, right=True)
+
+
+def weight_of_class(names: Tensor, keys: SortedKeys) -> Tensor:
+    """Return (M,) float64: the weight of all keys of each point's class."""
+    begin, end = range_of(names, keys)
+    if keys.weights is None:
+        return (end - begin).double()
+    return Ranges.of(begin, end, len(keys.weights)).sums(keys.weights[:, None])[:, 0]
 
 
 # ---- who meets whom --------------------------------------------------------------------------------------------------
@@ -304,10 +313,10 @@ def some_by_some(x: Tensor, parts: Partition, rows: Tensor, columns: Tensor | No
     return Part(rows, x[rows], keys, groups, class_begin, class_end, column_of)
 
 
-def some_by_keys(
-    x: Tensor, rows: Tensor, begin: Tensor, end: Tensor, keys: SortedKeys, other_classes_only: bool
-) -> Part:
-    """Some of the packed points against the keys: one group, since the keys are those of all groups."""
+def some_by_keys(x: Tensor, rows: Tensor, names: Tensor, keys: SortedKeys, other_classes_only: bool) -> Part:
+    """Some of the packed points, by class, against the keys: one group, since the keys are those of all groups."""
+    begin, end = range_of(names, keys)
+    rows = rows[torch.argsort(begin[rows], stable=True)]
     count, device = len(rows), x.device
 
     def integers(*values: int) -> Tensor:
@@ -320,109 +329,3 @@ def some_by_keys(
     weights = None if keys.weights is None else keys.weights.to(x.dtype)
     met = Keys(keys.values, integers(0), integers(len(keys.values)), nothing - 1, weights)
     return Part(rows, x[rows], met, groups, class_begin, class_end, None)
-
-
-# ---- each positive against the negatives -----------------------------------------------------------------------------
-
-
-class Block(NamedTuple):
-    """Some rows of one class against some of their positives, and how these count."""
-
-    rows: slice
-    columns: slice
-    s: Tensor  # (rows, columns): products
-    shares: Tensor  # likewise; 0 where the column is the row itself
-
-
-def blocks_of_classes(part: Part, active: Tensor) -> Iterator[Block]:
-    """Yield the pairs of the active rows with their positives, so many at a time; this waits for the device."""
-    columns = part.rows if part.keys is None else part.keys.values
-    itself = torch.arange(len(part.rows), device=columns.device) if part.keys is None else part.keys.itself
-    begins = torch.where(active & (part.class_begin < part.class_end), part.class_begin, -1)
-    names, counts = torch.unique_consecutive(torch.stack([begins, part.class_end], 1), dim=0, return_counts=True)
-    first = 0
-    for (begin, end), count in zip(names.tolist(), counts.tolist(), strict=True):
-        rows_end = first + count
-        height = max(1, PAIRS_AT_ONCE // max(1, min(end - begin, WINDOW)))
-        for i in range(first, rows_end if begin >= 0 else first, height):
-            rows = slice(i, min(i + height, rows_end))
-            for j in range(begin, end, WINDOW):
-                some = slice(j, min(j + WINDOW, end))
-                number = torch.arange(some.start, some.stop, device=columns.device)
-                shares = (itself[rows, None] != number).to(columns.dtype)
-                if part.keys is not None and part.keys.weights is not None:
-                    shares *= part.keys.weights[some]
-                yield Block(rows, some, part.rows[rows] @ columns[some].T, shares)
-        first = rows_end
-
-
-def softplus(part: Part, lse: Tensor, active: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return (R,) float64: each row's sum over its positives of log(1 + exp(lse_i - s_ip)), and its slope by lse_i."""
-    values, slopes = torch.zeros_like(lse), torch.zeros_like(lse)
-    for rows, _, s, shares in blocks_of_classes(part, active):
-        over = lse[rows, None].to(s.dtype) - scale * s
-        values[rows] += (over.new_zeros(()).logaddexp(over) * shares).sum(1, dtype=torch.float64)
-        slopes[rows] += (over.sigmoid() * shares).sum(1, dtype=torch.float64)
-    return values, slopes
-
-
-def softplus_gradient(
-    part: Part, lse: Tensor, factor: Tensor, scale: float, with_rows: bool, with_columns: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients by rows and by columns of ``factor`` (R,) times :func:`softplus`, at fixed lse."""
-    columns = part.rows if part.keys is None else part.keys.values
-    by_rows = torch.zeros_like(part.rows if with_rows else part.rows[:0])
-    by_columns = torch.zeros_like(columns if with_columns else columns[:0])
-    for rows, some, s, shares in blocks_of_classes(part, factor != 0):
-        w = (
-            (lse[rows, None].to(s.dtype) - scale * s)
-            .sigmoid_()
-            .mul_(shares)
-            .mul_((-scale * factor[rows, None]).to(s.dtype))
-        )
-        if with_rows:
-            by_rows[rows].addmm_(w, columns[some])
-        if with_columns:
-            by_columns[some].addmm_(w.T, part.rows[rows])
-    return by_rows, by_columns
-
-
-# ---- positives -------------------------------------------------------------------------------------------------------
-
-
-def positives_among_points(x: Tensor, parts: Partition) -> tuple[Tensor, Tensor]:
-    """Return (M,) the sums of x_i . x_p over the other points p of i's class, and their number; float64."""
-    sums = x.new_zeros(len(x), dtype=torch.float64)
-    begins = parts.class_begin == torch.arange(len(x), dtype=torch.int32, device=x.device)
-    for first in range(0, x.shape[1], CHANNELS_AT_ONCE):
-        some = x[:, first : first + CHANNELS_AT_ONCE].double()
-        sums += (some * (run_sums(some, begins) - some)).sum(1)
-    return sums, (parts.class_end - parts.class_begin - 1).double()
-
-
-def positives_among_keys(x: Tensor, begin: Tensor, end: Tensor, keys: SortedKeys) -> tuple[Tensor, Tensor]:
-    """Return (M,) the sums of w_k x_i . y_k over the keys k of i's class, and of w_k; float64."""
-    weights = keys.values.new_ones(len(keys.values), dtype=torch.float64) if keys.weights is None else keys.weights
-    sums = x.new_zeros(len(x), dtype=torch.float64)
-
-    if keys.labels is None or len(keys.labels) == 0:
-        return sums, sums.clone()
-    begins, some = run_begins(keys.labels), begin < end
-    first_key = begin.clamp_max(len(keys.labels) - 1)
-
-    def of_class(values: Tensor) -> Tensor:
-        found = run_sums(values, begins)[first_key]
-        return torch.where(some[:, None], found, 0.0)
-
-    for first in range(0, x.shape[1], CHANNELS_AT_ONCE):
-        channels = slice(first, first + CHANNELS_AT_ONCE)
-        weighted = keys.values[:, channels].double() * weights[:, None]
-        sums += (x[:, channels].double() * of_class(weighted)).sum(1)
-    return sums, of_class(weights[:, None])[:, 0]
-
-
-def run_sums(values: Tensor, begins: Tensor) -> Tensor:
-    """Return (N, C): of each row the sum of its run, which ``begins`` (N,) tell; in one order on every device."""
-    run = begins.cumsum(0) - 1
-    edges = torch.searchsorted(run, torch.arange(len(run) + 1, device=run.device))
-    return torch.segment_reduce(values, "sum", offsets=edges, axis=0, initial=0.0)[run]

@@ -39,20 +39,28 @@ struct Classes {
 void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys, const Groups& groups,
                float scale, double* lse);
 
-// gradient (rows.count, channels) <- scale sum_j W_ij y_j, with
-//   W_ij = weight_j (grad_i e^{scale x_i . y_j - lse_i} [j in D(i)] - pulls_i [j of i's class, not i itself])
-// for the rows of groups that have an anchor; key_gradient (keys.count, channels) += scale sum_i W_ij x_i. Either may be
-// null, where the keys are other rows. In a square problem both are the one gradient by the rows. lse need not be of these pairs alone. `unit_rows`: rows
-// and keys have length 1, and only the gradient across them is wanted.
-void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
-                        const Groups& groups, const Classes& classes, bool unit_rows, float scale, const double* lse,
-                        const float* grad, const float* pulls, float* gradient, float* key_gradient);
+// values[i] = sum over i's positives p of weight_p log(1 + e^{lse_i - scale x_i . y_p}) for the anchors, and slopes[i] its
+// derivative by lse_i; others are left alone.
+void positive_softplus(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
+                       const Groups& groups, const Classes& classes, float scale, const double* lse, double* values,
+                       double* slopes);
 
-// Of a square problem: lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together, the positives
-// being the other rows of its class. The similarities are computed once where that costs less than twice over half of
-// them. `unit_rows`: rows have length 1, and only the gradient across them is wanted.
+// gradient (rows.count, channels) <- scale sum_j W_ij y_j, with
+//   W_ij = weight_j (grad_i e^{scale x_i . y_j - lse_i} [j in D(i)] - pulls_i share_ij [j of i's class, not i itself])
+// and share_ij = 1, or where `pairwise`, in which case no positive is in D(i), 1 / (1 + e^{scale x_i . y_j - lse_i}),
+// for the rows of groups that have an anchor; key_gradient (keys.count, channels) += scale sum_i W_ij x_i. Either may be
+// null, where the keys are other rows. In a square problem both are the one gradient by the rows. lse need not be of these
+// pairs alone. `unit_rows`: rows and keys have length 1, and only the gradient across them is wanted.
+void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
+                        const Groups& groups, const Classes& classes, bool pairwise, bool unit_rows, float scale,
+                        const double* lse, const float* grad, const float* pulls, float* gradient, float* key_gradient);
+
+// Of a square problem: lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together,
+// the positives being the other rows of its class. The similarities are computed once where that costs less than twice
+// over half of them. `unit_rows`: rows have length 1, and only the gradient across them is wanted.
 void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
-                       const Classes& classes, bool unit_rows, float scale, const float* weights, float* lse, float* gradient);
+                       const Classes& classes, bool unit_rows, float scale, const float* weights, float* lse,
+                       float* gradient);
 
 // The multiply-adds executed in this process by the calls above.
 int64_t executed_multiply_adds();

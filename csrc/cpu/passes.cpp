@@ -41,7 +41,7 @@ struct Scratch {
     float* values;  // a tile's worth of swept rows
     float column_sums[kTileColumns], maxima[kSweepRows];
     float column_norms[kTileColumns], column_scales[kTileColumns], column_pulls[kTileColumns];
-    float column_lses[kTileColumns], column_weights[kTileColumns], column_log_weights[kTileColumns];
+    float column_lses[kTileColumns], column_ratios[kTileColumns], column_weights[kTileColumns], column_log_weights[kTileColumns];
     int32_t skip_begin[kTileColumns], skip_end[kTileColumns];
 };
 
@@ -243,19 +243,52 @@ void forward(const Problem& problem, const std::vector<int32_t>& groups, double*
     });
 }
 
+void softplus(const Problem& problem, const Classes& classes, const double* lse, double* values, double* slopes) {
+    Tiles tiles(problem, classes);
+    plan_positives(problem, problem.live, classes, [&](const Plan& plan) {
+        executed += plan.similarity_cells * problem.channels;
+        Buffer<float> chunk_values(plan.sums), chunk_slopes(plan.sums);
+        const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
+            const Tile columns = tiles.columns_of(plan, chunk, scratch);
+            tiles.pack(plan, chunk, scratch);
+            tiles.for_each(columns, plan, chunk, nullptr, scratch, [&](const Tile& tile, int32_t first) {
+                tiles.similarities(tile, scratch);
+                problem.arithmetic.softplus(tile, problem.scale, lse + tile.first_row,
+                                            chunk_values.get() + chunk.sums + first,
+                                            chunk_slopes.get() + chunk.sums + first);
+            });
+        };
+        const auto finish = [&](const OutputBlock& block) {
+            const RowBlock& row_block = plan.row_blocks[block.row_block];
+            const int64_t base = problem.offset(row_block.group) + row_block.first;
+            for (int32_t i = block.first; i < block.first + block.rows; ++i) {
+                double value = 0.0, slope = 0.0;
+                for (int32_t c = row_block.first_chunk; c < row_block.last_chunk; ++c) {
+                    value += chunk_values[plan.chunks[c].sums + i];
+                    slope += chunk_slopes[plan.chunks[c].sums + i];
+                }
+                values[base + i] = value, slopes[base + i] = slope;
+            }
+        };
+        run_batches(problem, plan, tiles, sweep, finish);
+    });
+}
+
 // ---- gradients -------------------------------------------------------------------------------------------------------
 
 // What the weights of pairs are made of, for each row, and the products that they go into.
 class Weights {
 public:
-    // pull(i) is what each pair with one of anchor i's positives weighs less.
+    // pull(i) is what each pair with one of anchor i's positives weighs less; `pairwise`: its share of that.
     template <class Pull>
-    Weights(const Problem& problem, bool unit_rows, Pull pull)
+    Weights(const Problem& problem, bool unit_rows, bool pairwise, Pull pull)
         : problem_(problem),
           operands_(problem, unit_rows),
+          pairwise_(pairwise),
           scales_(problem.rows.count),
           lses_(problem.rows.count),
-          pulls_(static_cast<size_t>(problem.rows.count)) {
+          pulls_(static_cast<size_t>(problem.rows.count)),
+          ratios_(pairwise ? static_cast<size_t>(problem.rows.count) : 0) {
         for (int32_t g : problem.live)
             for (int64_t i = problem.offset(g); i < problem.offset(g) + problem.anchors(g); ++i)
                 pulls_[i] = static_cast<float>(double{problem.scale} * pull(i));
@@ -269,8 +302,9 @@ public:
     // scale weight_i e^{shift - lse_i}, the shift being the rounded lse_i with the online softmax; nothing where D(i) is
     // empty.
     void set_by_lse(int32_t g, int64_t i, float weight, double lse) {
-        const bool counts = lse != -INFINITY && weight != 0.0f;
+        const bool counts = lse != -INFINITY && (weight != 0.0f || pulls_[i] != 0.0f);
         lses_[i] = counts ? static_cast<float>(lse) : kNever;
+        if (pairwise_) ratios_[i] = static_cast<float>(std::exp(problem_.shift(g) - lse));
         const double relative_to = problem_.online(g) ? lses_[i] : problem_.shift(g);
         scales_[i] = counts ? static_cast<float>(problem_.scale * weight * std::exp(relative_to - lse)) : 0.0f;
     }
@@ -292,6 +326,7 @@ public:
         };
         load(scales_.get(), scratch.column_scales, 0.0f);
         load(pulls_.data(), scratch.column_pulls, 0.0f);
+        if (pairwise_) load(ratios_.data(), scratch.column_ratios, 0.0f);
     }
     // Likewise their log-sum-exps; kNever for columns that do not count.
     void load_lses(const Tile& tile, bool count, Scratch& scratch) const {
@@ -342,13 +377,15 @@ public:
 private:
     PairScales scales_of(const Tile& tile, const Scratch& scratch) const {
         return {scales_.get() + tile.first_row, scratch.column_scales, pulls_.data() + tile.first_row,
-                scratch.column_pulls};
+                scratch.column_pulls, pairwise_ ? ratios_.data() + tile.first_row : nullptr, scratch.column_ratios};
     }
 
     const Problem& problem_;
     Operands operands_;
+    const bool pairwise_;
     Buffer<float> scales_, lses_;
-    std::vector<float> pulls_;  // what each pair with one of a row's positives weighs less
+    std::vector<float> pulls_;   // what each pair with one of a row's positives weighs less
+    std::vector<float> ratios_;  // e^{shift - lse}, where pairwise
 };
 
 void backward(const Problem& problem, const Classes& classes, const std::vector<int32_t>& groups, const double* lse,
@@ -437,11 +474,21 @@ void logsumexp(const Arithmetic& arithmetic, int threads, const Rows& rows, cons
     forward(problem, problem.live, lse);
 }
 
-void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
-                        const Groups& groups, const Classes& classes, bool unit_rows, float scale, const double* lse,
-                        const float* grad, const float* pulls, float* gradient, float* key_gradient) {
+void positive_softplus(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
+                       const Groups& groups, const Classes& classes, float scale, const double* lse, double* values,
+                       double* slopes) {
     const Problem problem(arithmetic, threads, rows, keys, groups, scale);
-    Weights weights(problem, unit_rows, [&](int64_t i) { return pulls ? pulls[i] : 0.0f; });
+    softplus(problem, classes, lse, values, slopes);
+}
+
+void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
+                        const Groups& groups, const Classes& classes, bool pairwise, bool unit_rows, float scale,
+                        const double* lse, const float* grad, const float* pulls, float* gradient,
+                        float* key_gradient) {
+    const Problem problem(arithmetic, threads, rows, keys, groups, scale);
+    // Where D(i) is empty nothing is compared with the positives.
+    Weights weights(problem, unit_rows, pairwise,
+                    [&](int64_t i) { return !pulls || (pairwise && lse[i] == -INFINITY) ? 0.0f : pulls[i]; });
     float* const by_keys = problem.square() ? gradient : key_gradient;
     backward(problem, classes, problem.live, lse, grad, weights, gradient, by_keys);
     weights.finish(gradient, by_keys);
@@ -451,7 +498,7 @@ void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& ro
                        const Classes& classes, bool unit_rows, float scale, const float* grad, float* lse,
                        float* gradient) {
     const Problem problem(arithmetic, threads, rows, {}, groups, scale);
-    Weights weights(problem, unit_rows, [&](int64_t i) {
+    Weights weights(problem, unit_rows, false, [&](int64_t i) {
         const int32_t positives = classes.class_end[i] - classes.class_begin[i] - 1;
         return positives > 0 ? double{grad[i]} / positives : 0.0;
     });

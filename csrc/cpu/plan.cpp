@@ -7,6 +7,7 @@ namespace semicl {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{16} << 20;
+constexpr int64_t kNearBytes = int64_t{1} << 20;  // of workspace a thread, where it may be small: a second cache
 constexpr int64_t kTileRowBytes = kTileStride * int64_t{sizeof(float)};
 constexpr int kForwardRows = 4 * kTileColumns;   // of a row block
 constexpr int kBackwardRows = 2 * kTileColumns;  // likewise
@@ -16,7 +17,8 @@ constexpr size_t kPlanChunks = size_t{1} << 16;  // that a plan may hold before 
 class Planner {
 public:
     // `keep` tells whether the tiles stay in the workspace until the batch ends.
-    explicit Planner(bool keep) : keep_(keep) {}
+    explicit Planner(bool keep, int64_t workspace_bytes = kWorkspaceBytes)
+        : keep_(keep), workspace_bytes_(workspace_bytes) {}
 
     void begin_row_block(int32_t group, int32_t first, int32_t rows) {
         group_ = group, first_ = first, rows_ = rows;
@@ -35,7 +37,7 @@ public:
 
     // Makes room in one batch for `floats` more of workspace.
     void reserve(int64_t floats) {
-        if ((values_ + floats) * int64_t{sizeof(float)} > kWorkspaceBytes) close_batch();
+        if ((values_ + floats) * int64_t{sizeof(float)} > workspace_bytes_) close_batch();
     }
 
     void end_row_block() {
@@ -88,6 +90,7 @@ private:
 
     Plan plan_;
     bool keep_, open_ = false;
+    int64_t workspace_bytes_;
     int32_t group_ = 0, first_ = 0, rows_ = 0, batch_chunk_ = 0;
     size_t batch_row_block_ = 0;
     int64_t values_ = 0, sums_ = 0;
@@ -163,7 +166,39 @@ void plan_backward(const Problem& problem, const std::vector<int32_t>& groups, b
     const auto add = [&](Planner& planner, int32_t g, int32_t first, int32_t rows) {
         add_upper_triangle(planner, problem, g, first, rows);
     };
-    plan(problem, Planner(true), groups, into_keys && shares_keys(problem, groups), [](int32_t) { return kBackwardRows; }, add, work);
+    // Against other keys a chunk is like the next, and few fill a batch.
+    const int64_t bytes = problem.square() ? kWorkspaceBytes : std::min(kWorkspaceBytes, problem.threads * kNearBytes);
+    const bool alone = into_keys && shares_keys(problem, groups);
+    plan(problem, Planner(true, bytes), groups, alone, [](int32_t) { return kBackwardRows; }, add, work);
+}
+
+void plan_positives(const Problem& problem, const std::vector<int32_t>& groups, const Classes& classes,
+                    const Work& work) {
+    Planner planner(false);
+    for (int32_t g : groups) {
+        const int64_t offset = problem.offset(g), column = problem.column_offset(g);
+        for (int32_t first = 0, next; first < problem.anchors(g); first = next) {
+            int32_t begin = INT32_MAX, end = 0;
+            for (next = first; next < problem.anchors(g) && next < first + kForwardRows; ++next) {
+                const int64_t from = classes.class_begin[offset + next] - column;
+                const int64_t to = classes.class_end[offset + next] - column;
+                const int32_t wider = static_cast<int32_t>(std::max<int64_t>(end, to));
+                const int32_t left = static_cast<int32_t>(std::min<int64_t>(begin, from));
+                const bool as_before = left == begin && wider == end;
+                if (from >= to || as_before) continue;
+                if (next > first && end > 0 && wider - left > kTileColumns) break;
+                begin = left, end = wider;
+            }
+            planner.begin_row_block(g, first, next - first);
+            planner.add_columns(std::min(begin, end), end, Part::other);
+            planner.end_row_block();
+            if (!planner.full()) continue;
+            planner.close_batch();
+            work(planner.take());
+        }
+    }
+    planner.close_batch();
+    work(planner.take());
 }
 
 void plan_one_pass(const Problem& problem, const std::vector<int32_t>& groups, const Work& work) {

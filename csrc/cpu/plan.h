@@ -79,6 +79,10 @@ void plan_forward(const Problem& problem, const std::vector<int32_t>& groups, co
 // The gradient from known log-sum-exps: a batch's tiles stay until its end. `into_keys`: keys have a gradient too.
 void plan_backward(const Problem& problem, const std::vector<int32_t>& groups, bool into_keys, const Work& work);
 
+// Each row against its positives alone: a row block holds rows of one class, or of several that are small.
+void plan_positives(const Problem& problem, const std::vector<int32_t>& groups, const Classes& classes,
+                    const Work& work);
+
 // Both at once: a row block meets all columns of its group in one batch.
 void plan_one_pass(const Problem& problem, const std::vector<int32_t>& groups, const Work& work);
 

@@ -41,6 +41,7 @@ struct Tile {
 struct PairScales {
     const float *rows, *columns;            // times the exponentials
     const float *row_pulls, *column_pulls;  // taken off each pair of one class; of keys with weights, theirs times the rows'
+    const float *row_ratios, *column_ratios;  // e^{shift - lse}; null: pairs of one class take off their pulls whole
 };
 
 // exp(scale v - shift) as 2^(scale_log2 v + (rest v - shift)). The scale in base 2 is no float, and what is missing of it
@@ -73,11 +74,15 @@ struct Arithmetic {
     void (*exponentials)(const Tile& tile, const Exponent& exponent, float* row_sums, float* column_sums);
     // row_maxima[i] = max of scale v over D(i), row_sums[i] = sum of exp(scale v - row_maxima[i]); for any range of v.
     void (*online_row_sums)(const Tile& tile, float scale, float* row_maxima, float* row_sums);
+    // values[i] = sum over row i's positives j of w_j log(1 + e^{d_ij}), slopes[i] = sum of w_j / (1 + e^{-d_ij}), with
+    // d_ij = row_lses[i] - scale v_ij.
+    void (*softplus)(const Tile& tile, float scale, const double* row_lses, float* values, float* slopes);
     // values <- v (row_i [j in D(i)] + column_j [i in D(j)]) - (row_pull_i + column_pull_j) [i, j of one class],
-    // v the exponentials. A point and itself are no pair.
+    // v the exponentials. A point and itself are no pair. With ratios a pull counts 1 / (1 + v ratio) times.
     void (*weigh)(const Tile& tile, const PairScales& scales);
     // values <- row_i e^{scale v - row_lse_i} [j in D(i)] + column_j e^{scale v - column_lse_j} [i in D(j)] - the same,
-    // v the dot products; for any range of v.
+    // v the dot products; for any range of v. With ratios, whatever they are, a pull counts 1 / (1 + e^{scale v - lse})
+    // times.
     void (*online_weigh)(const Tile& tile, float scale, const PairScales& scales, const float* row_lses,
                        const float* column_lses);
     // Runs `iterations` rounds of independent multiply-adds on full vectors; returns how many scalar ones that was.

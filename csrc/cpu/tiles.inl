@@ -421,6 +421,7 @@ struct Unweighted {
     Float exponent(Float s, int) const { return s; }
     Float exponent2(Float t, int) const { return t; }
     Float pull(Float own, Float of_column, int) const { return own + of_column; }
+    Float weight(int) const { return splat(1.0f); }
 };
 
 struct Weighted {
@@ -428,6 +429,7 @@ struct Weighted {
     Float exponent(Float s, int j) const { return s + load(logs + j); }
     Float exponent2(Float t, int j) const { return t + load(logs + j) * kLog2E; }
     Float pull(Float own, Float, int j) const { return own * load(weights + j); }
+    Float weight(int j) const { return load(weights + j); }
 };
 
 // Calls sweep(Unweighted or Weighted).
@@ -542,23 +544,35 @@ struct Never {
     Float operator()(Float) const { return Float{}; }
 };
 
+// 1 / (1 + odds), the odds being exponentials, in which the weight of a key is a factor.
 template <class Keys>
+inline Float share(const Keys& keys, Float odds, int j) {
+    const Float w = keys.weight(j);
+    return odds > 0.0f ? w / (w + odds) : splat(1.0f);
+}
+
+template <class Keys, bool kShares>
 struct Weigh {
     Keys keys;
     const PairScales& scales;
-    Float own = Float{}, pull = Float{};
+    Float own = Float{}, pull = Float{}, ratio = Float{};
     void begin(int i) {
         own = splat(scales.rows[i]);
         pull = splat(scales.row_pulls[i]);
+        if constexpr (kShares) ratio = splat(scales.row_ratios[i]);
     }
     template <class Row, class Column, class Same>
     Float element(Float v, Row in_row, Column in_column, Same same, int j) {
-        return v * (in_row(own) + in_column(load(scales.columns + j))) -
-               same(keys.pull(pull, load(scales.column_pulls + j), j));
+        Float of_row = pull, of_column = load(scales.column_pulls + j);
+        if constexpr (kShares) {
+            of_row *= share(keys, v * ratio, j);
+            of_column *= share(keys, v * load(scales.column_ratios + j), j);
+        }
+        return v * (in_row(own) + in_column(load(scales.columns + j))) - same(keys.pull(of_row, of_column, j));
     }
 };
 
-template <class Keys>
+template <class Keys, bool kShares>
 struct OnlineWeigh {
     Keys keys;
     Float scale;
@@ -569,65 +583,135 @@ struct OnlineWeigh {
         own = splat(scales.rows[i]), lse = splat(row_lses[i]);
         pull = splat(scales.row_pulls[i]);
     }
+    // e^{s - lse}, whatever the size of it: of a positive it may be no weight.
+    static Float odds(Float s, Float lse) {
+        const Float t = (s - lse) * kLog2E;
+        return exp2(t > 126.0f ? splat(126.0f) : t);
+    }
     template <class Row, class Column, class Same>
     Float element(Float v, Row in_row, Column in_column, Same same, int j) {
-        const Float s = keys.exponent(product(v, scale), j);
+        const Float s = keys.exponent(product(v, scale), j), column_lse = load(column_lses + j);
+        Float of_row = pull, of_column = load(scales.column_pulls + j);
+        if constexpr (kShares) {
+            of_row *= share(keys, odds(s, lse), j);
+            of_column *= share(keys, odds(s, column_lse), j);
+        }
         return in_row(own * exp2((s - lse) * kLog2E)) +
-               in_column(load(scales.columns + j) * exp2((s - load(column_lses + j)) * kLog2E)) -
-               same(keys.pull(pull, load(scales.column_pulls + j), j));
+               in_column(load(scales.columns + j) * exp2((s - column_lse) * kLog2E)) -
+               same(keys.pull(of_row, of_column, j));
     }
 };
 
-template <class Weights>
-inline void masked_weight(const Tile& tile, Weights& weights, int i, int j, int begin, int end) {
-    const Masks masks = masks_of(tile, i, j);
-    const Int lanes = lane_numbers() + j;
-    const int64_t self = tile.row_self ? tile.row_self[i] : tile.first_row + i;
-    const Int itself = splat_int(static_cast<int32_t>(self - tile.first_column));
-    const Int same = (lanes >= splat_int(begin)) & (lanes < splat_int(end)) & (lanes != itself);
-    float* p = tile.values + i * kTileStride + j;
-    store(p, weights.element(load(p), Where{masks.in_row}, Where{masks.in_column}, Where{same}, j));
-}
+// Which columns of a tile row i has its positives among: [begin, end) but itself.
+struct Positives {
+    int begin, end, itself;
+    Where among(int j) const {
+        const Int lanes = lane_numbers() + j;
+        return {(lanes >= splat_int(begin)) & (lanes < splat_int(end)) & (lanes != splat_int(itself))};
+    }
+};
 
 inline int within(int64_t column, int columns) {
     return column < 0 ? 0 : column > columns ? columns : static_cast<int>(column);
+}
+
+inline Positives positives_of(const Tile& tile, int i) {
+    const int64_t self = tile.row_self ? tile.row_self[i] : tile.first_row + i;
+    Positives positives{tile.columns, tile.columns, static_cast<int>(self - tile.first_column)};
+    if (!tile.row_class_begin) return positives;
+    const int begin = within(tile.row_class_begin[i] - tile.first_column, tile.columns);
+    const int end = within(tile.row_class_end[i] - tile.first_column, tile.columns);
+    if (begin < end) positives.begin = begin, positives.end = end;
+    return positives;
+}
+
+template <class Weights>
+inline void masked_weight(const Tile& tile, Weights& weights, int i, int j, const Positives& positives) {
+    const Masks masks = masks_of(tile, i, j);
+    float* p = tile.values + i * kTileStride + j;
+    store(p, weights.element(load(p), Where{masks.in_row}, Where{masks.in_column}, positives.among(j), j));
 }
 
 template <class Weights>
 void run_weights(const Tile& tile, Weights weights) {
     for (int i = 0; i < tile.rows; ++i) {
         weights.begin(i);
-        int begin = tile.columns, end = tile.columns;
-        if (tile.row_class_begin) {
-            begin = within(tile.row_class_begin[i] - tile.first_column, tile.columns);
-            end = within(tile.row_class_end[i] - tile.first_column, tile.columns);
-            if (begin >= end) begin = end = tile.columns;
-        }
+        const Positives positives = positives_of(tile, i);
+        const int begin = positives.begin, end = positives.end;
         float* row = tile.values + i * kTileStride;
         int j = 0;
         if (!touched(tile, i)) {
             for (; j + kLanes <= begin; j += kLanes)
                 store(row + j, weights.element(load(row + j), Always{}, Always{}, Never{}, j));
-            if (j < begin && j + kLanes <= tile.columns) masked_weight(tile, weights, i, j, begin, end), j += kLanes;
+            if (j < begin && j + kLanes <= tile.columns) masked_weight(tile, weights, i, j, positives), j += kLanes;
             for (; j + kLanes <= end; j += kLanes)
                 store(row + j, weights.element(load(row + j), Always{}, Always{}, Always{}, j));
-            if (j < end && j + kLanes <= tile.columns) masked_weight(tile, weights, i, j, begin, end), j += kLanes;
+            if (j < end && j + kLanes <= tile.columns) masked_weight(tile, weights, i, j, positives), j += kLanes;
             for (; j + kLanes <= tile.columns; j += kLanes)
                 store(row + j, weights.element(load(row + j), Always{}, Always{}, Never{}, j));
         }
-        for (; j < tile.columns; j += kLanes) masked_weight(tile, weights, i, j, begin, end);
+        for (; j < tile.columns; j += kLanes) masked_weight(tile, weights, i, j, positives);
     }
 }
 
 void weigh(const Tile& tile, const PairScales& scales) {
-    with_weights(tile, [&](auto keys) { run_weights(tile, Weigh<decltype(keys)>{keys, scales}); });
+    with_weights(tile, [&](auto keys) {
+        if (scales.row_ratios)
+            run_weights(tile, Weigh<decltype(keys), true>{keys, scales});
+        else
+            run_weights(tile, Weigh<decltype(keys), false>{keys, scales});
+    });
 }
 
 void online_weigh(const Tile& tile, float scale, const PairScales& scales, const float* row_lses,
                 const float* column_lses) {
     with_weights(tile, [&](auto keys) {
-        run_weights(tile, OnlineWeigh<decltype(keys)>{keys, splat(scale), scales, row_lses, column_lses});
+        if (scales.row_ratios)
+            run_weights(tile, OnlineWeigh<decltype(keys), true>{keys, splat(scale), scales, row_lses, column_lses});
+        else
+            run_weights(tile, OnlineWeigh<decltype(keys), false>{keys, splat(scale), scales, row_lses, column_lses});
     });
+}
+
+// ---- positives against a log-sum-exp ---------------------------------------------------------------------------------
+
+// log(1 + u) for u in [0, 1], to one unit in the last place: 2 atanh(z) of z = u / (2 + u) <= 1/3.
+inline Float log1p(Float u) {
+    const Float z = u / (u + 2.0f), q = z * z;
+    Float p = splat(1.0f / 15);
+    p = p * q + 1.0f / 13;
+    p = p * q + 1.0f / 11;
+    p = p * q + 1.0f / 9;
+    p = p * q + 1.0f / 7;
+    p = p * q + 1.0f / 5;
+    p = p * q + 1.0f / 3;
+    return (z + z) * (1.0f + q * p);
+}
+
+template <class Keys>
+void softplus_rows(const Tile& tile, const Keys& keys, float scale, const double* row_lses, float* values,
+                   float* slopes) {
+    for (int i = 0; i < tile.rows; ++i) {
+        const Positives positives = positives_of(tile, i);
+        const float rounded = static_cast<float>(row_lses[i]);
+        const float missing = static_cast<float>(row_lses[i] - rounded);
+        const Float lse = splat(rounded), rest = splat(missing == missing ? missing : 0.0f);  // -inf less -inf
+        const float* row = tile.values + i * kTileStride;
+        Float value = Float{}, slope = Float{};
+        for (int j = positives.begin / kLanes * kLanes; j < positives.end; j += kLanes) {
+            const Float d = (lse - load(row + j) * scale) + rest;
+            const Float size = d < 0.0f ? -d : d;
+            const Float u = exp2(-size * kLog2E), up = d < 0.0f ? Float{} : d, top = d < 0.0f ? u : splat(1.0f);
+            const Where among = positives.among(j);
+            value += among(keys.weight(j) * (up + log1p(u)));
+            slope += among(keys.weight(j) * top / (1.0f + u));
+        }
+        values[i] = sum_lanes(value), slopes[i] = sum_lanes(slope);
+    }
+}
+
+void softplus(const Tile& tile, float scale, const double* row_lses, float* values, float* slopes) {
+    with_weights(tile, [&](auto keys) { softplus_rows(tile, keys, scale, row_lses, values, slopes); });
 }
 
 // ---- the peak --------------------------------------------------------------------------------------------------------
@@ -669,6 +753,7 @@ const Arithmetic single{false,
                         multiply_into_rows_single,
                         exponentials,
                         online_row_sums,
+                        softplus,
                         weigh,
                         online_weigh,
                         spin<Single>};
@@ -684,6 +769,7 @@ const Arithmetic pair{true,
                       multiply_into_rows_pair,
                       exponentials,
                       online_row_sums,
+                      softplus,
                       weigh,
                       online_weigh,
                       spin<Pair>};

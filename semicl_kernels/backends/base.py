@@ -68,6 +68,24 @@ class Positives(NamedTuple):
     class_begin: Tensor  # (M,) int32: keys [class_begin, class_end) but the row itself
     class_end: Tensor  # (M,) int32
     pulls: Tensor  # (M,) float32 or float64, 0 for rows that are no anchors
+    pairwise: bool = (
+        False  # whether a pair takes its share of the pull, sigmoid(lse_i - s_ij); no positive is in D(i) then
+    )
+
+
+class PositiveSums(Protocol):
+    def __call__(
+        self, rows: Tensor, keys: Keys | None, groups: Groups, class_begin: Tensor, class_end: Tensor
+    ) -> Tensor:
+        """Return (M,) float64: ``sum w_p x_i . y_p`` over the positives p of the anchors, whatever for other rows."""
+
+
+class Softplus(Protocol):
+    def __call__(
+        self, rows: Tensor, keys: Keys | None, groups: Groups, positives: Positives, lse: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return (M,) and (M,) float64, for the rows that pull: ``sum w_p log(1 + exp(lse_i - s_ip))`` over the
+        positives p, ``s_ip = scale x_i . y_p``, and its derivative by ``lse_i``; whatever for other rows."""
 
 
 class Backward(Protocol):
@@ -88,9 +106,10 @@ class Backward(Protocol):
         """Return the gradients by the rows (M, C) and, of any, by the keys (K, C), in the dtype of lse's arithmetic:
 
         ``scale sum_j W_ij y_j`` and ``scale sum_i W_ij x_i``, ``W_ij = w_j (grad_i exp(scale x_i . y_j - lse_i) [j in
-        D(i)] - pulls_i [j in P(i)])``. Without keys it is the sum of both, by the rows. ``lse`` (M,) is of these pairs
-        and may be of more. ``unit_rows``: rows and keys have unit length, and only the gradient across them is wanted.
-        With keys, either is left out where it is not wanted, and empty then.
+        D(i)] - pulls_i [j in P(i)])``, where a pairwise pull counts ``sigmoid(lse_i - scale x_i . y_j)`` times. Without
+        keys it is the sum of both, by the rows. ``lse`` (M,) is of these pairs and may be of more. ``unit_rows``: rows
+        and keys have unit length, and only the gradient across them is wanted. With keys, either is left out where it
+        is not wanted, and empty then.
         """
 
 
@@ -153,6 +172,8 @@ class Backend:
     refuses: Callable[[torch.device, torch.dtype, int, float | None], str | None]
     forward: Forward
     backward: Backward
+    positive_sums: PositiveSums
+    softplus: Softplus
     fused: Fused | None
     launches_triton: Callable[[], bool] = lambda: False
 

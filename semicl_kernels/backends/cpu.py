@@ -172,6 +172,7 @@ def backward(
         # Groups share keys, and so a unit.
         grad, unit = grad * (unit / unit.amax()), unit.amax().expand(len(unit))
     pulls = None if positives is None else (positives.pulls / unit).float()
+    pairwise = positives is not None and positives.pairwise
     channels = padded(rows.shape[1])
     with_rows |= keys is None
     out = floats(len(rows) if with_rows else 0, channels).zero_()
@@ -182,6 +183,7 @@ def backward(
         torch.get_num_threads(),
         operands.rows,
         operands.keys,
+        pairwise,
         unit_rows,
         scale,
         0 if positives is None else positives.class_begin.data_ptr(),
@@ -196,6 +198,41 @@ def backward(
         out.mul_(unit[: len(out), None])
         by_keys.mul_(unit[0])
     return out[:, : rows.shape[1]], by_keys[:, : rows.shape[1]]
+
+
+def positive_sums(rows: Tensor, keys: Keys | None, groups: Groups, class_begin: Tensor, class_end: Tensor) -> Tensor:
+    operands, sums = Operands.of(rows, keys, groups), floats(len(rows), dtype=torch.float64)
+    extension().positive_sums(
+        operands.narrow,
+        torch.get_num_threads(),
+        operands.rows,
+        operands.keys,
+        class_begin.data_ptr(),
+        class_end.data_ptr(),
+        sums.zero_().data_ptr(),
+    )
+    return sums
+
+
+def softplus(
+    rows: Tensor, keys: Keys | None, groups: Groups, positives: Positives, lse: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    operands, lse = Operands.of(rows, keys, groups), lse.double().contiguous()
+    values, slopes = floats(2, len(rows), dtype=torch.float64).zero_()
+    extension().positive_softplus(
+        instruction_set()[0],
+        operands.narrow,
+        torch.get_num_threads(),
+        operands.rows,
+        operands.keys,
+        scale,
+        positives.class_begin.data_ptr(),
+        positives.class_end.data_ptr(),
+        lse.data_ptr(),
+        values.data_ptr(),
+        slopes.data_ptr(),
+    )
+    return values, slopes
 
 
 def map_layout(features: Tensor) -> tuple[list[int], list[int]]:
@@ -301,6 +338,7 @@ def positive_means(rows: Tensor, arguments: Any, problem: Problem) -> Tensor:
         torch.get_num_threads(),
         arguments,
         problem.scale,
+        problem.class_begin.data_ptr(),
         problem.class_end.data_ptr(),
         means.data_ptr(),
     )
@@ -387,4 +425,4 @@ class CompiledFused:
         )
 
 
-BACKEND = Backend("cpu", state, refuses, forward, backward, CompiledFused())
+BACKEND = Backend("cpu", state, refuses, forward, backward, positive_sums, softplus, CompiledFused())

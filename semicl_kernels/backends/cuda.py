@@ -26,6 +26,7 @@ from .device import ALIGNMENT, interpreted, on
 from .fused import SAFE_BOUND, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of
 from .grad_scaling import level
 from .launch_cache import CurrentStream, call
+from .positives import pairwise_apart, positive_sums, softplus
 
 FORMATS = {torch.bfloat16: 0, torch.float16: 1}  # csrc/cuda/backend.h, RowFormat
 PADDED_CHANNELS = (32, 64, 128, 256)
@@ -231,4 +232,6 @@ class CudaFused(GpuFused):
 
 
 FUSED = CudaFused(Pairs, planes_of, padded)
-BACKEND = Backend("cuda", state, refuses, forward, backward, FUSED, lambda: not interpreted())
+BACKEND = Backend(
+    "cuda", state, refuses, forward, pairwise_apart(backward), positive_sums, softplus, FUSED, lambda: not interpreted()
+)

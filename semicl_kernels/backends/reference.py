@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups, Keys, Positives
+from .positives import positive_sums, softplus
 
 EPSILON = 1e-12  # of torch.nn.functional.normalize
 
@@ -311,4 +312,4 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
     return None
 
 
-BACKEND = Backend("reference", lambda: AVAILABLE, refuses, forward, backward, None)
+BACKEND = Backend("reference", lambda: AVAILABLE, refuses, forward, backward, positive_sums, softplus, None)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups, Keys, Positives, Problem, accumulator
 from .grad_scaling import level
+from .positives import pairwise_apart, positive_sums, softplus
 
 TILE = 1 << 20  # similarities held at a time: 4 MB in float32, which stays in most caches
 WINDOW = 4096  # columns of a tile at most
@@ -320,4 +321,6 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
     return None
 
 
-BACKEND = Backend("tiled", lambda: AVAILABLE, refuses, forward, backward, TiledFused())
+BACKEND = Backend(
+    "tiled", lambda: AVAILABLE, refuses, forward, pairwise_apart(backward), positive_sums, softplus, TiledFused()
+)

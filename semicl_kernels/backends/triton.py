@@ -20,6 +20,7 @@ from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on,
 from .fused import LOG2_E, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of, power_of_two
 from .grad_scaling import group_of_rows, level
 from .launch_cache import empty, launch, zeros
+from .positives import pairwise_apart, positive_sums, softplus
 
 MAX_TILE_ROWS = 64  # of the passes over rows alone
 COLUMNS = 32768  # of a block of the triangle: a program has so many sums of later anchors
@@ -398,7 +399,7 @@ class KeyPairs:
             (tiles, parts, channel_parts),
             *self.arguments(),
             *row_scales,
-            *(positives or (None,) * 3),
+            *((None,) * 3 if positives is None else positives[:3]),
             self.keys.itself,
             *self.weights,
             self.tile_ends(tile),
@@ -499,4 +500,6 @@ def row_channels(channels: int) -> int:
 
 
 FUSED = GpuFused(Pairs, planes_of, row_channels)
-BACKEND = Backend("triton", state, refuses, forward, backward, FUSED, lambda: True)
+BACKEND = Backend(
+    "triton", state, refuses, forward, pairwise_apart(backward), positive_sums, softplus, FUSED, lambda: True
+)

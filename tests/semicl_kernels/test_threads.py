@@ -23,6 +23,7 @@ from .on_device import grouped_logsumexp, local_contrastive_loss
 DENSE = Case((1, 2, 48, 23, 29), "one class", seed=1)
 LARGE = Case((1, 2, 16, 80, 90), "random", seed=3, options={"block_size": 10, "background": 0})
 SPARSE = Case((2, 2, 48, 37, 31), "random", seed=2, options={"block_size": 16, "background": 0})
+PAIRWISE = Case((1, 2, 48, 23, 29), "random", seed=1, options={"denominator": "pairwise"})
 
 
 def result(backend: str, case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,7 @@ def test_same_bits_from_run_to_run(backend: str, case: Case, dtype: torch.dtype)
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("case", [DENSE, SPARSE], ids=["dense", "sparse"])
+@pytest.mark.parametrize("case", [DENSE, SPARSE, PAIRWISE], ids=["dense", "sparse", "pairwise"])
 def test_compiled_backend_gives_the_same_bits_for_any_number_of_threads(
     compiled_backend: str, case: Case, dtype: torch.dtype
 ) -> None:
