@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .autograd import contrast, contrast_map, keyed_contrast, reference_loss, requires_grad
-from .backends import MAX_SQUARED_NORM, accumulator, choose_backend
+from .backends import BACKENDS, MAX_SQUARED_NORM, accumulator, choose_backend
 from .checks import (
     check_features,
     check_floats,
@@ -97,7 +97,7 @@ def _contrast(
     keyed = (
         images is not None
         or any(one is not None for one in beside)
-        or pairwise
+        or (pairwise and not BACKENDS[backend].takes_pairwise)
         or requires_grad(scale)
         or (backend == "reference" and options.reduction == "class")
     )
@@ -124,7 +124,7 @@ def _contrast(
         counted = can_count(features.device, backend)
         parts = Partition(*torch.ops.semicl.partition(shown, *choices, options.reduction, labels is None, counted))
         largest = largest_group(shape, blocks, options.scope == "image")
-        problem = flat(features, parts, largest, scale, options.normalize)
+        problem = flat(features, parts, largest, scale, options.normalize, pairwise)
         if options.reduction == "none":
             loss = contrast_map(*problem, backend)
         else:

@@ -37,7 +37,7 @@ GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_begin, Tensor skip_end, Sy
 KEYS = "Tensor rows, Tensor keys, Tensor key_begin, Tensor key_end, Tensor? key_weights"
 PROBLEM = (
     f"Tensor features, Tensor row_of_point, {GROUPS}, Tensor class_begin, Tensor class_end, Tensor scale, "
-    "bool normalize"
+    "bool normalize, bool pairwise"
 )
 TASK = (
     "Tensor features, Tensor? labels, int[]? block_size, bool per_image, bool other_classes_only, int? background, "
@@ -199,15 +199,18 @@ def fused(backend: str) -> Fused:
     return found
 
 
-def flat(features: Tensor, parts: Partition, largest: int, scale: Tensor, normalize: bool) -> tuple[Any, ...]:
+def flat(
+    features: Tensor, parts: Partition, largest: int, scale: Tensor, normalize: bool, pairwise: bool = False
+) -> tuple[Any, ...]:
     """Return a problem as the operators take it, in the order of PROBLEM; no group has more than ``largest`` rows."""
-    return features, parts.row_of_point, *parts.groups(largest), parts.class_begin, parts.class_end, scale, normalize
+    groups, classes = parts.groups(largest), (parts.class_begin, parts.class_end)
+    return features, parts.row_of_point, *groups, *classes, scale, normalize, pairwise
 
 
 def unflat(features: Tensor, row_of_point: Tensor, *rest: Any) -> Problem:
     """Return the problem that :func:`flat` took apart."""
-    *groups, class_begin, class_end, scale, normalize = rest
-    return Problem(features, row_of_point, Groups(*groups), class_begin, class_end, float(scale), normalize)
+    *groups, class_begin, class_end, scale, normalize, pairwise = rest
+    return Problem(features, row_of_point, Groups(*groups), class_begin, class_end, float(scale), normalize, pairwise)
 
 
 def _contrast(*arguments: Any) -> tuple[Tensor, Tensor]:

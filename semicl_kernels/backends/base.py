@@ -123,6 +123,12 @@ class Problem(NamedTuple):
     class_end: Tensor  # (M,) int32
     scale: float
     normalize: bool  # whether rows have unit length
+    pairwise: bool  # whether each positive is compared with the negatives, which D(i) is then
+
+    def positives(self, pulls: Tensor) -> tuple[Positives, Tensor]:
+        """Return the positives of the rows, and (M,) how many each anchor has."""
+        positives = Positives(self.class_begin, self.class_end, pulls, self.pairwise)
+        return positives, (self.class_end - self.class_begin - 1).clamp_min(1)
 
 
 class Fused(Protocol):
@@ -163,8 +169,9 @@ class Backend:
     ``state`` returns :data:`AVAILABLE` or the reason why not and what mends it; ``refuses`` returns the reason why a
     device, dtype, number of channels and bound cannot be taken, or None. The bound is a number that no product
     ``scale x_i . x_j`` exceeds, or None where none is known or a skip may not be mutual. ``fused`` is None for the
-    reference alone, which starts from features and labels (ops.py). ``launches_triton`` says whether the whole contrast
-    launches Triton's kernels anyway, so that they make its partition too.
+    reference alone, which starts from features and labels (ops.py). ``takes_pairwise`` says whether it takes problems
+    that are pairwise; they are put together of the two functions where not (keyed.py). ``launches_triton`` says whether
+    it launches Triton's kernels anyway, so that they make its partition too.
     """
 
     name: str
@@ -176,6 +183,7 @@ class Backend:
     softplus: Softplus
     fused: Fused | None
     launches_triton: Callable[[], bool] = lambda: False
+    takes_pairwise: bool = False
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

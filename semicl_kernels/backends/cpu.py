@@ -171,33 +171,47 @@ def backward(
     if keys is not None and len(unit) > 0:
         # Groups share keys, and so a unit.
         grad, unit = grad * (unit / unit.amax()), unit.amax().expand(len(unit))
-    pulls = None if positives is None else (positives.pulls / unit).float()
-    pairwise = positives is not None and positives.pairwise
     channels = padded(rows.shape[1])
     with_rows |= keys is None
     out = floats(len(rows) if with_rows else 0, channels).zero_()
     by_keys = floats(len(keys.values) if with_keys and keys is not None else 0, channels).zero_()
+    taken_off = None if positives is None else positives._replace(pulls=(positives.pulls / unit).float())
+    wanted = (out if with_rows else None, by_keys if with_keys else None)
+    write_gradient(operands, taken_off, unit_rows, scale, lse, grad, *wanted)
+    if len(unit) > 0:
+        out.mul_(unit[: len(out), None])
+        by_keys.mul_(unit[0])
+    return out[:, : rows.shape[1]], by_keys[:, : rows.shape[1]]
+
+
+def write_gradient(
+    operands: Operands,
+    positives: Positives | None,
+    unit_rows: bool,
+    scale: float,
+    lse: Tensor,
+    grad: Tensor,
+    out: Tensor | None,
+    by_keys: Tensor | None,
+) -> None:
+    """Write the gradient by the rows of groups that have an anchor, and add that by the keys; pulls are float32."""
     extension().logsumexp_gradient(
         instruction_set()[0],
         operands.narrow,
         torch.get_num_threads(),
         operands.rows,
         operands.keys,
-        pairwise,
+        positives is not None and positives.pairwise,
         unit_rows,
         scale,
         0 if positives is None else positives.class_begin.data_ptr(),
         0 if positives is None else positives.class_end.data_ptr(),
         lse.data_ptr(),
         grad.data_ptr(),
-        address(pulls),
-        address(out if with_rows else None),
-        address(by_keys if with_keys else None),
+        0 if positives is None else positives.pulls.data_ptr(),
+        address(out),
+        address(by_keys),
     )
-    if len(unit) > 0:
-        out.mul_(unit[: len(out), None])
-        by_keys.mul_(unit[0])
-    return out[:, : rows.shape[1]], by_keys[:, : rows.shape[1]]
 
 
 def positive_sums(rows: Tensor, keys: Keys | None, groups: Groups, class_begin: Tensor, class_end: Tensor) -> Tensor:
@@ -217,8 +231,12 @@ def positive_sums(rows: Tensor, keys: Keys | None, groups: Groups, class_begin: 
 def softplus(
     rows: Tensor, keys: Keys | None, groups: Groups, positives: Positives, lse: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    operands, lse = Operands.of(rows, keys, groups), lse.double().contiguous()
-    values, slopes = floats(2, len(rows), dtype=torch.float64).zero_()
+    return compared(Operands.of(rows, keys, groups), positives, lse, scale)
+
+
+def compared(operands: Operands, positives: Positives, lse: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    lse = lse.double().contiguous()
+    values, slopes = floats(2, len(lse), dtype=torch.float64).zero_()
     extension().positive_softplus(
         instruction_set()[0],
         operands.narrow,
@@ -356,6 +374,9 @@ class CompiledFused:
         arguments = packed(rows, problem.groups, inverse_norms)
         operands = Operands(arguments, extension().Keys(), (), is_narrow(rows.dtype))
         lse = logsumexp(operands, len(rows), problem.scale)
+        if problem.pairwise:
+            positives, count = problem.positives(lse)
+            return compared(operands, positives, lse, problem.scale)[0].div_(count).float()
         return lse.sub_(positive_means(rows, arguments, problem)).float()
 
     def loss(self, problem: Problem, weights: Tensor) -> Tensor:
@@ -371,24 +392,34 @@ class CompiledFused:
         lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(problem.features.dtype)
         features = mergeable(problem.features)
         rows, inverse_lengths, inverse_norms = gather(features, problem.row_of_point, problem.normalize)
-        count, scale = len(rows), problem.scale
+        scale = problem.scale
         arguments = packed(rows, problem.groups, inverse_norms)
-        lse = floats(count).zero_()
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
-        gradient = floats(*rows.shape)
-        lib.contrast_gradient(
-            instruction_set()[0],
-            narrow,
-            threads,
-            arguments,
-            problem.normalize,
-            scale,
-            problem.class_begin.data_ptr(),
-            problem.class_end.data_ptr(),
-            weights.data_ptr(),
-            lse.data_ptr(),
-            gradient.data_ptr(),
-        )
+        row_gradient = floats(*rows.shape)
+        if problem.pairwise:
+            operands = Operands(arguments, lib.Keys(), (), narrow)
+            lse = logsumexp(operands, len(rows), scale)
+            positives, count = problem.positives(weights)
+            losses, slopes = (one.div_(count) for one in compared(operands, positives, lse, scale))
+            positives = positives._replace(pulls=(weights / count).float())
+            grad = (weights * slopes).float()
+            write_gradient(operands, positives, problem.normalize, scale, lse, grad, row_gradient, None)
+        else:
+            losses = floats(len(rows)).zero_()
+            lib.contrast_gradient(
+                instruction_set()[0],
+                narrow,
+                threads,
+                arguments,
+                problem.normalize,
+                scale,
+                problem.class_begin.data_ptr(),
+                problem.class_end.data_ptr(),
+                weights.data_ptr(),
+                losses.data_ptr(),
+                row_gradient.data_ptr(),
+            )
+            losses.sub_(positive_means(rows, arguments, problem))
         if problem.normalize:
             lib.undo_normalization(
                 threads,
@@ -398,9 +429,9 @@ class CompiledFused:
                 problem.row_of_point.data_ptr(),
                 rows.shape[1],
                 inverse_lengths.data_ptr(),
-                gradient.data_ptr(),
+                row_gradient.data_ptr(),
             )
-        return lse.sub_(positive_means(rows, arguments, problem)), gradient
+        return losses, row_gradient
 
     def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
         weights, unit = level(weights, problem.groups)
@@ -425,4 +456,6 @@ class CompiledFused:
         )
 
 
-BACKEND = Backend("cpu", state, refuses, forward, backward, positive_sums, softplus, CompiledFused())
+BACKEND = Backend(
+    "cpu", state, refuses, forward, backward, positive_sums, softplus, CompiledFused(), takes_pairwise=True
+)

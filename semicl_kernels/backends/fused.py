@@ -250,7 +250,7 @@ class GpuFused:
         planes: int,
         function: Callable[[], tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
-        features, row_of_point, groups, class_begin, class_end, scale, normalize = problem
+        features, row_of_point, groups, class_begin, class_end, scale, normalize, _ = problem
         inputs = (features, row_of_point, *groups.tensors, class_begin, class_end, weights, grad_absmax)
         return repeat(name, (self, planes, groups.largest, groups.mutual, scale, normalize), inputs, function)
 
