@@ -5,6 +5,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import replace
 from io import TextIOWrapper
 
 import tyro
@@ -23,7 +24,7 @@ from semicl.commands.pretrain_local import PretrainLocal
 from semicl.commands.run import Run
 from semicl.commands.search import Search
 from semicl.commands.table import Table
-from semicl.config import did_you_mean
+from semicl.config import did_you_mean, places
 from semicl.console import complain, on_main_process, say, speak_alone
 from semicl.errors import SemiclError, UsageError
 from semicl.options import ExperimentOptions, MachineOptions, StudyOptions
@@ -113,7 +114,14 @@ def parsed(words: Sequence[str]) -> Command:
         kind, prog=f"semicl {name}", args=typed, default=with_configs(kind, [*own, *found.config]), use_underscores=True
     )
     _require_heard(typed, options)
-    return options
+    return replace(options, typed=_places(typed, kind)) if isinstance(options, Run) else options
+
+
+def _places(words: Sequence[str], kind: type[Command]) -> tuple[str, ...]:
+    """The options of a command that are among its words, by their places."""
+    named = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
+    known = ((place, *place.rpartition(".")) for place in places(kind))
+    return tuple(place for place, above, dot, name in known if {place, f"{above}{dot}no_{name}"} & named)
 
 
 def _require_heard(words: Sequence[str], options: Command) -> None:

@@ -234,12 +234,14 @@ class ScheduleOptions:
         batch_size: slices or patches in a batch, on each device.
         learning_rate: of Adam; the highest one where it follows a cycle.
         decay: "none", or "one-cycle" over all steps.
+        steps_per_epoch: at most so many in an epoch, each epoch with other slices or patches; default: all of them.
     """
 
     epochs: PositiveInt = 70
     batch_size: PositiveInt = 4
     learning_rate: Rate = 1e-4
     decay: Literal["none", "one-cycle"] = "none"
+    steps_per_epoch: PositiveInt | None = None
 
 
 @options

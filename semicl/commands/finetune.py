@@ -15,9 +15,12 @@ class Finetune(ExperimentOptions, SegmentationOptions, StageOptions, Command):
     section = "finetune"
 
     def run(self) -> None:
+        from semicl.study.estimate import tell_of_stage
         from semicl.training.train import finetune
 
-        finetune(part(SegmentationOptions, self), part(ExperimentOptions, self), part(StageOptions, self))
+        parts = (part(SegmentationOptions, self), part(ExperimentOptions, self), part(StageOptions, self))
+        tell_of_stage("finetune", *parts)
+        finetune(*parts)
 
     def following(self) -> Sequence[object]:
         # The checkpoint tells its split, and a config's data would be judged instead of that split.

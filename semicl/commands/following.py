@@ -1,10 +1,11 @@
 """What to run after a command, made of the command's options, so that the line runs as it stands."""
 
+import json
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,15 @@ def after_stage(following: type[Command], output: str, stage: Any) -> list[objec
     """The words of a stage that starts with another's weights, in a folder beside it, and shares its options."""
     start = ["--start", StageFolder(stage.output).model]
     places = ["--prepared", stage.prepared, *start, "--output", stage.output.parent / output]
-    return stage_words(following, stage.config, places, {"split": stage.split} | asdict(part(ExperimentOptions, stage)))
+    return words_of(following, stage.config, places, {"split": stage.split} | vars(part(ExperimentOptions, stage)))
 
 
-def stage_words(
-    stage: type[Command], configs: Sequence[str], places: Sequence[object], shared: Mapping[str, Any]
+def words_of(
+    kind: type[Command], configs: Sequence[str], places: Sequence[object], shared: Mapping[str, Any]
 ) -> list[object]:
-    """A stage's words: the configs that it takes, where things are, and what the configs and defaults lack."""
+    """A command's words: the configs that it takes, where things are, and what the configs and defaults lack."""
     taken = [name for name in configs if set(read_config(name)) <= OF_RUN]
-    usual = dict(_typed(asdict(with_configs(stage, taken))))
+    usual = dict(_typed(vars(with_configs(kind, taken))))
     given = [word for name in taken for word in ("--config", name)]
     return [*given, *places, *(word for place, words in _typed(shared) if usual[place] != words for word in words)]
 
@@ -58,8 +59,10 @@ def _as_called() -> list[str]:
 def _typed(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[str]]]:
     """Places of options, and how they are typed."""
     for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _typed(value, f"{above}{name}.")
+        if is_dataclass(value):
+            yield from _typed(vars(value), f"{above}{name}.")
+        elif isinstance(value, Mapping):
+            yield f"{above}{name}", [f"--{above}{name}", json.dumps(value, default=str, ensure_ascii=False)]
         elif isinstance(value, bool):
             yield f"{above}{name}", [f"--{above}{'' if value else 'no_'}{name}"]
         else:

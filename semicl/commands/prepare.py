@@ -1,10 +1,12 @@
 """`semicl prepare`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from semicl.commands.command import Command
-from semicl.commands.following import stage_words
+from semicl.commands.following import words_of
 from semicl.config import options, part
+from semicl.console import say
 from semicl.options import PrepareOptions, SourceOptions
 
 
@@ -15,13 +17,20 @@ class Prepare(PrepareOptions, SourceOptions, Command):
     section = "prepare"
 
     def run(self) -> None:
-        from semicl.data.prepare import prepare
+        from semicl.data.prepare import prepare, tell_levels
 
-        prepare(part(SourceOptions, self), part(PrepareOptions, self))
+        prepared = prepare(part(SourceOptions, self), part(PrepareOptions, self))
+        tell_levels(prepared.grid)
+        say(
+            "`semicl run` takes its configs' network, batches and epochs; without a config it chooses them by the data "
+            "and the device, and tells time and memory before it trains (docs/run.md)."
+        )
 
     def following(self) -> Sequence[object]:
-        from semicl.commands.pretrain_global import PretrainGlobal
+        from semicl.commands.run import Run
 
-        output = f"runs/{self.prepared.resolve().name}/pretrain-global"
-        places = ["--prepared", self.prepared, "--output", output]
-        return ["pretrain-global", *stage_words(PretrainGlobal, self.config, places, {})]
+        shared = {name: getattr(self, name) for name in ("data", "prepared")}
+        return [
+            "run",
+            *words_of(Run, self.config, [], shared | {"prepare": replace(part(PrepareOptions, self), overwrite=False)}),
+        ]

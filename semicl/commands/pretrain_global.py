@@ -15,9 +15,12 @@ class PretrainGlobal(ExperimentOptions, GlobalContrastOptions, StageOptions, Com
     section = "pretrain_global"
 
     def run(self) -> None:
+        from semicl.study.estimate import tell_of_stage
         from semicl.training.train import pretrain_global
 
-        pretrain_global(part(GlobalContrastOptions, self), part(ExperimentOptions, self), part(StageOptions, self))
+        parts = (part(GlobalContrastOptions, self), part(ExperimentOptions, self), part(StageOptions, self))
+        tell_of_stage("pretrain-global", *parts)
+        pretrain_global(*parts)
 
     def following(self) -> Sequence[object]:
         from semicl.commands.pretrain_local import PretrainLocal

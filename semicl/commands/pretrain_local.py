@@ -15,9 +15,12 @@ class PretrainLocal(ExperimentOptions, LocalContrastOptions, StageOptions, Comma
     section = "pretrain_local"
 
     def run(self) -> None:
+        from semicl.study.estimate import tell_of_stage
         from semicl.training.train import pretrain_local
 
-        pretrain_local(part(LocalContrastOptions, self), part(ExperimentOptions, self), part(StageOptions, self))
+        parts = (part(LocalContrastOptions, self), part(ExperimentOptions, self), part(StageOptions, self))
+        tell_of_stage("pretrain-local", *parts)
+        pretrain_local(*parts)
 
     def following(self) -> Sequence[object]:
         from semicl.commands.finetune import Finetune

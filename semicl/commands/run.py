@@ -1,22 +1,52 @@
 """`semicl run`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial, reduce
+from typing import Annotated, Any
+
+import tyro
+from typing_extensions import Self
 
 from semicl.commands.command import Command, Experiment
-from semicl.config import options, part
+from semicl.config import options, part, structured
+from semicl.files import laid_over
 from semicl.options import ExperimentOptions, RunOptions, SourceOptions
 from semicl.training.folder import StageFolder
+
+NOT_KEPT = {"overwrite", "prepare.overwrite", "output"}
+"""Options that are of one call alone."""
 
 
 @options
 class Run(Experiment, RunOptions, Command):
-    """All stages from one config, skipping what is done already."""
+    """All stages from one config, skipping what is done already; without a config, as suits the data and the device.
+
+    Args:
+        typed: places of the options that the command line gives; None: it is called by other code, which gives all.
+    """
+
+    typed: Annotated[tuple[str, ...] | None, tyro.conf.Suppress] = None
 
     def run(self) -> None:
-        from semicl.study.experiment import run
+        from semicl.study.choice import choices, nested, prepared_as, write_choices
+        from semicl.study.experiment import require_possible, run
 
-        stages = (self.prepare, self.pretrain_global, self.pretrain_local, self.finetune)
-        run(part(SourceOptions, self), part(ExperimentOptions, self), part(RunOptions, self), *stages)
+        source, experiment = part(SourceOptions, self), part(RunOptions, self)
+        if self.typed is None or self.config:
+            whole, begin = self, None
+        else:
+            told = {place: reduce(getattr, place.split("."), self) for place in self.typed if place not in NOT_KEPT}
+            as_prepared = {} if self.prepare.overwrite else prepared_as(self.prepared)
+            require_possible(source, experiment, self._with(nested(as_prepared | told)).prepare)
+            accelerator = self.machine.accelerator
+            content = choices(source, self.prepare, accelerator, self.output, as_prepared, told, self.overwrite)
+            whole, begin = self._with(content), partial(write_choices, content, self.output)
+        stages = (whole.prepare, whole.pretrain_global, whole.pretrain_local, whole.finetune)
+        run(source, part(ExperimentOptions, whole), experiment, *stages, begin)
+
+    def _with(self, content: Mapping[str, Any]) -> Self:
+        return structured(type(self), laid_over(asdict(self), content))
 
     def following(self) -> Sequence[object]:
         tuned = self.output / f"split-{self.splits[0]}" / f"finetune-{self.starts[-1]}"

@@ -100,7 +100,6 @@ def prepare(
         prepared.write_arrays(case)
     prepared.write(splits, [_origin(options, repeat) for repeat in range(options.repeats)])
     _tell_shrinkage(prepared, sound)
-    _tell_levels(grid)
     _conclude(prepared, splits[0])
     return prepared
 
@@ -426,7 +425,7 @@ def _range(texts: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
-def _tell_levels(grid: Grid) -> None:
+def tell_levels(grid: Grid) -> None:
     """Say where the default network would not take the patch."""
     levels = len(NetworkOptions().levels)
     if grid.most_levels < levels:

@@ -27,6 +27,7 @@ from semicl.options import (
     SourceOptions,
     StageOptions,
 )
+from semicl.study.estimate import Planned, tell_estimate
 from semicl.training.folder import DATA, StageFolder
 from semicl.training.inputs import SectionOptions, split_seen
 from semicl.training.setup import plan_stage, told_with_start
@@ -72,20 +73,18 @@ def run(
     pretrain_global: GlobalContrastOptions,
     pretrain_local: LocalContrastOptions,
     finetune: SegmentationOptions,
+    begin: Callable[[], object] | None = None,
 ) -> None:
     """Prepare, pre-train, fine-tune from each start and evaluate, for each split; what is done already is skipped.
 
-    All that can be checked is checked before the first step. A stage whose files have changed since is trained again.
+    All that can be checked is checked before the first step, when `begin` is called by the first process. A stage whose
+    files have changed since is trained again.
 
     Raises:
         SemiclError: what any of the stages raises.
     """
     require_fit(Grid(prepare.patch_size), len(experiment.network.levels))
-    _require_splits(source.prepared, run_options.splits, prepare.repeats)
-    with section("prepare", prepare):
-        require_ready(source, prepare)
-    output_folder(run_options.output, [source.prepared, *([Path(source.data).expanduser()] if source.data else [])])
-    _require_same_experiment(run_options)
+    require_possible(source, run_options, prepare)
 
     from semicl.models.accelerators import require_accelerator
 
@@ -101,8 +100,15 @@ def run(
         prepared = ready(source, prepare, partial(_require_trained_on, steps))
     if on_main_process():
         remove_partial(run_options.output)
-    plans = [f"split {split}: {', '.join(_planned(found, experiment, prepared))}" for split, found in steps.items()]
+    to_train: list[Planned] = []
+    plans = [
+        f"split {split}: {', '.join(_planned(found, experiment, prepared, to_train))}" for split, found in steps.items()
+    ]
     say("To do, " + "; ".join(plans) + ".")
+    if begin is not None and on_main_process():
+        begin()
+    tests = [case for split in run_options.splits for case in prepared.split(split).test if case.label is not None]
+    tell_estimate(to_train, experiment, len(tests) * len(run_options.starts))
     for split, found in steps.items():
         for step in found:
             with section(step.section, step.options):
@@ -113,6 +119,19 @@ def run(
         by_split = map(_tuned, steps.values())
         tuned = dict(zip(map(str, run_options.starts), map(list, zip(*by_split, strict=True)), strict=True))
         conclude_experiment(run_options.output, prepared, run_options.splits, tuned)
+
+
+def require_possible(source: SourceOptions, run_options: RunOptions, prepare: PrepareOptions) -> None:
+    """Raise where an experiment cannot be run, as far as that can be told before torch is imported.
+
+    Raises:
+        SemiclError: a split is missing, the data cannot be used, or the output is an input or of another experiment.
+    """
+    _require_splits(source.prepared, run_options.splits, prepare.repeats)
+    with section("prepare", prepare):
+        require_ready(source, prepare)
+    output_folder(run_options.output, [source.prepared, *([Path(source.data).expanduser()] if source.data else [])])
+    _require_same_experiment(run_options)
 
 
 def _require_same_experiment(options: RunOptions) -> None:
@@ -175,8 +194,10 @@ def _tuned(steps: Sequence[_Step]) -> list[StageFolder]:
     return [step.folder for step in steps if step.command == "finetune"]
 
 
-def _planned(steps: Sequence[_Step], experiment: ExperimentOptions, prepared: Prepared) -> Iterator[str]:
-    """What is to be done in each stage of a split, in words.
+def _planned(
+    steps: Sequence[_Step], experiment: ExperimentOptions, prepared: Prepared, to_train: list[Planned]
+) -> Iterator[str]:
+    """What is to be done in each stage of a split, in words; what is to be trained is added to a list.
 
     Raises:
         SemiclError: a stage cannot be trained, or its folder holds one that was told something else.
@@ -194,6 +215,8 @@ def _planned(steps: Sequence[_Step], experiment: ExperimentOptions, prepared: Pr
             word = _to_do(plan.folder, told, plan.defaults, step.stage.overwrite)
         if word != "done":
             trained.add(plan.folder.path)
+            done = plan.folder.epochs if word.startswith("from epoch") else 0
+            to_train.append(Planned(plan, step.options, step.options.schedule.epochs - done))
         elif follows:
             word = f"as {step.after.folder.path.name} turns out" if step.after else word
         yield f"{plan.folder.path.name} {word}"

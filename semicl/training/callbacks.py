@@ -55,7 +55,7 @@ class Cost(Callback):
     def peak_bytes(self) -> int:
         """Of memory, up to now."""
         cuda = self._device.type == "cuda"
-        now = torch.cuda.max_memory_allocated(self._device) if cuda else _resident_peak()
+        now = torch.cuda.max_memory_allocated(self._device) if cuda else resident_peak()
         return max(self._peak_before, now)
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Cost(Callback):
         return {"seconds": round(self.seconds, 1), "peak memory (MiB)": round(self.peak_bytes / MEBIBYTE)}
 
 
-def _resident_peak() -> int:
+def resident_peak() -> int:
     """The highest resident set of this process, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

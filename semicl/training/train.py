@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from semicl.console import say
@@ -14,8 +15,10 @@ from semicl.options import (
     SegmentationOptions,
     StageOptions,
 )
+from semicl.training.inputs import SectionOptions
 from semicl.training.setup import (
     StagePlan,
+    StageSetup,
     finish,
     finished_before,
     open_folder,
@@ -23,6 +26,70 @@ from semicl.training.setup import (
     set_up,
     tell_of_test_images,
 )
+
+if TYPE_CHECKING:
+    from semicl.data.cases import Case
+    from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+    from semicl.training.stages import Stage
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a stage trains, and on what.
+
+    Args:
+        module: the stage.
+        pieces: slices or patches.
+        cases: that they are of.
+        unlabelled: slices or patches that go beside them.
+        validation: volumes that pick the weights; None for a contrastive stage.
+    """
+
+    module: Stage
+    pieces: ImagePieces | LabelledPieces
+    cases: tuple[Case, ...]
+    unlabelled: ImagePieces | None = None
+    validation: Volumes | None = None
+
+
+def material(setup: StageSetup, options: SectionOptions, seed: int) -> Material:
+    """What a stage that is set up trains, and on what.
+
+    Args:
+        setup: the stage.
+        options: its own.
+        seed: of its batches and views.
+
+    Raises:
+        SemiclError: the labelled fraction or the validation volumes have no foreground, or the cache is damaged.
+    """
+    from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+    from semicl.training.stages import (
+        GlobalContrast,
+        Segmentation,
+        SelfSupervisedLocalContrast,
+        SupervisedLocalContrast,
+    )
+    from semicl.training.tcsm import SelfEnsembling
+
+    inputs, network, card = setup.inputs, setup.network, setup.card
+    if isinstance(options, SegmentationOptions):
+        labelled = LabelledPieces(setup.prepared, inputs.labelled)
+        validation = Volumes(setup.prepared, inputs.validation)
+        judged = judged_classes(setup)
+        unlabelled = ImagePieces(setup.prepared, inputs.images) if options.tcsm.weight > 0 else None
+        kind = Segmentation if unlabelled is None else SelfEnsembling
+        module = kind(network, options, card, seed)
+        module.judged = judged
+        return Material(module, labelled, inputs.labelled, unlabelled, validation)
+    if isinstance(options, LocalContrastOptions) and options.loss.supervised:
+        return Material(SupervisedLocalContrast(network, options, card, seed), anchored(setup), inputs.labelled)
+    contrast: Stage
+    if isinstance(options, LocalContrastOptions):
+        contrast = SelfSupervisedLocalContrast(network, options, card, seed)
+    else:
+        contrast = GlobalContrast(network, options, card, seed)
+    return Material(contrast, ImagePieces(setup.prepared, inputs.images), inputs.images)
 
 
 def pretrain_global(
@@ -39,24 +106,7 @@ def pretrain_global(
     Raises:
         SemiclError: something it needs cannot be used, or the folder is taken.
     """
-    setup = set_up(plan_stage("pretrain-global", contrast, experiment, stage), experiment, stage.start)
-
-    from semicl.data.datasets import ImagePieces
-    from semicl.training.stages import GlobalContrast
-    from semicl.training.trainer import train
-
-    tell_of_test_images(setup)
-    pieces = ImagePieces(setup.prepared, setup.inputs.images)
-    open_folder(setup, stage, retrain)
-    if finished_before(setup):
-        return
-    module = GlobalContrast(setup.network, contrast, setup.card, experiment.seed)
-    cost = train(module, pieces, setup.folder, experiment.machine, "1 global contrast")
-    finish(setup, setup.inputs.images, len(pieces), cost)
-
-
-if TYPE_CHECKING:
-    from semicl.data.datasets import LabelledPieces
+    _pretrain("pretrain-global", "1 global contrast", contrast, experiment, stage, retrain)
 
 
 def pretrain_local(
@@ -76,26 +126,28 @@ def pretrain_local(
     Raises:
         SemiclError: something it needs cannot be used, the fraction has no foreground, or the folder is taken.
     """
-    setup = set_up(plan_stage("pretrain-local", contrast, experiment, stage), experiment, stage.start)
+    _pretrain("pretrain-local", "2 local contrast", contrast, experiment, stage, retrain)
 
-    from semicl.data.datasets import ImagePieces
-    from semicl.training.stages import SelfSupervisedLocalContrast, SupervisedLocalContrast
+
+def _pretrain(
+    name: str,
+    title: str,
+    contrast: GlobalContrastOptions | LocalContrastOptions,
+    experiment: ExperimentOptions,
+    stage: StageOptions,
+    retrain: bool,
+) -> None:
+    setup = set_up(plan_stage(name, contrast, experiment, stage), experiment, stage.start)
+
     from semicl.training.trainer import train
 
-    if contrast.loss.supervised:
-        cases = setup.inputs.labelled
-        pieces: LabelledPieces | ImagePieces = anchored(setup)
-        kind: type[SupervisedLocalContrast | SelfSupervisedLocalContrast] = SupervisedLocalContrast
-    else:
-        tell_of_test_images(setup)
-        cases = setup.inputs.images
-        pieces, kind = ImagePieces(setup.prepared, cases), SelfSupervisedLocalContrast
+    tell_of_test_images(setup)
+    made = material(setup, contrast, experiment.seed)
     open_folder(setup, stage, retrain)
     if finished_before(setup):
         return
-    module = kind(setup.network, contrast, setup.card, experiment.seed)
-    cost = train(module, pieces, setup.folder, experiment.machine, "2 local contrast")
-    finish(setup, cases, len(pieces), cost)
+    cost = train(made.module, made.pieces, setup.folder, experiment.machine, title)
+    finish(setup, made.cases, len(made.pieces), cost)
 
 
 def anchored(plan: StagePlan) -> LabelledPieces:
@@ -132,28 +184,22 @@ def finetune(
     """
     setup = set_up(plan_stage("finetune", segmentation, experiment, stage), experiment, stage.start)
 
-    from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+    from semicl.data.datasets import LabelledPieces, Volumes
     from semicl.training.stages import Segmentation
-    from semicl.training.tcsm import SelfEnsembling
     from semicl.training.trainer import train_with_validation
 
-    inputs = setup.inputs
-    pieces = LabelledPieces(setup.prepared, inputs.labelled)
-    validation = Volumes(setup.prepared, inputs.validation)
-    judged = judged_classes(setup)
-    kind: type[Segmentation] = Segmentation
-    unlabelled: ImagePieces | None = None
-    if segmentation.tcsm.weight > 0:
-        kind, unlabelled = SelfEnsembling, ImagePieces(setup.prepared, inputs.images)
+    made = material(setup, segmentation, experiment.seed)
+    module, inputs = made.module, setup.inputs
+    assert isinstance(module, Segmentation)
+    assert isinstance(made.pieces, LabelledPieces)
+    assert made.validation is not None
     open_folder(setup, stage, retrain)
     if finished_before(setup):
         return
-    module = kind(setup.network, segmentation, setup.card, experiment.seed)
-    module.judged = judged
     held = Volumes(setup.prepared, inputs.labelled).classes()
     names = {number: name for number, name in enumerate(setup.card.classes) if number > 0}
     say(f"{len(inputs.labelled)} labelled cases: {', '.join(f'{names[k]} in {held[k]}' for k in names)}.")
-    lacking, unlearned = ([names[k] for k in names if k not in found] for found in (judged, held))
+    lacking, unlearned = ([names[k] for k in names if k not in found] for found in (module.judged, held))
     if unlearned:
         say(
             f"WARNING: no labelled training case holds {', '.join(unlearned)}, which so cannot be learned; give "
@@ -163,10 +209,17 @@ def finetune(
         say(without(lacking, "the validation Dice, which picks the weights"))
     title = f"3 fine-tune {'random start' if stage.start is None else 'pre-trained'}"
     cost = train_with_validation(
-        module, pieces, validation, segmentation.validate_every, setup.folder, experiment.machine, title, unlabelled
+        module,
+        made.pieces,
+        made.validation,
+        segmentation.validate_every,
+        setup.folder,
+        experiment.machine,
+        title,
+        made.unlabelled,
     )
     cost["validation"] = [list(moment) for moment in module.history]
-    finish(setup, inputs.labelled, len(pieces), cost)
+    finish(setup, inputs.labelled, len(made.pieces), cost)
 
 
 def judged_classes(plan: StagePlan) -> list[int]:

@@ -64,7 +64,7 @@ def train(
         by which code it was made.
     """
     trainer, measured = _trainer(stage, folder, machine, [StageProgress(title)])
-    _fit(trainer, stage, folder, _batches(pieces, stage, trainer, machine))
+    _fit(trainer, stage, folder, loaded(pieces, stage, trainer, machine))
     trainer.save_checkpoint(folder.model, weights_only=True)
     return _account(stage, trainer, measured)
 
@@ -99,22 +99,27 @@ def train_with_validation(
     trainer, measured = _trainer(stage, folder, machine, callbacks, check_val_every_n_epoch=validate_every)
     own = Subset(validation, range(trainer.global_rank, len(validation), trainer.world_size))
     volumes: DataLoader[Any] = DataLoader(own, batch_size=None)
-    batches: DataLoader[Any] | CombinedLoader = _batches(pieces, stage, trainer, machine)
+    batches: DataLoader[Any] | CombinedLoader = loaded(pieces, stage, trainer, machine)
     if unlabelled is not None:
         # The labelled volumes are among the unlabelled ones, which are the longer of the two.
-        batches = CombinedLoader((batches, _batches(unlabelled, stage, trainer, machine)), "min_size")
+        batches = CombinedLoader((batches, loaded(unlabelled, stage, trainer, machine)), "min_size")
     _fit(trainer, stage, folder, batches, volumes)
     epoch, dice = picked_validation(folder.model)
     return _account(stage, trainer, measured) | {"best epoch": epoch, "best validation Dice": dice}
 
 
-def _trainer(
-    stage: Stage, folder: StageFolder, machine: MachineOptions, callbacks: list[Callback], **options: Any
-) -> tuple[pl.Trainer, Measured]:
+def quiet() -> None:
+    """Keep Lightning's advice to itself, of which nothing concerns whoever runs a stage."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for harmless in QUIETED:
         warnings.filterwarnings("ignore", message=harmless)
+
+
+def _trainer(
+    stage: Stage, folder: StageFolder, machine: MachineOptions, callbacks: list[Callback], **options: Any
+) -> tuple[pl.Trainer, Measured]:
+    quiet()
     measured = Measured()
     last = MovableCheckpoint(
         dirpath=folder.path,
@@ -129,6 +134,7 @@ def _trainer(
         precision=machine.precision,
         deterministic=machine.deterministic,
         max_epochs=stage.schedule.epochs,
+        limit_train_batches=stage.schedule.steps_per_epoch or 1.0,
         logger=[TensorBoardLogger(folder.logs, name="tensorboard"), CSVLogger(folder.logs, name="csv")],
         log_every_n_steps=1,
         profiler=measured,
@@ -162,7 +168,7 @@ def _fit(
         raise
 
 
-def _batches(pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: MachineOptions) -> DataLoader[Any]:
+def loaded(pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: MachineOptions) -> DataLoader[Any]:
     """Batches whose order follows from the seed and the epoch alone; each device gets pieces of its own."""
     size = stage.schedule.batch_size
     count = len(pieces) // trainer.world_size  # type: ignore[arg-type]

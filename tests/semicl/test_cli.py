@@ -309,7 +309,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], command:
     text = _help(capsys, command)
     kinds = {field.name: field.type for field in fields(COMMANDS[command])}
     for place in places(COMMANDS[command]):
-        if not is_dataclass(kinds.get(place)):
+        if place != "typed" and not is_dataclass(kinds.get(place)):  # which options are typed is no option
             assert f"--{place}" in text or place.count(".") > 0
     for word in ("<class", "Literal[", "tuple[", "Optional", "DESIGN.md"):
         assert word not in text

@@ -52,8 +52,19 @@ def test_a_config_is_carried_on_with_what_was_told_against_it(tmp_path: Path) ->
     line = _after_global([str(config)], label_fraction=0.05, network=NetworkOptions((4, 8)), seed=0)
     told = "--label_fraction 0.05 --seed 0"
     assert line == f"semicl pretrain-local --config {config} {AFTER_GLOBAL} {told}"
-    line = next_line(Prepare(config=("demo",), prepared=Path("p")))
-    assert line == "semicl pretrain-global --config demo --prepared p --output runs/p/pretrain-global"
+
+
+def test_after_prepare_an_experiment_takes_what_it_was_told(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("data: d\nlabel_fraction: 0.2\nprepare: {repeats: 2}\n")
+    line = next_line(Prepare(config=(str(config),), data="d", prepared=Path("p"), repeats=2))
+    assert line == f"semicl run --config {config} --prepared p"
+    classes = {"a b": 1, "c": [2, 3]}
+    line = next_line(Prepare(data="d", classes=classes, sliding_window=True, overwrite=True))
+    assert line is not None
+    words = ["--data", "d", "--prepare.sliding_window", "--prepare.classes", '{"a b": 1, "c": [2, 3]}']
+    assert shlex.split(line) == ["semicl", "run", *words]
+    assert next_line(Prepare(prepared=Path())) == "semicl run --prepared ."
 
 
 def test_what_is_switched_off_against_a_config_is_carried_on(tmp_path: Path) -> None:
@@ -67,12 +78,6 @@ def test_a_config_of_one_command_alone_is_not_carried_on(tmp_path: Path) -> None
     config = tmp_path / "global.yaml"
     config.write_text("seed: 2\ntemperature: 0.2\n")
     assert _after_global([str(config)], seed=2) == f"semicl pretrain-local {AFTER_GLOBAL} --seed 2"
-
-
-def test_the_folder_here_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = next_line(Prepare(prepared=Path()))
-    assert line == f"semicl pretrain-global --prepared . --output runs/{tmp_path.name}/pretrain-global"
 
 
 def test_an_experiment_goes_on_with_its_last_start() -> None:

@@ -31,12 +31,12 @@ def test_the_peak_is_the_higher_one(monkeypatch: pytest.MonkeyPatch) -> None:
     resumed = Cost()
     resumed.load_state_dict({"seconds": 1.0, "peak_bytes": 2**50})
     assert resumed.peak_bytes == 2**50
-    monkeypatch.setattr(callbacks, "_resident_peak", lambda: 2**51)
+    monkeypatch.setattr(callbacks, "resident_peak", lambda: 2**51)
     assert resumed.summary()["peak memory (MiB)"] == 2**31
 
 
 def test_the_resident_peak_grows_with_what_is_held() -> None:
-    before = callbacks._resident_peak()
+    before = callbacks.resident_peak()
     held = torch.ones(before // 4 + 2**24)
-    assert callbacks._resident_peak() >= before + 2**24
+    assert callbacks.resident_peak() >= before + 2**24
     del held
