@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -58,6 +59,12 @@ def _png(path: Path) -> Path:
     return path
 
 
+Checkpoints = Annotated[
+    tuple[Place, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda given: (given,) if isinstance(given, (str, Path)) else given),
+    AfterValidator(_each_once),
+]
 PatchSize = Annotated[tuple[int, ...], AfterValidator(_patch_size)]
 Starts = Annotated[
     tuple[Literal["random", "global", "pretrained"], ...], Field(min_length=1), AfterValidator(_each_once)
@@ -501,21 +508,24 @@ class EvaluateOptions:
     """What is judged.
 
     Args:
-        checkpoint: a model.ckpt of `semicl finetune`.
+        checkpoint: a model.ckpt of `semicl finetune`, whose predictions are judged.
         prepared: folder that `semicl prepare` wrote, where no data is given.
         split: number of the split; default: the one that the checkpoint was trained on.
         part: which part of the split.
         data: any folder of labelled cases, in the layouts of `semicl prepare`, instead of a split.
+        predictions: folder of label files of these cases, of any origin, that are judged instead of a checkpoint; each
+            is named as its case.
         output: folder for cases.csv and results.json.
         overwrite: replace these files where the output folder holds them already.
         machine: what it runs on.
     """
 
-    checkpoint: Place = tyro.MISSING
+    checkpoint: Place | None = None
     prepared: Place = Path("prepared")
     split: NonNegativeInt | None = None
     part: Literal["test", "validation"] = "test"
     data: Place | None = None
+    predictions: Place | None = None
     output: Place = Path("runs/evaluation")
     overwrite: bool = False
     machine: MachineOptions = MachineOptions()
@@ -526,19 +536,27 @@ class PredictOptions:
     """What is predicted.
 
     Args:
-        checkpoint: a model.ckpt of `semicl finetune`.
+        checkpoint: a model.ckpt of `semicl finetune`; of several, whose classes must be the same, the class
+            probabilities are averaged.
         input: a NIfTI file or a picture, or a folder of them.
         output: folder for the label files, each named as its image; or, for one image, the name of the label file.
         overwrite: replace label files that are there already.
         skip_existing: leave label files that are there already as they are, and write the others.
+        probabilities: write the class probabilities too, as NAME.npz beside each label file.
+        tta: average the class probabilities over all flips of the image along the axes of the patch.
+        largest_component: of each class keep the largest connected component in an image, and take the rest for
+            background.
         machine: what it runs on.
     """
 
-    checkpoint: Place = tyro.MISSING
+    checkpoint: Checkpoints = tyro.MISSING
     input: Place = tyro.MISSING
     output: Place = Path("predictions")
     overwrite: bool = False
     skip_existing: bool = False
+    probabilities: bool = False
+    tta: bool = False
+    largest_component: bool = False
     machine: MachineOptions = MachineOptions()
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from semicl.options import EvaluateOptions
 
 @options
 class Evaluate(EvaluateOptions, Command):
-    """Dice, HD95 and surface distance of a checkpoint, per case and class."""
+    """Dice, HD95 and surface distance of a checkpoint or of label files, per case and class."""
 
     def run(self) -> None:
         from semicl.evaluation.evaluate import evaluate
@@ -17,4 +17,6 @@ class Evaluate(EvaluateOptions, Command):
         evaluate(part(EvaluateOptions, self))
 
     def following(self) -> Sequence[object]:
+        if self.checkpoint is None:
+            return ()
         return ["predict", "--checkpoint", self.checkpoint, "--input", "FILE_OR_FOLDER"]

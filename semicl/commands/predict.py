@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from semicl.commands.command import Command
 from semicl.config import options, part
+from semicl.data.nifti_names import is_label
 from semicl.options import PredictOptions
 
 
 @options
 class Predict(PredictOptions, Command):
-    """NIfTI in, NIfTI out, in the case's own geometry."""
+    """Labels of new images, in each one's own format and geometry."""
 
     def run(self) -> None:
         from semicl.evaluation.predict import predict
@@ -17,4 +18,6 @@ class Predict(PredictOptions, Command):
         predict(part(PredictOptions, self))
 
     def following(self) -> Sequence[object]:
-        return ["evaluate", "--checkpoint", self.checkpoint, "--data", "LABELLED_FOLDER"]
+        if is_label(self.output) and not self.output.is_dir():
+            return ["evaluate", "--checkpoint", self.checkpoint[0], "--data", "LABELLED_FOLDER"]
+        return ["evaluate", "--predictions", self.output, "--data", "LABELLED_FOLDER"]

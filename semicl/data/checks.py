@@ -189,6 +189,26 @@ def check_files(case: Case) -> CheckedCase:
     )
 
 
+def require_same_place(file: Path, case: Case) -> None:
+    """Raise where another label file of a case does not lie where its own lies.
+
+    Raises:
+        SemiclError: its shape or affine differs, or it is not readable or holds numbers that are not whole.
+    """
+    assert case.label is not None
+    (array, volume), (label, placed_label) = read_nifti(file), read_nifti(case.label)
+    broken = whole_values(array)[1]
+    if broken.size > 0:
+        raise SemiclError(f"{file}: label {broken[0]:.10g} is not a whole number; give label files, not probabilities")
+    if array.shape != label.shape:
+        raise SemiclError(
+            f"{file}: shape {array.shape} differs from that of {case.label}, {label.shape}; export it on the image's "
+            "grid"
+        )
+    if not _in_one_place(volume, placed_label):
+        raise SemiclError(f"{file}: affine differs from that of {case.label}; export it on the image's grid")
+
+
 def problems(
     checked: CheckedCase,
     classes: Mapping[str, int],

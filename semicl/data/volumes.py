@@ -44,13 +44,13 @@ class GriddedImage:
     placed: MetaTensor
 
     def to_file(self, probabilities: Tensor) -> Tensor:
-        """Class probabilities (C, depth, height, width) to class numbers (X, Y, Z) int64 on the file's own array.
+        """Class probabilities (C, depth, height, width) to those on the file's own array, (C, X, Y, Z) float32.
 
-        Where the grid has another resolution the probabilities are interpolated, and the likeliest class taken after.
+        Where the grid has another resolution they are interpolated.
         """
         back = MetaTensor(probabilities.cpu().permute(0, 2, 3, 1).contiguous(), meta=dict(self.placed.meta))
         back.applied_operations = [_interpolating(step) for step in self.placed.applied_operations]
-        return torch.as_tensor(self.steps.inverse(back).argmax(0))
+        return torch.as_tensor(self.steps.inverse(back).numpy())
 
 
 def check_image(
@@ -141,7 +141,7 @@ def shrunk_and_back(
     placed = steps(numbers)
     gridded = GriddedImage(_depth_first(placed), steps, placed)
     probabilities = one_hot(gridded.image[0].long(), len(values)).movedim(-1, 0).float()
-    return torch.as_tensor(numbers[0]).long(), gridded.to_file(probabilities)
+    return torch.as_tensor(numbers[0]).long(), gridded.to_file(probabilities).argmax(0)
 
 
 def _numbers(path: Path, values: Sequence[int], image: Path | None, merged: Mapping[int, int] | None) -> MetaTensor:

@@ -9,14 +9,32 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from semicl.console import WIDTH, conclude, say, show
-from semicl.data.cases import Case, CaseFolder, find_cases
-from semicl.data.checks import CheckedCase, check_files, problems, unit_note
-from semicl.data.classes import ABSENT, Values, absent, held_values, unknown_classes, values_by_name, without
-from semicl.data.file_states import cases_hash, file_states
+from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases
+from semicl.data.checks import (
+    CheckedCase,
+    check_files,
+    problems,
+    read_nifti,
+    require_same_place,
+    unit_note,
+    whole_values,
+)
+from semicl.data.classes import (
+    ABSENT,
+    BACKGROUND,
+    Values,
+    absent,
+    held_values,
+    unknown_classes,
+    values_by_name,
+    without,
+)
+from semicl.data.file_states import cases_hash, file_states, place_in
+from semicl.data.nifti_names import by_case, case_name, image_files
 from semicl.data.prepared import Prepared, read_prepared
 from semicl.data.subjects import subject_rule
-from semicl.errors import SemiclError
-from semicl.files import output_folder, read_json, require_checkpoint
+from semicl.errors import SemiclError, UsageError
+from semicl.files import output_folder, read_json, require_checkpoint, short_hash
 from semicl.models.lineage import known_test_images, split_to_judge, trained_on
 from semicl.options import EvaluateOptions
 
@@ -30,13 +48,18 @@ FILES = ("cases.csv", "results.json")
 def evaluate(options: EvaluateOptions) -> Evaluation:
     """Judge a checkpoint on a part of a split, or on any folder of labelled cases; write cases.csv and results.json.
 
-    Classes are matched by name, and those that no label holds are left out of means.
+    Classes are matched by name, and those that no label holds are left out of means. Where there are predictions, they
+    are judged instead of a checkpoint.
 
     Raises:
         SemiclError: the checkpoint, the folder or one of its files cannot be used, no label holds a class of the
-            checkpoint, the checkpoint was trained on another split, or the results may not be written; nothing has then
-            been written.
+            checkpoint, the checkpoint was trained on another split, predictions are missing or not those of the cases,
+            or the results may not be written; nothing has then been written.
     """
+    if options.predictions is not None:
+        return _evaluate_files(options, options.predictions)
+    if options.checkpoint is None:
+        raise UsageError("--checkpoint is missing; give a model.ckpt, or --predictions and --data, folders of labels")
     require_checkpoint(options.checkpoint)
     source = _source(options)
     cases: Sequence[Case] = _labelled(source.cases)
@@ -52,7 +75,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     network, card = load_segmentation(options.checkpoint)
     where = str(options.data)
     if isinstance(source, Prepared):
-        where, cases = _part(source, options, card)
+        where, cases = _part(source, options, options.checkpoint, card)
         checked = [check_files(case) for case in cases]
     # Values of a folder that names its classes itself are its own.
     of_names = source.merged if isinstance(source, Prepared) else {}
@@ -68,11 +91,98 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     depends = judged(options.checkpoint, cases_hash(cases, folder, files))
     network = to_device(network, options.machine)
     evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values, merged)
-    evaluation.write(options.output, checkpoint=options.checkpoint, cases_of=where, depends_on=depends)
-    show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
-    rows = {"mean Dice": evaluation.mean_dice(), "checkpoint": options.checkpoint, "files": options.output}
-    conclude("Evaluated", rows)
+    _finish(evaluation, options, where, depends, {"checkpoint": options.checkpoint})
     return evaluation
+
+
+def _finish(
+    evaluation: Evaluation, options: EvaluateOptions, where: str, depends: Mapping[str, str], judged_is: dict[str, Path]
+) -> None:
+    """Write and show measures, and what was judged on which cases."""
+    evaluation.write(options.output, **judged_is, cases_of=where, depends_on=depends)
+    show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
+    conclude("Evaluated", {"mean Dice": evaluation.mean_dice(), **judged_is, "files": options.output})
+
+
+def _evaluate_files(options: EvaluateOptions, folder: Path) -> Evaluation:
+    """Judge label files by those of the cases that they are named as."""
+    if options.checkpoint is not None or options.split is not None:
+        other = "--split" if options.checkpoint is None else "--checkpoint"
+        raise UsageError(f"{other} has no effect beside --predictions, whose files are judged; leave it out")
+    if options.data is None:
+        raise UsageError("--data is missing; give the folder of the labelled cases that --predictions are of")
+    if not folder.is_dir():
+        raise SemiclError(f"{folder}: no such folder; give --predictions a folder of label files")
+    source = find_cases(options.data, subject_rule)
+    cases = _labelled(source.cases)
+    pairs = _paired(folder, source, cases)
+    inputs = [folder, options.data, *pairs.values(), *(file for case in cases for file in case.files)]
+    output_folder(options.output, inputs, files=FILES, overwrite=options.overwrite)
+    checked = [check_files(case) for case in tqdm(cases, desc="check files", unit="case", ncols=WIDTH)]
+    _require_sound(checked)
+    held = set().union(*(case.values for case in checked))
+    classes = source.classes or {BACKGROUND: 0} | {f"class {value}": value for value in sorted(held - {0})}
+    if not held & {*classes.values()} - {0}:
+        raise SemiclError(f"{options.data}: the label files hold only background; give labels of a class")
+    known = ", ".join(f"{name} ({value})" for name, value in classes.items())
+    for file in [*(case.label for case in cases if case.label is not None), *pairs.values()]:
+        unknown = [int(value) for value in whole_values(read_nifti(file)[0])[0] if value not in classes.values()]
+        if unknown:
+            raise SemiclError(
+                f"{file}: holds label {unknown[0]}, known are {known}; mend the file, or name the class in the "
+                f"{DECATHLON} of --data"
+            )
+    for case, file in pairs.items():
+        require_same_place(file, case)
+
+    from semicl.evaluation.measures import evaluate_files
+
+    states = file_states([*pairs.values(), *(file for case in cases for file in case.files)], options.data)
+    files = [states[place_in(options.data, file)].sha256 for file in pairs.values()]
+    depends = {"predictions of hash": short_hash(files), CASES: cases_hash(cases, options.data, states)}
+    lacking = absent(held_values(classes, held))
+    if lacking:
+        say(without(lacking, f"the means, shown as {ABSENT}"))
+    evaluation = evaluate_files(tqdm(pairs.items(), desc="evaluate", unit="case", ncols=WIDTH), classes)
+    _finish(evaluation, options, str(options.data), depends, {"predictions": folder})
+    return evaluation
+
+
+def _paired(folder: Path, source: CaseFolder, cases: Sequence[Case]) -> dict[Case, Path]:
+    """The label file of each labelled case in a folder, which is named as the case or as its image or label.
+
+    Raises:
+        SemiclError: a case has none, or a file is of no case.
+    """
+    files = by_case(image_files(folder))
+    names = {
+        name: case
+        for case in source.cases
+        for name in (case.name, case_name(case.image), *([case_name(case.label)] if case.label else []))
+    }
+    extra = [file.name for name, file in files.items() if name not in names]
+    if extra:
+        raise SemiclError(
+            f"{folder / extra[0]}{_others(extra)}: no case of {source.name} has this name; rename or remove it, or "
+            "give the --data that it is of"
+        )
+    found = {names[name]: file for name, file in files.items()}
+    missing = [case.name for case in cases if case not in found]
+    if missing:
+        raise SemiclError(
+            f"{folder}: has no label file of case {missing[0]}{_others(missing)}; predict it, or take the case out of "
+            "--data"
+        )
+    if len(found) < len(files):
+        raise SemiclError(f"{folder}: holds several label files of one case; leave one of each in it")
+    unlabelled = len(found) - len(cases)
+    if unlabelled:
+        say(f"{unlabelled} of {len(found)} predictions are of cases without a label, and left out.")
+    return {case: found[case] for case in cases}
+
+
+def _others(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def _source(options: EvaluateOptions) -> CaseFolder | Prepared:
@@ -85,9 +195,11 @@ def _source(options: EvaluateOptions) -> CaseFolder | Prepared:
     return prepared
 
 
-def _part(prepared: Prepared, options: EvaluateOptions, card: ModelCard) -> tuple[str, Sequence[Case]]:
+def _part(
+    prepared: Prepared, options: EvaluateOptions, checkpoint: Path, card: ModelCard
+) -> tuple[str, Sequence[Case]]:
     """The labelled cases of the part of the split, and what they are called."""
-    split = split_to_judge(card.seen, prepared, options.split, options.checkpoint)
+    split = split_to_judge(card.seen, prepared, options.split, checkpoint)
     return f"{prepared.name}, split {split}, {options.part}", _labelled(getattr(prepared.split(split), options.part))
 
 

@@ -1,6 +1,7 @@
 """Class probabilities of whole volumes, by MONAI's inferers, and the labels of an image file in its own geometry."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from monai.inferers.inferer import SliceInferer, SlidingWindowInferer
 from nibabel.spatialimages import SpatialImage
+from scipy import ndimage
 from torch import Tensor, nn
 
 from semicl.data.itk_files import write_itk
@@ -35,9 +37,18 @@ def _inferer(patch_size: Sequence[int]) -> SliceInferer | SlidingWindowInferer:
 
 
 @torch.no_grad()
-def class_probabilities(network: UNet, image: Tensor, patch_size: Sequence[int]) -> Tensor:
-    """Probabilities (C, depth, height, width) float32 of an image (channels, depth, height, width)."""
-    return _over_volume(lambda patch: network(patch).float().softmax(1), network, image, patch_size)
+def class_probabilities(network: UNet, image: Tensor, patch_size: Sequence[int], flips: bool = False) -> Tensor:
+    """Probabilities (C, depth, height, width) float32 of an image (channels, depth, height, width).
+
+    With `flips` they are the mean over the image and all its flips along the axes of the patch.
+    """
+    axes = range(-len(patch_size), 0) if flips else ()
+    flipped = [each for count in range(len(axes) + 1) for each in combinations(axes, count)]
+    total = torch.zeros(())
+    for each in flipped:
+        found = _over_volume(lambda patch: network(patch).float().softmax(1), network, image.flip(each), patch_size)
+        total = total.to(found.device) + found.flip(each)
+    return total / len(flipped)
 
 
 @torch.no_grad()
@@ -63,14 +74,47 @@ def to_device(network: UNet, machine: MachineOptions) -> UNet:
     return network.to("cuda" if torch.cuda.is_available() and machine.accelerator != "cpu" else "cpu").eval()
 
 
+Model = tuple[UNet, ModelCard]
+"""A network that is ready to predict, and its card."""
+
+
+def file_probabilities(models: Sequence[Model], image: Path, more: Sequence[Path] = (), flips: bool = False) -> Tensor:
+    """Class probabilities (C, X, Y, Z) float32 on the array of an image file of any size, spacing and orientation.
+
+    Args:
+        models: of the same classes and channels; the mean of theirs is taken.
+        image: the file.
+        more: files of further channels.
+        flips: whether to average over flips, as in :func:`class_probabilities`.
+
+    Raises:
+        SemiclError: the file is not readable, or has other channels than the networks take.
+    """
+    found = []
+    for network, card in models:
+        gridded = read_image(image, card.grid, more, card.channels)
+        found.append(gridded.to_file(class_probabilities(network, gridded.image, card.grid.patch_size, flips)))
+    return torch.stack(found).mean(0) if len(found) > 1 else found[0]
+
+
 def predict_file(network: UNet, card: ModelCard, image: Path, more: Sequence[Path] = ()) -> Tensor:
     """Class numbers (X, Y, Z) int64 on the array of an image file of any size, spacing and orientation.
 
     Raises:
         SemiclError: the file is not readable, or has other channels than the network takes.
     """
-    gridded = read_image(image, card.grid, more, card.channels)
-    return gridded.to_file(class_probabilities(network, gridded.image, card.grid.patch_size))
+    return file_probabilities([(network, card)], image, more).argmax(0)
+
+
+def largest_components(numbers: Tensor, classes: int) -> Tensor:
+    """Class numbers (X, Y, Z) of which each class keeps its largest component; voxels touch by a corner too."""
+    kept = numbers.numpy().copy()
+    for number in range(1, classes):
+        components, count = ndimage.label(kept == number, np.ones((3, 3, 3)))
+        if count > 1:
+            largest = np.bincount(components[components > 0]).argmax()
+            kept[(components > 0) & (components != largest)] = 0
+    return torch.from_numpy(kept)
 
 
 def label_type(values: np.ndarray) -> type[np.integer]:
@@ -101,3 +145,16 @@ def write_labels(path: Path, numbers: Tensor, card: ModelCard, like: SpatialImag
     labels = values[numbers.numpy()].astype(dtype).reshape(shape)
     with replacing(path) as partial:
         nibabel.save(type(like)(labels, like.affine, header), partial)
+
+
+def write_probabilities(path: Path, probabilities: Tensor, card: ModelCard, picture: bool) -> None:
+    """Write class probabilities (C, X, Y, Z) as a .npz file, those of a picture as (C, rows, columns).
+
+    It holds `probabilities` in float32, and for each class, the background first, its name in `classes` and its value
+    in label files in `values`.
+    """
+    array = probabilities.numpy()
+    array = array[..., 0].swapaxes(1, 2) if picture else array
+    names, values = np.array(list(card.classes)), np.array(list(card.classes.values()))
+    with replacing(path) as partial:
+        np.savez_compressed(partial, probabilities=array, classes=names, values=values)

@@ -1,7 +1,7 @@
 """The measures of many cases: summed up, shown, written and read back."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,21 +137,52 @@ def evaluate_cases(
     Raises:
         SemiclError: no case has a label, no label holds a class, or a file cannot be used.
     """
-    names, measures, held = [], [], np.zeros(len(card.classes), bool)
-    for case in cases:
-        if case.label is not None:
-            names.append(case.name)
-            measured, there = _judge(network, card, case, case.label, values or card.classes, merged)
-            measures.append(measured)
-            held[there] = True
+    measured = (
+        (case.name, *_judge(network, card, case, case.label, values or card.classes, merged))
+        for case in cases
+        if case.label is not None
+    )
+    return _summed_up(measured, list(card.classes))
+
+
+def evaluate_files(pairs: Iterable[tuple[Case, Path]], classes: Mapping[str, int]) -> Evaluation:
+    """Compare other label files with those of cases, as :func:`evaluate_cases` does with predictions.
+
+    Args:
+        pairs: labelled cases and the label files to judge, which lie where the cases' own lie.
+        classes: names and values in all of the files, the background first.
+
+    Raises:
+        SemiclError: there is no pair, no label holds a class, or a file cannot be used.
+    """
+    values = list(classes.values())
+
+    def judged(case: Case, file: Path) -> tuple[str, Agreement, np.ndarray]:
+        assert case.label is not None
+        array, volume = read_nifti(case.label)
+        prediction, truth = (class_numbers(each, values) for each in (read_nifti(file)[0], array))
+        spacing = voxel_size(affine_in_mm(volume, stored_image(case.image)))
+        measured = agreement(torch.from_numpy(prediction), torch.from_numpy(truth), len(values), spacing)
+        return case.name, measured, np.unique(truth)
+
+    return _summed_up((judged(*pair) for pair in pairs), list(classes))
+
+
+def _summed_up(measured: Iterable[tuple[str, Agreement, np.ndarray]], classes: Sequence[str]) -> Evaluation:
+    """The measures of cases, each with its name and the numbers of the classes that its label holds."""
+    names, measures, held = [], [], np.zeros(len(classes), bool)
+    for name, found, there in measured:
+        names.append(name)
+        measures.append(found)
+        held[there] = True
     if not names:
         raise SemiclError("no case has a label file to compare with; give a folder with labels")
     if not held[1:].any():
-        raise SemiclError(f"no label file holds {', '.join(list(card.classes)[1:])}; give labels of these classes")
+        raise SemiclError(f"no label file holds {', '.join(classes[1:])}; give labels of these classes")
     # In the precision in which it is read back, so that both are averaged alike.
     stacked = (np.stack([getattr(one, measure) for one in measures]).astype(np.float64) for measure in MEASURES)
-    judged = (np.where(held[1:], measured, np.nan) for measured in stacked)
-    return Evaluation(tuple(names), tuple(list(card.classes)[1:]), *judged)
+    judged = (np.where(held[1:], each, np.nan) for each in stacked)
+    return Evaluation(tuple(names), tuple(classes[1:]), *judged)
 
 
 def _judge(

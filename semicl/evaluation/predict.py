@@ -1,8 +1,13 @@
 """`semicl predict`: NIfTI in, NIfTI out, in the case's own geometry."""
 
+from __future__ import annotations
+
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +24,7 @@ from semicl.data.nifti_names import (
     is_label,
     is_nifti,
     is_other_file,
+    is_picture,
     label_name,
     mixes_case,
     stem,
@@ -26,6 +32,9 @@ from semicl.data.nifti_names import (
 from semicl.errors import SemiclError
 from semicl.files import output_file, output_folder, require_checkpoint
 from semicl.options import PredictOptions
+
+if TYPE_CHECKING:
+    from semicl.models.checkpoint import ModelCard
 
 OF_LABELS = "give another --{option}, --overwrite to replace what is there, or --skip_existing to leave it"
 
@@ -41,10 +50,11 @@ def predict(options: PredictOptions) -> None:
             there already and not to be replaced or skipped; nothing has then been written. Or images cannot be used,
             when the others are done.
     """
-    require_checkpoint(options.checkpoint)
+    for checkpoint in options.checkpoint:
+        require_checkpoint(checkpoint)
     images = _images(options)
     labels = _labels(options, images)
-    left = {image: label for image, label in labels.items() if not (options.skip_existing and _is_done(label))}
+    left = {image: label for image, label in labels.items() if not (options.skip_existing and _is_done(label, options))}
     cases = Counter(map(case_name, labels))
     failed = _failures(left, lambda image: _check(image, images[image], cases))
     sound = {image: label for image, label in left.items() if image not in failed}
@@ -64,16 +74,34 @@ def predict(options: PredictOptions) -> None:
         raise SemiclError("; ".join(failed.values()) if len(labels) == 1 else _all_told(failed, len(labels)))
 
 
-def _is_done(label: Path) -> bool:
-    """Whether a label file is there; one that cannot be read, as a full disk leaves it, is not, which is said."""
-    if not label.exists():
+def _is_done(label: Path, options: PredictOptions) -> bool:
+    """Whether the files of a label are there; one that cannot be read, as a full disk leaves it, is not, and told."""
+    probabilities = _beside(label)
+    if not label.exists() or (options.probabilities and not probabilities.exists()):
         return False
     try:
         read_nifti(label)
     except SemiclError:
         say(f"{label}: not readable, so that it is predicted again.")
         return False
+    if options.probabilities and _names_in(probabilities) is None:
+        say(f"{probabilities}: not readable, so that it is predicted again.")
+        return False
     return True
+
+
+def _beside(label: Path) -> Path:
+    """The file of the probabilities of a label file."""
+    return label.with_name(f"{stem(label)}.npz")
+
+
+def _names_in(file: Path) -> list[str] | None:
+    """The names of the arrays in a .npz file; None where it is damaged."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return None if archive.testzip() else [name.removesuffix(".npy") for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, zlib.error):
+        return None
 
 
 def _check(image: Path, more: Sequence[Path], cases: Mapping[str, int]) -> None:
@@ -88,22 +116,52 @@ def _predicted(
 ) -> dict[Path, str]:
     """Predict images; returns why, for those of which no label file could be made."""
     from semicl.data.volumes import check_image
-    from semicl.evaluation.inference import predict_file, to_device, write_labels
+    from semicl.evaluation.inference import (
+        file_probabilities,
+        largest_components,
+        to_device,
+        write_labels,
+        write_probabilities,
+    )
     from semicl.models.checkpoint import load_segmentation
 
-    network, card = load_segmentation(options.checkpoint)
+    models = [load_segmentation(checkpoint) for checkpoint in options.checkpoint]
+    _, card = models[0]
+    for path, (_, other) in zip(options.checkpoint, models, strict=True):
+        if (other.classes, other.channels) != (card.classes, card.channels):
+            raise SemiclError(
+                f"{path}: knows {_known(other)}, {options.checkpoint[0]} {_known(card)}; give checkpoints that were "
+                "trained for the same"
+            )
     for label in labels.values():
         _require_replaceable(label, list(card.classes.values()))
-    failed = _failures(labels, lambda image: check_image(image, card.grid, images[image], card.channels))
-    network = to_device(network, options.machine)
+        if options.probabilities and "probabilities" not in (_names_in(_beside(label)) or ["probabilities"]):
+            raise SemiclError(
+                f"{_beside(label)}: would be replaced, and holds no probabilities; give another --output, or move it "
+                "away"
+            )
+    grids = {each.grid for _, each in models}
+    failed = _failures(labels, lambda image: [check_image(image, grid, images[image], card.channels) for grid in grids])
+    models = [(to_device(network, options.machine), each) for network, each in models]
     fitting = {image: label for image, label in labels.items() if image not in failed}
     for image, label in tqdm(fitting.items(), desc="predict", unit="image", ncols=WIDTH):
         try:
-            numbers = predict_file(network, card, image, images[image])
+            found = file_probabilities(models, image, images[image], options.tta)
+            numbers = found.argmax(0)
+            if options.largest_component:
+                numbers = largest_components(numbers, len(card.classes))
+            if options.probabilities:
+                write_probabilities(_beside(label), found, card, is_picture(image))
             write_labels(label, numbers, card, read_channels(image, images[image])[1])
         except SemiclError as error:
             failed[image] = str(error)
     return failed
+
+
+def _known(card: ModelCard) -> str:
+    """The classes and channels of a checkpoint."""
+    classes = ", ".join(f"{name} ({value})" for name, value in card.classes.items())
+    return f"{classes} in {card.channels} channel{'s' if card.channels > 1 else ''}"
 
 
 def _require_replaceable(label: Path, values: Sequence[int]) -> None:
@@ -151,7 +209,7 @@ def _labels(options: PredictOptions, images: Mapping[Path, Sequence[Path]]) -> d
     Raises:
         SemiclError: one may not be written, or a file is named for many images.
     """
-    inputs = [*images, *(file for more in images.values() for file in more), options.checkpoint]
+    inputs = [*images, *(file for more in images.values() for file in more), *options.checkpoint]
     replace = options.overwrite or options.skip_existing
     if is_label(options.output) and not options.output.is_dir():
         if len(images) > 1:
@@ -161,6 +219,8 @@ def _labels(options: PredictOptions, images: Mapping[Path, Sequence[Path]]) -> d
         (image,) = images
         if any(of_format(options.output) != of_format(image) for of_format in (is_nifti, is_itk)):
             raise SemiclError(f"{options.output}: is no name for the labels of {image.name}; give its format")
+        if options.probabilities:
+            output_file(_beside(options.output), inputs, overwrite=replace)
         return {image: output_file(options.output, inputs, overwrite=replace)}
     if is_other_file(options.output) and not options.output.is_dir():
         raise SemiclError(
@@ -169,7 +229,8 @@ def _labels(options: PredictOptions, images: Mapping[Path, Sequence[Path]]) -> d
         )
     names = [_whole_name(image) if more else label_name(image) for image, more in images.items()]
     folders = [image.parent for image in images]
-    output_folder(options.output, [*inputs, *folders], files=names, overwrite=replace, way_out=OF_LABELS)
+    files = names + ([_beside(Path(name)).name for name in names] if options.probabilities else [])
+    output_folder(options.output, [*inputs, *folders], files=files, overwrite=replace, way_out=OF_LABELS)
     return {image: options.output / name for image, name in zip(images, names, strict=True)}
 
 
@@ -185,7 +246,7 @@ def _images(options: PredictOptions) -> dict[Path, list[Path]]:
     if found is not None and any(len(channels) > 1 for channels in found.values()):
         from semicl.models.checkpoint import read_card
 
-        if read_card(options.checkpoint).channels > 1:
+        if read_card(options.checkpoint[0]).channels > 1:
             return {first: more for first, *more in found.values()}
     return {file: [] for file in files}
 

@@ -171,7 +171,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: SimpleNamespace) 
         (["prepare", "--spacing", "1", "2"], "--spacing"),
         (["prepare", "--spacing", "1", "x", "1"], "Error parsing --spacing:"),
         (["prepare", "--spacing", "1", "0", "1"], "spacing: takes positive numbers, got 1.0 0.0 1.0"),
-        (["evaluate"], "Missing from semicl evaluate: --checkpoint PATH"),
+        (["embed"], "Missing from semicl embed: --checkpoint PATH"),
         (["predict"], "--input PATH a NIfTI file or a picture, or a folder of them. (required)"),
         (["prepare", "--shares", "0.6", "0.2", "0.2"], "Error parsing --shares: Could not parse arguments ['0.6',"),
         (["run", "--prepare.shares", "1", "2"], "--prepare.shares"),
@@ -317,7 +317,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str], command:
 
 @pytest.mark.parametrize(
     ("command", "required"),
-    [("predict", ["checkpoint", "input"]), ("evaluate", ["checkpoint"]), ("embed", ["checkpoint"]), ("finetune", [])],
+    [("predict", ["checkpoint", "input"]), ("evaluate", []), ("embed", ["checkpoint"]), ("finetune", [])],
 )
 def test_help_calls_required_what_is_and_nothing_else(
     capsys: pytest.CaptureFixture[str], command: str, required: list[str]

@@ -10,8 +10,7 @@ import torch
 
 from semicl.errors import SemiclError
 from semicl.evaluation import inference
-from semicl.models.checkpoint import ModelCard, load_segmentation
-from semicl.models.unet import UNet
+from semicl.models.checkpoint import load_segmentation
 from tests.semicl.conftest import TINY, box_of, cut_off, error_of, one_schedule, run_command, write_colours, write_nifti
 from tests.semicl.data.nifti_bytes import alter, write_placed
 
@@ -111,14 +110,14 @@ def test_of_two_images_of_one_name_neither_is_predicted_but_all_others(
 def test_an_image_that_fails_while_it_is_predicted_stops_no_other(
     tuned: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = inference.predict_file
+    real = inference.file_probabilities
 
-    def fail(network: UNet, card: ModelCard, image: Path, more: Sequence[Path]) -> torch.Tensor:
+    def fail(models: Sequence[inference.Model], image: Path, more: Sequence[Path], flips: bool) -> torch.Tensor:
         if image.name == "anisotropic.nii.gz":
             raise SemiclError(f"{image}: turned out to be unusable")
-        return real(network, card, image, more)
+        return real(models, image, more, flips)
 
-    monkeypatch.setattr(inference, "predict_file", fail)
+    monkeypatch.setattr(inference, "file_probabilities", fail)
     line = error_of(capsys, "predict", "--checkpoint", tuned, "--input", images, "--output", tmp_path / "o")
     assert "1 of 5 images could not be predicted" in line
     assert "turned out to be unusable" in line

@@ -270,7 +270,7 @@ def _wrong_way_back(image: Path, output: Path, card: ModelCard) -> Iterator[str]
     volume = check_image(image, card.grid)[1]
     gridded = read_image(image, card.grid)
     bright = (gridded.image[0] > 0.5).float()
-    numbers = gridded.to_file(torch.stack([1 - bright, bright, torch.zeros_like(bright)]))
+    numbers = gridded.to_file(torch.stack([1 - bright, bright, torch.zeros_like(bright)])).argmax(0)
     write_labels(output, numbers, card, volume)
     back, expected = nibabel.load(output), expected_image(image)
     if tuple(back.shape) != tuple(volume.shape):
