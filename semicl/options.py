@@ -69,6 +69,7 @@ PatchSize = Annotated[tuple[int, ...], AfterValidator(_patch_size)]
 Starts = Annotated[
     tuple[Literal["random", "global", "pretrained"], ...], Field(min_length=1), AfterValidator(_each_once)
 ]
+Loggers = Annotated[tuple[Literal["tensorboard", "csv", "wandb", "mlflow"], ...], AfterValidator(_each_once)]
 Splits = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
@@ -196,6 +197,7 @@ class ExperimentOptions:
         transductive: let stages without labels see the images, never the labels, of the test volumes.
         network: the U-Net.
         machine: what it runs on.
+        logger: where losses and the validation Dice are logged; wandb and mlflow must be installed.
     """
 
     label_fraction: Fraction = 0.05
@@ -203,6 +205,7 @@ class ExperimentOptions:
     transductive: bool = False
     network: NetworkOptions = NetworkOptions()
     machine: MachineOptions = MachineOptions()
+    logger: Loggers = ("tensorboard", "csv")
 
 
 @options

@@ -30,7 +30,7 @@ from semicl.options import (
 from semicl.study.estimate import Planned, tell_estimate
 from semicl.training.folder import DATA, StageFolder
 from semicl.training.inputs import SectionOptions, split_seen
-from semicl.training.setup import plan_stage, told_with_start
+from semicl.training.setup import plan_stage, require_loggers, told_with_start
 from semicl.training.together import first_process_first
 from semicl.training.train import anchored, judged_classes
 from semicl.training.train import finetune as fine_tune
@@ -85,6 +85,7 @@ def run(
     """
     require_fit(Grid(prepare.patch_size), len(experiment.network.levels))
     require_possible(source, run_options, prepare)
+    require_loggers(experiment.logger)
 
     from semicl.models.accelerators import require_accelerator
 

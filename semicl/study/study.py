@@ -19,6 +19,7 @@ from semicl.options import (
     StudyOptions,
 )
 from semicl.study.plan import Cell, Job, distinct, plan, stages_of_methods
+from semicl.training.setup import require_loggers
 
 NAMED = 3
 """Failed cells whose reason the error tells."""
@@ -115,6 +116,7 @@ def _planned(
     from semicl.models.accelerators import require_accelerator
 
     require_accelerator(experiment.machine)
+    require_loggers(experiment.logger)
     with section("prepare", prepare):
         prepared = ready(source, prepare)
     return prepared.name, plan(prepared, experiment, study, stages)

@@ -3,7 +3,7 @@
 options.json    what the stage depends on: options that can change its result, and its data; before anything else
 last.ckpt       the whole state after the last finished epoch, until the stage is finished
 model.ckpt      the weights: of the last epoch, or in fine-tuning of the best validation
-logs/           TensorBoard and CSV
+logs/           TensorBoard and CSV, and runs.json, the runs of wandb and mlflow
 progress.json   epochs done, of how many, until the stage is finished
 diverged.json   the step that was not finite, where training stopped
 summary.json    written last and removed before anything is trained: a folder that has it and the weights is finished
@@ -32,6 +32,7 @@ _WRITTEN_BELOW = (
     "logs/tensorboard/version_*/events.out.tfevents.*",
     "logs/*/version_*/hparams.yaml",
     "logs/csv/version_*/metrics.csv",
+    "logs/runs.json",
 )
 """Files that semicl and its loggers write in folders of a stage's folder."""
 
@@ -56,6 +57,11 @@ class StageFolder:
     def logs(self) -> Path:
         """TensorBoard and CSV."""
         return self.path / "logs"
+
+    @property
+    def runs(self) -> Path:
+        """The runs of services that log the stage."""
+        return self.logs / "runs.json"
 
     @property
     def progress(self) -> Path:

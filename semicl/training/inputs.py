@@ -74,7 +74,7 @@ def stage_inputs(options: SectionOptions, experiment: ExperimentOptions, split: 
 def decisive_options(options: SectionOptions, experiment: ExperimentOptions) -> dict[str, Any]:
     """The options of a stage and of its experiment that can change its result."""
     shared = asdict(experiment)
-    del shared["transductive" if sees_labels(options) else "label_fraction"]
+    del shared["logger"], shared["transductive" if sees_labels(options) else "label_fraction"]
     shared["machine"] = {name: shared["machine"][name] for name in ("devices", "precision")}
     return asdict(options) | shared
 

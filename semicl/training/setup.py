@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,7 @@ def plan_stage(name: str, options: SectionOptions, experiment: ExperimentOptions
         SemiclError: the prepared folder, the split or the fraction cannot be used, the patch does not fit the network,
             or the output folder is taken or one of the inputs.
     """
+    require_loggers(experiment.logger)
     prepared = read_prepared(stage.prepared)
     split = prepared.split(stage.split)
     inputs = stage_inputs(options, experiment, split)
@@ -101,6 +103,17 @@ def plan_stage(name: str, options: SectionOptions, experiment: ExperimentOptions
     told[DATA] = data_seen(prepared, split, inputs, labels)
     defaults = asdict(type(options)()) | asdict(ExperimentOptions())
     return StagePlan(name, prepared, split, inputs, now, folder, told, defaults)
+
+
+def require_loggers(loggers: Sequence[str]) -> None:
+    """Raise where the package of a logger is missing.
+
+    Raises:
+        SemiclError: so it is.
+    """
+    for name in loggers:
+        if name != "csv" and find_spec(name) is None:
+            raise SemiclError(f"--logger {name}: {name} is not installed; pip install {name}, or give other loggers")
 
 
 def set_up(plan: StagePlan, experiment: ExperimentOptions, start: Path | None) -> StageSetup:

@@ -146,7 +146,7 @@ def _pretrain(
     open_folder(setup, stage, retrain)
     if finished_before(setup):
         return
-    cost = train(made.module, made.pieces, setup.folder, experiment.machine, title)
+    cost = train(made.module, made.pieces, setup.folder, experiment.machine, title, experiment.logger)
     finish(setup, made.cases, len(made.pieces), cost)
 
 
@@ -217,6 +217,7 @@ def finetune(
         experiment.machine,
         title,
         made.unlabelled,
+        experiment.logger,
     )
     cost["validation"] = [list(moment) for moment in module.history]
     finish(setup, inputs.labelled, len(made.pieces), cost)

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,7 +10,7 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import SimpleProfiler
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from semicl.console import say
 from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
 from semicl.models.checkpoint import AtomicCheckpointIO, MovableCheckpoint, picked_validation
-from semicl.options import MachineOptions
+from semicl.options import ExperimentOptions, MachineOptions
 from semicl.training.callbacks import (
     Cost,
     FiniteSteps,
@@ -27,6 +28,7 @@ from semicl.training.callbacks import (
     ValidationPictures,
 )
 from semicl.training.folder import StageFolder
+from semicl.training.loggers import opened_loggers
 from semicl.training.provenance import provenance
 from semicl.training.stages import VALIDATION_DICE, Segmentation, Stage
 
@@ -38,6 +40,8 @@ QUIETED = (
     ".*smaller than the logging interval.*",
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",  # the first steps of 16-bit precision find its scale
 )
+
+LOGGERS = ExperimentOptions().logger
 
 
 class Measured(SimpleProfiler):
@@ -54,6 +58,7 @@ def train(
     folder: StageFolder,
     machine: MachineOptions,
     title: str,
+    loggers: Sequence[str] = LOGGERS,
 ) -> dict[str, Any]:
     """Train a contrastive stage to the end of its schedule and write its last weights.
 
@@ -63,8 +68,10 @@ def train(
         What it cost (seconds, peak memory, images a second, the share of time spent waiting for data) and where and
         by which code it was made.
     """
-    trainer, measured = _trainer(stage, folder, machine, [StageProgress(title)])
-    _fit(trainer, stage, folder, loaded(pieces, stage, trainer, machine))
+    quiet()
+    with opened_loggers(loggers, folder) as opened:
+        trainer, measured = _trainer(stage, folder, machine, opened, [StageProgress(title)])
+        _fit(trainer, stage, folder, loaded(pieces, stage, trainer, machine))
     trainer.save_checkpoint(folder.model, weights_only=True)
     return _account(stage, trainer, measured)
 
@@ -78,6 +85,7 @@ def train_with_validation(
     machine: MachineOptions,
     title: str,
     unlabelled: ImagePieces | None = None,
+    loggers: Sequence[str] = LOGGERS,
 ) -> dict[str, Any]:
     """Train the segmentation stage and write the weights with the best Dice on the validation volumes.
 
@@ -96,14 +104,16 @@ def train_with_validation(
         enable_version_counter=False,
     )
     callbacks = [StageProgress(title), ValidationPictures(), best]
-    trainer, measured = _trainer(stage, folder, machine, callbacks, check_val_every_n_epoch=validate_every)
-    own = Subset(validation, range(trainer.global_rank, len(validation), trainer.world_size))
-    volumes: DataLoader[Any] = DataLoader(own, batch_size=None)
-    batches: DataLoader[Any] | CombinedLoader = loaded(pieces, stage, trainer, machine)
-    if unlabelled is not None:
-        # The labelled volumes are among the unlabelled ones, which are the longer of the two.
-        batches = CombinedLoader((batches, loaded(unlabelled, stage, trainer, machine)), "min_size")
-    _fit(trainer, stage, folder, batches, volumes)
+    quiet()
+    with opened_loggers(loggers, folder) as opened:
+        trainer, measured = _trainer(stage, folder, machine, opened, callbacks, check_val_every_n_epoch=validate_every)
+        own = Subset(validation, range(trainer.global_rank, len(validation), trainer.world_size))
+        volumes: DataLoader[Any] = DataLoader(own, batch_size=None)
+        batches: DataLoader[Any] | CombinedLoader = loaded(pieces, stage, trainer, machine)
+        if unlabelled is not None:
+            # The labelled volumes are among the unlabelled ones, which are the longer of the two.
+            batches = CombinedLoader((batches, loaded(unlabelled, stage, trainer, machine)), "min_size")
+        _fit(trainer, stage, folder, batches, volumes)
     epoch, dice = picked_validation(folder.model)
     return _account(stage, trainer, measured) | {"best epoch": epoch, "best validation Dice": dice}
 
@@ -117,9 +127,13 @@ def quiet() -> None:
 
 
 def _trainer(
-    stage: Stage, folder: StageFolder, machine: MachineOptions, callbacks: list[Callback], **options: Any
+    stage: Stage,
+    folder: StageFolder,
+    machine: MachineOptions,
+    loggers: Sequence[Logger],
+    callbacks: list[Callback],
+    **options: Any,
 ) -> tuple[pl.Trainer, Measured]:
-    quiet()
     measured = Measured()
     last = MovableCheckpoint(
         dirpath=folder.path,
@@ -135,7 +149,7 @@ def _trainer(
         deterministic=machine.deterministic,
         max_epochs=stage.schedule.epochs,
         limit_train_batches=stage.schedule.steps_per_epoch or 1.0,
-        logger=[TensorBoardLogger(folder.logs, name="tensorboard"), CSVLogger(folder.logs, name="csv")],
+        logger=list(loggers),
         log_every_n_steps=1,
         profiler=measured,
         enable_model_summary=False,
