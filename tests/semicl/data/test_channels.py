@@ -124,6 +124,9 @@ def test_a_raw_folder_of_nnunet_gives_the_weights_of_the_same_task(
     )
     model = Path("split-0") / "finetune-random" / "model.ckpt"
     assert same_weights(tmp_path / model, experiment / "o" / model)
+    words = ["predict", "--checkpoint", tmp_path / model, "--input", nnunet / "imagesTr", "--output", tmp_path / "o"]
+    assert run_command(*words) == 0
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {path.name for path in (nnunet / "labelsTr").iterdir()}
 
 
 def test_a_checkpoint_takes_no_other_number_of_channels(
