@@ -34,6 +34,7 @@ LOOKED_AT = 50
 """Cases, at most, whose headers are read."""
 
 STAGES = ("pretrain_global", "pretrain_local", "finetune")
+LENGTH = ("epochs", "steps_per_epoch", "batch_size")
 SMALLEST_MAP, MOST_LEVELS = 4, 5
 THICK, ANISOTROPIC = 32, 3
 """Voxels along each axis, and the ratio of a voxel's sides, from which a GPU takes patches."""
@@ -258,17 +259,14 @@ def choices(
     budget = GPU if torch.cuda.is_available() and accelerator != "cpu" else CPU
     chosen = choose(facts, budget, as_prepared | told)
     content = nested(told | chosen)
-    patch, stages = chosen["prepare.patch_size"], [f"{stage}.schedule" for stage in STAGES]
+    patch = chosen["prepare.patch_size"]
     rows = {
         "cases": f"{facts.cases}, {facts.labelled} with labels, of {_sizes(facts)} voxels",
         "pieces": f"{'slices' if len(patch) == 2 else 'patches'} of {_times(patch)}"
         + (", larger ones in tiles" if chosen["prepare.sliding_window"] else ""),
         "network": f"{_times(chosen['network.widths'])} channels",
         "labels": f"{100 * chosen['label_fraction']:.3g} % of the training subjects'",
-        **{
-            place.partition(".")[0]: f"{chosen[f'{place}.epochs']} epochs in batches of {chosen[f'{place}.batch_size']}"
-            for place in stages
-        },
+        **{stage: _length({name: chosen[f"{stage}.schedule.{name}"] for name in LENGTH}) for stage in STAGES},
         "will be written to": path,
     }
     conclude(f"Chosen by the data and the {budget.name}; options win", rows)
@@ -280,6 +278,13 @@ def write_choices(content: Mapping[str, Any], output: Path) -> None:
     text = yaml.safe_dump(dict(content), default_flow_style=None, sort_keys=False, width=100)
     with replacing(output / CHOSEN) as partial_file:
         partial_file.write_text(f"# Chosen by semicl run; docs/run.md has the rule.\n{text}", encoding="utf-8")
+
+
+def _length(schedule: Mapping[str, Any]) -> str:
+    """How long a stage is, in words."""
+    steps = schedule["steps_per_epoch"]
+    of = "" if steps is None else f" of {steps} steps"
+    return f"{schedule['epochs']} epochs{of}, batches of {schedule['batch_size']}"
 
 
 def _sizes(facts: Facts) -> str:
