@@ -370,6 +370,29 @@ class TcsmOptions:
 
 
 @options
+class FixMatchOptions:
+    """FixMatch with CutMix, on the images of the training volumes that have no label in use.
+
+    Args:
+        weight: what the loss on pseudo-labels is multiplied by, once grown; 0 leaves it out.
+        confidence: a pseudo-label counts where the probability of its class is at least this.
+        ramp_up: share of all steps in which the weight grows.
+        batch_size: unlabelled slices or patches in a batch, on each device; default: as many as labelled ones.
+        cutmix: how likely a box of another image is pasted into a strong view.
+        intensity: spread of gamma, brightness and contrast of the strong view; the weak one keeps its own.
+        noise: standard deviation of the strong view's Gaussian noise.
+    """
+
+    weight: NonNegativeFloat = 0.0
+    confidence: BelowOne = 0.95
+    ramp_up: Share = 0.4
+    batch_size: PositiveInt | None = None
+    cutmix: Share = 0.5
+    intensity: BelowOne = 0.5
+    noise: NonNegativeFloat = 0.1
+
+
+@options
 class SegmentationOptions:
     """Stage 3, cross entropy + Dice on the labelled fraction.
 
@@ -382,6 +405,7 @@ class SegmentationOptions:
         layers: of their projection.
         mixup: alpha of Mixup's Beta(alpha, alpha); 0 mixes nothing.
         tcsm: a teacher that must agree however an image is turned.
+        fixmatch: pseudo-labels of a weak view, by which a strong view of unlabelled images is trained.
         validate_every: epochs between two looks at the validation volumes.
         validation_volumes: at most so many of them are used; default: all.
     """
@@ -394,6 +418,7 @@ class SegmentationOptions:
     layers: PositiveInt = 2
     mixup: NonNegativeFloat = 0.0
     tcsm: TcsmOptions = TcsmOptions()
+    fixmatch: FixMatchOptions = FixMatchOptions()
     validate_every: PositiveInt = 1
     validation_volumes: PositiveInt | None = None
 
@@ -406,6 +431,11 @@ class SegmentationOptions:
             )
         if not self.loss.supervised:
             raise ValueError("loss.supervised takes true in this stage: its slices have labels")
+        for name, given in (("tcsm.weight", self.tcsm.weight), ("mixup", self.mixup)):
+            if self.fixmatch.weight > 0 and given > 0:
+                raise ValueError(
+                    f"fixmatch.weight takes 0 beside {name}, got {self.fixmatch.weight}; leave one of them out"
+                )
         return self
 
 

@@ -37,7 +37,13 @@ from semicl.study.plan import Job
 
 LOCK = ".lock"
 CONNECT_SECONDS = 30
-PRELOADED = ("semicl.evaluation.measures", "semicl.study.jobs", "semicl.training.tcsm", "semicl.training.trainer")
+PRELOADED = (
+    "semicl.evaluation.measures",
+    "semicl.study.jobs",
+    "semicl.training.fixmatch",
+    "semicl.training.tcsm",
+    "semicl.training.trainer",
+)
 """What the server of the processes imports for all of them."""
 
 

@@ -58,7 +58,8 @@ def stage_inputs(options: SectionOptions, experiment: ExperimentOptions, split: 
     """The cases of a split that a stage with these options sees.
 
     Raises:
-        SemiclError: the label fraction yields no case, or no validation case has a label.
+        SemiclError: the label fraction yields no case, or leaves none to a stage that needs unlabelled ones, or no
+            validation case has a label.
     """
     if not sees_labels(options):
         return StageInputs(images=split.training + (split.test if experiment.transductive else ()))
@@ -68,7 +69,24 @@ def stage_inputs(options: SectionOptions, experiment: ExperimentOptions, split: 
     validation = tuple(case for case in split.validation if case.label is not None)[: options.validation_volumes]
     if not validation:
         raise SemiclError("no validation case of the split has a label, by which weights are picked; give another one")
-    return StageInputs(split.training if options.tcsm.weight > 0 else (), labelled, validation)
+    return StageInputs(_unlabelled(options, experiment, split, labelled), labelled, validation)
+
+
+def _unlabelled(
+    options: SegmentationOptions, experiment: ExperimentOptions, split: Split, labelled: tuple[Case, ...]
+) -> tuple[Case, ...]:
+    """The training cases whose images alone fine-tuning sees: with TCSM all of them, with FixMatch the unlabelled."""
+    if options.tcsm.weight > 0:
+        return split.training
+    if options.fixmatch.weight == 0:
+        return ()
+    others = tuple(case for case in split.training if case not in labelled)
+    if not others:
+        raise SemiclError(
+            f"--label_fraction {experiment.label_fraction:g} leaves no training volume without a label, which "
+            "--fixmatch.weight needs; give a smaller --label_fraction, or --fixmatch.weight 0"
+        )
+    return others
 
 
 def decisive_options(options: SectionOptions, experiment: ExperimentOptions) -> dict[str, Any]:

@@ -79,10 +79,24 @@ class Stage(pl.LightningModule, ABC):
             if isinstance(module, (Encoder, Decoder)):
                 module.compile()
 
+    @property
+    def unlabelled_batch_size(self) -> int:
+        """Unlabelled images beside a labelled batch, where the stage takes any."""
+        return self.schedule.batch_size
+
+    @property
+    def done(self) -> float:
+        """The share of all steps that are taken."""
+        return self.global_step / int(self.trainer.estimated_stepping_batches)
+
     def logged(self, loss: Tensor) -> Tensor:
         """The loss, after a note of it in the logs."""
-        self.log(LOSS, loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        self.note(LOSS, loss)
         return loss
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Log the mean of a number over the steps of an epoch."""
+        self.log(name, value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
 
 class GlobalContrast(Stage):

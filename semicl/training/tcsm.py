@@ -7,7 +7,6 @@ teacher is the moving average of the student (Tarvainen and Valpola, 2017). Vali
 teacher is what is kept.
 """
 
-import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -21,10 +20,8 @@ from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import SegmentationOptions
 from semicl.training.augment import Intensities, Mix
+from semicl.training.losses import grown
 from semicl.training.stages import Segmentation
-
-STEEPNESS = 5.0
-"""Of the growth of the weight, as in the papers: exp(-5 (1 - t)^2)."""
 
 
 class Turn(NamedTuple):
@@ -68,8 +65,7 @@ class SelfEnsembling(Segmentation):
         answers = self.student(pair.for_student)
         with torch.no_grad():
             expected = self.network(pair.for_teacher)
-        done = self.global_step / int(self.trainer.estimated_stepping_batches)
-        weight = self._options.weight * grown(done, self._options.ramp_up)
+        weight = self._options.weight * grown(self.done, self._options.ramp_up)
         return self.logged(self.supervised_loss(mix) + weight * inconsistency(answers, expected, pair.turns))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -93,13 +89,6 @@ def turned(maps: Tensor, turns: Sequence[Turn]) -> Tensor:
 def inconsistency(student: Tensor, teacher: Tensor, turns: Sequence[Turn]) -> Tensor:
     """Mean squared difference of class probabilities, from scores (N, classes, *space); the teacher's are turned."""
     return mse_loss(student.float().softmax(1), turned(teacher.float().softmax(1), turns))
-
-
-def grown(done: float, ramp_up: float) -> float:
-    """The share of its full value that the weight has reached, after a share of all steps."""
-    if done >= ramp_up:
-        return 1.0
-    return math.exp(-STEEPNESS * (1 - done / ramp_up) ** 2)
 
 
 def follow(teacher: nn.Module, student: nn.Module, decay: float, steps: int) -> None:

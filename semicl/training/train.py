@@ -64,6 +64,7 @@ def material(setup: StageSetup, options: SectionOptions, seed: int) -> Material:
         SemiclError: the labelled fraction or the validation volumes have no foreground, or the cache is damaged.
     """
     from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+    from semicl.training.fixmatch import WeakToStrong
     from semicl.training.stages import (
         GlobalContrast,
         Segmentation,
@@ -77,8 +78,12 @@ def material(setup: StageSetup, options: SectionOptions, seed: int) -> Material:
         labelled = LabelledPieces(setup.prepared, inputs.labelled)
         validation = Volumes(setup.prepared, inputs.validation)
         judged = judged_classes(setup)
-        unlabelled = ImagePieces(setup.prepared, inputs.images) if options.tcsm.weight > 0 else None
-        kind = Segmentation if unlabelled is None else SelfEnsembling
+        unlabelled = ImagePieces(setup.prepared, inputs.images) if inputs.images else None
+        kind: type[Segmentation] = Segmentation
+        if options.tcsm.weight > 0:
+            kind = SelfEnsembling
+        elif options.fixmatch.weight > 0:
+            kind = WeakToStrong
         module = kind(network, options, card, seed)
         module.judged = judged
         return Material(module, labelled, inputs.labelled, unlabelled, validation)
@@ -171,7 +176,7 @@ def finetune(
 ) -> None:
     """Train stage 3 and write its folder; the test volumes are not opened.
 
-    TCSM sees the images, not the labels, of all training volumes too.
+    TCSM sees the images, not the labels, of all training volumes too, FixMatch those of the unlabelled ones.
 
     Args:
         segmentation: the stage.

@@ -1,6 +1,7 @@
 """Running a stage with Lightning: batches, checkpoints, logs, progress, resumption, and what it cost."""
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import SimpleProfiler
 from pytorch_lightning.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Subset
 
 from semicl.console import say
 from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
@@ -71,7 +72,7 @@ def train(
     quiet()
     with opened_loggers(loggers, folder) as opened:
         trainer, measured = _trainer(stage, folder, machine, opened, [StageProgress(title)])
-        _fit(trainer, stage, folder, loaded(pieces, stage, trainer, machine))
+        _fit(trainer, stage, folder, loaded(pieces, None, stage, trainer, machine))
     trainer.save_checkpoint(folder.model, weights_only=True)
     return _account(stage, trainer, measured)
 
@@ -90,7 +91,7 @@ def train_with_validation(
     """Train the segmentation stage and write the weights with the best Dice on the validation volumes.
 
     Where there are unlabelled pieces, every step gets a batch of them beside its labelled one; an epoch goes over the
-    labelled ones.
+    labelled ones, for which the unlabelled ones are repeated where they are too few.
 
     Returns:
         As `train`, and the epoch and the validation Dice of the weights that were written.
@@ -109,10 +110,7 @@ def train_with_validation(
         trainer, measured = _trainer(stage, folder, machine, opened, callbacks, check_val_every_n_epoch=validate_every)
         own = Subset(validation, range(trainer.global_rank, len(validation), trainer.world_size))
         volumes: DataLoader[Any] = DataLoader(own, batch_size=None)
-        batches: DataLoader[Any] | CombinedLoader = loaded(pieces, stage, trainer, machine)
-        if unlabelled is not None:
-            # The labelled volumes are among the unlabelled ones, which are the longer of the two.
-            batches = CombinedLoader((batches, loaded(unlabelled, stage, trainer, machine)), "min_size")
+        batches = loaded(pieces, unlabelled, stage, trainer, machine)
         _fit(trainer, stage, folder, batches, volumes)
     epoch, dice = picked_validation(folder.model)
     return _account(stage, trainer, measured) | {"best epoch": epoch, "best validation Dice": dice}
@@ -182,9 +180,27 @@ def _fit(
         raise
 
 
-def loaded(pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: MachineOptions) -> DataLoader[Any]:
+def loaded(
+    pieces: Dataset[Any],
+    unlabelled: ImagePieces | None,
+    stage: Stage,
+    trainer: pl.Trainer,
+    machine: MachineOptions,
+) -> DataLoader[Any] | CombinedLoader:
+    """Batches of pieces, with batches of the unlabelled ones, as often as it takes, beside them."""
+    batches = _batches(pieces, stage, trainer, machine, stage.schedule.batch_size)
+    if unlabelled is None:
+        return batches
+    size = stage.unlabelled_batch_size
+    times = math.ceil(len(batches) * size * trainer.world_size / len(unlabelled))
+    repeated: ConcatDataset[Any] = ConcatDataset([unlabelled] * times)
+    return CombinedLoader((batches, _batches(repeated, stage, trainer, machine, size)), "min_size")
+
+
+def _batches(
+    pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: MachineOptions, size: int
+) -> DataLoader[Any]:
     """Batches whose order follows from the seed and the epoch alone; each device gets pieces of its own."""
-    size = stage.schedule.batch_size
     count = len(pieces) // trainer.world_size  # type: ignore[arg-type]
     sampler: DistributedSampler[Any] = DistributedSampler(
         pieces, trainer.world_size, trainer.global_rank, shuffle=True, seed=stage.seed

@@ -9,7 +9,6 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.data import DataLoader
@@ -132,8 +131,7 @@ def trial(made: Material, machine: MachineOptions) -> Trial:
     tried = size if device.type == "cuda" else min(size, BATCH_OF_A_CPU)
     stage.schedule = replace(stage.schedule, batch_size=tried)
     alone = replace(machine, workers=0)  # whose start takes longer than the steps
-    loaders: Any = [loaded(pieces, stage, trainer, alone) for pieces in (made.pieces, made.unlabelled) if pieces]
-    loader = loaders[0] if len(loaders) == 1 else CombinedLoader(tuple(loaders), "min_size")
+    loader = loaded(made.pieces, made.unlabelled, stage, trainer, alone)
     volumes: Any = None if made.validation is None else DataLoader(made.validation, batch_size=None)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -140,8 +140,13 @@ def test_forms_of_local_contrast(prepared: Prepared, tmp_path: Path, options: li
 
 @pytest.mark.parametrize(
     "options",
-    [["--local_weight", "0.1", "--loss.block_size", "16"], ["--mixup", "0.4"], ["--tcsm.weight", "1"]],
-    ids=["local term", "mixup", "tcsm"],
+    [
+        ["--local_weight", "0.1", "--loss.block_size", "16"],
+        ["--mixup", "0.4"],
+        ["--tcsm.weight", "1"],
+        ["--fixmatch.weight", "1"],
+    ],
+    ids=["local term", "mixup", "tcsm", "fixmatch"],
 )
 def test_forms_of_fine_tuning(prepared: Prepared, tmp_path: Path, options: list[str]) -> None:
     outputs = [tmp_path / "plain", tmp_path / "other"]
@@ -155,7 +160,8 @@ def test_patches(tmp_path: Path) -> None:
     words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p"]
     assert run_command(*words, "--patch_size", "8", "24", "24", "--spacing", "2", "2", "2") == 0
     start: list[object] = []
-    for command, fraction in (("pretrain-global", ()), ("pretrain-local", FRACTION), ("finetune", FRACTION)):
+    pseudo = (*FRACTION, "--fixmatch.weight", "1")
+    for command, fraction in (("pretrain-global", ()), ("pretrain-local", FRACTION), ("finetune", pseudo)):
         assert run_command(*_words(command, tmp_path / "p", tmp_path / command, *fraction, *start)) == 0
         start = ["--start", tmp_path / command / "model.ckpt"]
     checkpoint = tmp_path / "finetune" / "model.ckpt"

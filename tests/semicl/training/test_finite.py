@@ -26,6 +26,7 @@ STAGES = {
     ),
     "fine-tune": ("finetune", *TINY, *one_schedule(2, 8), "--label_fraction", "0.2"),
     "tcsm": ("finetune", *TINY, *one_schedule(2, 8), "--label_fraction", "0.2", "--tcsm.weight", "1"),
+    "fixmatch": ("finetune", *TINY, *one_schedule(2, 8), "--label_fraction", "0.2", "--fixmatch.weight", "1"),
 }
 Step = Callable[..., Any]
 

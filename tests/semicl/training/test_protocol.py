@@ -22,10 +22,11 @@ LOCAL = ("pretrain-local", "--label_fraction", FRACTION, "--loss.block_size", 8)
 SELF_SUPERVISED = (*LOCAL, "--loss.no_supervised", "--loss.stride", "8")
 FINE_TUNE = ("finetune", "--label_fraction", FRACTION)
 TCSM = (*FINE_TUNE, "--tcsm.weight", 1)
+FIXMATCH = (*FINE_TUNE, "--fixmatch.weight", 1, "--fixmatch.confidence", 0.5)
 STAGES = pytest.mark.parametrize(
     "stage",
-    [GLOBAL, LOCAL, SELF_SUPERVISED, FINE_TUNE, TCSM],
-    ids=["global", "local", "self-supervised", "fine-tune", "tcsm"],
+    [GLOBAL, LOCAL, SELF_SUPERVISED, FINE_TUNE, TCSM, FIXMATCH],
+    ids=["global", "local", "self-supervised", "fine-tune", "tcsm", "fixmatch"],
 )
 
 
@@ -42,9 +43,9 @@ def _allowed(prepared: Path, split: Split, stage: tuple[object, ...]) -> set[Pat
     labelled = split.labelled(FRACTION)
     if stage == LOCAL:
         return _files(prepared, "image", labelled) | _files(prepared, "label", labelled)
-    if stage in (FINE_TUNE, TCSM):
+    if stage in (FINE_TUNE, TCSM, FIXMATCH):
         seen = (*labelled, *split.validation)
-        unlabelled = split.training if stage == TCSM else ()
+        unlabelled = () if stage == FINE_TUNE else split.training
         return _files(prepared, "image", (*seen, *unlabelled)) | _files(prepared, "label", seen)
     return _files(prepared, "image", split.training)
 

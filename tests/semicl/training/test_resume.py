@@ -55,11 +55,13 @@ def _die_in_a_write(number: int) -> None:
 
 KILLERS = {"step": _die_in_a_step, "write": _die_in_a_write}
 
+FIXMATCH = ("--fixmatch.weight", "1", "--fixmatch.confidence", "0.6")
 STAGES = {
     "global": ("pretrain-global", *TINY, *one_schedule(3)),
     "local": ("pretrain-local", *TINY, *one_schedule(3, 4), "--label_fraction", "0.2", "--schedule.decay", "one-cycle"),
     "fine-tune": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--mixup", "0.4"),
     "tcsm": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--tcsm.weight", "1"),
+    "fixmatch": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", *FIXMATCH),
 }
 
 
@@ -91,6 +93,7 @@ def uninterrupted(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) 
         ("fine-tune", "step", 8),
         ("fine-tune", "write", 3),
         ("tcsm", "step", 8),
+        ("fixmatch", "step", 8),
     ],
 )
 def test_a_killed_stage_resumes_to_the_same_weights(

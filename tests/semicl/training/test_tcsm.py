@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import AugmentationOptions, SegmentationOptions, TcsmOptions
+from semicl.training.losses import grown
 from semicl.training.stages import Segmentation, Stage
-from semicl.training.tcsm import SelfEnsembling, Turn, follow, grown, inconsistency, random_turns, turned
+from semicl.training.tcsm import SelfEnsembling, Turn, follow, inconsistency, random_turns, turned
 
 TURNS = tuple(Turn(quarters, flipped) for quarters in range(4) for flipped in (False, True))
 STILL = AugmentationOptions(0, 0, (1, 1), 0, 0, 0)
