@@ -381,6 +381,8 @@ class FixMatchOptions:
         cutmix: how likely a box of another image is pasted into a strong view.
         intensity: spread of gamma, brightness and contrast of the strong view; the weak one keeps its own.
         noise: standard deviation of the strong view's Gaussian noise.
+        unsure: points below the confidence in the local term: "ignored", or "weighed", as all pseudo-labelled ones then
+            are: each counts as an anchor by the probability of its class.
     """
 
     weight: NonNegativeFloat = 0.0
@@ -390,6 +392,7 @@ class FixMatchOptions:
     cutmix: Share = 0.5
     intensity: BelowOne = 0.5
     noise: NonNegativeFloat = 0.1
+    unsure: Literal["ignored", "weighed"] = "ignored"
 
 
 @options
@@ -399,7 +402,13 @@ class SegmentationOptions:
     Args:
         schedule: how long and how fast.
         augmentation: what changes the training slices.
-        local_weight: what the supervised local contrastive term is multiplied by; 0 leaves it out.
+        local_weight: what the supervised local contrastive term is multiplied by; 0 leaves it out. With FixMatch it
+            compares labelled and pseudo-labelled points.
+        local_start: epochs before the term begins.
+        local_scale: side in pixels of the term's points: 1 takes them of the decoder's last map, 2 or 4 of the one at a
+            half or a quarter of the resolution.
+        local_queue: class means of past labelled slices or patches that its points meet too, as many of each class; 0:
+            none.
         loss: the supervised local contrastive term.
         channels: of the projected points of that term.
         layers: of their projection.
@@ -413,6 +422,9 @@ class SegmentationOptions:
     schedule: ScheduleOptions = ScheduleOptions(120, 8, 1e-5)
     augmentation: AugmentationOptions = AugmentationOptions()
     local_weight: NonNegativeFloat = 0.0
+    local_start: NonNegativeInt = 0
+    local_scale: Literal[1, 2, 4] = 1
+    local_queue: NonNegativeInt = 0
     loss: LocalLossOptions = LocalLossOptions()
     channels: PositiveInt = 128
     layers: PositiveInt = 2
@@ -431,12 +443,27 @@ class SegmentationOptions:
             )
         if not self.loss.supervised:
             raise ValueError("loss.supervised takes true in this stage: its slices have labels")
+        if self.local_weight > 0 and self.local_start >= self.schedule.epochs:
+            raise ValueError(
+                f"local_start takes less than the number of epochs ({self.schedule.epochs}), or the local term would "
+                f"never begin, got {self.local_start}; give another local_start or schedule.epochs"
+            )
+        if self.local_queue > 0 and self.mixup > 0:
+            raise ValueError(
+                f"local_queue takes 0 beside mixup, got {self.local_queue}: the points of a blended slice have no "
+                "class of their own; leave one of them out"
+            )
         for name, given in (("tcsm.weight", self.tcsm.weight), ("mixup", self.mixup)):
             if self.fixmatch.weight > 0 and given > 0:
                 raise ValueError(
                     f"fixmatch.weight takes 0 beside {name}, got {self.fixmatch.weight}; leave one of them out"
                 )
         return self
+
+    @property
+    def local_level(self) -> int:
+        """The decoder's level whose points the local term compares, from full resolution down."""
+        return self.local_scale.bit_length() - 1
 
 
 # ---- the other commands ----------------------------------------------------------------------------------------------

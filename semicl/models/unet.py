@@ -52,10 +52,14 @@ class Decoder(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        x = maps[-1]
+        return self.pyramid(maps)[0]
+
+    def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
+        """One map a level, as the encoder's: (N, levels[k], *space / 2**k); the deepest is the encoder's own."""
+        pyramid = [maps[-1]]
         for level, skip in zip(self.levels, reversed(maps[:-1]), strict=True):
-            x = level(x, skip)
-        return x
+            pyramid.append(level(pyramid[-1], skip))
+        return pyramid[::-1]
 
 
 class UNet(nn.Module):

@@ -4,7 +4,8 @@ Sohn et al., NeurIPS 2020; for segmentation French et al., BMVC 2020, and Yang e
 labelled batch, every step takes images of the training volumes without a label in use. The weak view moves points
 alone; the strong view is the weak one with other intensities and, in a box, the next image of the batch. The network's
 classes of the weak view, where their probability reaches the confidence, are the labels of the strong one. The loss on
-them is added by a weight that grows to its full value.
+them is added by a weight that grows to its full value. The local contrastive term, where it has a weight, compares the
+points of labelled and strong views with each other.
 """
 
 from dataclasses import replace
@@ -20,7 +21,7 @@ from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import SegmentationOptions
 from semicl.training.augment import Intensities, Mix, moved_images, random_grid
-from semicl.training.losses import grown
+from semicl.training.losses import IGNORED, grown
 from semicl.training.stages import Segmentation
 
 SURE = "share_above_confidence"
@@ -58,6 +59,7 @@ class WeakToStrong(Segmentation):
         strong = replace(options.augmentation, intensity=options.fixmatch.intensity, noise=options.fixmatch.noise)
         self._intensities = Intensities(strong)
         self._dice_loss = DiceLoss()
+        self._local_loss.ignore_index = IGNORED
 
     @property
     def unlabelled_batch_size(self) -> int:
@@ -73,12 +75,25 @@ class WeakToStrong(Segmentation):
     def training_step(self, batch: tuple[Mix, Views]) -> Tensor:
         mix, views = batch
         pseudo = self.pseudo_labels(views)
-        scores = self.network(views.strong)
-        added = pseudo_label_loss(scores, pseudo, self._dice_loss)
+        count = len(mix.images)
+        features, scores = self.features_and_scores(torch.cat([mix.images, views.strong]))
+        added = pseudo_label_loss(scores[count:], pseudo, self._dice_loss)
         self.note(SURE, pseudo.sure.float().mean())
         self.note(PSEUDO_LOSS, added)
         weight = self._options.weight * grown(self.done, self._options.ramp_up)
-        return self.logged(self.supervised_loss(mix) + weight * added)
+        loss = self._loss(scores[:count], mix.labels[:, None]) + weight * added
+        if self.local_weight > 0:
+            points = self.projection(features)
+            loss = loss + self.local_weight * self.local_term(points, *self.contrasted(mix.labels, pseudo))
+            self.remember(points[:count], mix.labels)
+        return self.logged(loss)
+
+    def contrasted(self, labels: Tensor, pseudo: PseudoLabels) -> tuple[Tensor, Tensor | None]:
+        """Classes and weights of the points that the local term compares: of labelled, then of strong views."""
+        if self._options.unsure == "ignored":
+            return torch.cat([labels, pseudo.labels.where(pseudo.sure, IGNORED)]), None
+        known = torch.ones(labels.shape, device=labels.device)
+        return torch.cat([labels, pseudo.labels]), torch.cat([known, pseudo.confidence])
 
     @torch.no_grad()
     def pseudo_labels(self, views: Views) -> PseudoLabels:

@@ -59,10 +59,12 @@ def stage_inputs(options: SectionOptions, experiment: ExperimentOptions, split: 
 
     Raises:
         SemiclError: the label fraction yields no case, or leaves none to a stage that needs unlabelled ones, or no
-            validation case has a label.
+            validation case has a label, or the network lacks the level that the local term takes its points of.
     """
     if not sees_labels(options):
         return StageInputs(images=split.training + (split.test if experiment.transductive else ()))
+    if isinstance(options, SegmentationOptions):
+        _require_level(options, experiment)
     labelled = split.labelled(experiment.label_fraction)
     if not isinstance(options, SegmentationOptions):
         return StageInputs(labelled=labelled)
@@ -70,6 +72,15 @@ def stage_inputs(options: SectionOptions, experiment: ExperimentOptions, split: 
     if not validation:
         raise SemiclError("no validation case of the split has a label, by which weights are picked; give another one")
     return StageInputs(_unlabelled(options, experiment, split, labelled), labelled, validation)
+
+
+def _require_level(options: SegmentationOptions, experiment: ExperimentOptions) -> None:
+    levels = len(experiment.network.levels)
+    if options.local_weight > 0 and options.local_level >= levels:
+        raise SemiclError(
+            f"--local_scale {options.local_scale} takes points of the network's level {options.local_level + 1}, of "
+            f"which there are {levels}; give a smaller one, or more --network.widths"
+        )
 
 
 def _unlabelled(

@@ -2,10 +2,15 @@
 
 import math
 
-from torch import distributed, nn
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.functional import interpolate, normalize, one_hot
 
 from semicl.options import LocalLossOptions
-from semicl_kernels import LocalContrastiveLoss, NTXentLoss
+from semicl_kernels import ClassQueue, LocalContrastiveLoss, NTXentLoss
+
+IGNORED = -1
+"""Class of points that have no part in the local contrast."""
 
 STEEPNESS = 5.0
 """Of the growth of a weight, as in the papers of TCSM and of mean teachers: exp(-5 (1 - t)^2)."""
@@ -34,3 +39,38 @@ def local_contrast(options: LocalLossOptions) -> LocalContrastiveLoss:
         scope=options.scope,
         denominator=options.denominator,
     )
+
+
+def class_queue(classes: int, size: int, channels: int) -> ClassQueue:
+    """An empty queue, shared by the processes that train together."""
+    return ClassQueue(classes, size, channels, distributed.group.WORLD if distributed.is_initialized() else None)
+
+
+SHORTEST = 1e-6
+"""A mean of unit vectors that is shorter has no direction."""
+
+
+@torch.no_grad()
+def class_means(points: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The mean direction of each class in each image.
+
+    Args:
+        points: (N, channels, *space), vectors of any length.
+        labels: (N, *space), classes of points, int64.
+        classes: their number.
+
+    Returns:
+        Unit vectors (M, channels) float32, one for each image and class that it holds, and the classes (M,).
+    """
+    units = normalize(points.float().flatten(2), dim=1)
+    members = one_hot(labels.flatten(1), classes).to(units.dtype)
+    sums = torch.einsum("ncp,npk->nkc", units, members).float()
+    there = sums.norm(dim=2) > SHORTEST * members.sum(1)
+    return normalize(sums[there], dim=1), there.nonzero()[:, 1]
+
+
+def at_scale(values: Tensor, space: torch.Size) -> Tensor:
+    """Values (N, *space) of points at another resolution, which float32 must hold: of each the one in its middle."""
+    if values.shape[1:] == space:
+        return values
+    return interpolate(values[:, None].float(), space, mode="nearest-exact")[:, 0].to(values.dtype)

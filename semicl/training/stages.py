@@ -30,8 +30,8 @@ from semicl.options import (
     SegmentationOptions,
 )
 from semicl.training.augment import ImageViews, Intensities, LabelledViews, Mix, mixed
-from semicl.training.losses import contrast_all_devices, local_contrast
-from semicl_kernels import NTXentLoss
+from semicl.training.losses import at_scale, class_means, class_queue, contrast_all_devices, local_contrast
+from semicl_kernels import ClassQueue, NTXentLoss
 
 VALIDATION_DICE = "validation_dice"
 LOSS = "loss"
@@ -118,8 +118,11 @@ class GlobalContrast(Stage):
         return self.logged(self._loss(z1, z2))
 
 
-def _point_projection(options: LocalContrastOptions | SegmentationOptions, card: ModelCard) -> PointProjection:
-    return PointProjection(len(card.grid.patch_size), card.levels[0], options.channels, options.layers)
+def _point_projection(
+    options: LocalContrastOptions | SegmentationOptions, card: ModelCard, level: int = 0
+) -> PointProjection:
+    """Of the decoder's map of a level, from full resolution down."""
+    return PointProjection(len(card.grid.patch_size), card.levels[level], options.channels, options.layers)
 
 
 class _LocalContrast(Stage):
@@ -180,10 +183,15 @@ class Segmentation(Stage):
         super().__init__(options.schedule, card, seed)
         self.network = network
         self.local_weight = options.local_weight
+        self.local_start = options.local_start
+        self.level = options.local_level if options.local_weight > 0 else 0
         self.mixup = options.mixup
         self.projection: nn.Module = nn.Identity()
         if options.local_weight > 0:
-            self.projection = _point_projection(options, card)
+            self.projection = _point_projection(options, card, self.level)
+        self.queue: ClassQueue | None = None
+        if options.local_weight > 0 and options.local_queue > 0:
+            self.queue = class_queue(len(card.classes), options.local_queue, options.channels)
         self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
         self._local_loss = local_contrast(options.loss)
         self._view = LabelledViews(options.augmentation, card.grid.voxel_size)
@@ -206,13 +214,47 @@ class Segmentation(Stage):
 
     def supervised_loss(self, mix: Mix) -> Tensor:
         """Cross entropy + Dice, and the local contrastive term where it has a weight."""
-        features = self.trained.decoder(self.trained.encoder(mix.images))
-        scores = self.trained.classifier(features)
+        features, scores = self.features_and_scores(mix.images)
         loss = mix.loss(lambda labels: self._loss(scores, labels[:, None]))
         if self.local_weight > 0:
-            points = self.projection(features)[:, None]
-            loss = loss + self.local_weight * mix.loss(lambda labels: self._local_loss(points, labels[:, None]))
+            points = self.projection(features)
+            loss = loss + self.local_weight * mix.loss(lambda labels: self.local_term(points, labels))
+            self.remember(points, mix.labels)
         return loss
+
+    def features_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The map (N, channels, *space) that the local term sees, and the scores (N, classes, *space)."""
+        maps, decoder = self.trained.encoder(images), self.trained.decoder
+        if self.level == 0:
+            last = features = decoder(maps)
+        else:
+            pyramid = decoder.pyramid(maps)
+            last, features = pyramid[0], pyramid[self.level]
+        return features, self.trained.classifier(last)
+
+    def local_term(self, points: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The local contrastive term, 0 before its first epoch.
+
+        Args:
+            points: (N, channels, *space), projected, at the resolution of the term.
+            labels: (N, *space) at full resolution, int64, `IGNORED` where a point has no part in it.
+            weights: (N, *space) of points as anchors; None where all are alike.
+        """
+        if self.current_epoch < self.local_start:
+            return (0 * points).sum()  # of several devices each waits for the gradient of every parameter
+        space = points.shape[2:]
+        return self._local_loss(
+            points[:, None],
+            at_scale(labels, space)[:, None],
+            weights=None if weights is None else at_scale(weights, space)[:, None],
+            **({} if self.queue is None else self.queue.keys()),
+        )
+
+    def remember(self, points: Tensor, labels: Tensor) -> None:
+        """Put the class means of points and their true labels, as of `local_term`, into the queue, if there is one."""
+        if self.queue is not None and self.current_epoch >= self.local_start:
+            means = class_means(points, at_scale(labels, points.shape[2:]), self.queue.classes)
+            self.queue.push(*means)
 
     def validation_step(self, volume: LabelledVolume) -> Tensor:
         probabilities = class_probabilities(self.network, volume.image, self.card.grid.patch_size)

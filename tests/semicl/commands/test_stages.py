@@ -145,8 +145,10 @@ def test_forms_of_local_contrast(prepared: Prepared, tmp_path: Path, options: li
         ["--mixup", "0.4"],
         ["--tcsm.weight", "1"],
         ["--fixmatch.weight", "1"],
+        ["--local_weight", "0.1", "--local_scale", "4", "--local_queue", "8"],
+        ["--tcsm.weight", "1", "--local_weight", "0.1", "--local_scale", "2", "--local_queue", "8"],
     ],
-    ids=["local term", "mixup", "tcsm", "fixmatch"],
+    ids=["local term", "mixup", "tcsm", "fixmatch", "local term with a queue", "tcsm and local term"],
 )
 def test_forms_of_fine_tuning(prepared: Prepared, tmp_path: Path, options: list[str]) -> None:
     outputs = [tmp_path / "plain", tmp_path / "other"]
@@ -160,7 +162,7 @@ def test_patches(tmp_path: Path) -> None:
     words = ["prepare", "--data", "phantom", "--phantom_subjects", "5", "--prepared", tmp_path / "p"]
     assert run_command(*words, "--patch_size", "8", "24", "24", "--spacing", "2", "2", "2") == 0
     start: list[object] = []
-    pseudo = (*FRACTION, "--fixmatch.weight", "1")
+    pseudo = (*FRACTION, "--fixmatch.weight", "1", "--local_weight", "0.1", "--local_scale", "2")
     for command, fraction in (("pretrain-global", ()), ("pretrain-local", FRACTION), ("finetune", pseudo)):
         assert run_command(*_words(command, tmp_path / "p", tmp_path / command, *fraction, *start)) == 0
         start = ["--start", tmp_path / command / "model.ckpt"]

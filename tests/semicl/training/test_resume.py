@@ -55,7 +55,8 @@ def _die_in_a_write(number: int) -> None:
 
 KILLERS = {"step": _die_in_a_step, "write": _die_in_a_write}
 
-FIXMATCH = ("--fixmatch.weight", "1", "--fixmatch.confidence", "0.6")
+QUEUE = ("--local_weight", "0.1", "--local_start", "1", "--local_scale", "2", "--local_queue", "4")
+FIXMATCH = ("--fixmatch.weight", "1", "--fixmatch.confidence", "0.6", *QUEUE)
 STAGES = {
     "global": ("pretrain-global", *TINY, *one_schedule(3)),
     "local": ("pretrain-local", *TINY, *one_schedule(3, 4), "--label_fraction", "0.2", "--schedule.decay", "one-cycle"),
@@ -93,7 +94,7 @@ def uninterrupted(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) 
         ("fine-tune", "step", 8),
         ("fine-tune", "write", 3),
         ("tcsm", "step", 8),
-        ("fixmatch", "step", 8),
+        ("fixmatch", "step", 12),
     ],
 )
 def test_a_killed_stage_resumes_to_the_same_weights(
