@@ -404,7 +404,7 @@ class SegmentationOptions:
         augmentation: what changes the training slices.
         local_weight: what the supervised local contrastive term is multiplied by; 0 leaves it out. With FixMatch it
             compares labelled and pseudo-labelled points.
-        local_start: epochs before the term begins.
+        local_warm_up: epochs before the term begins.
         local_scale: side in pixels of the term's points: 1 takes them of the decoder's last map, 2 or 4 of the one at a
             half or a quarter of the resolution.
         local_queue: class means of past labelled slices or patches that its points meet too, as many of each class; 0:
@@ -417,12 +417,13 @@ class SegmentationOptions:
         fixmatch: pseudo-labels of a weak view, by which a strong view of unlabelled images is trained.
         validate_every: epochs between two looks at the validation volumes.
         validation_volumes: at most so many of them are used; default: all.
+        keep_last: keep the weights of the last epoch too, in model-last.ckpt, beside those that validation picked.
     """
 
     schedule: ScheduleOptions = ScheduleOptions(120, 8, 1e-5)
     augmentation: AugmentationOptions = AugmentationOptions()
     local_weight: NonNegativeFloat = 0.0
-    local_start: NonNegativeInt = 0
+    local_warm_up: NonNegativeInt = 0
     local_scale: Literal[1, 2, 4] = 1
     local_queue: NonNegativeInt = 0
     loss: LocalLossOptions = LocalLossOptions()
@@ -433,6 +434,7 @@ class SegmentationOptions:
     fixmatch: FixMatchOptions = FixMatchOptions()
     validate_every: PositiveInt = 1
     validation_volumes: PositiveInt | None = None
+    keep_last: bool = False
 
     @model_validator(mode="after")
     def _fits_the_stage(self) -> Self:
@@ -443,10 +445,10 @@ class SegmentationOptions:
             )
         if not self.loss.supervised:
             raise ValueError("loss.supervised takes true in this stage: its slices have labels")
-        if self.local_weight > 0 and self.local_start >= self.schedule.epochs:
+        if self.local_weight > 0 and self.local_warm_up >= self.schedule.epochs:
             raise ValueError(
-                f"local_start takes less than the number of epochs ({self.schedule.epochs}), or the local term would "
-                f"never begin, got {self.local_start}; give another local_start or schedule.epochs"
+                f"local_warm_up takes less than the number of epochs ({self.schedule.epochs}), or the local term would "
+                f"never begin, got {self.local_warm_up}; give another local_warm_up or schedule.epochs"
             )
         if self.local_queue > 0 and self.mixup > 0:
             raise ValueError(

@@ -3,11 +3,13 @@
 options.json    what the stage depends on: options that can change its result, and its data; before anything else
 last.ckpt       the whole state after the last finished epoch, until the stage is finished
 model.ckpt      the weights: of the last epoch, or in fine-tuning of the best validation
+model-last.ckpt the weights of the last epoch of fine-tuning, where they are wanted too
 logs/           TensorBoard and CSV, and runs.json, the runs of wandb and mlflow
 progress.json   epochs done, of how many, until the stage is finished
 diverged.json   the step that was not finite, where training stopped
 summary.json    written last and removed before anything is trained: a folder that has it and the weights is finished
 test/           what `semicl evaluate` found, in an experiment
+test-last/      the same of model-last.ckpt, in a study
 """
 
 import json
@@ -29,6 +31,8 @@ DATA = "data"
 _WRITTEN_BELOW = (
     "test/cases.csv",
     "test/results.json",
+    "test-last/cases.csv",
+    "test-last/results.json",
     "logs/tensorboard/version_*/events.out.tfevents.*",
     "logs/*/version_*/hparams.yaml",
     "logs/csv/version_*/metrics.csv",
@@ -47,6 +51,11 @@ class StageFolder:
     def model(self) -> Path:
         """The weights."""
         return self.path / MODEL
+
+    @property
+    def model_last(self) -> Path:
+        """The weights of the last epoch, where fine-tuning keeps them."""
+        return self.path / "model-last.ckpt"
 
     @property
     def last(self) -> Path:
@@ -77,6 +86,11 @@ class StageFolder:
     def test(self) -> Path:
         """What the test volumes showed."""
         return self.path / "test"
+
+    @property
+    def test_last(self) -> Path:
+        """What they showed of the weights of the last epoch."""
+        return self.path / "test-last"
 
     @property
     def finished(self) -> bool:
@@ -121,7 +135,7 @@ class StageFolder:
             self.require_free()
         if reason is not None or (overwrite and (self.begun or self._options.is_file())):
             self._clear()
-        remove_partial(self.path, self.test)
+        remove_partial(self.path, self.test, self.test_last)
         if self.finished:
             self._remove_state()
         else:
@@ -198,7 +212,8 @@ class StageFolder:
 
     def _clear(self) -> None:
         """Remove what semicl writes, by name, and the folders that this empties."""
-        for file in (self._summary, self.last, self.progress, self.diverged, self.model, self._options):
+        state = (self.last, self.progress, self.diverged)
+        for file in (self._summary, *state, self.model, self.model_last, self._options):
             file.unlink(missing_ok=True)
         place = self.path.resolve()
         for file in [file for pattern in _WRITTEN_BELOW for file in self.path.glob(pattern)]:

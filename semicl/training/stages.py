@@ -183,7 +183,7 @@ class Segmentation(Stage):
         super().__init__(options.schedule, card, seed)
         self.network = network
         self.local_weight = options.local_weight
-        self.local_start = options.local_start
+        self.local_warm_up = options.local_warm_up
         self.level = options.local_level if options.local_weight > 0 else 0
         self.mixup = options.mixup
         self.projection: nn.Module = nn.Identity()
@@ -240,7 +240,7 @@ class Segmentation(Stage):
             labels: (N, *space) at full resolution, int64, `IGNORED` where a point has no part in it.
             weights: (N, *space) of points as anchors; None where all are alike.
         """
-        if self.current_epoch < self.local_start:
+        if self.current_epoch < self.local_warm_up:
             return (0 * points).sum()  # of several devices each waits for the gradient of every parameter
         space = points.shape[2:]
         return self._local_loss(
@@ -252,7 +252,7 @@ class Segmentation(Stage):
 
     def remember(self, points: Tensor, labels: Tensor) -> None:
         """Put the class means of points and their true labels, as of `local_term`, into the queue, if there is one."""
-        if self.queue is not None and self.current_epoch >= self.local_start:
+        if self.queue is not None and self.current_epoch >= self.local_warm_up:
             means = class_means(points, at_scale(labels, points.shape[2:]), self.queue.classes)
             self.queue.push(*means)
 

@@ -222,6 +222,7 @@ def finetune(
         experiment.machine,
         title,
         made.unlabelled,
+        segmentation.keep_last,
         experiment.logger,
     )
     cost["validation"] = [list(moment) for moment in module.history]

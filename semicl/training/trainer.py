@@ -86,9 +86,12 @@ def train_with_validation(
     machine: MachineOptions,
     title: str,
     unlabelled: ImagePieces | None = None,
+    keep_last: bool = False,
     loggers: Sequence[str] = LOGGERS,
 ) -> dict[str, Any]:
     """Train the segmentation stage and write the weights with the best Dice on the validation volumes.
+
+    With `keep_last` those of the last epoch are written too.
 
     Where there are unlabelled pieces, every step gets a batch of them beside its labelled one; an epoch goes over the
     labelled ones, for which the unlabelled ones are repeated where they are too few.
@@ -112,6 +115,8 @@ def train_with_validation(
         volumes: DataLoader[Any] = DataLoader(own, batch_size=None)
         batches = loaded(pieces, unlabelled, stage, trainer, machine)
         _fit(trainer, stage, folder, batches, volumes)
+        if keep_last:
+            trainer.save_checkpoint(folder.model_last, weights_only=True)
     epoch, dice = picked_validation(folder.model)
     return _account(stage, trainer, measured) | {"best epoch": epoch, "best validation Dice": dice}
 

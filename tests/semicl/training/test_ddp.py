@@ -168,7 +168,7 @@ finetune: {schedule: {epochs: 2, batch_size: 8, learning_rate: 1e-3}}
 def test_two_processes_share_pseudo_labelled_points_and_a_queue(prepared: Prepared, tmp_path: Path) -> None:
     """In the first epoch the local term has not begun: its projection has a gradient all the same."""
     words = ["finetune", *TINY, *one_schedule(3, 8), *TWO, "--prepared", prepared.folder, "--label_fraction", "0.34"]
-    words += ["--fixmatch.weight", "1", "--fixmatch.confidence", "0.5", "--local_weight", "0.1", "--local_start", "1"]
+    words += ["--fixmatch.weight", "1", "--fixmatch.confidence", "0.5", "--local_weight", "0.1", "--local_warm_up", "1"]
     for name in ("whole", "again"):
         _run(*words, "--local_queue", "16", "--local_scale", "2", "--output", tmp_path / name)
     whole, again = (weights(tmp_path / name / "model.ckpt") for name in ("whole", "again"))

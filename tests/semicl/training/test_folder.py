@@ -114,6 +114,9 @@ def test_damaged_options_are_named(folder: StageFolder, text: str) -> None:
 WRITTEN_BELOW = (
     "test/cases.csv",
     "test/results.json",
+    "test-last/cases.csv",
+    "test-last/results.json",
+    "model-last.ckpt",
     "logs/tensorboard/version_0/events.out.tfevents.1.host.2.0",
     "logs/tensorboard/version_0/hparams.yaml",
     "logs/csv/version_0/hparams.yaml",

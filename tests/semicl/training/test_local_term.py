@@ -107,7 +107,7 @@ def test_the_term_compares_the_points_of_its_scale(
 def test_the_term_begins_in_its_epoch_and_every_parameter_has_a_gradient_before(
     network: UNet, card: ModelCard, mix: Mix, trainer: SimpleNamespace
 ) -> None:
-    stage = Segmentation(network, _options(local_start=2, local_queue=3), card, seed=0)
+    stage = Segmentation(network, _options(local_warm_up=2, local_queue=3), card, seed=0)
     assert stage.queue is not None
     plain = Segmentation(network, _options(local_weight=0.0), card, seed=0).training_step(mix)
     for epoch in (0, 1):
@@ -176,7 +176,7 @@ def test_a_scale_that_the_network_lacks_is_refused(
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"local_start": 3}, "local_start takes less than the number of epochs"), ({"mixup": 0.4}, "beside mixup")],
+    [({"local_warm_up": 3}, "local_warm_up takes less than the number of epochs"), ({"mixup": 0.4}, "beside mixup")],
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -55,7 +55,7 @@ def _die_in_a_write(number: int) -> None:
 
 KILLERS = {"step": _die_in_a_step, "write": _die_in_a_write}
 
-QUEUE = ("--local_weight", "0.1", "--local_start", "1", "--local_scale", "2", "--local_queue", "4")
+QUEUE = ("--local_weight", "0.1", "--local_warm_up", "1", "--local_scale", "2", "--local_queue", "4")
 FIXMATCH = ("--fixmatch.weight", "1", "--fixmatch.confidence", "0.6", *QUEUE)
 STAGES = {
     "global": ("pretrain-global", *TINY, *one_schedule(3)),

@@ -77,7 +77,7 @@ def _fine_tune(
 ) -> Segmentation:
     stage = Segmentation(network, SegmentationOptions(ScheduleOptions(3, 16, 1e-2)), card, seed=0)
     pieces, validation = LabelledPieces(prepared, prepared.cases[:2]), Volumes(prepared, prepared.cases[2:4])
-    train_with_validation(stage, pieces, validation, 1, folder, machine, "test")
+    train_with_validation(stage, pieces, validation, 1, folder, machine, "test", keep_last=True)
     return stage
 
 
@@ -101,6 +101,9 @@ def test_validation_picks_the_checkpoint(
     picked = card.new_network(1)
     load_weights(picked, folder.model)
     last = stage.network.state_dict()["classifier.weight"]
+    kept = card.new_network(1)
+    load_weights(kept, folder.model_last)
+    assert torch.equal(kept.state_dict()["classifier.weight"], last)
     assert torch.equal(picked.state_dict()["classifier.weight"], last) == (best == 2)
 
 
