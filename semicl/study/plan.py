@@ -88,6 +88,7 @@ class Cell:
         pretraining: the jobs before fine-tuning, in order.
         tunings: fine-tuning, by each of the learning rates.
         tests: the evaluation of each of them, only one of which is ever run.
+        tests_last: the same of the weights of the last epoch, where fine-tuning keeps them.
     """
 
     method: str
@@ -96,6 +97,7 @@ class Cell:
     pretraining: tuple[Job, ...]
     tunings: tuple[Job, ...]
     tests: tuple[Job, ...]
+    tests_last: tuple[Job, ...] = ()
 
     @property
     def training(self) -> tuple[Job, ...]:
@@ -108,6 +110,12 @@ class Cell:
         if not all(job.finished for job in self.tunings):
             return None
         return max(self.tests, key=lambda test: validation_dice(_after(test)))
+
+    @property
+    def test_last(self) -> Job | None:
+        """The evaluation of the last epoch of the same fine-tuning, where its weights are kept."""
+        test = self.test
+        return self.tests_last[self.tests.index(test)] if test is not None and self.tests_last else None
 
     @property
     def title(self) -> str:
@@ -208,7 +216,9 @@ class _Place:
             self._stage(method, FINETUNE, options, fraction, jobs[-1] if jobs else None)
             for options in _by_rates(stages[FINETUNE], rates)
         )
-        return Cell(method, fraction, self.number, tuple(jobs), tunings, tuple(map(self._test, tunings)))
+        tests, tests_last = ([self._test(tuned, last) for tuned in tunings] for last in (False, True))
+        kept = tests_last if stages[FINETUNE].keep_last else ()
+        return Cell(method, fraction, self.number, tuple(jobs), tunings, tuple(tests), tuple(kept))
 
     def _stage(self, method: str, section: str, options: Any, fraction: float, after: Job | None) -> Job:
         # A stage without labels is told no fraction, so that the cells of all fractions share it.
@@ -228,16 +238,17 @@ class _Place:
         stage = StageOptions(self.prepared.folder, self.number, folder, start, resume=True)
         return Job(command, folder, config, (options, experiment, stage), after, number)
 
-    def _test(self, tuned: Job) -> Job:
+    def _test(self, tuned: Job, last: bool) -> Job:
         folder, machine = StageFolder(tuned.folder), self.experiment.machine
+        model, output = (folder.model_last, folder.test_last) if last else (folder.model, folder.test)
         # An interrupted evaluation may have left one of its files.
         whole = EvaluateOptions(
-            folder.model, self.prepared.folder, self.number, output=folder.test, overwrite=True, machine=machine
+            model, self.prepared.folder, self.number, output=output, overwrite=True, machine=machine
         )
         cases = [case for case in self.split.test if case.label is not None]
         judged_on = cases_hash(cases, self.prepared.source, self.prepared.states)
         config = {"machine": asdict(machine), "overwrite": True}
-        return Job("evaluate", folder.test, config, (whole,), tuned, tuned.config_hash, judged_on)
+        return Job("evaluate", output, config, (whole,), tuned, tuned.config_hash, judged_on)
 
 
 def _stages_of(name: str, method: MethodOptions, stages: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from semicl.evaluation.measures import MEASURES, Evaluation, read_evaluation
 from semicl.evaluation.metrics import spread
 from semicl.options import ExperimentOptions
@@ -25,11 +27,13 @@ class Found:
         cell: which.
         evaluation: of its test volumes.
         stages: its jobs of training, of fine-tuning the one that validation picked, each with its summary.
+        last: the evaluation of the weights of the last epoch, where they are kept.
     """
 
     cell: Cell
     evaluation: Evaluation
     stages: tuple[tuple[Job, dict[str, Any]], ...]
+    last: Evaluation | None = None
 
     @property
     def tuning(self) -> Job:
@@ -68,6 +72,12 @@ class Row:
     def dice(self) -> dict[str, Any]:
         """Mean and standard deviation over splits of the mean Dice."""
         return spread([found.dice for found in self.found])
+
+    @property
+    def last_dice(self) -> dict[str, Any] | None:
+        """The same of the weights of the last epoch; None where a split has kept none."""
+        found = [found.last.mean_dice() for found in self.found if found.last is not None]
+        return spread(found) if len(found) == len(self.found) else None
 
     def per_class(self) -> dict[str, dict[str, dict[str, Any]]]:
         """For every class, and for the mean over classes, each measure's mean and deviation over splits."""
@@ -124,7 +134,88 @@ def _found(cell: Cell) -> Found:
     assert test is not None
     tuning = next(job for job, other in zip(cell.tunings, cell.tests, strict=True) if other is test)
     stages = ((job, StageFolder(job.folder).summary()) for job in (*cell.pretraining, tuning))
-    return Found(cell, read_evaluation(test.folder), tuple(stages))
+    last = cell.test_last
+    kept = read_evaluation(last.folder) if last is not None and last.finished else None
+    return Found(cell, read_evaluation(test.folder), tuple(stages), kept)
+
+
+RESAMPLES = 10_000
+COVERED = (0.025, 0.975)
+"""Quantiles of the means of resampled subjects: an interval of 95 %."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one method's Dice is above another's on the same test volumes.
+
+    Args:
+        mean: over subjects, of each the mean over its volumes, and over the splits in which it is tested.
+        interval: 95 % bootstrap interval of it, subjects resampled; how runs of one training differ is no part of it.
+        subjects: their number.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    subjects: int
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"mean": self.mean, "low": self.interval[0], "high": self.interval[1], "subjects": self.subjects}
+
+
+Differences = Mapping[tuple[str, float], Difference]
+"""By method and label fraction."""
+
+
+def difference(row: Row, first: Row, subjects: Mapping[str, str], last: bool = False) -> Difference | None:
+    """The paired difference of two rows over the splits that both have; None where there is none.
+
+    Args:
+        row: whose Dice is above where the difference is positive.
+        first: what it is compared with.
+        subjects: of the volumes, by name; one without is a subject of its own.
+        last: by the weights of the last epoch.
+    """
+    reference = {found.cell.split: _dice_by_name(found, last) for found in first.found}
+    of_subject: dict[str, list[float]] = {}
+    for found in row.found:
+        before = reference.get(found.cell.split, {})
+        for name, dice in _dice_by_name(found, last).items():
+            if name in before:
+                of_subject.setdefault(subjects.get(name, name), []).append(dice - before[name])
+    if not of_subject:
+        return None
+    means = np.array([np.mean(each) for each in of_subject.values()])
+    drawn = np.random.default_rng(0).integers(len(means), size=(RESAMPLES, len(means)))
+    low, high = np.quantile(means[drawn].mean(1), COVERED)
+    return Difference(float(means.mean()), (float(low), float(high)), len(means))
+
+
+def differences(rows: Sequence[Row], subjects: Mapping[str, str], last: bool = False) -> Differences:
+    """The differences of rows to the first one on the same label fraction, where there are any.
+
+    Args: as of `difference`.
+    """
+    first: dict[float, Row] = {}
+    for row in rows:
+        first.setdefault(row.label_fraction, row)
+    others = (row for row in rows if row is not first[row.label_fraction])
+    found = {
+        (row.method, row.label_fraction): difference(row, first[row.label_fraction], subjects, last) for row in others
+    }
+    return {place: each for place, each in found.items() if each is not None}
+
+
+def _dice_by_name(found: Found, last: bool) -> dict[str, float]:
+    """The Dice of each test volume, mean over classes."""
+    evaluation = found.last if last else found.evaluation
+    if evaluation is None:
+        return {}
+    return dict(zip(evaluation.names, evaluation.per_case("dice").tolist(), strict=True))
 
 
 def conditions(experiment: ExperimentOptions, cells: Sequence[Cell], made: Mapping[str, Collection[str]]) -> str:

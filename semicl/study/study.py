@@ -7,6 +7,7 @@ from typing import Any
 
 from semicl.console import conclude, say
 from semicl.data.prepare import ready, require_ready
+from semicl.data.prepared import Prepared
 from semicl.errors import SemiclError, UsageError, section
 from semicl.files import TO_REPLACE, output_folder
 from semicl.options import (
@@ -48,14 +49,16 @@ def table(
     from semicl.study.results import collect
     from semicl.study.tables import write_tables
 
-    name, cells = _planned(source, experiment, study, prepare, stages)
+    prepared, cells = _planned(source, experiment, study, prepare, stages)
     record = study.output / "table.json"
-    require_same_study(record, ("table.md", "table.csv", "dice.png"), name, cells, study.overwrite)
+    require_same_study(record, ("table.md", "table.csv", "dice.png"), prepared.name, cells, study.overwrite)
     with alone_in(study.output), opened_executor(study, experiment.machine) as executor:
         lost = run_jobs(_training(cells), executor)
-        lost |= run_jobs(distinct([test for cell in cells if (test := cell.test)]), executor)
+        tests = [test for cell in cells for test in (cell.test, cell.test_last) if test is not None]
+        lost |= run_jobs(distinct(tests), executor)
     rows, failed = collect(cells), failed_cells(cells, lost)
-    write_tables(study.output, name, experiment, cells, rows, failed)
+    subjects = {case.name: case.subject for case in prepared.cases}
+    write_tables(study.output, prepared.name, experiment, cells, rows, failed, subjects)
     conclude(
         "Study",
         {
@@ -89,12 +92,12 @@ def search(
     from semicl.study.candidates import trained, write_search
     from semicl.study.jobs import alone_in, opened_executor, run_jobs
 
-    name, cells = _planned(source, experiment, study, prepare, stages)
-    require_same_study(study.output / "search.json", ("search.md",), name, cells, study.overwrite)
+    prepared, cells = _planned(source, experiment, study, prepare, stages)
+    require_same_study(study.output / "search.json", ("search.md",), prepared.name, cells, study.overwrite)
     with alone_in(study.output), opened_executor(study, experiment.machine) as executor:
         lost = run_jobs(_training(cells), executor)
     candidates, failed = trained(cells), failed_cells(cells, lost)
-    write_search(study.output, name, experiment, cells, candidates, failed)
+    write_search(study.output, prepared.name, experiment, cells, candidates, failed)
     conclude(
         "Search, validation Dice",
         {
@@ -111,15 +114,15 @@ def _planned(
     study: StudyOptions,
     prepare: PrepareOptions,
     stages: Mapping[str, Any],
-) -> tuple[str, list[Cell]]:
-    """The name of the data, prepared where that is not done yet, and the cells of a study."""
+) -> tuple[Prepared, list[Cell]]:
+    """The data, prepared where that is not done yet, and the cells of a study."""
     from semicl.models.accelerators import require_accelerator
 
     require_accelerator(experiment.machine)
     require_loggers(experiment.logger)
     with section("prepare", prepare):
         prepared = ready(source, prepare)
-    return prepared.name, plan(prepared, experiment, study, stages)
+    return prepared, plan(prepared, experiment, study, stages)
 
 
 def _training(cells: Sequence[Cell]) -> list[Job]:
@@ -131,7 +134,7 @@ def _training(cells: Sequence[Cell]) -> list[Job]:
 
 def failed_cells(cells: Sequence[Cell], lost: Mapping[Path, str]) -> dict[str, str]:
     """The reason of each cell that failed, by its title, from those of the jobs that did, by folder."""
-    jobs = ((cell, job) for cell in cells for job in (*cell.training, *cell.tests))
+    jobs = ((cell, job) for cell in cells for job in (*cell.training, *cell.tests, *cell.tests_last))
     return {cell.title: lost[job.folder] for cell, job in jobs if job.folder in lost}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from semicl.data.classes import ABSENT
 from semicl.evaluation.figures import fractions_figure, write_figure
 from semicl.evaluation.measures import MEASURES, known
 from semicl.evaluation.metrics import shown
@@ -17,10 +18,12 @@ from semicl.study.results import (
     MADE,
     MEMORY,
     SECONDS,
+    Differences,
     Found,
     Row,
     as_markdown,
     conditions,
+    differences,
     stage_record,
     study_record,
     tried_rates,
@@ -34,6 +37,7 @@ def write_tables(
     cells: Sequence[Cell],
     rows: Sequence[Row],
     failed: Mapping[str, str],
+    subjects: Mapping[str, str],
 ) -> None:
     """Write all four.
 
@@ -44,14 +48,16 @@ def write_tables(
         cells: all of them.
         rows: what was found.
         failed: titles of the cells that were not finished, and why.
+        subjects: of the test volumes, by name.
     """
-    described = [_described(row) for row in rows]
+    found = {DICE: differences(rows, subjects), LAST_DICE: differences(rows, subjects, last=True)}
+    described = [_described(row, found) for row in rows]
     # First: who finds the others without it knows that they are of somebody else.
     write_json(folder / "table.json", study_record(name, experiment, described, failed))
     with replacing(folder / "table.md") as partial:
-        partial.write_text(markdown(name, experiment, cells, rows), encoding="utf-8")
+        partial.write_text(markdown(name, experiment, cells, rows, found), encoding="utf-8")
     with replacing(folder / "table.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        lines = [_line(row) for row in rows]
+        lines = [_line(row, found) for row in rows]
         writer = csv.DictWriter(file, list(lines[0]) if lines else ["method"])
         writer.writeheader()
         writer.writerows(lines)
@@ -63,28 +69,74 @@ def write_tables(
         write_figure(folder / "dice.png", fractions_figure(series, f"{name}, test volumes"))
 
 
-def markdown(name: str, experiment: ExperimentOptions, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
-    """The table to read: a row a method, a column a label fraction, and under it all that it depends on."""
+DICE, LAST_DICE = "test Dice", "test Dice, last epoch"
+"""Of the weights that validation picked, and of those of the last epoch, where fine-tuning keeps them."""
+
+
+def markdown(
+    name: str,
+    experiment: ExperimentOptions,
+    cells: Sequence[Cell],
+    rows: Sequence[Row],
+    found: Mapping[str, Differences],
+) -> str:
+    """The tables to read: a row a method, a column a label fraction, and under them all that they depend on."""
     fractions = list(dict.fromkeys(cell.label_fraction for cell in cells))
+    methods = list(dict.fromkeys(cell.method for cell in cells))
     splits = sorted({cell.split for cell in cells})
     by_place = {(row.method, row.label_fraction): row for row in rows}
-    lines = [
-        "| test Dice | " + " | ".join(f"{100 * fraction:.3g} %" for fraction in fractions) + " |",
-        "|---|" + "---:|" * len(fractions),
-    ]
-    for method in dict.fromkeys(cell.method for cell in cells):
-        values = (_value(by_place.get((method, fraction)), len(splits)) for fraction in fractions)
-        lines.append(f"| {as_markdown(method)} | " + " | ".join(values) + " |")
-    lines += ["", _caption(name, experiment, splits, cells, rows), ""]
+    wanted = [DICE, *([LAST_DICE] if any(cell.tests_last for cell in cells) else [])]
+    lines = []
+    for title in wanted:
+        values = {
+            (method, fraction): _value(by_place.get((method, fraction)), len(splits), title == LAST_DICE)
+            for method in methods
+            for fraction in fractions
+        }
+        lines += _grid(title, methods, fractions, values)
+    lines += [_caption(name, experiment, splits, cells, rows), ""]
+    for title in wanted:
+        if found[title]:
+            values = {place: str(each) for place, each in found[title].items()}
+            lines += _grid(f"{title}, above {as_markdown(methods[0])}", methods[1:], fractions, values)
+    if any(found[title] for title in wanted):
+        lines += [_of_differences(found[DICE]), ""]
     return "\n".join(lines + _verdicts(rows, fractions))
 
 
-def _value(row: Row | None, splits: int) -> str:
+def _grid(
+    title: str, methods: Sequence[str], fractions: Sequence[float], values: Mapping[tuple[str, float], str]
+) -> list[str]:
+    """The lines of a table, a dash where there is no value."""
+    lines = [
+        f"| {title} | " + " | ".join(f"{100 * fraction:.3g} %" for fraction in fractions) + " |",
+        "|---|" + "---:|" * len(fractions),
+    ]
+    for method in methods:
+        row = " | ".join(values.get((method, fraction), ABSENT) for fraction in fractions)
+        lines.append(f"| {as_markdown(method)} | {row} |")
+    return [*lines, ""]
+
+
+def _value(row: Row | None, splits: int, last: bool) -> str:
     if row is None:
         return "failed"
-    found = [found.dice for found in row.found]
+    evaluations = [found.last if last else found.evaluation for found in row.found]
+    found = [evaluation.mean_dice() for evaluation in evaluations if evaluation is not None]
+    if not found:
+        return "failed"
     text = shown(found) if splits > 1 else f"{np.mean(found):.3f}"
-    return text if len(row.found) == splits else f"{text} ({len(row.found)} of {splits} splits)"
+    return text if len(found) == splits else f"{text} ({len(found)} of {splits} splits)"
+
+
+def _of_differences(found: Differences) -> str:
+    """What the numbers of the differences are, in a paragraph."""
+    counts = sorted({each.subjects for each in found.values()})
+    return (
+        f"Differences on the same test volumes, mean over {' or '.join(map(str, counts))} subjects, with the 95 % "
+        "bootstrap interval of that mean over subjects. How much two runs of one training differ, by seed or machine, "
+        "is no part of the interval."
+    )
 
 
 def _caption(
@@ -93,11 +145,13 @@ def _caption(
     """What the numbers are and all that they depend on, in a paragraph."""
     over = "one split" if len(splits) == 1 else "mean ± standard deviation over the splits"
     made = {line: {answer for row in rows for answer in row.made(line)} for line in MADE}
+    kept = any(cell.tests_last for cell in cells)
+    picked = "the weights of the first table, the second is of the last epoch's" if kept else "the weights"
     return (
         f"{as_markdown(name)}: Dice of the test volumes, mean over volumes and classes; columns are fractions of the "
         f"labels; {over} ({', '.join(map(str, splits))}). {conditions(experiment, cells, made)} Validation "
-        "picked the weights; test volumes were judged once. Classes, HD95, seconds and memory are in table.csv and "
-        "table.json."
+        f"picked {picked}; test volumes were judged once{' by each' if kept else ''}. Classes, HD95, seconds and "
+        "memory are in table.csv and table.json."
     )
 
 
@@ -134,7 +188,7 @@ def _told(gains: Sequence[float]) -> str:
     return f"{np.mean(gains):+.3f}{splits}"
 
 
-def _line(row: Row) -> dict[str, Any]:
+def _line(row: Row, found: Mapping[str, Differences]) -> dict[str, Any]:
     """A row as one flat line."""
     measured = {
         f"{name} {measure} {statistic}": value
@@ -147,6 +201,11 @@ def _line(row: Row) -> dict[str, Any]:
         "label_fraction": row.label_fraction,
         "splits": " ".join(str(found.cell.split) for found in row.found),
         **measured,
+        **{
+            f"{title}, difference {name}": value
+            for title, differing in _differing(row, found).items()
+            for name, value in (differing or dict.fromkeys(("mean", "low", "high", "subjects"))).items()
+        },
         SECONDS: _mean_seconds(row),
         MEMORY: max(found.memory for found in row.found),
         **{line: " ".join(row.made(line)) for line in MADE},
@@ -155,12 +214,20 @@ def _line(row: Row) -> dict[str, Any]:
     }
 
 
-def _described(row: Row) -> dict[str, Any]:
+def _differing(row: Row, found: Mapping[str, Differences]) -> dict[str, dict[str, Any] | None]:
+    """The differences of a row to the first one, by title, as JSON; None where there is none."""
+    there = {title: each.get((row.method, row.label_fraction)) for title, each in found.items()}
+    return {title: None if each is None else each.as_dict() for title, each in there.items()}
+
+
+def _described(row: Row, found: Mapping[str, Differences]) -> dict[str, Any]:
     """A row as JSON, with each split and each stage."""
     return {
         "method": row.method,
         "label_fraction": row.label_fraction,
         "dice": row.dice,
+        "dice_last_epoch": row.last_dice,
+        "differences": _differing(row, found),
         "classes": row.per_class(),
         SECONDS: _mean_seconds(row),
         MEMORY: max(found.memory for found in row.found),
@@ -184,6 +251,7 @@ def _split(found: Found) -> dict[str, Any]:
             name: {measure: known(evaluation.per_class(measure)[number]) for measure in MEASURES}
             for number, name in enumerate(evaluation.classes)
         },
+        "dice_last_epoch": None if found.last is None else found.last.mean_dice(),
         "test_volumes": len(evaluation.names),
         SECONDS: round(found.seconds, 1),
         MEMORY: found.memory,

@@ -39,12 +39,13 @@ def test_the_shipped_studies_compare_all_methods_under_one_fine_tuning_schedule(
 ) -> None:
     assert run_command("table", "--config", name) == 0
     methods = called.options.methods
-    papers = {"random", "global", "global + local(self)", "Mixup", "TCSM", "local(stride)", "local(block)"}
+    papers = {"random", "global", "global + local(self)", "Mixup", "TCSM", "FixMatch", "local(stride)", "local(block)"}
     papers |= {"global + local(stride)", "global + local(block)"}
-    assert set(methods) == papers | {"global + local(full)", "global + local(full), local term"}
+    ours = {"global + local(full)", "global + local(full), local term", "FixMatch, local term"}
+    assert set(methods) == papers | ours
     assert (called.options.label_fractions, called.options.splits) == ((0.05, 0.1, 0.2), (0, 1, 2, 3))
     assert methods["random"] == MethodOptions()
-    assert all(set(method.finetune) <= {"mixup", "tcsm", "local_weight"} for method in methods.values())
+    assert all(set(method.finetune) <= {"mixup", "tcsm", "fixmatch", "local_weight"} for method in methods.values())
     assert called.options.pretrain_local.loss == LocalLossOptions()
 
 

@@ -16,7 +16,11 @@ CONFIG: dict[str, Any] = {
     "label_fractions": [0.34],
     "prepare": {"patch_size": [32, 32], "repeats": 2},
     "pretrain_global": {"schedule": {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3}, "channels": 8},
-    "finetune": {"schedule": {"epochs": 8, "batch_size": 8, "learning_rate": 1e-3}, "validation_volumes": 2},
+    "finetune": {
+        "schedule": {"epochs": 8, "batch_size": 8, "learning_rate": 1e-3},
+        "validation_volumes": 2,
+        "keep_last": True,
+    },
     "methods": {"random": {}, "global": {"stages": ["pretrain_global"]}},
 }
 

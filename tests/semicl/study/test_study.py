@@ -46,6 +46,9 @@ def test_every_cell_is_trained_and_judged(study: Path, prepared: Prepared) -> No
             for measure in ("dice", "hd95"):
                 measured = cell["classes"][name][measure]["mean"]
                 assert measured == pytest.approx(judged["summary"][name][measure]["mean"], abs=2e-4)
+        last = json.loads(_one(study, f"split-0/labels-0.34/*-{split['config']}/test-last/results.json").read_text())
+        assert last["checkpoint"].endswith("model-last.ckpt")
+        assert cell["dice_last_epoch"] == {"mean": last["summary"]["mean"]["dice"]["mean"], "deviation": None}
         assert [stage["command"] for stage in split["stages"]][-1] == "finetune"
         assert split["seconds"] == pytest.approx(sum(stage["seconds"] for stage in split["stages"]), abs=0.1)
         assert 50 < split["peak memory (MiB)"] < 20000
@@ -62,6 +65,15 @@ def test_the_tables_hold_the_same_numbers(study: Path) -> None:
         assert line["method"] == cell["method"]
         assert float(line["mean dice mean"]) == cell["dice"]["mean"]
         assert f"| {cell['method']} | {cell['dice']['mean']:.3f} |" in text
+        assert f"| {cell['method']} | {cell['dice_last_epoch']['mean']:.3f} |" in text
+        for title in ("test Dice", "test Dice, last epoch"):
+            difference = cell["differences"][title]
+            assert (difference is None) == (cell["method"] == "random")
+            if difference is not None:
+                assert float(line[f"{title}, difference mean"]) == difference["mean"]
+                assert difference["low"] <= difference["mean"] <= difference["high"]
+                assert difference["subjects"] == 2  # of four volumes
+                assert f"| {cell['method']} | {difference['mean']:+.3f} [{difference['low']:+.3f}, " in text
     assert (study / "dice.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     for word in ("epochs 8 (finetune), 1 (pretrain-global)", "Network 4-6-8", "split", "Machine: ", "Commit: "):
         assert word in text
