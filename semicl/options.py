@@ -38,6 +38,12 @@ def _each_once(values: Values) -> Values:
     return values
 
 
+def _no_background(values: tuple[int, ...]) -> tuple[int, ...]:
+    if 0 in values:
+        raise ValueError("takes values other than 0, which is the background")
+    return values
+
+
 def _positive(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     if values is not None and min(values) <= 0:
         raise ValueError(f"takes positive numbers, got {' '.join(map(str, values))}")
@@ -110,6 +116,7 @@ class PrepareOptions:
         classes: names of a plain folder's classes and their values in the label files, of which several may be one
             class; default: the values found.
         rest_is_background: take the values that no class has for background.
+        ignore: values in the label files whose voxels no loss and no measure regards, as 255.
         leave_out_damaged: go on without the cases that have something wrong.
         phantom_subjects: subjects of the phantom, two scans each.
         phantom_channels: channels of its images.
@@ -127,6 +134,7 @@ class PrepareOptions:
     subject_pattern: str | None = None
     classes: Annotated[dict[str, int | list[int]] | None, mapping('{"liver": 1, "spleen": [4, 5]}')] = None
     rest_is_background: bool = False
+    ignore: Annotated[tuple[int, ...], AfterValidator(_each_once), AfterValidator(_no_background)] = ()
     leave_out_damaged: bool = False
     phantom_subjects: PositiveInt = 40
     phantom_channels: PositiveInt = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semicl.data.classes import needed_of_classes, nfc
+from semicl.data.classes import folded, needed_of_classes, nfc
 from semicl.data.nifti_names import by_case, found_file, image_files, nifti_files, stem
 from semicl.errors import SemiclError
 from semicl.files import read_json
@@ -24,6 +24,9 @@ MMWHS_CLASSES = {
 
 DECATHLON = "dataset.json"
 """The Decathlon's own description of a folder."""
+
+IGNORE = "ignore"
+"""nnU-Net's name of the label whose voxels are ignored."""
 
 MMWHS_IMAGE, MMWHS_LABEL = "_image", "_label"
 
@@ -54,12 +57,14 @@ class CaseFolder:
     """The cases of one folder.
 
     `classes` maps each class's name to its value in the label files, the background (0) first; it is None where only
-    the label files tell (a plain folder). Class number k is the k-th of them.
+    the label files tell (a plain folder). Class number k is the k-th of them. Voxels of the values in `ignored` are of
+    no class that is known.
     """
 
     name: str
     classes: dict[str, int] | None
     cases: tuple[Case, ...]
+    ignored: tuple[int, ...] = ()
 
 
 def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
@@ -121,7 +126,8 @@ def _decathlon(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
         )
     rule = subject_of(name)
     cases = tuple(Case(case, rule(case), image, label, tuple(more)) for case, ([image, *more], label) in files.items())
-    return CaseFolder(name, {names[k]: k for k in values}, cases)
+    ignored = tuple(k for k in values if folded(names[k]) == IGNORE)
+    return CaseFolder(name, {names[k]: k for k in values if k not in ignored}, cases, ignored)
 
 
 def _described(labels: dict[str, Any]) -> list[tuple[int, str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from nibabel.filebasedimages import FileBasedImage
 
 from semicl.data.cases import Case
+from semicl.data.classes import Merged
 from semicl.data.geometry import affine_in_mm, placed, tells_unit, voxel_size
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import squashed
@@ -214,11 +215,11 @@ def problems(
     classes: Mapping[str, int],
     grid: Grid,
     channels: int = 1,
-    merged: Mapping[int, int] | None = None,
+    merged: Merged | None = None,
 ) -> Iterator[Problem]:
     """Everything that is wrong with a case of so many channels whose label may have the values of `classes`, on a grid.
 
-    Values that count as those of another class, as `merged` tells, are known too.
+    Values that count as those of another class, or are ignored, as `merged` tells, are known too.
 
     Values are not judged where something else is wrong: a damaged file may hold any.
     """
@@ -234,7 +235,7 @@ def problems(
     if unknown and checked.case.label is not None and not checked.problems:
         known = ", ".join(str(value) for value in classes.values())
         what = f"label {unknown[0]} is unknown, known are {known}"
-        way_out = "mend the file or the classes, or prepare with --rest_is_background"
+        way_out = f"mend the file or the classes, or prepare with --rest_is_background or --ignore {unknown[0]}"
         yield Problem(checked.case.label, what, way_out)
 
 

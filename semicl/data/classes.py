@@ -8,6 +8,12 @@ from semicl.errors import SemiclError
 ABSENT = "-"
 """What stands for the measures of a class that no label holds."""
 
+IGNORED = 255
+"""The number, in place of a class's, of voxels that no loss and no measure regards."""
+
+Merged = Mapping[int, int | None]
+"""Other values of label files, and the value of the class that each counts as; None: its voxels are ignored."""
+
 Values = Mapping[str, int | None]
 """The value of each class in label files, the background first; None where they have no such class."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from semicl.data.cases import Case
+from semicl.data.classes import IGNORED
 from semicl.data.prepared import Prepared
 
 Place = tuple[int, tuple[slice | int, ...]]
@@ -94,7 +95,7 @@ class Volumes(Dataset[LabelledVolume]):
     def classes(self) -> Counter[int]:
         """How many labels hold each class, by its number, but for the background."""
         held = Counter(number for case in self._cases for number in np.unique(self._prepared.label(case)).tolist())
-        return Counter({number: held[number] for number in sorted(held) if number != 0})
+        return Counter({number: held[number] for number in sorted(held) if number not in (0, IGNORED)})
 
     def __getitem__(self, number: int) -> LabelledVolume:
         case = self._cases[number]
@@ -103,7 +104,12 @@ class Volumes(Dataset[LabelledVolume]):
 
 def has_foreground(label: Tensor) -> bool:
     """Whether a piece has a point that is not background: one without has no anchor and would dilute a batch."""
-    return bool((label > 0).any())
+    return bool(((label > 0) & (label != IGNORED)).any())
+
+
+def is_known(label: Tensor) -> bool:
+    """Whether a piece has a point that is not ignored."""
+    return bool((label != IGNORED).any())
 
 
 def _places(shapes: Sequence[tuple[int, ...]], patch_size: Sequence[int]) -> list[Place]:

@@ -14,8 +14,8 @@ from semicl.errors import SemiclError
 MOST_VOXELS = 2**31
 """A volume is not resampled to more: its voxel size, or the spacing asked for, is a mistake."""
 
-MOST_CLASSES = 256
-"""Class numbers are uint8."""
+MOST_CLASSES = 255
+"""Class numbers are uint8, of which the last, `semicl.data.classes.IGNORED`, is no class's."""
 
 LARGEST_VALUE = 2**24
 """Label files may be stored as float32, which holds every whole number up to here."""

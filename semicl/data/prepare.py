@@ -16,7 +16,7 @@ from tqdm import tqdm
 from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
 from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases
 from semicl.data.checks import CheckedCase, check_files, problems, unit_note
-from semicl.data.classes import BACKGROUND, absent, held_values, needed_of_classes, nfc, without
+from semicl.data.classes import BACKGROUND, IGNORED, Merged, absent, held_values, needed_of_classes, nfc, without
 from semicl.data.file_states import FileState, changed_files, file_states
 from semicl.data.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
 from semicl.data.prepared import DESCRIPTION, Prepared, read_prepared
@@ -73,7 +73,8 @@ def prepare(
     cases = tuple(each.case for each in sound)
     _require_classes(found.name, classes, held)
     _require_held(options.classes or {}, sound)
-    lacking = absent(held_values(classes, {merged.get(value, value) for value in _values_held(sound)}))
+    counted = (merged.get(value, value) for value in _values_held(sound))
+    lacking = absent(held_values(classes, (value for value in counted if value is not None)))
     if lacking:
         say(without(lacking, "means and of what validation picks by"))
     splits = [make_split(cases, options.shares, options.seed, repeat) for repeat in range(options.repeats)]
@@ -92,7 +93,7 @@ def prepare(
         _channels(sound),
         merged,
     )
-    _tell_doubts(sound)
+    _tell_doubts(sound, options.ignore)
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
     made = source.prepared / PHANTOM
     remove_partial(*(source.prepared / name for name in ("", "cache", "splits")), made, *made.glob("*"))
@@ -219,7 +220,7 @@ def require_source(source: SourceOptions, options: PrepareOptions) -> None:
     """
     if options.download is None and source.data is None:
         raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
-    _require_named(options.classes)
+    _require_named(options.classes, options.ignore)
     inputs: set[Path] = set()
     if options.download is None and source.data not in (None, PHANTOM):
         data = Path(os.path.expanduser(str(source.data)))
@@ -233,8 +234,8 @@ def _listed(values: int | list[int]) -> list[int]:
     return values if isinstance(values, list) else [values]
 
 
-def _require_named(classes: Mapping[str, int | list[int]] | None) -> None:
-    """Raise where the classes that were given cannot be told apart."""
+def _require_named(classes: Mapping[str, int | list[int]] | None, ignored: Sequence[int]) -> None:
+    """Raise where the classes that were given cannot be told apart, or are to be ignored."""
     if classes is None:
         return
     values = [value for each in classes.values() for value in _listed(each)]
@@ -242,6 +243,8 @@ def _require_named(classes: Mapping[str, int | list[int]] | None) -> None:
     needed = needed or needed_of_classes((name, _listed(each)[0]) for name, each in classes.items())
     if len(values) > len(set(values)):
         needed = needed or "a value of its own for each class, each once"
+    if not set(values).isdisjoint(ignored):
+        needed = needed or f"no value that --ignore {' '.join(map(str, ignored))} takes"
     if not classes or 0 in values:
         needed = "names of one or more values other than 0, which is the background"
     if needed is not None:
@@ -307,18 +310,25 @@ def _values_held(checked: Sequence[CheckedCase]) -> set[int]:
     return set().union(*(case.values for case in checked if not case.problems))
 
 
-def _classes(found: CaseFolder, options: PrepareOptions, held: set[int]) -> tuple[dict[str, int], dict[int, int]]:
-    """Names and values of the classes, the background first, and the class's value of other values that count as it."""
+def _classes(
+    found: CaseFolder, options: PrepareOptions, held: set[int]
+) -> tuple[dict[str, int], dict[int, int | None]]:
+    """Names and values of the classes, the background first, and the class's value of other values that count as it.
+
+    That of values to be ignored is None. A class of the folder's own may be among them.
+    """
+    ignored: dict[int, int | None] = dict.fromkeys((*found.ignored, *options.ignore))
     if found.classes is not None:
         if options.classes is not None:
             raise SemiclError(f"--classes is for plain folders; {found.name} names its classes itself, so leave it out")
-        classes, merged = found.classes, dict[int, int]()
+        classes, merged = found.classes, ignored
+        classes = {name: value for name, value in classes.items() if value not in ignored}
     elif options.classes is not None:
         listed = {nfc(name): _listed(values) for name, values in options.classes.items()}
         classes = {BACKGROUND: 0} | {name: values[0] for name, values in listed.items()}
-        merged = {value: first for first, *others in listed.values() for value in others}
+        merged = ignored | {value: first for first, *others in listed.values() for value in others}
     else:
-        classes, merged = _by_value(held), {}
+        classes, merged = _by_value(held - {*ignored}), ignored
     if options.rest_is_background:
         merged |= dict.fromkeys(sorted(held - {*classes.values(), *merged}), 0)
     return classes, merged
@@ -375,8 +385,11 @@ def _median_voxel_size(sound: Sequence[CheckedCase], grid: Grid) -> tuple[float,
     return superior, right, anterior
 
 
-def _tell_doubts(sound: Sequence[CheckedCase]) -> None:
-    """Say what is no mistake in a file, but may be one."""
+def _tell_doubts(sound: Sequence[CheckedCase], ignored: Sequence[int]) -> None:
+    """Say what is no mistake in a file or in the values that are to be ignored, but may be one."""
+    absent = sorted({*ignored} - _values_held(sound))
+    if absent:
+        say(f"WARNING: no label file holds {', '.join(map(str, absent))}, to be ignored.")
     note = unit_note(sound)
     if note is not None:
         say(note)
@@ -416,7 +429,9 @@ def _dice_left(prepared: Prepared, case: Case) -> float:
     assert case.label is not None
     values = list(prepared.classes.values())
     truth, back = shrunk_and_back(case.label, prepared.grid, values, case.image, prepared.merged)
-    pairs = [(truth == number, back == number) for number in truth.unique().tolist() if number > 0]
+    back = back.where(truth != IGNORED, IGNORED)
+    held = (number for number in truth.unique().tolist() if number not in (0, IGNORED))
+    pairs = [(truth == number, back == number) for number in held]
     dice = [2 * float((one & other).sum()) / float(one.sum() + other.sum()) for one, other in pairs]
     return float(np.mean(dice)) if dice else 1.0
 
@@ -444,7 +459,7 @@ def _sound_cases(
     leave_out_damaged: bool,
     folder: Path,
     more_classes: Mapping[str, int | list[int]],
-    merged: Mapping[int, int],
+    merged: Merged,
 ) -> tuple[CheckedCase, ...]:
     """The cases of a folder that are without a problem.
 
@@ -455,7 +470,7 @@ def _sound_cases(
         leave_out_damaged: whether to go on without the others.
         folder: of the cases.
         more_classes: what the option of the classes would be with all values that label files hold, if they are few.
-        merged: other values that count as a class.
+        merged: other values that count as a class, or are ignored.
 
     Raises:
         SemiclError: a case has one and is not to be left out, or all that have a label have.
@@ -488,6 +503,7 @@ def _conclude(prepared: Prepared, split: Split) -> None:
         part: f"{len(cases)} cases of {len({case.subject for case in cases})} subjects"
         for part, cases in vars(split).items()
     }
+    ignored = [value for value, counts_as in prepared.merged.items() if counts_as is None]
     rows = {
         "dataset": prepared.name,
         "classes": ", ".join(f"{name} ({value})" for name, value in prepared.classes.items()),
@@ -495,6 +511,7 @@ def _conclude(prepared: Prepared, split: Split) -> None:
         "subjects": len({case.subject for case in prepared.cases}),
         **{f"split 0, {part}": text for part, text in parts.items()},
         **({"channels": prepared.channels} if prepared.channels > 1 else {}),
+        **({"ignored": ", ".join(map(str, ignored))} if ignored else {}),
         "patch size": " x ".join(map(str, prepared.grid.patch_size)),
         "folder": prepared.folder,
     }

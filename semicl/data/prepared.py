@@ -37,7 +37,7 @@ class Prepared:
         source: the folder that the cases were found in.
         states: its files by their place in it, as they were when they were read.
         channels: of every image.
-        merged: other values of the label files, and those of the classes that they count as.
+        merged: other values of the label files, and those of the classes that they count as, if they are not ignored.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Prepared:
     source: Path = Path()
     states: dict[str, FileState] = field(default_factory=dict)
     channels: int = 1
-    merged: dict[int, int] = field(default_factory=dict)
+    merged: dict[int, int | None] = field(default_factory=dict)
 
     def content(self, file: Path) -> str:
         """The hash of a file's bytes, as they were when it was read.

@@ -3,10 +3,10 @@
 On the grid the axes run superior, right, anterior, so the first one numbers axial slices. A patch size of two numbers
 makes slices: larger ones are shrunk in their proportions, or kept for patches and a sliding window; smaller ones are
 padded. Three numbers make patches: volumes are padded to hold one. Labels go the way of their image, by nearest
-neighbor, so that no class is invented.
+neighbor, so that no class is invented; padding is background, or ignored where values of the label files are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from semicl.data.checks import OUTLIERS, ROUNDING, read_channels, read_nifti, stored_image
+from semicl.data.classes import IGNORED, Merged
 from semicl.data.geometry import affine_in_mm
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import scaled, squashed
@@ -99,7 +100,7 @@ def read_label(
     grid: Grid,
     values: Sequence[int],
     image: Path | None = None,
-    merged: Mapping[int, int] | None = None,
+    merged: Merged | None = None,
 ) -> Tensor:
     """A label file on the grid, (depth, height, width) uint8: class number k where the file holds values[k].
 
@@ -108,18 +109,19 @@ def read_label(
         grid: the grid.
         values: of the classes.
         image: its image's file, whose header tells the unit where the label's does not.
-        merged: other values in the file, and those of `values` that they count as.
+        merged: other values in the file, and those of `values` that they count as, if they are not ignored.
 
     Raises:
         SemiclError: the file cannot be used.
     """
     numbers = _numbers(path, values, image, merged)
-    steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
+    padding = IGNORED if merged and None in merged.values() else 0
+    steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest", padding=padding)
     return _depth_first(steps(numbers))[0].to(torch.uint8)
 
 
 def shrunk_and_back(
-    path: Path, grid: Grid, values: Sequence[int], image: Path, merged: Mapping[int, int] | None = None
+    path: Path, grid: Grid, values: Sequence[int], image: Path, merged: Merged | None = None
 ) -> tuple[Tensor, Tensor]:
     """What a network is left with that labels every voxel of the grid rightly.
 
@@ -140,24 +142,29 @@ def shrunk_and_back(
     steps = _steps(numbers, grid, resize_mode="nearest-exact", spacing_mode="nearest")
     placed = steps(numbers)
     gridded = GriddedImage(_depth_first(placed), steps, placed)
-    probabilities = one_hot(gridded.image[0].long(), len(values)).movedim(-1, 0).float()
+    seen = gridded.image[0].long()
+    probabilities = one_hot(seen.where(seen != IGNORED, 0), len(values)).movedim(-1, 0).float()
     return torch.as_tensor(numbers[0]).long(), gridded.to_file(probabilities).argmax(0)
 
 
-def _numbers(path: Path, values: Sequence[int], image: Path | None, merged: Mapping[int, int] | None) -> MetaTensor:
+def _numbers(path: Path, values: Sequence[int], image: Path | None, merged: Merged | None) -> MetaTensor:
     """Class numbers of a label file (1, X, Y, Z) float32."""
     array, volume = read_nifti(path)
     affine = affine_in_mm(volume, beside=None if image is None else stored_image(image))
     return _tensor(class_numbers(array, values, merged).astype(np.float32)[None], affine)
 
 
-def class_numbers(label: np.ndarray, values: Sequence[int], merged: Mapping[int, int] | None = None) -> np.ndarray:
+def class_numbers(label: np.ndarray, values: Sequence[int], merged: Merged | None = None) -> np.ndarray:
     """Class number k (uint8) where a label map holds values[k], but for rounding; 0 where it holds none of them.
 
-    Where it holds a key of `merged`, it counts as that key's value.
+    Where it holds a key of `merged`, it counts as that key's value; `IGNORED` stands where that is None.
     """
     numbers = np.zeros(label.shape, np.uint8)
-    others = [(values.index(value), other) for other, value in (merged or {}).items() if value in values]
+    others = [
+        (IGNORED if value is None else values.index(value), other)
+        for other, value in (merged or {}).items()
+        if value is None or value in values
+    ]
     for number, value in [*enumerate(values), *others]:
         numbers[label == value if label.dtype.kind in "iu" else np.abs(label - value) < ROUNDING] = number
     return numbers
@@ -168,7 +175,7 @@ def _tensor(array: np.ndarray, affine: np.ndarray) -> MetaTensor:
     return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(affine))
 
 
-def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) -> Compose:
+def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str, padding: int = 0) -> Compose:
     """The transforms that this volume needs, each of which MONAI can invert."""
     steps: list[Any] = [Orientation(axcodes="RAS", labels=None)]
     if grid.spacing is not None:
@@ -176,13 +183,13 @@ def _steps(volume: MetaTensor, grid: Grid, resize_mode: str, spacing_mode: str) 
     right, anterior, superior = Compose(steps)(volume).shape[1:]
     if len(grid.patch_size) == 3:
         depth, height, width = grid.patch_size
-        return Compose([*steps, SpatialPad((height, width, depth))])
+        return Compose([*steps, SpatialPad((height, width, depth), value=padding)])
     height, width = grid.patch_size
     scale = grid.shrinkage((superior, right, anterior))
     if scale < 1:
         shrunk = (max(1, round(right * scale)), max(1, round(anterior * scale)), superior)
         steps.append(Resize(shrunk, mode=resize_mode))
-    return Compose([*steps, SpatialPad((height, width, superior))])
+    return Compose([*steps, SpatialPad((height, width, superior), value=padding)])
 
 
 def _depth_first(placed: MetaTensor) -> Tensor:

@@ -22,6 +22,7 @@ from semicl.data.checks import (
 from semicl.data.classes import (
     ABSENT,
     BACKGROUND,
+    Merged,
     Values,
     absent,
     held_values,
@@ -77,9 +78,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if isinstance(source, Prepared):
         where, cases = _part(source, options, options.checkpoint, card)
         checked = [check_files(case) for case in cases]
-    # Values of a folder that names its classes itself are its own.
-    of_names = source.merged if isinstance(source, Prepared) else {}
-    merged = card.merged if source.classes is None else of_names
+    merged = _merged(source, card)
     values = _values(checked, card, source.classes, options.data or options.prepared, merged)
     if options.data is not None:
         _warn_of_training_cases(cases, card, where)
@@ -195,6 +194,18 @@ def _source(options: EvaluateOptions) -> CaseFolder | Prepared:
     return prepared
 
 
+def _merged(source: CaseFolder | Prepared, card: ModelCard) -> Merged:
+    """The values of the label files that count as others, or are ignored."""
+    if isinstance(source, Prepared):
+        return source.merged
+    # Values of a folder that names its classes itself are its own, but for those that are ignored and none of them.
+    named = None if source.classes is None else {*source.classes.values()}
+    kept = {
+        value: other for value, other in card.merged.items() if named is None or (other is None and value not in named)
+    }
+    return kept | dict.fromkeys(source.ignored)
+
+
 def _part(
     prepared: Prepared, options: EvaluateOptions, checkpoint: Path, card: ModelCard
 ) -> tuple[str, Sequence[Case]]:
@@ -215,7 +226,7 @@ def _values(
     card: ModelCard,
     described: Mapping[str, int] | None,
     where: Path,
-    merged: Mapping[int, int],
+    merged: Merged,
 ) -> Values:
     """The value of each class in the label files; None for one that none of them holds, which is said.
 
@@ -223,7 +234,8 @@ def _values(
         SemiclError: a file cannot be used, holds a class that the checkpoint does not know, or none holds one that it
             knows.
     """
-    held = {merged.get(value, value) for case in checked for value in case.values}
+    counted = {merged.get(value, value) for case in checked for value in case.values}
+    held = {value for value in counted if value is not None}
     values = values_by_name(card.classes, described, where)
     foreign = unknown_classes(values, described, held)
     if foreign:
@@ -257,7 +269,7 @@ def _require_sound(
     checked: Sequence[CheckedCase],
     card: ModelCard | None = None,
     values: Values | None = None,
-    merged: Mapping[int, int] | None = None,
+    merged: Merged | None = None,
 ) -> None:
     """Raise where a file has something wrong, its values and its size on the grid included where a card is given."""
     known = {name: value for name, value in (values or {}).items() if value is not None}

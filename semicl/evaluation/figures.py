@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from semicl.data.classes import IGNORED
 from semicl.files import replacing
 
 COLOURS = colormaps["Set1"]
@@ -31,7 +32,7 @@ def predictions_figure(
     figure = Figure(figsize=(2.1 * len(columns), 2.1 * len(images) + 0.7), layout="constrained")
     axes = figure.subplots(len(images), len(columns), squeeze=False)
     for row, (name, image) in enumerate(images.items()):
-        slice_number = int((truth[name] > 0).sum((1, 2)).argmax())
+        slice_number = int(((truth[name] > 0) & (truth[name] != IGNORED)).sum((1, 2)).argmax())
         for column, title in enumerate(columns):
             axis = axes[row, column]
             axis.imshow(_upright(image[slice_number]), cmap="gray", vmin=0, vmax=1)
@@ -110,6 +111,8 @@ def _upright(plane: Tensor) -> np.ndarray:
 
 
 def _overlay(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Class numbers (H, W) as colours (H, W, 4), the background clear."""
-    palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*COLOURS(k - 1)[:3], OPACITY) for k in range(1, classes))])
+    """Class numbers (H, W) as colours (H, W, 4), the background clear, grey what is ignored."""
+    palette = np.zeros((IGNORED + 1, 4))
+    palette[1:classes] = [(*COLOURS(k - 1)[:3], OPACITY) for k in range(1, classes)]
+    palette[IGNORED] = 0.5
     return palette[labels]

@@ -12,7 +12,7 @@ import torch
 from semicl.console import Table
 from semicl.data.cases import Case
 from semicl.data.checks import read_nifti, stored_image
-from semicl.data.classes import Values
+from semicl.data.classes import IGNORED, Merged, Values
 from semicl.data.geometry import affine_in_mm, voxel_size
 from semicl.data.volumes import class_numbers
 from semicl.errors import SemiclError
@@ -121,7 +121,7 @@ def evaluate_cases(
     card: ModelCard,
     cases: Iterable[Case],
     values: Values | None = None,
-    merged: Mapping[int, int] | None = None,
+    merged: Merged | None = None,
 ) -> Evaluation:
     """Predict every case and compare it with its label file, in the file's own geometry and in millimetres.
 
@@ -132,7 +132,7 @@ def evaluate_cases(
         card: its own.
         cases: those without a label are left out.
         values: of its classes in the label files, by name; default: those that it was trained with.
-        merged: other values of the label files, and those that they count as.
+        merged: other values of the label files, and those that they count as, if they are not ignored.
 
     Raises:
         SemiclError: no case has a label, no label holds a class, or a file cannot be used.
@@ -186,7 +186,7 @@ def _summed_up(measured: Iterable[tuple[str, Agreement, np.ndarray]], classes: S
 
 
 def _judge(
-    network: UNet, card: ModelCard, case: Case, label: Path, values: Values, merged: Mapping[int, int] | None
+    network: UNet, card: ModelCard, case: Case, label: Path, values: Values, merged: Merged | None
 ) -> tuple[Agreement, np.ndarray]:
     """The measures of a case, and the numbers of the classes that its label holds."""
     array, volume = read_nifti(label)
@@ -198,9 +198,11 @@ def _judge(
         )
     there = [number for number, value in enumerate(values.values()) if value is not None]
     numbers = class_numbers(array, [value for value in values.values() if value is not None], merged)
-    truth = torch.tensor(there)[torch.from_numpy(numbers).long()]
+    of_number = torch.full((IGNORED + 1,), IGNORED)
+    of_number[: len(there)] = torch.tensor(there)
+    truth = of_number[torch.from_numpy(numbers).long()]
     spacing = voxel_size(affine_in_mm(volume, stored_image(case.image)))
-    return agreement(prediction, truth, len(card.classes), spacing), truth.unique().numpy()
+    return agreement(prediction, truth, len(card.classes), spacing), truth[truth != IGNORED].unique().numpy()
 
 
 def known(value: float) -> float | None:

@@ -1,5 +1,7 @@
 """How well a prediction agrees with the truth, defined for empty masks too.
 
+Voxels whose label is ignored count as background in both.
+
 A class that neither has: Dice 1, distances 0. A class that only one has: Dice 0, and as distances the diagonal of the
 volume, the farthest that two points in it can lie apart: inventing an organ costs as much as missing it.
 """
@@ -14,7 +16,7 @@ from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.networks.utils import one_hot
 from torch import Tensor
 
-from semicl.data.classes import ABSENT
+from semicl.data.classes import ABSENT, IGNORED
 
 HAUSDORFF_QUANTILE = 0.95
 
@@ -29,13 +31,13 @@ class Agreement(NamedTuple):
 
 def dice_per_class(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     """Dice of a whole volume for each class but the background, (classes - 1,) float32; integers of one shape in."""
-    predicted, true = _masks(prediction, classes), _masks(label, classes)
+    predicted, true = _masks(prediction, label, classes)
     return compute_dice(predicted, true, include_background=False, ignore_empty=False)[0]
 
 
 def agreement(prediction: Tensor, label: Tensor, classes: int, spacing: Sequence[float]) -> Agreement:
     """All measures of a whole volume (X, Y, Z) of class numbers, whose voxels measure `spacing` mm."""
-    predicted, true = _masks(prediction, classes), _masks(label, classes)
+    predicted, true = _masks(prediction, label, classes)
     dice = compute_dice(predicted, true, include_background=False, ignore_empty=False)[0].numpy()
     diagonal = float(np.linalg.norm(np.array(label.shape) * np.array(spacing)))
     hd95, surface = np.zeros_like(dice), np.zeros_like(dice)
@@ -62,8 +64,12 @@ def _surface_distances(predicted: Tensor, true: Tensor, spacing: Sequence[float]
     return hd95, float(torch.cat([there, back]).mean())
 
 
-def _masks(numbers: Tensor, classes: int) -> Tensor:
-    return one_hot(torch.as_tensor(numbers).cpu().long()[None, None], classes)
+def _masks(prediction: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Both as masks (1, classes, *space) of each class, without what is ignored."""
+    true = torch.as_tensor(label).cpu().long()
+    known = true != IGNORED
+    predicted = torch.as_tensor(prediction).cpu().long()
+    return one_hot((predicted * known)[None, None], classes), one_hot((true * known)[None, None], classes)
 
 
 def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:

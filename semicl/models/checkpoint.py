@@ -14,6 +14,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from semicl.data.classes import IGNORED
 from semicl.data.grid import Grid
 from semicl.errors import SemiclError
 from semicl.files import CHECKPOINT, LENGTH, replacing, require_checkpoint
@@ -37,7 +38,17 @@ class ModelCard:
     grid: Grid
     seen: tuple[Seen, ...] = ()
     channels: int = 1
-    merged: dict[int, int] = field(default_factory=dict)
+    merged: dict[int, int | None] = field(default_factory=dict)
+
+    @property
+    def ignores(self) -> bool:
+        """Whether there are values of label files that are ignored."""
+        return None in self.merged.values()
+
+    @property
+    def outside(self) -> int:
+        """The class number of what lies outside of an image."""
+        return IGNORED if self.ignores else 0
 
     def new_network(self, seed: int) -> UNet:
         """A network like it with the random weights of the seed."""

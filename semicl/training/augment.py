@@ -58,17 +58,23 @@ class ImageViews:
 
 
 class LabelledViews:
-    """Views of images with labels, whose voxels have a size where they are no cubes."""
+    """Views of images with labels, whose voxels have a size where they are no cubes.
 
-    def __init__(self, options: AugmentationOptions, voxel_size: Sequence[float] | None = None) -> None:
+    What comes from outside of an image has the class number `outside`.
+    """
+
+    def __init__(
+        self, options: AugmentationOptions, voxel_size: Sequence[float] | None = None, outside: int = 0
+    ) -> None:
         self._options = options
         self._voxel_size = voxel_size
+        self._outside = outside
         self._intensities = Intensities(options)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A view of images (N, channels, *space) float32 and their class numbers (N, *space), the latter as int64."""
         grid = random_grid(images, self._options, self._voxel_size)
-        return self._intensities(moved_images(images, grid)), moved_labels(labels, grid)
+        return self._intensities(moved_images(images, grid)), moved_labels(labels, grid, self._outside)
 
 
 ANISOTROPY = 3
@@ -118,10 +124,11 @@ def moved_images(images: Tensor, grid: Tensor) -> Tensor:
     return grid_sample(images, grid, mode="bilinear", align_corners=False)
 
 
-def moved_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    """Class numbers (N, *space) seen through a grid, by nearest neighbour, int64; what comes from outside is 0."""
+def moved_labels(labels: Tensor, grid: Tensor, outside: int = 0) -> Tensor:
+    """Class numbers (N, *space) seen through a grid, by nearest neighbour, int64; `outside` is what lies there."""
     # Class numbers are small whole numbers, which float32 holds exactly.
-    return grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
+    numbers = labels[:, None].float() - outside
+    return grid_sample(numbers, grid, mode="nearest", align_corners=False)[:, 0].long() + outside
 
 
 def _symmetric(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ from monai.networks.utils import one_hot
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from semicl.data.classes import IGNORED
 from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import SegmentationOptions
 from semicl.training.augment import Intensities, Mix, moved_images, random_grid
-from semicl.training.losses import IGNORED, grown
+from semicl.training.losses import grown
 from semicl.training.stages import Segmentation
 
 SURE = "share_above_confidence"

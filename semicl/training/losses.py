@@ -1,16 +1,16 @@
-"""The local contrastive loss as the options describe it, losses of all devices' batches, and weights that grow."""
+"""The losses of labels, which leave out what is ignored, those of all devices' batches, and weights that grow."""
 
 import math
 
 import torch
+from monai.losses.dice import DiceCELoss, MaskedDiceLoss
+from monai.networks.utils import one_hot
 from torch import Tensor, distributed, nn
-from torch.nn.functional import interpolate, normalize, one_hot
+from torch.nn.functional import cross_entropy, interpolate, normalize
 
+from semicl.data.classes import IGNORED
 from semicl.options import LocalLossOptions
 from semicl_kernels import ClassQueue, LocalContrastiveLoss, NTXentLoss
-
-IGNORED = -1
-"""Class of points that have no part in the local contrast."""
 
 STEEPNESS = 5.0
 """Of the growth of a weight, as in the papers of TCSM and of mean teachers: exp(-5 (1 - t)^2)."""
@@ -30,14 +30,39 @@ def contrast_all_devices(stage: nn.Module) -> None:
             loss.process_group = distributed.group.WORLD
 
 
-def local_contrast(options: LocalLossOptions) -> LocalContrastiveLoss:
-    """The loss that the options describe."""
+class KnownDiceCELoss(nn.Module):
+    """Cross entropy + Dice, as MONAI's, of the points that are not ignored; 0 where all are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dice = MaskedDiceLoss(softmax=True)
+
+    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The loss of scores (N, classes, *space) and class numbers (N, 1, *space) int64, some of them `IGNORED`."""
+        known = labels != IGNORED
+        target = one_hot(labels.where(known, 0), scores.shape[1])
+        entropies = cross_entropy(scores, labels[:, 0], ignore_index=IGNORED, reduction="sum")
+        return self._dice(scores, target, known) + entropies / known.sum().clamp(min=1)
+
+
+def segmentation_loss(ignores: bool) -> nn.Module:
+    """Cross entropy + Dice of scores (N, classes, *space) and class numbers (N, 1, *space) int64.
+
+    Args:
+        ignores: whether points may be ignored.
+    """
+    return KnownDiceCELoss() if ignores else DiceCELoss(to_onehot_y=True, softmax=True)
+
+
+def local_contrast(options: LocalLossOptions, ignores: bool = False) -> LocalContrastiveLoss:
+    """The local contrastive loss that the options describe; points may be ignored."""
     return LocalContrastiveLoss(
         temperature=options.temperature,
         stride=options.stride,
         block_size=options.block_size,
         scope=options.scope,
         denominator=options.denominator,
+        ignore_index=IGNORED if ignores else None,
     )
 
 
@@ -56,14 +81,14 @@ def class_means(points: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, T
 
     Args:
         points: (N, channels, *space), vectors of any length.
-        labels: (N, *space), classes of points, int64.
+        labels: (N, *space), classes of points, int64, some of them `IGNORED`.
         classes: their number.
 
     Returns:
         Unit vectors (M, channels) float32, one for each image and class that it holds, and the classes (M,).
     """
     units = normalize(points.float().flatten(2), dim=1)
-    members = one_hot(labels.flatten(1), classes).to(units.dtype)
+    members = (labels.flatten(1)[..., None] == torch.arange(classes, device=labels.device)).to(units.dtype)
     sums = torch.einsum("ncp,npk->nkc", units, members).float()
     there = sums.norm(dim=2) > SHORTEST * members.sum(1)
     return normalize(sums[there], dim=1), there.nonzero()[:, 1]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -30,7 +29,14 @@ from semicl.options import (
     SegmentationOptions,
 )
 from semicl.training.augment import ImageViews, Intensities, LabelledViews, Mix, mixed
-from semicl.training.losses import at_scale, class_means, class_queue, contrast_all_devices, local_contrast
+from semicl.training.losses import (
+    at_scale,
+    class_means,
+    class_queue,
+    contrast_all_devices,
+    local_contrast,
+    segmentation_loss,
+)
 from semicl_kernels import ClassQueue, NTXentLoss
 
 VALIDATION_DICE = "validation_dice"
@@ -133,7 +139,7 @@ class _LocalContrast(Stage):
         self.encoder = network.encoder
         self.decoder = network.decoder
         self.projection = _point_projection(options, card)
-        self._loss = local_contrast(options.loss)
+        self._loss = local_contrast(options.loss, card.ignores)
 
     def features(self, views: Tensor) -> Tensor:
         """Projected points (N, 2, channels, *space) of two views (2N, 1, *space), the first views first."""
@@ -145,7 +151,7 @@ class SupervisedLocalContrast(_LocalContrast):
 
     def __init__(self, network: UNet, options: LocalContrastOptions, card: ModelCard, seed: int) -> None:
         super().__init__(network, options, card, seed)
-        self._view = LabelledViews(options.augmentation, card.grid.voxel_size)
+        self._view = LabelledViews(options.augmentation, card.grid.voxel_size, card.outside)
 
     def views(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Two independent views (2N, 1, *space) of images (N, channels, *space), with their labels (N, 2, *space)."""
@@ -192,9 +198,9 @@ class Segmentation(Stage):
         self.queue: ClassQueue | None = None
         if options.local_weight > 0 and options.local_queue > 0:
             self.queue = class_queue(len(card.classes), options.local_queue, options.channels)
-        self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
-        self._local_loss = local_contrast(options.loss)
-        self._view = LabelledViews(options.augmentation, card.grid.voxel_size)
+        self._loss = segmentation_loss(card.ignores)
+        self._local_loss = local_contrast(options.loss, card.ignores)
+        self._view = LabelledViews(options.augmentation, card.grid.voxel_size, card.outside)
         self._dice = MeanMetric()
         self.judged = list(range(1, len(card.classes)))
         self.history: list[tuple[int, float]] = []

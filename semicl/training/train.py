@@ -63,7 +63,7 @@ def material(setup: StageSetup, options: SectionOptions, seed: int) -> Material:
     Raises:
         SemiclError: the labelled fraction or the validation volumes have no foreground, or the cache is damaged.
     """
-    from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+    from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes, is_known
     from semicl.training.fixmatch import WeakToStrong
     from semicl.training.stages import (
         GlobalContrast,
@@ -76,6 +76,8 @@ def material(setup: StageSetup, options: SectionOptions, seed: int) -> Material:
     inputs, network, card = setup.inputs, setup.network, setup.card
     if isinstance(options, SegmentationOptions):
         labelled = LabelledPieces(setup.prepared, inputs.labelled)
+        if card.ignores:
+            labelled.keep(is_known)
         validation = Volumes(setup.prepared, inputs.validation)
         judged = judged_classes(setup)
         unlabelled = ImagePieces(setup.prepared, inputs.images) if inputs.images else None

@@ -186,7 +186,7 @@ def test_nothing_but_background_is_one_line(plain: Path, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 300, "300 classes with the background, at most 256"),
+        (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 300, "300 classes with the background, at most 255"),
         (_label(1).astype(np.int32) * (2**24 + 1), "label value 16777217, at most 16777216 can be read"),
     ],
     ids=["many", "large"],

@@ -75,9 +75,8 @@ def test_the_rest_is_background_only_where_that_is_asked_for(
 ) -> None:
     words = _prepared(plain, "--classes", '{"large": 1}')
     line = error_of(capsys, *words)
-    assert (
-        "label 2 is unknown, known are 0, 1; mend the file or the classes, or prepare with --rest_is_background" in line
-    )
+    assert "label 2 is unknown, known are 0, 1; mend the file or the classes, or prepare with --rest_is_" in line
+    assert "background or --ignore 2" in line
     assert run_command(*words, "--rest_is_background") == 0
     prepared = read_prepared(tmp_path / "p")
     assert prepared.merged == {2: 0, 3: 0}

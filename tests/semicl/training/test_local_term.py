@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from semicl.data.classes import IGNORED
 from semicl.data.prepared import Prepared
 from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import AugmentationOptions, FixMatchOptions, LocalLossOptions, ScheduleOptions, SegmentationOptions
 from semicl.training.augment import Mix
 from semicl.training.fixmatch import WeakToStrong
-from semicl.training.losses import IGNORED, at_scale, class_means
+from semicl.training.losses import at_scale, class_means
 from semicl.training.stages import Segmentation, Stage
 from semicl_kernels import local_contrastive_loss
 from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, same_weights
