@@ -24,6 +24,10 @@ from semicl.training.losses import grown
 from semicl.training.stages import Segmentation
 
 
+SAME_SIDE = 0.01
+"""Sides of a voxel that differ by a smaller share are the same: a turn by a quarter exchanges them."""
+
+
 class Turn(NamedTuple):
     """A change of position in the axial plane that moves no point off the grid."""
 
@@ -48,6 +52,7 @@ class SelfEnsembling(Segmentation):
         self.network = deepcopy(network).requires_grad_(False)
         self._options = options.tcsm
         self._intensities = Intensities(options.augmentation)
+        self._voxel_size = card.grid.voxel_size
 
     @property
     def trained(self) -> UNet:
@@ -56,7 +61,7 @@ class SelfEnsembling(Segmentation):
     def views(self, batch: Any) -> Any:
         """The labelled batch as in `Segmentation`, and a pair of views of the other images (N, channels, *space)."""
         labelled, images = batch
-        turns = random_turns(images)
+        turns = random_turns(images, self._voxel_size)
         pair = Pair(turned(self._intensities(images), turns), self._intensities(images), turns)
         return super().views(labelled), pair
 
@@ -72,9 +77,16 @@ class SelfEnsembling(Segmentation):
         follow(self.network, self.student, self._options.decay, self.global_step)
 
 
-def random_turns(images: Tensor) -> tuple[Turn, ...]:
-    """A turn for each image (N, channels, *space); by half circles only where the axial plane is no square."""
-    step = 1 if images.shape[-1] == images.shape[-2] else 2
+def random_turns(images: Tensor, voxel_size: Sequence[float] | None = None) -> tuple[Turn, ...]:
+    """A turn for each image (N, channels, *space); by half circles only where the axial plane is no square.
+
+    Args:
+        images: whose number and shape count.
+        voxel_size: along each axis of space; None where voxels are cubes.
+    """
+    height, width = (1.0, 1.0) if voxel_size is None else voxel_size[-2:]
+    square = images.shape[-1] == images.shape[-2] and math.isclose(height, width, rel_tol=SAME_SIDE)
+    step = 1 if square else 2
     quarters = step * torch.randint(4 // step, (len(images),))
     flips = torch.rand(len(images)) < 0.5
     return tuple(Turn(int(number), bool(flip)) for number, flip in zip(quarters, flips, strict=True))

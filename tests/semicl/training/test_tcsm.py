@@ -76,6 +76,11 @@ def test_a_plane_that_is_no_square_keeps_its_shape() -> None:
     assert {turn.quarters for turn in random_turns(torch.rand(64, 1, 4, 4))} == {0, 1, 2, 3}
 
 
+def test_voxels_that_are_no_squares_are_turned_by_half_circles() -> None:
+    for voxel_size, quarters in (((5, 2, 1), {0, 2}), ((5, 0.7, 0.7001), {0, 1, 2, 3}), ((1, 0.9, 1), {0, 2})):
+        assert {turn.quarters for turn in random_turns(torch.rand(64, 1, 4, 4), voxel_size)} == quarters
+
+
 def test_the_weight_grows_to_its_full_value() -> None:
     values = [grown(done, 0.4) for done in (0, 0.1, 0.2, 0.4, 0.9)]
     assert values == sorted(values)
