@@ -102,10 +102,10 @@ class PrepareOptions:
 
     Args:
         download: a Decathlon task to fetch first; it is put beside the folder given as prepared.
-        patch_size: two numbers: axial slices of this size; three: patches of (depth, height, width). Volumes that are
-            smaller are padded; slices that are larger are shrunk, unless there is a sliding window.
-        sliding_window: keep slices that are larger at full resolution: train on patches of them, which overlap by half,
-            and predict them by a sliding window. Patches of three numbers always do.
+        patch_size: two numbers: axial slices of this size; three: patches of (depth, height, width). What is smaller is
+            padded; of what is larger training takes random patches, half of them around foreground, and prediction
+            goes over it with a sliding window.
+        resize: shrink slices that are larger than the patch, as in the paper.
         spacing: voxel size in mm, along right, anterior and superior, that volumes are resampled to; default: as is.
         shares: training, validation and test subjects, as a proportion.
         repeats: how many splits are made, each with another shuffle.
@@ -125,7 +125,7 @@ class PrepareOptions:
 
     download: Literal["hippocampus"] | None = None
     patch_size: PatchSize = (64, 64)
-    sliding_window: bool = False
+    resize: bool = False
     spacing: Annotated[tuple[float, float, float] | None, AfterValidator(_positive)] = None
     shares: Annotated[tuple[int, int, int], AfterValidator(_positive)] = (3, 1, 1)
     repeats: PositiveInt = 4
@@ -141,9 +141,9 @@ class PrepareOptions:
     overwrite: bool = False
 
     @model_validator(mode="after")
-    def _window_of_slices(self) -> Self:
-        if self.sliding_window and len(self.patch_size) == 3:
-            raise ValueError("--sliding_window is for slices: patches of three numbers always have one; leave it out")
+    def _resizes_slices(self) -> Self:
+        if self.resize and len(self.patch_size) == 3:
+            raise ValueError("--resize is for slices, and a patch size of three numbers makes none; leave it out")
         return self
 
 

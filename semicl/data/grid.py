@@ -28,7 +28,7 @@ class Grid:
     Args:
         patch_size: (height, width) of a slice, or (depth, height, width) of a patch.
         spacing: voxel size in mm along right, anterior and superior; None leaves it as it is.
-        sliding_window: whether slices larger than the patch are cut into patches, not shrunk.
+        sliding_window: whether slices larger than the patch are kept for patches of them, not shrunk.
         voxel_size: in mm along superior, right and anterior, after resampling: the median of the cases; None where
             nobody noted it, and voxels count as cubes.
     """
@@ -62,6 +62,11 @@ class Grid:
         if len(self.patch_size) == 3 or self.sliding_window:
             return 1.0
         return min(1.0, self.patch_size[0] / shape[1], self.patch_size[1] / shape[2])
+
+    def is_larger(self, shape: Sequence[int]) -> bool:
+        """Whether a patch cannot hold a volume (superior, right, anterior), or where it has no depth a slice of it."""
+        sides = shape[-len(self.patch_size) :]
+        return any(side > most for side, most in zip(sides, self.patch_size, strict=True))
 
 
 def require_fit(grid: Grid, levels: int) -> None:

@@ -1,10 +1,11 @@
 """`semicl prepare`: find cases, check every file, split by subject, and cache what the network will see."""
 
 import json
+import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ FEW_CLASSES = 20
 """Classes, at most, that are proposed."""
 
 JUDGED = 3
-"""Cases, at most, on which the loss by shrinking is measured."""
+"""Cases, at most, on which the loss by shrinking, or resampling, is measured."""
 
 
 def prepare(
@@ -66,7 +67,7 @@ def prepare(
     held = _values_held(checked)
     classes, merged = _classes(found, options, held)
     _require_manageable(found.name, classes)
-    grid = Grid(options.patch_size, options.spacing, options.sliding_window)
+    grid = Grid(options.patch_size, options.spacing, len(options.patch_size) == 2 and not options.resize)
     unnamed = sorted(held - {*classes.values(), *merged})
     more = options.classes | {f"class {value}": value for value in unnamed} if options.classes and unnamed else {}
     sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder, more, merged)
@@ -100,8 +101,14 @@ def prepare(
     for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
         prepared.write_arrays(case)
     prepared.write(splits, [_origin(options, repeat) for repeat in range(options.repeats)])
-    _tell_shrinkage(prepared, sound)
-    _conclude(prepared, splits[0])
+    shapes = {
+        each.case: resampled_shape(each.shape, each.affine, grid)
+        for each in sound
+        if each.shape is not None and each.affine is not None
+    }
+    _tell_patches(grid, shapes)
+    _tell_shrinkage(prepared, shapes)
+    _conclude(prepared, splits[0], shapes)
     return prepared
 
 
@@ -398,42 +405,67 @@ def _tell_doubts(sound: Sequence[CheckedCase], ignored: Sequence[int]) -> None:
         say(f"WARNING: of one value alone, in which a network sees nothing: {', '.join(constant)}.")
 
 
-def _tell_shrinkage(prepared: Prepared, sound: Sequence[CheckedCase]) -> None:
-    """Say how much smaller slices have become, and what that costs, measured on the cases that lose most."""
-    shapes = {
-        each.case: resampled_shape(each.shape, each.affine, prepared.grid)
-        for each in sound
-        if each.shape is not None and each.affine is not None
-    }
-    factors = {case: prepared.grid.shrinkage(shape) for case, shape in shapes.items()}
+Shapes = Mapping[Case, tuple[int, int, int]]
+"""Of each case's image along superior, right and anterior, once resampled."""
+
+
+def _tell_patches(grid: Grid, shapes: Shapes) -> None:
+    """Say where slices are larger than a patch."""
+    larger = [shape for shape in shapes.values() if grid.sliding_window and grid.is_larger(shape)]
+    if larger:
+        say(
+            f"Slices of {_range(_told(shape[1:] for shape in larger))} are larger than patches of "
+            f"{_by(grid.patch_size)}: training takes random patches of them, prediction goes over them with a sliding "
+            "window. --resize shrinks them instead, as in the paper."
+        )
+
+
+def _tell_shrinkage(prepared: Prepared, shapes: Shapes) -> None:
+    """Say how images are shrunk or resampled, and what that costs, measured on the cases that are shrunk most."""
+    grid = prepared.grid
+    factors = {case: grid.shrinkage(shape) for case, shape in shapes.items()}
     shrunk = sorted((case for case, factor in factors.items() if factor < 1), key=lambda case: factors[case])
-    if not shrunk:
+    if not shrunk and grid.spacing is None:
         return
-    lengths = sorted({f"{shapes[case][1]} x {shapes[case][2]}" for case in shrunk}, key=lambda text: (len(text), text))
-    text = (
-        f"WARNING: slices of {_range(lengths)} are shrunk to fit {' x '.join(map(str, prepared.grid.patch_size))}, to "
-        f"{_range(sorted({f'{factors[case]:.2g}' for case in shrunk}))} of their sides."
-    )
-    judged = [case for case in shrunk if case.label is not None][:JUDGED]
-    if judged:
-        dice = {case.name: _dice_left(prepared, case) for case in judged}
-        told = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
-        text += f" Shrunk and enlarged again, a perfect label keeps this Dice: {told}."
-    say(f"{text} Give a larger --patch_size, or --sliding_window for patches at full resolution.")
+    done = [] if grid.spacing is None else [f"Volumes are resampled to voxels of {_by(grid.spacing)} mm."]
+    if shrunk:
+        lengths = _range(_told(shapes[case][1:] for case in shrunk))
+        sides = _range(sorted({f"{factors[case]:.2g}" for case in shrunk}))
+        patch = _by(grid.patch_size)
+        done.append(f"WARNING: slices of {lengths} are shrunk to fit {patch}, by a factor of {sides}.")
+    judged = [case for case in shrunk or shapes if case.label is not None][:JUDGED]
+    left = [_dice_left(prepared, case) for case in judged]
+    by_class = {name: [dice[name] for dice in left if name in dice] for name in prepared.classes}
+    told = ", ".join(f"{name} {np.mean(dice):.3f}" for name, dice in by_class.items() if dice)
+    if told:
+        done.append(f"A perfect label keeps a Dice of {told} ({', '.join(case.name for case in judged)}).")
+    if shrunk:
+        done.append("Give a larger --patch_size, or leave out --resize for patches at full resolution.")
+    say(" ".join(done))
 
 
-def _dice_left(prepared: Prepared, case: Case) -> float:
-    """Mean over the classes that a case's label file holds."""
+def _dice_left(prepared: Prepared, case: Case) -> dict[str, float]:
+    """What a label on the grid keeps of each class that the case's label file holds."""
     from semicl.data.volumes import shrunk_and_back
 
     assert case.label is not None
     values = list(prepared.classes.values())
     truth, back = shrunk_and_back(case.label, prepared.grid, values, case.image, prepared.merged)
-    back = back.where(truth != IGNORED, IGNORED)
-    held = (number for number in truth.unique().tolist() if number not in (0, IGNORED))
-    pairs = [(truth == number, back == number) for number in held]
-    dice = [2 * float((one & other).sum()) / float(one.sum() + other.sum()) for one, other in pairs]
-    return float(np.mean(dice)) if dice else 1.0
+    dice = {}
+    for number, name in enumerate(prepared.classes):
+        one, other = truth == number, (back == number) & (truth != IGNORED)
+        if number > 0 and one.any():
+            dice[name] = 2 * float((one & other).sum()) / float(one.sum() + other.sum())
+    return dice
+
+
+def _by(sides: Iterable[float]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
+
+
+def _told(shapes: Iterable[Sequence[int]]) -> list[str]:
+    """Different shapes, the smallest first."""
+    return [_by(shape) for shape in sorted(set(map(tuple, shapes)), key=lambda shape: (math.prod(shape), shape))]
 
 
 def _range(texts: Sequence[str]) -> str:
@@ -498,7 +530,7 @@ def _sound_cases(
     return sound
 
 
-def _conclude(prepared: Prepared, split: Split) -> None:
+def _conclude(prepared: Prepared, split: Split, shapes: Shapes) -> None:
     parts = {
         part: f"{len(cases)} cases of {len({case.subject for case in cases})} subjects"
         for part, cases in vars(split).items()
@@ -512,7 +544,8 @@ def _conclude(prepared: Prepared, split: Split) -> None:
         **{f"split 0, {part}": text for part, text in parts.items()},
         **({"channels": prepared.channels} if prepared.channels > 1 else {}),
         **({"ignored": ", ".join(map(str, ignored))} if ignored else {}),
-        "patch size": " x ".join(map(str, prepared.grid.patch_size)),
+        "sizes in voxels": _range(_told(shapes.values())),
+        "patch size": _by(prepared.grid.patch_size),
         "folder": prepared.folder,
     }
     conclude("Prepared", rows)

@@ -1,7 +1,7 @@
 """From a NIfTI file to the network's grid, and from there back to the file's own geometry.
 
 On the grid the axes run superior, right, anterior, so the first one numbers axial slices. A patch size of two numbers
-makes slices: larger ones are shrunk in their proportions, or kept for patches and a sliding window; smaller ones are
+makes slices: larger ones are kept for patches and a sliding window, or shrunk in their proportions; smaller ones are
 padded. Three numbers make patches: volumes are padded to hold one. Labels go the way of their image, by nearest
 neighbor, so that no class is invented; padding is background, or ignored where values of the label files are.
 """

@@ -7,6 +7,7 @@ teacher is the moving average of the student (Tarvainen and Valpola, 2017). Vali
 teacher is what is kept.
 """
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -22,7 +23,6 @@ from semicl.options import SegmentationOptions
 from semicl.training.augment import Intensities, Mix
 from semicl.training.losses import grown
 from semicl.training.stages import Segmentation
-
 
 SAME_SIDE = 0.01
 """Sides of a voxel that differ by a smaller share are the same: a turn by a quarter exchanges them."""

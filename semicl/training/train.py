@@ -165,7 +165,7 @@ def anchored(plan: StagePlan) -> LabelledPieces:
     """
     from semicl.data.datasets import LabelledPieces, has_foreground
 
-    pieces = LabelledPieces(plan.prepared, plan.inputs.labelled)
+    pieces = LabelledPieces(plan.prepared, plan.inputs.labelled, around_foreground=1.0)
     pieces.keep(has_foreground)
     if len(pieces) == 0:
         names = ", ".join(case.name for case in plan.inputs.labelled)

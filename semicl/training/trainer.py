@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import SimpleProfiler
 from pytorch_lightning.utilities import CombinedLoader
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from semicl.console import say
-from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+from semicl.data.datasets import Draw, ImagePieces, LabelledPieces, Repeated, Volumes
 from semicl.models.checkpoint import AtomicCheckpointIO, MovableCheckpoint, picked_validation
 from semicl.options import ExperimentOptions, MachineOptions
 from semicl.training.callbacks import (
@@ -198,18 +198,22 @@ def loaded(
         return batches
     size = stage.unlabelled_batch_size
     times = math.ceil(len(batches) * size * trainer.world_size / len(unlabelled))
-    repeated: ConcatDataset[Any] = ConcatDataset([unlabelled] * times)
-    return CombinedLoader((batches, _batches(repeated, stage, trainer, machine, size)), "min_size")
+    return CombinedLoader((batches, _batches(Repeated(unlabelled, times), stage, trainer, machine, size)), "min_size")
+
+
+class Draws(DistributedSampler[Any]):
+    """What pieces are asked for by: their numbers in a random order, and seed and epoch for their random places."""
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(number, (self.seed, self.epoch)) for number in super().__iter__())
 
 
 def _batches(
     pieces: Dataset[Any], stage: Stage, trainer: pl.Trainer, machine: MachineOptions, size: int
 ) -> DataLoader[Any]:
-    """Batches whose order follows from the seed and the epoch alone; each device gets pieces of its own."""
+    """Batches that follow from the seed and the epoch alone; each device gets pieces of its own."""
     count = len(pieces) // trainer.world_size  # type: ignore[arg-type]
-    sampler: DistributedSampler[Any] = DistributedSampler(
-        pieces, trainer.world_size, trainer.global_rank, shuffle=True, seed=stage.seed
-    )
+    sampler = Draws(pieces, trainer.world_size, trainer.global_rank, shuffle=True, seed=stage.seed)
     return DataLoader(
         pieces,
         batch_size=size,

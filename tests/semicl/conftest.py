@@ -47,7 +47,7 @@ def own_phantom(phantom: Path, tmp_path: Path) -> Path:
 def prepared(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The phantom made ready as slices of 32 x 32, not to be changed."""
     folder = tmp_path_factory.mktemp("prepared") / "phantom"
-    return prepare(SourceOptions(str(phantom), folder), PrepareOptions(patch_size=PATCH_SIZE, repeats=2))
+    return prepare(SourceOptions(str(phantom), folder), PrepareOptions(patch_size=PATCH_SIZE, resize=True, repeats=2))
 
 
 @pytest.fixture

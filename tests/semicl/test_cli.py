@@ -133,7 +133,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: SimpleNamespace) 
     [
         (["finetune", "--label_fraction", "0"], "label_fraction: Input should be greater than 0, got 0.0"),
         (["prepare", "--patch_size", "64"], "patch_size: takes two or three even numbers"),
-        (["prepare", "--sliding_window", "--patch_size", "8", "8", "8"], "patches of three numbers always have one"),
+        (["prepare", "--resize", "--patch_size", "8", "8", "8"], "a patch size of three numbers makes none"),
         (["pretrain-global", "--schedule.batch_size", "1"], "schedule.batch_size takes 2 or more here"),
         *(
             (["finetune", "--schedule.learning_rate", rate], "Error parsing schedule: learning_rate: Input should be ")

@@ -291,7 +291,7 @@ def test_a_label_lies_where_the_qform_puts_its_image(tuned: Path, tmp_path: Path
 
 def test_patches_of_slices_are_trained_and_predicted_at_full_resolution(phantom: Path, tmp_path: Path) -> None:
     words = ["prepare", "--data", phantom, "--prepared", tmp_path / "p", "--repeats", "1", "--patch_size", "32", "16"]
-    assert run_command(*words, "--sliding_window") == 0
+    assert run_command(*words) == 0
     words = ["finetune", *TINY, *one_schedule(1, 64), "--label_fraction", "0.2", "--prepared", tmp_path / "p"]
     assert run_command(*words, "--validation_volumes", "1", "--output", tmp_path / "r") == 0
     image = phantom / "imagesTr" / "phantom_001.nii.gz"

@@ -1,6 +1,7 @@
 """`semicl prepare` takes all three layouts, names every problem, and leaves nothing half-done."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -477,14 +478,22 @@ def test_slices_that_are_shrunk_are_said_with_what_it_costs(
     write_nifti(plain / "images" / "scan4.nii.gz", np.random.default_rng(0).random(label.shape))
     write_nifti(plain / "labels" / "scan4.nii.gz", label)
     words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", "--patch_size", "64", "64"]
-    assert run_command(*words) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
-    assert line.startswith("WARNING: slices of 240 x 200 are shrunk to fit 64 x 64, to 0.27 of their sides. Shrunk ")
-    dice = float(line.split("keeps this Dice: scan4 ")[1].split(". ")[0])
-    assert 0.5 < dice < 0.9
-    assert line.endswith("Give a larger --patch_size, or --sliding_window for patches at full resolution.")
-    assert run_command(*words, "--sliding_window", "--overwrite") == 0
-    assert "are shrunk" not in capsys.readouterr().out
+    assert run_command(*words, "--resize") == 0
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.splitlines() if line.startswith("WARNING")]
+    assert line.startswith("WARNING: slices of 240 x 200 are shrunk to fit 64 x 64, by a factor of 0.27. A perfect ")
+    found = re.search(r"label keeps a Dice of class 1 ([\d.]+), class 4 ([\d.]+) \(scan4\)\. ", line)
+    assert found is not None
+    of_lines, of_block = map(float, found.groups())
+    assert 0.3 < of_lines < 0.7
+    assert 0.95 < of_block < 1
+    assert line.endswith("Give a larger --patch_size, or leave out --resize for patches at full resolution.")
+    assert "5 x 12 x 14 to 3 x 240 x 200" in text
+    assert not read_prepared(tmp_path / "p").grid.sliding_window
+    assert run_command(*words, "--overwrite") == 0
+    text = capsys.readouterr().out
+    assert "are shrunk" not in text
+    assert "Slices of 240 x 200 are larger than patches of 64 x 64: training takes random patches of them, " in text
     prepared = read_prepared(tmp_path / "p")
     assert prepared.grid.sliding_window
     (case,) = [case for case in prepared.cases if case.name == "scan4"]
@@ -492,9 +501,18 @@ def test_slices_that_are_shrunk_are_said_with_what_it_costs(
     assert int((prepared.label(case) > 0).sum()) == int((label > 0).sum())
 
 
-def test_a_sliding_window_is_for_slices(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_resampling_costs_is_said(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words, "--spacing", "3", "3", "1") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Volumes are resampled")]
+    found = re.search(r"to voxels of 3 x 3 x 1 mm\. A perfect label keeps a Dice of class 1 ([\d.]+), class 4 ", line)
+    assert found is not None
+    assert 0.2 < float(found[1]) < 0.95
+
+
+def test_to_shrink_is_for_slices(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", "--patch_size", "8", "16", "16"]
-    assert "patches of three numbers always have one" in box_of(capsys, *words, "--sliding_window")
+    assert "a patch size of three numbers makes none" in box_of(capsys, *words, "--resize")
 
 
 def test_units_and_images_of_one_value_are_said(
@@ -527,7 +545,7 @@ def test_a_folder_of_before_there_was_an_option_is_taken(plain: Path, tmp_path: 
     content = json.loads((tmp_path / "p" / "prepared.json").read_text())
     for name in ("sliding_window", "voxel_size"):
         del content[name]
-    del content["options"]["sliding_window"]
+    del content["options"]["resize"]
     (tmp_path / "p" / "prepared.json").write_text(json.dumps(content))
     before = prepared_before(source, options)
     assert before is not None

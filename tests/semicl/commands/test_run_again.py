@@ -17,7 +17,7 @@ from tests.semicl.conftest import error_of, run_command
 CONFIG = """
 network: {widths: [2, 4], centre: null}
 label_fraction: 0.34
-prepare: {patch_size: [16, 16], repeats: 2}
+prepare: {patch_size: [16, 16], resize: true, repeats: 2}
 pretrain_global: {schedule: {epochs: 1, batch_size: 60}, channels: 4}
 pretrain_local: {schedule: {epochs: 1, batch_size: 20}, channels: 4, loss: {stride: 2}}
 finetune: {schedule: {epochs: 1, batch_size: 20}}

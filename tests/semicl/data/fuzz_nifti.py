@@ -238,7 +238,7 @@ def judge(folder: Path, seed: int, files: int) -> Iterator[str]:
     """
     cases = write_folder(folder / "data", Mutator(seed), files)
     source = SourceOptions(str(folder / "data"), folder / "prepared")
-    options = PrepareOptions(patch_size=PATCH_SIZE, sliding_window=True, classes=CLASSES, leave_out_damaged=True)
+    options = PrepareOptions(patch_size=PATCH_SIZE, classes=CLASSES, leave_out_damaged=True)
     try:
         prepared = prepare(source, options)
     except Exception:

@@ -20,7 +20,7 @@ from tests.semicl.conftest import error_of, run_command, same_weights, weights, 
 CONFIG = """
 network: {widths: [4, 6, 8], centre: null}
 label_fraction: 0.34
-prepare: {patch_size: [32, 32], repeats: 1}
+prepare: {patch_size: [32, 32], resize: true, repeats: 1}
 pretrain_global: {schedule: {epochs: 1, batch_size: 60, learning_rate: 1e-3}, channels: 4}
 pretrain_local: {schedule: {epochs: 1, batch_size: 20, learning_rate: 1e-3}, channels: 4, loss: {stride: 2}}
 finetune: {schedule: {epochs: 1, batch_size: 20, learning_rate: 1e-3}}

@@ -40,7 +40,19 @@ def plain(phantom: Path, tmp_path: Path) -> Path:
 
 
 def _prepared(plain: Path, *more: object) -> list[object]:
-    words = ["prepare", "--data", plain, "--prepared", plain.parent / "p", "--patch_size", 32, 32, "--repeats", 1]
+    words = [
+        "prepare",
+        "--data",
+        plain,
+        "--prepared",
+        plain.parent / "p",
+        "--patch_size",
+        32,
+        32,
+        "--repeats",
+        1,
+        "--resize",
+    ]
     return [*words, "--scans_per_subject", 2, *more]
 
 
@@ -204,7 +216,10 @@ def test_a_class_of_a_description_that_is_named_ignore_is_none(own_phantom: Path
     (own_phantom / "dataset.json").write_text(json.dumps(description))
     found = find_cases(own_phantom, subject_rule)
     assert (list((found.classes or {}).values()), found.ignored) == ([0, 1, 2], (3,))
-    assert run_command("prepare", "--data", own_phantom, "--prepared", tmp_path / "p", "--patch_size", 32, 32) == 0
+    assert (
+        run_command("prepare", "--data", own_phantom, "--prepared", tmp_path / "p", "--patch_size", 32, 32, "--resize")
+        == 0
+    )
     prepared = read_prepared(tmp_path / "p")
     assert prepared.merged == {3: None}
     assert np.unique(prepared.label(prepared.cases[0])).tolist() == [0, 1, 2, IGNORED]

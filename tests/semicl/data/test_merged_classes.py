@@ -25,7 +25,19 @@ def plain(phantom: Path, tmp_path: Path) -> Path:
 
 
 def _prepared(plain: Path, *more: object) -> list[object]:
-    words = ["prepare", "--data", plain, "--prepared", plain.parent / "p", "--patch_size", 32, 32, "--repeats", 1]
+    words = [
+        "prepare",
+        "--data",
+        plain,
+        "--prepared",
+        plain.parent / "p",
+        "--patch_size",
+        32,
+        32,
+        "--repeats",
+        1,
+        "--resize",
+    ]
     return [*words, "--scans_per_subject", 2, *more]
 
 

@@ -14,7 +14,7 @@ from tests.semicl.conftest import run_command
 CONFIG: dict[str, Any] = {
     "network": {"widths": [4, 6, 8], "centre": None},
     "label_fractions": [0.34],
-    "prepare": {"patch_size": [32, 32], "repeats": 2},
+    "prepare": {"patch_size": [32, 32], "resize": True, "repeats": 2},
     "pretrain_global": {"schedule": {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3}, "channels": 8},
     "finetune": {
         "schedule": {"epochs": 8, "batch_size": 8, "learning_rate": 1e-3},

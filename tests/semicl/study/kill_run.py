@@ -42,7 +42,7 @@ prepared: p
 output: o
 network: {widths: [2, 4], centre: null}
 label_fraction: 0.34
-prepare: {patch_size: [16, 16], phantom_subjects: 5, repeats: 2}
+prepare: {patch_size: [16, 16], resize: true, phantom_subjects: 5, repeats: 2}
 pretrain_global: {schedule: {epochs: 2, batch_size: 60}, channels: 4}
 pretrain_local: {schedule: {epochs: 2, batch_size: 20, decay: one-cycle}, channels: 4, loss: {stride: 2}}
 finetune: {schedule: {epochs: 3, batch_size: 20}, mixup: 0.4}

@@ -20,7 +20,7 @@ def places(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     folder = tmp_path_factory.mktemp("damaged")
     places = {"data": shutil.copytree(phantom, folder / "phantom"), "prepared": folder / "prepared"}
     source = SourceOptions(str(places["data"]), places["prepared"])
-    prepared = prepare(source, PrepareOptions(patch_size=PATCH_SIZE, repeats=2))
+    prepared = prepare(source, PrepareOptions(patch_size=PATCH_SIZE, resize=True, repeats=2))
     for case in prepared.split(0).test:
         for file in folder.rglob(f"{case.name}.*"):
             file.write_bytes(b"damaged")

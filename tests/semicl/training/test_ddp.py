@@ -150,7 +150,7 @@ def test_a_whole_run_of_two_processes(prepared: Prepared, tmp_path: Path) -> Non
         """
 network: {widths: [4, 6, 8], centre: null}
 label_fraction: 0.34
-prepare: {patch_size: [32, 32], phantom_subjects: 5, repeats: 1}
+prepare: {patch_size: [32, 32], resize: true, phantom_subjects: 5, repeats: 1}
 pretrain_global: {schedule: {epochs: 1, batch_size: 30, learning_rate: 1e-3}}
 pretrain_local: {schedule: {epochs: 1, batch_size: 4, learning_rate: 1e-3}}
 finetune: {schedule: {epochs: 2, batch_size: 8, learning_rate: 1e-3}}

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from semicl.data.prepare import prepare
 from semicl.data.prepared import Prepared
+from semicl.options import PrepareOptions, SourceOptions
 from tests.semicl.conftest import TINY, error_of, one_schedule, run_command, same_weights
 
 
@@ -61,6 +63,7 @@ STAGES = {
     "global": ("pretrain-global", *TINY, *one_schedule(3)),
     "local": ("pretrain-local", *TINY, *one_schedule(3, 4), "--label_fraction", "0.2", "--schedule.decay", "one-cycle"),
     "fine-tune": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--mixup", "0.4"),
+    "patches": ("finetune", *TINY, *one_schedule(3, 16), "--label_fraction", "0.2"),
     "tcsm": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--tcsm.weight", "1"),
     "fixmatch": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", *FIXMATCH),
 }
@@ -77,11 +80,19 @@ def _killed(what: str, number: int, words: list[object]) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def data(prepared: Prepared, phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The prepared folder of each stage; that of patches has slices larger than one."""
+    source = SourceOptions(str(phantom), tmp_path_factory.mktemp("prepared"))
+    patches = prepare(source, PrepareOptions(patch_size=(24, 32), repeats=1)).folder
+    return dict.fromkeys(STAGES, prepared.folder) | {"patches": patches}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The weights of each stage, trained without a break."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     for name, words in STAGES.items():
-        assert run_command(*words, "--prepared", prepared.folder, "--output", folder / name) == 0
+        assert run_command(*words, "--prepared", data[name], "--output", folder / name) == 0
     return {name: folder / name / "model.ckpt" for name in STAGES}
 
 
@@ -93,12 +104,13 @@ def uninterrupted(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) 
         ("local", "write", 2),
         ("fine-tune", "step", 8),
         ("fine-tune", "write", 3),
+        ("patches", "step", 20),
         ("tcsm", "step", 8),
         ("fixmatch", "step", 12),
     ],
 )
 def test_a_killed_stage_resumes_to_the_same_weights(
-    prepared: Prepared,
+    data: dict[str, Path],
     tmp_path: Path,
     uninterrupted: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
@@ -107,7 +119,7 @@ def test_a_killed_stage_resumes_to_the_same_weights(
     number: int,
 ) -> None:
     output = tmp_path / "stage"
-    words = [*STAGES[name], "--prepared", prepared.folder, "--output", output]
+    words = [*STAGES[name], "--prepared", data[name], "--output", output]
     _killed(what, number, words)
     assert (output / "last.ckpt").is_file()
     assert not (output / "summary.json").exists()
