@@ -115,8 +115,7 @@ def choose(facts: Facts, budget: Budget, told: Mapping[str, Any]) -> dict[str, A
     few = {3: (1, 1, 1), 4: (2, 1, 1)}
     shares = settle("prepare.shares", few.get(facts.subjects, (3, 1, 1)))
     patch = tuple(settle("prepare.patch_size", _patch_size(facts, budget)))
-    larger = len(patch) == 2 and any(shape[1] > patch[0] or shape[2] > patch[1] for shape in facts.shapes)
-    tiled = settle("prepare.sliding_window", larger)
+    tiled = not settle("prepare.resize", False) and _has_larger_slices(facts, patch)
     levels = min(_levels(min(patch)), Grid(patch).most_levels)
     centre = settle("network.centre", None)
     widths = [min(budget.width * 2**level, budget.widest) for level in range(levels)]
@@ -137,6 +136,10 @@ def choose(facts: Facts, budget: Budget, told: Mapping[str, Any]) -> dict[str, A
     settle("pretrain_local.channels", 64)
     settle("pretrain_local.loss.block_size", 16)
     return chosen
+
+
+def _has_larger_slices(facts: Facts, patch: Sequence[int]) -> bool:
+    return len(patch) == 2 and any(shape[1] > patch[0] or shape[2] > patch[1] for shape in facts.shapes)
 
 
 def _patch_size(facts: Facts, budget: Budget) -> tuple[int, ...]:
@@ -263,7 +266,7 @@ def choices(
     rows = {
         "cases": f"{facts.cases}, {facts.labelled} with labels, of {_sizes(facts)} voxels",
         "pieces": f"{'slices' if len(patch) == 2 else 'patches'} of {_times(patch)}"
-        + (", larger ones in tiles" if chosen["prepare.sliding_window"] else ""),
+        + (", larger ones in patches" if _has_larger_slices(facts, patch) and not chosen["prepare.resize"] else ""),
         "network": f"{_times(chosen['network.widths'])} channels",
         "labels": f"{100 * chosen['label_fraction']:.3g} % of the training subjects'",
         **{stage: _length({name: chosen[f"{stage}.schedule.{name}"] for name in LENGTH}) for stage in STAGES},

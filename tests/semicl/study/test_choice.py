@@ -24,24 +24,24 @@ TINY = Facts(((1, 9, 7),), (1.0, 1.0, 1.0), 3, 3, 3)
 
 
 @pytest.mark.parametrize(
-    ("facts", "budget", "patch", "tiled", "widths"),
+    ("facts", "budget", "patch", "widths"),
     [
-        (HIPPOCAMPUS, CPU, (40, 56), False, (16, 32, 64, 128)),
-        (HIPPOCAMPUS, GPU, (40, 40, 56), False, (32, 64, 128, 256)),
-        (CT, CPU, (128, 128), True, (16, 32, 64, 128, 256)),
-        (CT, GPU, (256, 256), True, (32, 64, 128, 256, 512)),
-        (replace(CT, voxel_size=(2.0, 0.8, 0.8)), GPU, (96, 96, 96), False, (32, 64, 128, 256, 512)),
-        (PICTURES, CPU, (128, 128), True, (16, 32, 64, 128, 256)),
-        (PICTURES, GPU, (256, 208), True, (32, 64, 128, 256, 512)),
-        (TINY, CPU, (10, 8), False, (16, 32)),
+        (HIPPOCAMPUS, CPU, (40, 56), (16, 32, 64, 128)),
+        (HIPPOCAMPUS, GPU, (40, 40, 56), (32, 64, 128, 256)),
+        (CT, CPU, (128, 128), (16, 32, 64, 128, 256)),
+        (CT, GPU, (256, 256), (32, 64, 128, 256, 512)),
+        (replace(CT, voxel_size=(2.0, 0.8, 0.8)), GPU, (96, 96, 96), (32, 64, 128, 256, 512)),
+        (PICTURES, CPU, (128, 128), (16, 32, 64, 128, 256)),
+        (PICTURES, GPU, (256, 208), (32, 64, 128, 256, 512)),
+        (TINY, CPU, (10, 8), (16, 32)),
     ],
 )
 def test_the_network_fits_the_data_and_the_device(
-    facts: Facts, budget: Any, patch: tuple[int, ...], tiled: bool, widths: tuple[int, ...]
+    facts: Facts, budget: Any, patch: tuple[int, ...], widths: tuple[int, ...]
 ) -> None:
     chosen = choose(facts, budget, {})
     assert chosen["prepare.patch_size"] == patch
-    assert chosen["prepare.sliding_window"] is tiled
+    assert chosen["prepare.resize"] is False
     assert chosen["network.widths"] == widths
     taken = structured(Run, nested(chosen))
     require_fit(Grid(taken.prepare.patch_size), len(taken.network.levels))
@@ -126,7 +126,7 @@ def test_a_folder_alone_is_enough_and_choices_are_kept(
     assert run_command("run", "--config", file, "--seed", "1") == 0
     assert _told(asked)[2].mixup == 0.4
     write_nifti(cases / "images" / "large.nii.gz", np.random.default_rng(1).random((90, 90, 3)))
-    assert run_command(*words, "--prepare.no-sliding-window", "--network.widths", "4", "8") == 0
+    assert run_command(*words, "--prepare.resize", "--network.widths", "4", "8") == 0
     shared, prepare, finetune = _told(asked)
     assert (prepare.patch_size, shared.network.levels, finetune.mixup) == ((36, 20), (4, 8), 0.0)
     assert f"Choices: those of {file}." in capsys.readouterr().out
@@ -165,9 +165,9 @@ def test_a_damaged_file_is_not_looked_at(cases: Path) -> None:
 
 
 def test_words_of_the_command_line_are_told_from_their_values() -> None:
-    command = parsed(["run", "--data=d", "--prepare.no_sliding_window", "--finetune.schedule.epochs", "3"])
+    command = parsed(["run", "--data=d", "--prepare.resize", "--finetune.schedule.epochs", "3"])
     assert isinstance(command, Run)
-    assert set(command.typed or ()) == {"data", "prepare.sliding_window", "finetune.schedule.epochs"}
+    assert set(command.typed or ()) == {"data", "prepare.resize", "finetune.schedule.epochs"}
 
 
 def test_a_config_of_choices_is_plain(cases: Path, tmp_path: Path) -> None:
