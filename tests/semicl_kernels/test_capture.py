@@ -98,7 +98,7 @@ def example_arguments(name: str) -> tuple[Any, ...]:
     scale = torch.tensor(5.0, dtype=torch.float64)
     rows = unit_rows(LABELS.numel(), 8, seed=0).float()
     primitive = (*groups, scale, scale, "cpu")
-    problem = (FEATURES, parts.row_of_point, *groups, parts.class_begin, parts.class_end, scale, True)
+    problem = (FEATURES, parts.row_of_point, *groups, parts.class_begin, parts.class_end, scale, True, False)
     loss, row_gradient = torch.ops.semicl.contrast(*problem, parts.weights, True, "cpu")
     lse = torch.ops.semicl.grouped_logsumexp(rows, *primitive)
     task = (None, False, False, 0, None, scale, True, "block")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from semicl_kernels.ops import flat
 from semicl_kernels.partition import partition
 
 from .cases import LAYOUTS, Case, lay_out
@@ -121,8 +122,7 @@ def fused_arguments(features: Tensor) -> tuple[Any, ...]:
     """What the fused contrast takes for one group of one class, every point an anchor."""
     labels = torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
     parts = partition(labels, None, False, False, None, None, "block")
-    groups = parts.groups(labels.numel())
-    return features, parts.row_of_point, *groups, parts.class_begin, parts.class_end, SCALE, True, parts.weights, True
+    return *flat(features, parts, labels.numel(), SCALE, True), parts.weights, True
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -140,7 +140,7 @@ def problem_of(features: Tensor, normalize: bool = True) -> Problem:
     own = torch.arange(features[:, :, 0].numel(), dtype=torch.int32, device=features.device)
     count = int32([len(own)]).to(features.device)
     groups = Groups(torch.cat([count * 0, count]), count, own, own + 1, len(own), True)
-    return Problem(features, own, groups, own * 0, own * 0 + len(own), 10.0, normalize)
+    return Problem(features, own, groups, own * 0, own * 0 + len(own), 10.0, normalize, False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -112,7 +112,7 @@ def play_loss(channels: int, dtype: torch.dtype, count: int) -> None:
     weights = torch.ones(ROWS, dtype=torch.float64)
     whole = backend.BACKEND.fused
     assert whole is not None
-    problem = Problem(features, own, groups(count, True), own, own + 1, 10.0, True)
+    problem = Problem(features, own, groups(count, True), own, own + 1, 10.0, True, False)
     _, gradient = whole.contrast(problem, weights)
     whole.scatter(gradient, torch.ones(()), own, features)
     whole.anchor_losses(problem)
