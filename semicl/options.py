@@ -1,5 +1,6 @@
 """Typed options of every command; each field is an option of the command line and a key of a config."""
 
+import os
 from collections.abc import Hashable
 from dataclasses import field
 from pathlib import Path
@@ -88,11 +89,12 @@ class SourceOptions:
 
     Args:
         data: folder of cases: a Medical Segmentation Decathlon task or a raw folder of nnU-Net (dataset.json), MMWHS
-            (*_image.nii.gz), or plain images/ and labels/; or "phantom" for synthetic volumes.
+            (*_image.nii.gz), or plain images/ and labels/; or "phantom" for synthetic volumes. Default: what the
+            variable SEMICL_DATA of the environment names.
         prepared: folder for splits and cache, read by every training command.
     """
 
-    data: str | None = None
+    data: str | None = field(default_factory=lambda: os.environ.get("SEMICL_DATA") or None)
     prepared: Place = Path("prepared")
 
 

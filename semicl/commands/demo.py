@@ -1,19 +1,16 @@
 """`semicl demo`: the quick tour, an experiment on whatever volumes are at hand."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from semicl.commands.run import Run
 from semicl.config import options
-
-HIPPOCAMPUS = Path("../shared/data/Task04_Hippocampus")
 
 
 @options
 class Demo(Run):
     """The quick tour, a few minutes on a CPU.
 
-    It takes the given data, else the hippocampus cases beside the project, else a phantom.
+    It takes the given data, else a phantom.
     Everything is written in the output folder, the prepared data too. Called again it goes on with what is there.
 
     Args:
@@ -25,6 +22,6 @@ class Demo(Run):
     def run(self) -> None:
         from semicl.data.prepare import PHANTOM
 
-        data = self.data or (str(HIPPOCAMPUS) if HIPPOCAMPUS.is_dir() else PHANTOM)
+        data = self.data or PHANTOM
         anew = replace(self.prepare, overwrite=self.prepare.overwrite or self.overwrite)  # the folder is the demo's own
         Run.run(replace(self, data=data, prepared=self.output / "prepared", prepare=anew))

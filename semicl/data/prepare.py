@@ -226,7 +226,9 @@ def require_source(source: SourceOptions, options: PrepareOptions) -> None:
         SemiclError: so it is; or a file or folder that is there has the wrong form.
     """
     if options.download is None and source.data is None:
-        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+        raise SemiclError(
+            "--data is missing; give a folder of cases, 'phantom', or --download hippocampus, or set SEMICL_DATA"
+        )
     _require_named(options.classes, options.ignore)
     inputs: set[Path] = set()
     if options.download is None and source.data not in (None, PHANTOM):
@@ -294,7 +296,9 @@ def _data_folder(source: SourceOptions, options: PrepareOptions, again: bool = F
 
         return download(options.download, source.prepared.parent).resolve()
     if source.data is None:
-        raise SemiclError("--data is missing; give a folder of cases, or 'phantom', or --download hippocampus")
+        raise SemiclError(
+            "--data is missing; give a folder of cases, 'phantom', or --download hippocampus, or set SEMICL_DATA"
+        )
     if source.data != PHANTOM:
         return Path(source.data).expanduser().resolve()
     folder = (source.prepared / PHANTOM).resolve()

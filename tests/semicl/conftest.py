@@ -22,11 +22,19 @@ from semicl.models.unet import UNet
 from semicl.options import PrepareOptions, SourceOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+OWN_DATA = os.environ.get("SEMICL_DATA", "")
+"""The default of --data in the environment that the tests were called in; they themselves have none."""
+
 SUBJECTS = 10
 PATCH_SIZE = (32, 32)
 LEVELS = (4, 6, 8)
 TINY = ("--network.widths", "4", "6", "8", "--network.centre", "None", "--channels", "8")
 """Options of a network that trains in a second."""
+
+
+@pytest.fixture(autouse=True)
+def _no_data_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEMICL_DATA", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +88,10 @@ def checkpoint(card: ModelCard, network: UNet, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hippocampus() -> Path:
-    """The real cases beside the repository."""
-    folder = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
-    if not folder.is_dir():
-        pytest.skip("the Decathlon's Task04_Hippocampus is not in ../shared/data")
+    """The real cases, where the environment names them."""
+    folder = Path(OWN_DATA)
+    if folder.name != "Task04_Hippocampus":
+        pytest.skip("SEMICL_DATA does not name a folder Task04_Hippocampus of the Decathlon")
     return folder
 
 

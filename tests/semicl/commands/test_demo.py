@@ -63,15 +63,13 @@ def test_an_experiment_in_its_folder_is_replaced_only_when_that_is_asked_for(
         assert told[-1] == (overwrite, overwrite)
 
 
-def test_without_real_cases_the_default_is_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_without_other_data_it_takes_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("semicl.study.experiment.run", lambda source, *_: seen.append(source))
     assert run_command("demo", "--output", tmp_path / "run") == 0
-    assert (seen[0].data, seen[0].prepared) == ("phantom", tmp_path / "run" / "prepared")
-    folder = tmp_path / "shared" / "data" / "Task04_Hippocampus"
-    folder.mkdir(parents=True)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    assert (seen[-1].data, seen[-1].prepared) == ("phantom", tmp_path / "run" / "prepared")
+    monkeypatch.setenv("SEMICL_DATA", str(tmp_path))
     assert run_command("demo") == 0
-    assert seen[1].data == "../shared/data/Task04_Hippocampus"
+    assert seen[-1].data == str(tmp_path)
+    assert run_command("demo", "--data", "elsewhere") == 0
+    assert seen[-1].data == "elsewhere"
