@@ -30,6 +30,11 @@ def milliseconds(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def duration(value: float) -> str:
+    """Milliseconds with their unit, in seconds from ten of them on."""
+    return f"{value / 1e3:.3g} s" if value >= 1e4 else f"{milliseconds(value)} ms"
+
+
 def machine(result: Mapping[str, Any]) -> str:
     about = result["machine"]
     parts = [about["date"], about.get("name") or f"{about['processor']} ({about['instruction_set']})"]
@@ -49,7 +54,7 @@ def cell(shape: Mapping[str, Any], provider: str) -> str:
         return reason if reason in REASONS else ""
     size = shape["extra_peak_bytes"].get(provider)
     alone = "\\*" if measured["rounds"] == 1 else ""
-    return f"{milliseconds(measured['median_ms'])} ms{alone}" + (f", {size / 2**20:.0f} MiB" if size else "")
+    return f"{duration(measured['median_ms'])}{alone}" + (f", {size / 2**20:.0f} MiB" if size else "")
 
 
 def speeds(shapes: Shapes, providers: Iterable[str]) -> list[str]:

@@ -42,6 +42,12 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def readme(result: Mapping[str, Any]) -> str:
+    """Return the table of the README."""
+    rows = [[str(s["width"]), *(cell(s, name) for name in NAMES)] for s in result["shapes"].values()]
+    return "\n".join(table(["pixels", *(PROVIDERS[name].title for name in NAMES)], rows, 0))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="sides of the images, in pixels")
@@ -57,8 +63,7 @@ def main() -> int:
     result = Session(Plan(tasks, (), float("inf"), 3600), "cpu", float("inf"), None, print, asked.threads).run()
     write_whole(result, asked.output / "result.json")
     plot(result, asked.output / "sizes.png")
-    rows = [[str(s["width"]), *(cell(s, name) for name in NAMES)] for s in result["shapes"].values()]
-    print("\n".join(table(["pixels", *(PROVIDERS[name].title for name in NAMES)], rows, 0)))
+    print(readme(result))
     return 0
 
 

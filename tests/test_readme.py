@@ -1,24 +1,72 @@
-"""The README's code runs as it stands."""
+"""The code of README and guide runs as it stands, and what they name is there."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+import pytest
+import torch
+import yaml
+from torch import distributed
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
 
 
-def test_every_python_example_runs(capsys):
-    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A group of this process alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+@pytest.mark.usefixtures("process_group")
+def test_every_python_example_runs(page: str) -> None:
+    """One after the other: later ones go on from earlier ones."""
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert examples
+    names: dict[str, Any] = {}
     for example in examples:
-        exec(compile(example, "README.md", "exec"), {})
-    loss, has_gradient = capsys.readouterr().out.split()
-    assert float(loss) > 0
-    assert has_gradient == "tensor(True)"
+        exec(compile(example, page, "exec"), names)
+        assert names["loss"].isfinite()
+        assert names["loss"] > 0
+    assert names["features"].grad.abs().sum() > 0
+    if page == "README.md":
+        assert names["log_temperature"].grad.abs() > 0
+        assert isinstance(names["z"], torch.Tensor)
 
 
-def test_every_file_it_names_exists():
-    names = re.findall(r"`((?:benchmarks|csrc|semicl|semicl_kernels|tests)/[\w./]*)`", README)
-    names += re.findall(r"\]\(((?:benchmarks|docs)/[\w./-]+)\)", README)
-    assert len(names) > 5
-    for name in names:
-        assert (Path(__file__).parents[1] / name).exists(), name
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_it_names_exists(page: Path) -> None:
+    text = page.read_text()
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    for name in linked:
+        assert (page.parent / name).exists(), name
+    named = re.findall(r"`((?:benchmarks|csrc|docs|examples|semicl|semicl_kernels|tests)/[\w./]*)`", text)
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def test_the_pictures_are_those_of_the_committed_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn anew they hold the same words and numbers."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import pictures
+
+    pictures.main(tmp_path)
+    for name in ("speed.svg", "pairs.svg"):
+        drawn, kept = (
+            sorted(each.text or "" for each in ElementTree.parse(folder / name).iter() if each.tag.endswith("text"))
+            for folder in (tmp_path, ROOT / "docs" / "images")
+        )
+        assert drawn == kept != []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert str(citation["version"]) == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,9 +1,10 @@
-"""The report shows what was measured, and the README all numbers of the committed result and no others."""
+"""The report shows what was measured; README and docs hold the numbers of the committed results and no others."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sizes
 from benchmarks.providers import PROVIDERS
 from benchmarks.report import README_PROVIDERS, full, readme
 
@@ -25,12 +26,24 @@ def shown(accuracy: list[dict[str, Any]]) -> str:
     return full({"machine": MACHINE, "shapes": {"a shape": shape}, "accuracy": accuracy, "targets": []})
 
 
-def test_the_readme_holds_the_tables_of_the_committed_result():
-    text = (ROOT / "README.md").read_text()
-    result = json.loads((ROOT / "benchmarks" / "results" / "cpu" / "result.json").read_text())
-    for part in readme(result).split("\n\n"):
+def committed(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / name / "result.json").read_text())
+
+
+def test_the_page_of_the_benchmarks_holds_the_tables_of_the_committed_results():
+    text, result = (ROOT / "docs" / "benchmarks.md").read_text(), committed("cpu")
+    for part in (*readme(result).split("\n\n"), sizes.readme(committed("sizes"))):
         assert part in text
     assert readme(result).split("\n")[0] in full(result)
+
+
+def test_the_readme_holds_the_committed_numbers_of_the_sizes_and_of_some_shapes():
+    text = (ROOT / "README.md").read_text()
+    assert sizes.readme(committed("sizes")) in text
+    rows = [line for line in text.splitlines() if line.startswith(("| hippocampus", "| mmwhs"))]
+    assert len(rows) > 2
+    for row in rows:
+        assert row in readme(committed("cpu"))
 
 
 def test_providers_have_the_names_of_the_readme():
