@@ -35,6 +35,7 @@ def speed(result: dict[str, Any]) -> Figure:
     for axes, heading in zip(panels, ("seconds, forward and backward", "memory of the call, GiB"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="side of the image, pixels", title=heading)
         axes.set_xticks([s["width"] for s in shapes], [str(s["width"]) for s in shapes])
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,14 +1,16 @@
-"""`semicl demo`: the quick tour, an experiment on whatever volumes are at hand."""
+"""`semicl demo`: the quick tour, the loss against naive code and an experiment on whatever volumes are at hand."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+from semicl.commands.following import next_line
 from semicl.commands.run import Run
-from semicl.config import options
+from semicl.config import options, part
+from semicl.options import SourceOptions
 
 
 @options
 class Demo(Run):
-    """The quick tour, a few minutes on a CPU.
+    """The quick tour, a few minutes on a CPU: the loss against naive code, a small experiment, and a page of both.
 
     It takes the given data, else a phantom.
     Everything is written in the output folder, the prepared data too. Called again it goes on with what is there.
@@ -20,8 +22,16 @@ class Demo(Run):
     quick: bool = False
 
     def run(self) -> None:
-        from semicl.data.prepare import PHANTOM
+        from semicl.console import on_main_process, say
+        from semicl.data.prepare import PHANTOM, require_ready
+        from semicl.study.naive import SIDES, compare
+        from semicl.study.page import write_page
 
-        data = self.data or PHANTOM
         anew = replace(self.prepare, overwrite=self.prepare.overwrite or self.overwrite)  # the folder is the demo's own
-        Run.run(replace(self, data=data, prepared=self.output / "prepared", prepare=anew))
+        whole = replace(self, data=self.data or PHANTOM, prepared=self.output / "prepared", prepare=anew)
+        require_ready(part(SourceOptions, whole), anew)
+        comparison = compare(SIDES[:2] if self.quick else SIDES) if on_main_process() else None
+        Run.run(whole)
+        if comparison is not None:
+            page = write_page(self.output, comparison, asdict(whole), whole.data == PHANTOM, next_line(self) or "")
+            say(f"All of it on one page: {page}")

@@ -1,4 +1,4 @@
-"""Synthetic volumes for when there are no real ones: organs of three classes among look-alikes, in noise.
+"""Synthetic volumes for when there are no real ones: a body with organs of three classes among look-alikes, in noise.
 
 A phantom shows that the pipeline works. It says nothing about patients, and whoever prints its numbers says so.
 """
@@ -15,8 +15,14 @@ from torch.nn.functional import interpolate
 from semicl.files import replacing
 
 CLASSES = ("background", "large organ", "small organ", "paired organ")
-SHAPE = (44, 52, 20)
+SHAPE = (60, 64, 20)
 LOOKALIKES = 4
+SPINE, FAT = len(CLASSES), len(CLASSES) + 1
+"""Tissue of the body that is no organ."""
+
+BRIGHTNESS = (0.0, 0.15, -0.17, 0.24, 0.42, -0.24)
+"""Of each tissue, over that of the body, in a scan of contrast 1."""
+
 SCANS_PER_SUBJECT = 2
 
 
@@ -73,35 +79,42 @@ def _ellipsoid(points: Tensor, centre: Tensor, radii: Tensor) -> Tensor:
 
 
 def _anatomy(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Tissue type (H, W, D) where look-alikes wear an organ's type, body (H, W, D) bool, organs (H, W, D) uint8."""
+    """Tissue (H, W, D) where look-alikes have that of an organ, body (H, W, D) bool, organs (H, W, D) uint8.
+
+    The axes run to the right, to the front and up: in a slice the spine is at the back, the paired organ beside it.
+    """
     axes = [torch.linspace(-1, 1, size) for size in SHAPE]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij")) + 0.07 * _smooth(3, 5, generator)
-    body = _ellipsoid(points, torch.zeros(3), torch.tensor([0.9, 0.92, 1.6]))
-    shift, growth = _uniform(-0.1, 0.1, 3, generator), float(_uniform(0.85, 1.15, 1, generator))
-    tissue = torch.zeros(SHAPE, dtype=torch.uint8)
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij")) + 0.05 * _smooth(3, 5, generator)
+    body, within = (
+        _ellipsoid(points, torch.zeros(3), torch.tensor([x, y, 1.7])) for x, y in ((0.93, 0.85), (0.84, 0.75))
+    )
+    shift, growth = _uniform(-0.06, 0.06, 3, generator), float(_uniform(0.88, 1.12, 1, generator))
+    tissue = torch.where(within, 0, FAT).to(torch.uint8)
     for _ in range(LOOKALIKES):
-        radii = _uniform(0.08, 0.18, 3, generator)
+        radii = _uniform(0.07, 0.15, 3, generator)
         kind = int(torch.randint(1, len(CLASSES), (1,), generator=generator))
-        tissue[_ellipsoid(points, _uniform(-0.65, 0.65, 3, generator), radii)] = kind
+        tissue[_ellipsoid(points, _uniform(-0.6, 0.6, 3, generator), radii) & within] = kind
+    tissue[_ellipsoid(points, torch.tensor([0.0, -0.52, 0.0]), torch.tensor([0.13, 0.15, 3.0]))] = SPINE
     organs = torch.zeros(SHAPE, dtype=torch.uint8)
     places: list[tuple[int, tuple[float, float, float], tuple[float, float, float]]] = [
-        (1, (-0.30, -0.05, 0.0), (0.34, 0.40, 0.75)),
-        (2, (-0.05, 0.40, 0.1), (0.20, 0.22, 0.50)),
-        (3, (0.42, -0.40, 0.0), (0.15, 0.20, 0.60)),
-        (3, (0.48, 0.28, 0.0), (0.15, 0.20, 0.60)),
+        (1, (-0.40, 0.12, 0.0), (0.34, 0.44, 0.85)),
+        (1, (-0.10, 0.38, 0.1), (0.40, 0.22, 0.60)),
+        (2, (0.08, 0.02, 0.1), (0.17, 0.19, 0.60)),
+        (3, (-0.40, -0.44, 0.0), (0.15, 0.20, 0.70)),
+        (3, (0.42, -0.40, 0.0), (0.15, 0.20, 0.70)),
     ]
     for label, place, size in places:
-        centre = torch.tensor(place) + shift + _uniform(-0.05, 0.05, 3, generator)
-        organs[_ellipsoid(points, centre, growth * torch.tensor(size)) & body] = label
+        centre = torch.tensor(place) + shift + _uniform(-0.04, 0.04, 3, generator)
+        organs[_ellipsoid(points, centre, growth * torch.tensor(size)) & within] = label
     return torch.where(organs > 0, organs, tissue), body, organs
 
 
 def _image(tissue: Tensor, body: Tensor, generator: torch.Generator) -> Tensor:
-    contrast = float(_uniform(0.6, 1.3, 1, generator))
-    brightness = 0.45 + contrast * torch.tensor([0.0, 0.16, -0.14, 0.26])
+    contrast = float(_uniform(0.7, 1.3, 1, generator))
+    brightness = 0.45 + contrast * torch.tensor(BRIGHTNESS)
     image = brightness[tissue.long()] * body
-    image = image + body * (0.05 * _smooth(1, 12, generator)[0] + 0.08 * _smooth(1, 3, generator)[0])
-    image = image + 0.09 * torch.randn(SHAPE, generator=generator)
+    image = image + body * (0.04 * _smooth(1, 12, generator)[0] + 0.07 * _smooth(1, 3, generator)[0])
+    image = image + 0.07 * torch.randn(SHAPE, generator=generator)
     scale = 10 ** float(_uniform(2.0, 6.0, 1, generator))
     return (image.clamp(min=0) * scale).float()
 

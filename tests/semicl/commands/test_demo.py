@@ -1,6 +1,14 @@
 """The demo from the command line, as a new user runs it."""
 
+import base64
 import json
+import re
+import shutil
+import subprocess
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +19,132 @@ from semicl.options import PrepareOptions, RunOptions
 from tests.semicl.conftest import run_command
 
 
-def _demo(capsys: pytest.CaptureFixture[str], output: Path, *arguments: object) -> tuple[str, dict[str, Any]]:
-    """Run `semicl demo --quick`, check what every run must leave, return its text and results."""
-    assert run_command("demo", "--quick", "--output", output, *arguments) == 0
-    written = capsys.readouterr()
+class Page(HTMLParser):
+    """What a page shows and what it takes from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.sources += [str(given[name]) for name in ("src", "href") if name in given]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def _opened(output: Path) -> str:
+    """The words of index.html, which is whole and takes nothing from other files."""
+    page = Page((output / "index.html").read_text())
+    assert page.open == []
+    assert len(page.sources) == 2
+    for source, name in zip(page.sources, ("loss.png", "predictions.png"), strict=True):
+        kind, _, content = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(content) == (output / name).read_bytes()
+    return " ".join(" ".join(page.words).split())
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A demo that ran: its folder, what it printed, and its results."""
+
+    output: Path
+    text: str
+    results: dict[str, Any]
+
+
+def _demo(output: Path, *arguments: object) -> Ran:
+    """Run `semicl demo --quick`, check what every run must leave."""
+    with redirect_stdout(StringIO()) as text, redirect_stderr(StringIO()) as bars:
+        assert run_command("demo", "--quick", "--output", output, *arguments) == 0
     for bar in ("1 global contrast", "2 local contrast", "3 fine-tune random start", "3 fine-tune pre-trained"):
-        assert f"{bar}: 100%" in written.err
+        assert f"{bar}: 100%" in bars.getvalue()
     picture = (output / "predictions.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert picture.endswith(b"IEND\xaeB`\x82")
     assert list(output.rglob(".partial-*")) == []
-    return written.out, json.loads((output / "results.json").read_text())
+    return Ran(output, text.getvalue(), json.loads((output / "results.json").read_text()))
 
 
-def test_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text, results = _demo(capsys, tmp_path / "run", "--data", "phantom")
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The demo on the phantom."""
+    return _demo(tmp_path_factory.mktemp("demo") / "run", "--data", "phantom")
+
+
+def test_on_the_phantom(ran: Ran) -> None:
+    text, results, splits = ran.text, ran.results, ran.output / "split-0"
     assert "PHANTOM" in text
-    assert "not patients" in text or "says nothing about patients" in text
+    assert "says nothing about patients" in text
+    assert "naive" in text
     assert "pretrain-local/model.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
     assert results["verdict"] in text
     assert text.count("Next: ") == 1
-    tuned = tmp_path / "run" / "split-0" / "finetune-pretrained" / "model.ckpt"
-    assert text.endswith(f"Next: semicl predict --checkpoint {tuned} --input FILE_OR_FOLDER\n")
+    following = f"semicl predict --checkpoint {splits / 'finetune-pretrained' / 'model.ckpt'} --input FILE_OR_FOLDER"
+    assert text.endswith(f"Next: {following}\n")
+    words = _opened(ran.output)
+    for part in ("nothing about patients", results["verdict"], "it would end at", following, "phantom_subjects: 10"):
+        assert part in words
     for start in ("random", "pretrained"):
         assert len(results["validation_dice_by_step"][start]) == 2
         (mean,) = results["test_dice"][start]
         assert 0 <= mean <= 1
-        cases = json.loads((tmp_path / "run" / "split-0" / f"finetune-{start}" / "test" / "results.json").read_text())
+        cases = json.loads((splits / f"finetune-{start}" / "test" / "results.json").read_text())
         assert cases["classes"] == list(CLASSES[1:])
-        assert f"{cases['summary']['mean']['dice']['mean']:.3f}" in text
+        dice = f"{cases['summary']['mean']['dice']['mean']:.3f}"
+        assert dice in text
+        assert dice in words
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+CHECK = """<p id="sizes"></p><script>
+addEventListener("load", () => {
+  const sizes = [...document.images].map(each => [each.naturalWidth, each.naturalHeight]);
+  document.getElementById("sizes").textContent = JSON.stringify(sizes);
+});
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed: `apt-get install chromium`")
+def test_a_browser_shows_both_pictures_and_has_no_complaint(ran: Ran, tmp_path: Path) -> None:
+    page = tmp_path / "checked.html"
+    page.write_text((ran.output / "index.html").read_text() + CHECK)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}/c"]
+    words = [str(BROWSER), *flags, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    sizes = json.loads(re.findall(r'<p id="sizes">(.*?)</p>', done.stdout)[-1])
+    assert len(sizes) == 2
+    assert min(min(size) for size in sizes) > 300
+    assert "CONSOLE" not in done.stderr
 
 
 @pytest.mark.slow
-def test_on_real_cases(hippocampus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text, results = _demo(capsys, tmp_path / "run", "--data", hippocampus)
-    assert "PHANTOM" not in text
-    assert results["data"] == "Hippocampus"
+def test_on_real_cases(hippocampus: Path, tmp_path: Path) -> None:
+    ran = _demo(tmp_path / "run", "--data", hippocampus)
+    assert "PHANTOM" not in ran.text
+    assert "nothing about patients" not in _opened(ran.output)
+    assert ran.results["data"] == "Hippocampus"
 
 
+@pytest.fixture
+def only_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No comparison of the loss, and no page."""
+    monkeypatch.setattr("semicl.study.naive.compare", lambda _: None)
+
+
+@pytest.mark.usefixtures("only_run")
 def test_an_experiment_in_its_folder_is_replaced_only_when_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,11 +159,13 @@ def test_an_experiment_in_its_folder_is_replaced_only_when_that_is_asked_for(
         assert told[-1] == (overwrite, overwrite)
 
 
+@pytest.mark.usefixtures("only_run")
 def test_without_other_data_it_takes_the_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("semicl.study.experiment.run", lambda source, *_: seen.append(source))
     assert run_command("demo", "--output", tmp_path / "run") == 0
     assert (seen[-1].data, seen[-1].prepared) == ("phantom", tmp_path / "run" / "prepared")
+    monkeypatch.setattr("semicl.data.prepare.require_ready", lambda *_: None)
     monkeypatch.setenv("SEMICL_DATA", str(tmp_path))
     assert run_command("demo") == 0
     assert seen[-1].data == str(tmp_path)

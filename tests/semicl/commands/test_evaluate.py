@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from semicl.data.phantom import CLASSES
+from semicl.data.phantom import CLASSES, SHAPE
 from semicl.data.prepared import Prepared
 from semicl.evaluation.measures import read_evaluation
 from tests.semicl.conftest import TINY, cut_off, error_of, one_schedule, run_command, write_nifti
@@ -117,7 +117,7 @@ def test_unusable_files_are_one_line_and_nothing_is_written(
 ) -> None:
     words = ["evaluate", "--checkpoint", tuned, "--data", own_phantom, "--output", tmp_path / "e"]
     label = own_phantom / "labelsTr" / "phantom_020.nii.gz"
-    write_nifti(label, np.full((44, 52, 20), 9, np.uint8))
+    write_nifti(label, np.full(SHAPE, 9, np.uint8))
     assert f"{label}: label 9 is unknown, known are 0, 1, 2, 3" in error_of(capsys, *words)
     cut_off(label)
     assert f"{label}: not readable" in error_of(capsys, *words)
@@ -230,7 +230,7 @@ def test_classes_that_do_not_match_are_refused(
     description["labels"] = {str(value): name for name, value in classes.items()}
     (folder / "dataset.json").write_text(json.dumps(description))
     for file in (folder / "labelsTr").iterdir():
-        write_nifti(file, np.full((44, 52, 20), held, np.uint8))
+        write_nifti(file, np.full(SHAPE, held, np.uint8))
     line = error_of(capsys, "evaluate", "--checkpoint", checkpoint, "--data", folder, "--output", tmp_path / "o")
     assert message in line
     assert not (tmp_path / "o").exists()
