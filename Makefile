@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types bench clean
+.PHONY: help install demo test test-all lint format types docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,12 +47,16 @@ types: $(INSTALLED) ## check types
 	@echo "== types: mypy"
 	@$(BIN)/mypy semicl_kernels semicl
 
+docs: $(INSTALLED) ## build the site in site/; any warning is an error
+	@echo "== docs: mkdocs"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 bench: $(INSTALLED) ## measure speed and memory against naive code and peers
 	@echo "== bench: speed and memory, results in benchmarks/results"
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what was built, .venv included
-	rm -rf $(VENV) build dist *.egg-info semicl_kernels/_C*.so semicl_kernels/_cuda*.so
+	rm -rf $(VENV) build dist site *.egg-info semicl_kernels/_C*.so semicl_kernels/_cuda*.so
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -68,5 +72,5 @@ $(VENV)/.torch: | $(BIN)/python
 
 $(INSTALLED): $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "== set-up: semicl, CPU backend, tools; CUDA kernels where nvcc is (1 to 5 minutes; SEMICL_CUDA=0: without)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test,bench]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test,bench,docs]'
 	@touch $@
