@@ -1,7 +1,8 @@
-"""Every example runs, and its loss is that of its dense formula, which it checks itself."""
+"""Every example runs, and its loss is that of its dense formula, which it checks itself; so does the notebook."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -27,3 +28,29 @@ def test_the_example_runs(example: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "fused" in done.stdout
     assert len(example.read_text().splitlines()) < 80
+
+
+NOTEBOOK = Path(__file__).parents[1] / "examples" / "loss_in_pictures.ipynb"
+EXECUTE = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+print(sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])))
+"""
+
+
+def test_the_notebook_draws_all_its_pictures(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EXECUTE, str(NOTEBOOK)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(NOTEBOOK.read_text())["cells"]
+    assert int(done.stdout) == 6 == sum("image/png" in str(cell.get("outputs")) for cell in kept)
