@@ -34,10 +34,11 @@ test-all: $(INSTALLED) ## run every test
 	@echo "== test: pytest, slow tests too"
 	@$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style and formatting
-	@echo "== lint: ruff"
+lint: $(INSTALLED) ## check style, formatting and spelling
+	@echo "== lint: ruff, codespell"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
 
 format: $(INSTALLED) ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .

@@ -65,6 +65,13 @@ def test_the_pictures_are_those_of_the_committed_results(tmp_path: Path, monkeyp
         assert drawn == kept != []
 
 
+def test_its_dice_is_that_of_the_study() -> None:
+    found = re.findall(r"\d\.\d+ ± \d\.\d+", (ROOT / "README.md").read_text())
+    assert len(found) == 9
+    study = (ROOT / "docs" / "study.md").read_text()
+    assert [each for each in found if each not in study] == []
+
+
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
