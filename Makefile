@@ -22,8 +22,8 @@ help: ## list the targets
 
 install: $(INSTALLED) ## set up .venv: the package (editable), its CPU backend, CUDA kernels where nvcc is found, tools
 
-demo: $(INSTALLED) ## train on real or made volumes, with and without contrast, and compare
-	@echo "== demo: pre-train with contrast, fine-tune, compare with training from scratch"
+demo: $(INSTALLED) ## the loss against naive code, a network trained with and without contrast, a page of both
+	@echo "== demo: the loss against naive code; pre-train, fine-tune, compare; all of it on runs/demo/index.html"
 	@$(BIN)/python -m semicl demo
 
 test: $(INSTALLED) ## run the tests, less the slow ones

@@ -6,6 +6,7 @@ Naive is the code in common use, as SupCon's authors published it for vectors: m
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -183,7 +184,8 @@ def _measured(comparison: Comparison, sides: Sequence[int]) -> Iterator[int]:
         seconds, size = comparison.expected(side)
         tried = seconds <= MOST_SECONDS and size <= min(MOST_BYTES, comparison.memory / 2)
         for way in WAYS if tried else ["fused"]:
-            with ProcessPoolExecutor(1, context) as pool:  # a new process: nothing is left of the call before
+            # A new process: nothing is left of the call before. Ctrl-C is the parent's.
+            with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
                 comparison.calls[way][side] = pool.submit(_call, way, side, comparison.threads).result()
         yield side
 
