@@ -1,4 +1,4 @@
-"""A result as tables in Markdown, for the terminal and the README: ``python -m benchmarks.report RESULT.json``."""
+"""A result as tables in Markdown, for the terminal and docs/: ``python -m benchmarks.report RESULT.json``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .targets import SPARSE
 
 Shapes = Mapping[str, Mapping[str, Any]]
 
-README_SHAPES = (*SPARSE, "full", "dense-2048-128", "dense-8192-128", "dense-16384-128", "nt-xent-16", "supcon-256")
-README_PROVIDERS = ("fused", "fused-bf16", "anchors-only", "authors")
+PAGE_SHAPES = (*SPARSE, "full", "dense-2048-128", "dense-8192-128", "dense-16384-128", "nt-xent-16", "supcon-256")
+PAGE_PROVIDERS = ("fused", "fused-bf16", "anchors-only", "authors")
 REASONS = ("out of memory", "failed", "wrong")
 VERDICTS = {True: "met", False: "missed", None: "not measured"}
 
@@ -107,9 +107,9 @@ def targets(verdicts: list[Mapping[str, Any]]) -> list[str]:
     return table(("target", "asked", "measured", "verdict"), rows, 4)
 
 
-def readme(result: Mapping[str, Any]) -> str:
-    shapes = {name: result["shapes"][name] for name in README_SHAPES if name in result["shapes"]}
-    parts = ([machine(result)], speeds(shapes, README_PROVIDERS), targets(result["targets"]))
+def page(result: Mapping[str, Any]) -> str:
+    shapes = {name: result["shapes"][name] for name in PAGE_SHAPES if name in result["shapes"]}
+    parts = ([machine(result)], speeds(shapes, PAGE_PROVIDERS), targets(result["targets"]))
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -143,7 +143,7 @@ def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
-    print(readme(json.loads(Path(sys.argv[1]).read_text())))
+    print(page(json.loads(Path(sys.argv[1]).read_text())))
     return 0
 
 

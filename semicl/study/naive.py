@@ -237,10 +237,15 @@ def _peak(forget: bool = False) -> int:
 
 
 def _table(comparison: Comparison, sides: Sequence[int]) -> Table:
-    table = Table(*HEADINGS, title=f"One loss call, one image in two views, {comparison.threads} threads")
+    table = Table(*HEADINGS, title=f"One loss call, one image in two views, {threads_in_words(comparison.threads)}")
     for side in sides:
         table.add_row(*comparison.row(side))
     return table
+
+
+def threads_in_words(threads: int) -> str:
+    """So many threads."""
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def _shown(call: Call) -> str:

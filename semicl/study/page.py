@@ -15,7 +15,7 @@ from semicl import own_version
 from semicl.evaluation.figures import write_figure
 from semicl.evaluation.measures import read_evaluation
 from semicl.files import read_json, replacing
-from semicl.study.naive import HEADINGS, Comparison, comparison_figure
+from semicl.study.naive import HEADINGS, Comparison, comparison_figure, threads_in_words
 from semicl.study.report import TITLES
 from semicl.training.folder import StageFolder
 
@@ -42,7 +42,7 @@ def write_page(output: Path, comparison: Comparison, options: dict[str, Any], ph
     text = _template().render(
         phantom=phantom,
         percent=f"{100 * options['label_fraction']:.3g}",
-        threads=comparison.threads,
+        threads=threads_in_words(comparison.threads),
         memory=f"{comparison.memory / 2**30:.0f}",
         limit=f"{comparison.limit:.0f}",
         difference=f"{max(abs(naive[side].loss / fused[side].loss - 1) for side in naive):.0e}",

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks import sizes
 from benchmarks.providers import PROVIDERS
-from benchmarks.report import README_PROVIDERS, full, readme
+from benchmarks.report import PAGE_PROVIDERS, full, page
 
 ROOT = Path(__file__).parents[2]
 TIMES = {"median_ms": 2.0, "quartile1_ms": 1.0, "quartile3_ms": 3.0, "ratio_to_fused": 1.0, "rounds": 3}
@@ -21,7 +21,7 @@ MACHINE = {
 
 
 def shown(accuracy: list[dict[str, Any]]) -> str:
-    shape = {"providers": {**dict.fromkeys(README_PROVIDERS, TIMES), "tiled": {"skipped": "failed: why"}}}
+    shape = {"providers": {**dict.fromkeys(PAGE_PROVIDERS, TIMES), "tiled": {"skipped": "failed: why"}}}
     shape["extra_peak_bytes"] = {"fused": 2**20}
     return full({"machine": MACHINE, "shapes": {"a shape": shape}, "accuracy": accuracy, "targets": []})
 
@@ -32,9 +32,9 @@ def committed(name: str) -> dict[str, Any]:
 
 def test_the_page_of_the_benchmarks_holds_the_tables_of_the_committed_results():
     text, result = (ROOT / "docs" / "benchmarks.md").read_text(), committed("cpu")
-    for part in (*readme(result).split("\n\n"), sizes.readme(committed("sizes"))):
+    for part in (*page(result).split("\n\n"), sizes.readme(committed("sizes"))):
         assert part in text
-    assert readme(result).split("\n")[0] in full(result)
+    assert page(result).split("\n")[0] in full(result)
 
 
 def test_the_readme_holds_the_committed_numbers_of_the_sizes_and_of_some_shapes():
@@ -43,10 +43,10 @@ def test_the_readme_holds_the_committed_numbers_of_the_sizes_and_of_some_shapes(
     rows = [line for line in text.splitlines() if line.startswith(("| hippocampus", "| mmwhs"))]
     assert len(rows) > 2
     for row in rows:
-        assert row in readme(committed("cpu"))
+        assert row in page(committed("cpu"))
 
 
-def test_providers_have_the_names_of_the_readme():
+def test_providers_have_the_names_of_the_page():
     text = shown([])
     assert "| a shape | 2 ms, 1 MiB | 2 ms | failed | 2 ms | 2 ms |" in text
     assert f"{PROVIDERS['tiled'].title}, not measured: failed: why" in text

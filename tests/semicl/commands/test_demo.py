@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from semicl.data.phantom import CLASSES
+from semicl.evaluation.measures import Evaluation, read_evaluation
 from semicl.options import PrepareOptions, RunOptions
 from tests.semicl.conftest import run_command
 
@@ -128,6 +129,16 @@ def test_a_browser_shows_both_pictures_and_has_no_complaint(ran: Ran, tmp_path: 
     assert len(sizes) == 2
     assert min(min(size) for size in sizes) > 300
     assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.slow
+def test_every_organ_of_the_phantom_is_learned(tmp_path: Path) -> None:
+    """By the whole demo: some minutes."""
+    assert run_command("demo", "--data", "phantom", "--output", tmp_path / "run") == 0
+    tests = (tmp_path / "run" / "split-0").glob("finetune-*/test")
+    found = [read_evaluation(test) for test in tests]
+    assert len(found) == 2
+    assert max(found, key=Evaluation.mean_dice).per_class("dice").min() > 0.7
 
 
 @pytest.mark.slow
