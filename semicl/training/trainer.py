@@ -197,8 +197,11 @@ def loaded(
     if unlabelled is None:
         return batches
     size = stage.unlabelled_batch_size
-    times = math.ceil(len(batches) * size * trainer.world_size / len(unlabelled))
-    return CombinedLoader((batches, _batches(Repeated(unlabelled, times), stage, trainer, machine, size)), "min_size")
+    others = _batches(unlabelled, stage, trainer, machine, size)
+    if len(others) < len(batches):
+        times = math.ceil(len(batches) * size * trainer.world_size / len(unlabelled))
+        others = _batches(Repeated(unlabelled, times), stage, trainer, machine, size)
+    return CombinedLoader((batches, others), "min_size")
 
 
 class Draws(DistributedSampler[Any]):
