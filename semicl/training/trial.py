@@ -15,12 +15,15 @@ from torch.utils.data import DataLoader
 
 from semicl.errors import SemiclError
 from semicl.options import MachineOptions
-from semicl.training.callbacks import resident_peak
+from semicl.training.callbacks import Interruption, resident_peak
 from semicl.training.train import Material
 from semicl.training.trainer import loaded, quiet
 
 STEPS = 4
 """The first of them, which is slower, is left out of the time."""
+
+GRADIENTS = 2
+"""A step holds what it keeps for its backward pass, and at most as much again in gradients; measured: 1.4 to 1.8."""
 
 BATCH_OF_A_CPU = 8
 """A larger batch is tried with so many; its time and memory grow in proportion."""
@@ -123,7 +126,7 @@ def trial(made: Material, machine: MachineOptions) -> Trial:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[times],
+        callbacks=[Interruption(), times],
         plugins=[LightningEnvironment()],
     )
     device = trainer.strategy.root_device
@@ -138,6 +141,10 @@ def trial(made: Material, machine: MachineOptions) -> Trial:
     try:
         with saved_tensors_hooks(saved.pack, saved.unpack):
             trainer.fit(stage, loader, volumes)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     except torch.OutOfMemoryError as error:
         raise SemiclError(
             f"--schedule.batch_size {size} takes more memory than the GPU has; give a smaller one, fewer "
@@ -148,5 +155,5 @@ def trial(made: Material, machine: MachineOptions) -> Trial:
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)
     else:
-        memory = round(resident_peak() + (size / tried - 1) * saved.peak)
+        memory = round(resident_peak() + (size / tried - 1) * GRADIENTS * saved.peak)
     return Trial(step * size / tried, validation, memory)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from semicl.options import (
 from semicl.study import estimate
 from semicl.study.estimate import duration
 from semicl.training.setup import plan_stage, set_up
+from semicl.training.stages import GlobalContrast
 from semicl.training.train import Material, material
 from semicl.training.trial import BATCH_OF_A_CPU, STEPS, epoch_steps, trial
 from tests.semicl.conftest import TINY, one_schedule, run_command, same_weights
@@ -74,6 +76,23 @@ def test_time_and_memory_grow_with_the_batch(prepared: Prepared, tmp_path: Path)
     # two maps of 16 channels of two views, float32, are what 120 further slices keep at the least
     assert large.memory - small.memory > 120 * 2 * 2 * 16 * 32 * 32 * 4
     assert small.validation == 0
+
+
+@pytest.mark.usefixtures("_of_few_steps")
+def test_an_interruption_is_one(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning leaves the process on Ctrl-C; the command line has more to say."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(stage: GlobalContrast, batch: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GlobalContrast, "views", interrupt)
+    words = ["pretrain-global", *TINY, *one_schedule(), "--prepared", prepared.folder, "--output", tmp_path / "o"]
+    try:
+        assert run_command(*words) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning has switched it off
+    assert not (tmp_path / "o").exists()
 
 
 def test_an_epoch_has_the_steps_of_its_schedule(prepared: Prepared, tmp_path: Path) -> None:
