@@ -190,9 +190,12 @@ def _told_before(source: SourceOptions, options: PrepareOptions) -> Prepared | N
         return None
     prepared = read_prepared(source.prepared)
     now, defaults = told(source, options), told(SourceOptions(), PrepareOptions())
+    free = {"data", "repeats"}
+    if "resize" not in prepared.options and not prepared.grid.sliding_window:
+        free.add("resize")  # older versions shrank slices unasked, and whether they did is not noted
     for name, value in now.items():
         before = prepared.options.get(name, defaults[name])  # older folders did not note every option
-        if before != value and name not in ("data", "repeats"):
+        if before != value and name not in free:
             raise SemiclError(
                 f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, or "
                 "--overwrite to replace what is there"

@@ -545,11 +545,16 @@ def test_a_folder_of_before_there_was_an_option_is_taken(plain: Path, tmp_path: 
     content = json.loads((tmp_path / "p" / "prepared.json").read_text())
     for name in ("sliding_window", "voxel_size"):
         del content[name]
-    del content["options"]["resize"]
-    (tmp_path / "p" / "prepared.json").write_text(json.dumps(content))
-    before = prepared_before(source, options)
-    assert before is not None
-    assert (before.grid.sliding_window, before.grid.voxel_size) == (False, None)
+    for name in ("resize", "ignore"):
+        del content["options"][name]
+    for resize in (False, True):  # as all were
+        (tmp_path / "p" / "prepared.json").write_text(json.dumps(content))
+        before = prepared_before(source, replace(options, resize=resize))
+        assert before is not None
+        assert (before.grid.sliding_window, before.grid.voxel_size) == (False, None)
+    (tmp_path / "p" / "prepared.json").write_text(json.dumps(content | {"sliding_window": True}))
+    with pytest.raises(SemiclError, match="was prepared with resize False, now True"):
+        prepared_before(source, replace(options, resize=True))
 
 
 def test_a_tilde_is_the_home_folder(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
