@@ -63,10 +63,10 @@ class Grid:
             return 1.0
         return min(1.0, self.patch_size[0] / shape[1], self.patch_size[1] / shape[2])
 
-    def is_larger(self, shape: Sequence[int]) -> bool:
-        """Whether a patch cannot hold a volume (superior, right, anterior), or where it has no depth a slice of it."""
-        sides = shape[-len(self.patch_size) :]
-        return any(side > most for side, most in zip(sides, self.patch_size, strict=True))
+    def cuts(self, shape: Sequence[int]) -> bool:
+        """Whether a volume (superior, right, anterior), or where patches have no depth a slice, is cut into patches."""
+        pairs = zip(shape[-len(self.patch_size) :], self.patch_size, strict=True)
+        return self.shrinkage(shape) == 1 and any(side > most for side, most in pairs)
 
 
 def require_fit(grid: Grid, levels: int) -> None:

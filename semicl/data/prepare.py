@@ -82,6 +82,11 @@ def prepare(
     if require is not None:
         require(splits)
     grid = replace(grid, voxel_size=_median_voxel_size(sound, grid))
+    shapes = {
+        each.case: resampled_shape(each.shape, each.affine, grid)
+        for each in sound
+        if each.shape is not None and each.affine is not None
+    }
     prepared = Prepared(
         source.prepared,
         found.name,
@@ -93,6 +98,7 @@ def prepare(
         files,
         _channels(sound),
         merged,
+        any(map(grid.cuts, shapes.values())),
     )
     _tell_doubts(sound, options.ignore)
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
@@ -101,11 +107,6 @@ def prepare(
     for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
         prepared.write_arrays(case)
     prepared.write(splits, [_origin(options, repeat) for repeat in range(options.repeats)])
-    shapes = {
-        each.case: resampled_shape(each.shape, each.affine, grid)
-        for each in sound
-        if each.shape is not None and each.affine is not None
-    }
     _tell_patches(grid, shapes)
     _tell_shrinkage(prepared, shapes)
     _conclude(prepared, splits[0], shapes)
@@ -418,7 +419,7 @@ Shapes = Mapping[Case, tuple[int, int, int]]
 
 def _tell_patches(grid: Grid, shapes: Shapes) -> None:
     """Say where slices are larger than a patch."""
-    larger = [shape for shape in shapes.values() if grid.sliding_window and grid.is_larger(shape)]
+    larger = [shape for shape in shapes.values() if grid.sliding_window and grid.cuts(shape)]
     if larger:
         say(
             f"Slices of {_range(_told(shape[1:] for shape in larger))} are larger than patches of "

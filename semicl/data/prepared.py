@@ -38,6 +38,7 @@ class Prepared:
         states: its files by their place in it, as they were when they were read.
         channels: of every image.
         merged: other values of the label files, and those of the classes that they count as, if they are not ignored.
+        is_cut: whether an image is cut into patches.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Prepared:
     states: dict[str, FileState] = field(default_factory=dict)
     channels: int = 1
     merged: dict[int, int | None] = field(default_factory=dict)
+    is_cut: bool = False
 
     def content(self, file: Path) -> str:
         """The hash of a file's bytes, as they were when it was read.
@@ -127,6 +129,7 @@ class Prepared:
             "classes": self.classes,
             "channels": self.channels,
             "merged": self.merged,
+            "is_cut": self.is_cut,
             **asdict(self.grid),
             "cases": [vars(case) for case in self.cases],
             "options": self.options,
@@ -195,7 +198,8 @@ def read_prepared(folder: Path) -> Prepared:
         told, channels = content["options"], content.get("channels", 1)
         merged = {int(value): counts_as for value, counts_as in content.get("merged", {}).items()}
         name, classes = content["name"], content["classes"]
-        return Prepared(folder, name, classes, grid, cases, told, source, states, channels, merged)
+        is_cut = content.get("is_cut", grid.sliding_window or len(grid.patch_size) == 3)
+        return Prepared(folder, name, classes, grid, cases, told, source, states, channels, merged, is_cut)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise SemiclError(
             f"{description}: damaged ({type(error).__name__}: {error}); run `semicl prepare` again"

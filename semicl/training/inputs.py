@@ -127,10 +127,8 @@ def data_seen(prepared: Prepared, split: Split, inputs: StageInputs, labels: boo
             files["merged"] = {str(value): counts_as for value, counts_as in prepared.merged.items()}
     grid = asdict(prepared.grid) | ({"channels": prepared.channels} if prepared.channels > 1 else {})
     files["voxel size"] = grid.pop("voxel_size")  # a median over the files
-    # Whether larger images would be shrunk changes nothing where none is larger.
-    seen = dict.fromkeys((*inputs.images, *inputs.labelled, *inputs.validation))
-    grid["sliding_window"] = any(prepared.grid.is_larger(prepared.image(case).shape[1:]) for case in seen)
-    if grid["sliding_window"]:
+    grid["sliding_window"] = prepared.is_cut  # which changes nothing where no image is larger than a patch
+    if prepared.is_cut:
         grid["patches"] = "random"
     if inputs.validation:
         kinds = ("image", "label")

@@ -543,7 +543,7 @@ def test_a_folder_of_before_there_was_an_option_is_taken(plain: Path, tmp_path: 
     source, options = SourceOptions(str(plain), tmp_path / "p"), PrepareOptions(patch_size=(16, 16))
     prepare(source, options)
     content = json.loads((tmp_path / "p" / "prepared.json").read_text())
-    for name in ("sliding_window", "voxel_size"):
+    for name in ("sliding_window", "voxel_size", "is_cut"):
         del content[name]
     for name in ("resize", "ignore"):
         del content["options"][name]
