@@ -1,5 +1,7 @@
 """Features of pixels, and their places in the plane."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
@@ -30,7 +32,10 @@ def draw_embedding(options: EmbedOptions, card: ModelCard, prepared: Prepared) -
     Raises:
         SemiclError: the checkpoint and the prepared folder do not belong together.
     """
-    if (card.grid, card.channels) != (prepared.grid, prepared.channels):
+    grid = card.grid
+    if prepared.grid.sliding_window and not prepared.is_cut:  # all images fit the patch
+        grid = replace(grid, sliding_window=True)
+    if (grid, card.channels) != (prepared.grid, prepared.channels):
         raise SemiclError(
             f"{options.checkpoint}: was trained on {card.grid}, {options.prepared} holds {prepared.grid}; give the "
             "prepared folder that it was trained on"

@@ -1,5 +1,6 @@
 """`semicl embed` draws the features of validation pixels, class by class, before and after."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,18 @@ def test_unusable_input_is_one_line(tuned: Path, tmp_path: Path, capsys: pytest.
     assert run_command(*prepare, "--patch_size", "16", "16") == 0
     capsys.readouterr()
     assert "was trained on Grid" in error_of(capsys, *words, "--prepared", tmp_path / "p")
+
+
+def test_what_becomes_of_larger_slices_counts_where_there_are_any(
+    tuned: Path, own_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["embed", "--checkpoint", tuned, "--prepared", own_prepared, "--output", tmp_path / "e.png"]
+    path = own_prepared / "prepared.json"
+    content = json.loads(path.read_text()) | {"sliding_window": True}
+    path.write_text(json.dumps(content | {"is_cut": True}))
+    assert "was trained on Grid" in error_of(capsys, *words)
+    path.write_text(json.dumps(content | {"is_cut": False}))
+    assert run_command(*words, "--method", "pca", "--points", "4", "--volumes", "1") == 0
 
 
 def test_a_picture_is_replaced_only_when_that_is_asked_for(
