@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups, Keys, Positives, Problem, accumulator
 from .grad_scaling import level
-from .positives import pairwise_apart, positive_sums, softplus
+from .positives import positive_sums, softplus
 
 TILE = 1 << 20  # similarities held at a time: 4 MB in float32, which stays in most caches
 WINDOW = 4096  # columns of a tile at most
@@ -202,6 +202,9 @@ def backward(
                         pulls = among.are * (scale * positives.pulls[strip, None]).to(w.dtype)
                         if keys is not None and keys.weights is not None:
                             pulls *= keys.weights[window][among.columns].to(w.dtype)
+                        if positives.pairwise:
+                            s = scale * (wide[strip] @ columns[window][among.columns].T)
+                            pulls *= (lse[strip, None].to(s.dtype) - s).sigmoid_()
                         w[:, among.columns].sub_(pulls)
                     if with_rows or keys is None:
                         own.add(strip, w, other.rows[window])
@@ -321,6 +324,4 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
     return None
 
 
-BACKEND = Backend(
-    "tiled", lambda: AVAILABLE, refuses, forward, pairwise_apart(backward), positive_sums, softplus, TiledFused()
-)
+BACKEND = Backend("tiled", lambda: AVAILABLE, refuses, forward, backward, positive_sums, softplus, TiledFused())
