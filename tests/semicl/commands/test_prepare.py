@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from semicl.data.phantom import SHAPE as PHANTOM_SHAPE
 from semicl.data.prepare import prepare, prepared_before
 from semicl.data.prepared import read_prepared
 from semicl.errors import SemiclError
@@ -278,7 +279,7 @@ def _keep_four_subjects(folder: Path) -> None:
             "labelsTr/phantom_001.nii.gz: shape (3, 4, 5) differs",
         ),
         (
-            lambda folder: write_nifti(_first(folder, "labelsTr"), np.full((44, 52, 20), 9, np.uint8)),
+            lambda folder: write_nifti(_first(folder, "labelsTr"), np.full(PHANTOM_SHAPE, 9, np.uint8)),
             "labelsTr/phantom_001.nii.gz: label 9 is unknown",
         ),
         (lambda folder: write_colours(_first(folder, "imagesTr")), "imagesTr/phantom_001.nii.gz: holds colours"),
