@@ -56,7 +56,7 @@ def test_decathlon(own_phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     ]
     text = capsys.readouterr().out
     assert "Phantom" in text
-    assert "Next: semicl pretrain-global --prepared" in text
+    assert "Next: semicl run --data" in text
 
 
 def test_mmwhs(tmp_path: Path) -> None:
