@@ -154,14 +154,16 @@ def test_a_prepared_folder_stays_as_it_is(asked: list[tuple[Any, ...]], cases: P
     assert (prepare.patch_size, prepare.shares, shared.network.levels) == ((16, 16), (1, 1, 2), (16, 32, 64))
 
 
-def test_a_damaged_file_is_not_looked_at(cases: Path) -> None:
-    source = SourceOptions(str(cases))
+def test_a_damaged_file_is_told_when_files_are_checked(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (cases / "images" / "0.nii.gz").write_text("damage")
-    assert look_at(source, PrepareOptions()).shapes == ((6, 34, 20),) * 3
+    assert look_at(SourceOptions(str(cases)), PrepareOptions()).shapes == ((6, 34, 20),) * 3
     for file in (cases / "images").iterdir():
-        file.write_text("damage")
-    with pytest.raises(Exception, match=r"0\.nii\.gz: not readable, nor any other image"):
-        look_at(source, PrepareOptions())
+        write_nifti(file, np.zeros((5, 6)))
+    words = ["run", "--data", cases, "--output", tmp_path / "o", "--prepared", tmp_path / "p"]
+    assert "0.nii.gz: has 2 dimensions, of lengths (5, 6), not 3" in error_of(capsys, *words)
+    assert not (tmp_path / "o").exists()
 
 
 def test_words_of_the_command_line_are_told_from_their_values() -> None:
