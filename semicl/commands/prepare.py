@@ -29,8 +29,5 @@ class Prepare(PrepareOptions, SourceOptions, Command):
     def following(self) -> Sequence[object]:
         from semicl.commands.run import Run
 
-        shared = {name: getattr(self, name) for name in ("data", "prepared")}
-        return [
-            "run",
-            *words_of(Run, self.config, [], shared | {"prepare": replace(part(PrepareOptions, self), overwrite=False)}),
-        ]
+        as_now = replace(part(PrepareOptions, self), overwrite=False)
+        return ["run", *words_of(Run, self.config, [], vars(part(SourceOptions, self)) | {"prepare": as_now})]
