@@ -24,12 +24,14 @@ class Demo(Run):
     def run(self) -> None:
         from semicl.console import on_main_process, say
         from semicl.data.prepare import PHANTOM, require_ready
-        from semicl.study.naive import SIDES, compare
-        from semicl.study.page import write_page
 
         anew = replace(self.prepare, overwrite=self.prepare.overwrite or self.overwrite)  # the folder is the demo's own
         whole = replace(self, data=self.data or PHANTOM, prepared=self.output / "prepared", prepare=anew)
         require_ready(part(SourceOptions, whole), anew)
+
+        from semicl.study.naive import SIDES, compare
+        from semicl.study.page import write_page
+
         comparison = compare(SIDES[:2] if self.quick else SIDES) if on_main_process() else None
         Run.run(whole)
         if comparison is not None:

@@ -121,7 +121,7 @@ def _rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], Non
         (_rename, "other.nii.gz: no case of cases has this name; rename or remove it"),
         (_remove, "found: has no label file of case phantom_002; predict it, or take the case out of --data"),
         (_move, "phantom_001.nii.gz: affine differs from that of "),
-        (_rewrite(lambda array: array[:-1]), "phantom_001.nii.gz: shape (43, 52, 20) differs from that of "),
+        (_rewrite(lambda array: array[:-1]), "phantom_001.nii.gz: shape (59, 64, 20) differs from that of "),
         (
             _rewrite(lambda array: array * 3),
             "holds label 6, known are background (0), class 1 (1), class 2 (2),",

@@ -60,9 +60,9 @@ def test_after_prepare_an_experiment_takes_what_it_was_told(tmp_path: Path) -> N
     line = next_line(Prepare(config=(str(config),), data="d", prepared=Path("p"), repeats=2))
     assert line == f"semicl run --config {config} --prepared p"
     classes = {"a b": 1, "c": [2, 3]}
-    line = next_line(Prepare(data="d", classes=classes, sliding_window=True, overwrite=True))
+    line = next_line(Prepare(data="d", classes=classes, resize=True, overwrite=True))
     assert line is not None
-    words = ["--data", "d", "--prepare.sliding_window", "--prepare.classes", '{"a b": 1, "c": [2, 3]}']
+    words = ["--data", "d", "--prepare.resize", "--prepare.classes", '{"a b": 1, "c": [2, 3]}']
     assert shlex.split(line) == ["semicl", "run", *words]
     assert next_line(Prepare(prepared=Path())) == "semicl run --prepared ."
 
