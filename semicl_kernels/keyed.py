@@ -159,7 +159,8 @@ def contrast(
         return Result(by_points(losses), by_points(reduced), nothing, nothing.clone(), lse.new_zeros(()))
 
     pulls = torch.where(weight > 0, factor / count, 0.0)
-    by_x, by_keys, by_scale = torch.zeros_like(x), x.new_zeros((0, x.shape[1])), lse.new_zeros(())
+    by_x: Tensor | None = None
+    by_keys, by_scale = x.new_zeros((0, x.shape[1])), lse.new_zeros(())
 
     def gradient(part: Part, with_rows: bool, with_keys: bool) -> tuple[Tensor, Tensor]:
         positives = part.positives(pulls, choices.pairwise)
@@ -175,17 +176,19 @@ def contrast(
         along = (part.rows * by_rows).sum(dtype=torch.float64) / choices.scale
         by_scale += along / 2 if part.keys is None else along
         if part.row_of is None:
-            by_x += by_rows
+            by_x = by_rows.to(x.dtype)
         else:
-            by_x.index_add_(0, part.row_of, by_rows.to(by_x.dtype))
-        if to_points and part.keys is not None:
-            by_x += by_columns
-        elif to_keys and keys is not None:
+            if by_x is None:  # of the first part, whose keys are the points
+                by_x = by_columns.to(x.dtype) if to_points else torch.zeros_like(x)
+            by_x.index_add_(0, part.row_of, by_rows.to(x.dtype))
+        if to_keys and keys is not None:
             by_keys = by_columns.new_zeros((keys.total, x.shape[1])).index_copy_(0, keys.order, by_columns)
     if share is not None:
         part = some_by_some(x, parts, weight.nonzero()[:, 0], is_own.nonzero()[:, 0])
         assert part.column_of is not None
+        assert by_x is not None
         by_x.index_add_(0, part.column_of, gradient(part, False, True)[1].to(by_x.dtype))
+    assert by_x is not None
     return Result(by_points(losses), by_points(reduced), by_points(by_x), by_keys, by_scale)
 
 
