@@ -34,11 +34,12 @@ test-all: $(INSTALLED) ## run every test
 	@echo "== test: pytest, slow tests too"
 	@$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style, formatting and spelling
-	@echo "== lint: ruff, codespell"
+lint: $(INSTALLED) ## check style, formatting, spelling and workflow files
+	@echo "== lint: ruff, codespell, check-jsonschema"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/codespell
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(INSTALLED) ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .
