@@ -60,12 +60,12 @@ bench: $(INSTALLED) ## measure speed and memory against naive code and peers
 	@echo "== bench: speed and memory, results in benchmarks/results"
 	@$(BIN)/python -m benchmarks
 
-wheel: $(VENV)/.wheel ## build an sdist and a wheel in dist, for Linux with glibc 2.28 or newer; SEMICL_CUDA=1: with CUDA
+wheel: $(VENV)/.wheel ## build an sdist and a wheel in dist, for Linux with glibc 2.28 or newer; no CUDA
 	@echo "== wheel: sdist, a wheel each of $(WHEEL_PYTHONS), auditwheel"
 	@rm -rf dist build/wheels
 	@$(BIN)/python -m build --sdist > /dev/null
 	@for python in $(WHEEL_PYTHONS); do \
-	    SEMICL_REQUIRE_CPU=1 SEMICL_CUDA=$${SEMICL_CUDA:-0} PYTHON=$(abspath $(BIN)/python) CC=$(CURDIR)/.ci/zig-c++ \
+	    SEMICL_REQUIRE_CPU=1 SEMICL_CUDA=0 PYTHON=$(abspath $(BIN)/python) CC=$(CURDIR)/.ci/zig-c++ \
 	    CXX=$(CURDIR)/.ci/zig-c++ $$python -m pip wheel --quiet --no-deps -w build/wheels dist/*.tar.gz || exit 1; \
 	done
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --strip --plat manylinux_2_28_$$(uname -m) -w dist build/wheels/*.whl
