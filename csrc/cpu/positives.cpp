@@ -41,6 +41,20 @@ double product(const Value* row, const double* sum, int64_t channels) {
     return product;
 }
 
+// Returns row . sum, then adds the key, which is that row, to the sum, times its scale.
+template <class Value>
+double product_then_add(const Value* row, const Value* key, double scale, double* sum, int64_t channels) {
+    double lanes[16] = {};
+    for (int64_t c = 0; c < channels; c += 16)
+        for (int lane = 0; lane < 16; ++lane) {
+            lanes[lane] += to_float(row[c + lane]) * sum[c + lane];
+            sum[c + lane] += scale * to_float(key[c + lane]);
+        }
+    double product = 0.0;
+    for (double lane : lanes) product += lane;
+    return product;
+}
+
 template <class Value>
 void add(const Value* row, double scale, double* sum, int64_t channels) {
     for (int64_t c = 0; c < channels; ++c) sum[c] += scale * to_float(row[c]);
@@ -66,8 +80,10 @@ void sums_of_runs(int threads, const Rows& rows, const Keys& keys, const Groups&
             const Run run = runs[r];
             const int64_t begin = classes.class_begin[run.begin], end = classes.class_end[run.begin];
             const auto is_key = [&](int64_t i) { return key_of(i) >= begin && key_of(i) < end; };
-            const auto visit = [&](int64_t i) {
-                partial[i] += row_scale(i) * product(values + i * channels, sum, channels);
+            // Row i is key k.
+            const auto visit = [&](int64_t i, int64_t k) {
+                partial[i] += row_scale(i) * product_then_add(values + i * channels, columns + k * channels,
+                                                              key_scale(k), sum, channels);
             };
             bool any = false;
             for (int64_t i = run.begin; i < run.end; ++i) partial[i] = 0.0, any |= is_key(i);
@@ -75,17 +91,21 @@ void sums_of_runs(int threads, const Rows& rows, const Keys& keys, const Groups&
             std::fill_n(sum, channels, 0.0);
             for (int64_t k = begin, i = run.begin; k < end; ++k) {
                 while (any && i < run.end && key_of(i) < k) ++i;
-                if (any && i < run.end && key_of(i) == k) visit(i);
-                add(columns + k * channels, key_scale(k), sum, channels);
+                if (any && i < run.end && key_of(i) == k)
+                    visit(i, k);
+                else
+                    add(columns + k * channels, key_scale(k), sum, channels);
             }
             for (int64_t i = run.begin; i < run.end; ++i)
-                if (!is_key(i)) visit(i);
+                if (!is_key(i)) partial[i] = row_scale(i) * product(values + i * channels, sum, channels);
             if (any) {
                 std::fill_n(sum, channels, 0.0);
                 for (int64_t k = end - 1, i = run.end - 1; k >= begin; --k) {
                     while (i >= run.begin && (key_of(i) > k || key_of(i) < 0)) --i;
-                    if (i >= run.begin && key_of(i) == k) visit(i);
-                    add(columns + k * channels, key_scale(k), sum, channels);
+                    if (i >= run.begin && key_of(i) == k)
+                        visit(i, k);
+                    else
+                        add(columns + k * channels, key_scale(k), sum, channels);
                 }
             }
             for (int64_t i = run.begin; i < run.end; ++i) found(i, partial[i]);
