@@ -114,7 +114,7 @@ class Comparison:
             return str(side), _shown(fused), _shown(naive), f"{naive.seconds / fused.seconds:.0f} x"
         seconds, size = self.expected(side)
         why = "out of memory" if size > self.memory else "not tried"
-        return str(side), _shown(fused), f"{why}: about {_time(seconds)}, {_size(size)}", ""
+        return str(side), _shown(fused), f"{why}: about {duration_in_words(seconds)}, {size_in_words(size)}", ""
 
 
 HEADINGS = ("pixels", "fused", "naive", "faster")
@@ -133,6 +133,8 @@ def compare(sides: Sequence[int] = SIDES) -> Comparison:
             rows.append(side)
             if on_main_process():
                 live.update(_table(comparison, rows), refresh=live.console.is_terminal)
+    if on_main_process() and not live.console.is_terminal:
+        live.console.line()  # where nothing is drawn anew the table ends without one
     return comparison
 
 
@@ -249,12 +251,14 @@ def threads_in_words(threads: int) -> str:
 
 
 def _shown(call: Call) -> str:
-    return f"{_time(call.seconds)}, {_size(call.size)}"
+    return f"{duration_in_words(call.seconds)}, {size_in_words(call.size)}"
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+def duration_in_words(seconds: float) -> str:
+    """Three digits, of milliseconds below a second."""
+    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{1e3 * seconds:.3g} ms"
 
 
-def _size(size: float) -> str:
-    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
+def size_in_words(size: float) -> str:
+    """Three digits of bytes, in MiB below a GiB."""
+    return f"{size / 2**30:.3g} GiB" if size >= 999.5 * 2**20 else f"{size / 2**20:.3g} MiB"

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from semicl.study import naive
-from semicl.study.naive import Call, Comparison, compare, comparison_figure, fused_loss, naive_loss, problem
+from semicl.study.naive import (
+    Call,
+    Comparison,
+    compare,
+    comparison_figure,
+    duration_in_words,
+    fused_loss,
+    naive_loss,
+    problem,
+    size_in_words,
+)
 
 
 @pytest.mark.parametrize("side", [8, 20])
@@ -46,3 +56,13 @@ def test_what_the_naive_code_would_need_grows_with_the_fourth_power(tmp_path: Pa
     figure = comparison_figure(comparison)
     figure.savefig(tmp_path / "loss.png")
     assert "naive code ends at 64 pixels" in figure.axes[1].texts[0].get_text()
+
+
+def test_numbers_have_no_exponent() -> None:
+    assert [duration_in_words(each) for each in (0.0234, 0.9994, 0.9999)] == ["23.4 ms", "999 ms", "1 s"]
+    assert [size_in_words(each * 2**20) for each in (2.26, 999.4, 1010, 24576)] == [
+        "2.26 MiB",
+        "999 MiB",
+        "0.986 GiB",
+        "24 GiB",
+    ]
