@@ -13,20 +13,26 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_the_example_runs(example: Path, tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "ddp" in example.stem else []
+def run(folder: Path, *words: str) -> str:
+    """What Python prints in a folder."""
     done = subprocess.run(
-        [sys.executable, *launcher, str(example)],
+        [sys.executable, *words],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "fused" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_example_runs(example: Path, tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "ddp" in example.stem else []
+    printed = run(tmp_path, *launcher, str(example))
+    assert "fused" in printed
     assert len(example.read_text().splitlines()) < 80
 
 
@@ -42,15 +48,6 @@ print(sum("image/png" in output.get("data", {}) for cell in notebook.cells for o
 
 
 def test_the_notebook_draws_all_its_pictures(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", EXECUTE, str(NOTEBOOK)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run(tmp_path, "-c", EXECUTE, str(NOTEBOOK))
     kept = json.loads(NOTEBOOK.read_text())["cells"]
-    assert int(done.stdout) == 6 == sum("image/png" in str(cell.get("outputs")) for cell in kept)
+    assert int(printed) == 6 == sum("image/png" in str(cell.get("outputs")) for cell in kept)
