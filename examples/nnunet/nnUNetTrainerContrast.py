@@ -48,7 +48,7 @@ class nnUNetTrainerContrast(nnUNetTrainer):  # noqa: N801
     def initialize(self) -> None:
         super().initialize()
         if self.is_ddp:
-            raise NotImplementedError("the projection is not synchronized: train with -num_gpus 1")
+            raise RuntimeError("got several processes, which do not share the projection: train with -num_gpus 1")
         decoder = self.network.decoder
         convolution = decoder.seg_layers[-1]  # 2-D or 3-D, of the features that are segmented
         projection = type(convolution)(convolution.in_channels, 32, 1).to(self.device)
