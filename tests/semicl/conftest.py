@@ -178,3 +178,21 @@ def _semicl_is_found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(program.parent), prepend=os.pathsep)
         yield
+
+
+def preparing(plain: Path, *more: object) -> list[object]:
+    """The command that prepares a plain folder of the phantom, shrunk to slices of 32 x 32, beside it."""
+    words = [
+        "prepare",
+        "--data",
+        plain,
+        "--prepared",
+        plain.parent / "p",
+        "--patch_size",
+        32,
+        32,
+        "--repeats",
+        1,
+        "--resize",
+    ]
+    return [*words, "--scans_per_subject", 2, *more]

@@ -23,7 +23,16 @@ from semicl.models.checkpoint import load_segmentation
 from semicl.options import AugmentationOptions, LocalLossOptions
 from semicl.training.augment import LabelledViews
 from semicl.training.losses import local_contrast, segmentation_loss
-from tests.semicl.conftest import TINY, box_of, error_of, one_schedule, run_command, same_weights, write_nifti
+from tests.semicl.conftest import (
+    TINY,
+    box_of,
+    error_of,
+    one_schedule,
+    preparing,
+    run_command,
+    same_weights,
+    write_nifti,
+)
 
 
 @pytest.fixture
@@ -37,23 +46,6 @@ def plain(phantom: Path, tmp_path: Path) -> Path:
                 array[:, 36:] = array[:, :, :4] = 255
             write_nifti(tmp_path / "d" / kind / file.name, array, volume.affine)
     return tmp_path / "d"
-
-
-def _prepared(plain: Path, *more: object) -> list[object]:
-    words = [
-        "prepare",
-        "--data",
-        plain,
-        "--prepared",
-        plain.parent / "p",
-        "--patch_size",
-        32,
-        32,
-        "--repeats",
-        1,
-        "--resize",
-    ]
-    return [*words, "--scans_per_subject", 2, *more]
 
 
 def _scores_and_labels() -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,10 +144,10 @@ def test_a_shrunk_label_is_judged_where_it_is_known(tmp_path: Path) -> None:
 def test_ignored_voxels_from_the_files_to_the_predictions(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = error_of(capsys, *_prepared(plain, "--classes", '{"a": [1, 2], "b": 3}'))
+    line = error_of(capsys, *preparing(plain, "--classes", '{"a": [1, 2], "b": 3}'))
     assert "label 255 is unknown, known are 0, 1, 3; mend the file or the classes, or prepare with --rest_is_" in line
     assert "background or --ignore 255" in line
-    assert run_command(*_prepared(plain, "--classes", '{"a": [1, 2], "b": 3}', "--ignore", 255, 9)) == 0
+    assert run_command(*preparing(plain, "--classes", '{"a": [1, 2], "b": 3}', "--ignore", 255, 9)) == 0
     text = capsys.readouterr().out
     assert "WARNING: no label file holds 9, to be ignored." in text
     prepared = read_prepared(tmp_path / "p")
@@ -195,7 +187,7 @@ def test_any_ignored_value_trains_to_the_same_weights(plain: Path, tmp_path: Pat
         array[array == 255] = 77
         write_nifti(file, array, label.affine)
     for folder, value in ((plain, 255), (other, 77)):
-        assert run_command(*_prepared(folder, "--ignore", value)) == 0
+        assert run_command(*preparing(folder, "--ignore", value)) == 0
         for stage in ("pretrain-local", "finetune"):
             words = [stage, *TINY, *one_schedule(1, 16), "--label_fraction", 0.5, "--prepared", folder.parent / "p"]
             assert run_command(*words, "--output", folder.parent / stage) == 0
@@ -205,7 +197,7 @@ def test_any_ignored_value_trains_to_the_same_weights(plain: Path, tmp_path: Pat
 
 def test_a_stage_is_not_resumed_with_other_ignored_values(plain: Path, tmp_path: Path) -> None:
     for more, code in ((["--ignore", 255], 0), (["--ignore", 255, 3], 1)):
-        assert run_command(*_prepared(plain, *more, "--overwrite")) == 0
+        assert run_command(*preparing(plain, *more, "--overwrite")) == 0
         tune = ["finetune", *TINY, *one_schedule(1, 40), "--label_fraction", 0.5, "--prepared", tmp_path / "p"]
         assert run_command(*tune, "--output", tmp_path / "t", "--resume") == code
 
@@ -226,6 +218,6 @@ def test_a_class_of_a_description_that_is_named_ignore_is_none(own_phantom: Path
 
 
 def test_values_that_cannot_be_ignored_are_told(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "takes values other than 0, which is the background" in box_of(capsys, *_prepared(plain, "--ignore", 0))
-    line = error_of(capsys, *_prepared(plain, "--classes", '{"a": 1, "b": 255}', "--ignore", 255))
+    assert "takes values other than 0, which is the background" in box_of(capsys, *preparing(plain, "--ignore", 0))
+    line = error_of(capsys, *preparing(plain, "--classes", '{"a": 1, "b": 255}', "--ignore", 255))
     assert "--classes takes no value that --ignore 255 takes, got " in line

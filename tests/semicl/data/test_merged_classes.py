@@ -9,7 +9,7 @@ import pytest
 
 from semicl.data.prepared import read_prepared
 from semicl.data.volumes import class_numbers
-from tests.semicl.conftest import TINY, box_of, error_of, one_schedule, run_command, write_nifti
+from tests.semicl.conftest import TINY, box_of, error_of, one_schedule, preparing, run_command, write_nifti
 
 CLASSES = '{"organs": [1, 2], "pair": 3}'
 
@@ -24,23 +24,6 @@ def plain(phantom: Path, tmp_path: Path) -> Path:
     return tmp_path / "d"
 
 
-def _prepared(plain: Path, *more: object) -> list[object]:
-    words = [
-        "prepare",
-        "--data",
-        plain,
-        "--prepared",
-        plain.parent / "p",
-        "--patch_size",
-        32,
-        32,
-        "--repeats",
-        1,
-        "--resize",
-    ]
-    return [*words, "--scans_per_subject", 2, *more]
-
-
 def test_class_numbers_of_merged_values() -> None:
     label = np.array([0, 1, 2, 3, 7])
     assert class_numbers(label, [0, 1, 3], {2: 1, 7: 0}).tolist() == [0, 1, 1, 2, 0]
@@ -48,7 +31,7 @@ def test_class_numbers_of_merged_values() -> None:
 
 
 def test_merged_values_are_trained_judged_and_predicted_as_one_class(plain: Path, tmp_path: Path) -> None:
-    assert run_command(*_prepared(plain, "--classes", CLASSES)) == 0
+    assert run_command(*preparing(plain, "--classes", CLASSES)) == 0
     prepared = read_prepared(tmp_path / "p")
     assert (prepared.classes, prepared.merged) == ({"background": 0, "organs": 1, "pair": 3}, {2: 1})
     case = prepared.cases[0]
@@ -77,7 +60,7 @@ def test_merged_values_are_trained_judged_and_predicted_as_one_class(plain: Path
 
 def test_a_stage_is_not_resumed_with_other_classes_of_the_same_names(plain: Path, tmp_path: Path) -> None:
     for classes, code in ((CLASSES, 0), ('{"organs": [1, 3], "pair": 2}', 1)):
-        assert run_command(*_prepared(plain, "--classes", classes, "--overwrite")) == 0
+        assert run_command(*preparing(plain, "--classes", classes, "--overwrite")) == 0
         tune = ["finetune", *TINY, *one_schedule(1, 40), "--label_fraction", 0.5, "--prepared", tmp_path / "p"]
         assert run_command(*tune, "--output", tmp_path / "t", "--resume") == code
 
@@ -85,7 +68,7 @@ def test_a_stage_is_not_resumed_with_other_classes_of_the_same_names(plain: Path
 def test_the_rest_is_background_only_where_that_is_asked_for(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = _prepared(plain, "--classes", '{"large": 1}')
+    words = preparing(plain, "--classes", '{"large": 1}')
     line = error_of(capsys, *words)
     assert "label 2 is unknown, known are 0, 1; mend the file or the classes, or prepare with --rest_is_" in line
     assert "background or --ignore 2" in line
@@ -107,8 +90,8 @@ def test_the_rest_is_background_only_where_that_is_asked_for(
 def test_values_that_make_no_classes_are_told(
     plain: Path, capsys: pytest.CaptureFixture[str], classes: str, message: str
 ) -> None:
-    assert message in error_of(capsys, *_prepared(plain, "--classes", classes))
+    assert message in error_of(capsys, *preparing(plain, "--classes", classes))
 
 
 def test_what_is_no_value_is_told(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "classes.a." in box_of(capsys, *_prepared(plain, "--classes", '{"a": ["x"]}'))
+    assert "classes.a." in box_of(capsys, *preparing(plain, "--classes", '{"a": ["x"]}'))
