@@ -156,11 +156,11 @@ PYBIND11_MODULE(_C, module) {
         Release());
     module.def(
         "contrast_gradient",
-        [](const std::string& set, bool narrow, int threads, const Packed& packed, bool unit_rows, float scale,
-           Address class_begin, Address class_end, Address weights, Address lse, Address gradient) {
+        [](const std::string& set, bool narrow, int threads, const Packed& packed, bool pairwise, bool unit_rows,
+           float scale, Address class_begin, Address class_end, Address weights, Address losses, Address gradient) {
             contrast_gradient(arithmetic(set, narrow), threads, packed.rows, packed.groups,
-                              {at<int32_t>(class_begin), at<int32_t>(class_end)}, unit_rows, scale, at<float>(weights),
-                              at<float>(lse), at<float>(gradient));
+                              {at<int32_t>(class_begin), at<int32_t>(class_end)}, pairwise, unit_rows, scale,
+                              at<float>(weights), at<float>(losses), at<float>(gradient));
         },
         Release());
     module.def(

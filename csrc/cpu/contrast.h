@@ -55,12 +55,14 @@ void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& r
                         const Groups& groups, const Classes& classes, bool pairwise, bool unit_rows, float scale,
                         const double* lse, const float* grad, const float* pulls, float* gradient, float* key_gradient);
 
-// Of a square problem: lse as above and gradient <- d(sum_i weights[i] (lse[i] - mean of i's positives)) / d rows together,
+// Of a square problem: losses[i] of the anchors and gradient <- d(sum_i weights[i] losses[i]) / d rows together, with
+//   losses[i] = lse[i] - mean over i's positives p of scale x_i . x_p, or where `pairwise`,
+//   losses[i] = mean over i's positives p of log(1 + e^{lse[i] - scale x_i . x_p}),
 // the positives being the other rows of its class. The similarities are computed once where that costs less than twice
 // over half of them. `unit_rows`: rows have length 1, and only the gradient across them is wanted.
 void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
-                       const Classes& classes, bool unit_rows, float scale, const float* weights, float* lse,
-                       float* gradient);
+                       const Classes& classes, bool pairwise, bool unit_rows, float scale, const float* weights,
+                       float* losses, float* gradient);
 
 // The multiply-adds executed in this process by the calls above.
 int64_t executed_multiply_adds();

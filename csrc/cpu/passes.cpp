@@ -3,7 +3,8 @@
 //
 //   forward    similarities -> exponentials, row and column sums -> log-sum-exps
 //   backward   similarities -> weights, by known log-sum-exps    -> W^T x into the columns, W x into the rows
-//   one pass   similarities -> exponentials, row and column sums -> log-sum-exps -> weights -> both products
+//   one pass   similarities -> exponentials, row and column sums -> log-sum-exps -> weights -> both products;
+//              where pairwise, each positive's exponential meets the log-sum-exp before the weights are taken
 //
 // *Fixed maximum*: exponentials are of s - shift, shift = scale * max |x|^2 >= s up to rounding; one serves for its row
 // and its column. *Online softmax*, where exp(-2 shift) could leave the normal float32 numbers or a row is not finite:
@@ -21,6 +22,7 @@
 #include "memory.h"
 #include "operands.h"
 #include "plan.h"
+#include "positives.h"
 #include "problem.h"
 #include "team.h"
 
@@ -33,15 +35,21 @@ constexpr float kNever = 3e38f;  // exp(s - kNever) is 0
 
 std::atomic<int64_t> executed{0};
 
+// What the mean over an anchor's positives is divided by.
+double positive_count(const Classes& classes, int64_t i) {
+    return std::max(classes.class_end[i] - classes.class_begin[i] - 1, 1);
+}
+
 // ---- tiles -----------------------------------------------------------------------------------------------------------
 
 // What one thread works with.
 struct Scratch {
     float* packed;  // packed columns of a tile
     float* values;  // a tile's worth of swept rows
-    float column_sums[kTileColumns], maxima[kSweepRows];
+    float column_sums[kTileColumns], column_slopes[kTileColumns], maxima[kSweepRows];
     float column_norms[kTileColumns], column_scales[kTileColumns], column_pulls[kTileColumns];
-    float column_lses[kTileColumns], column_ratios[kTileColumns], column_weights[kTileColumns], column_log_weights[kTileColumns];
+    float column_lses[kTileColumns], column_ratios[kTileColumns];
+    float column_weights[kTileColumns], column_log_weights[kTileColumns];
     int32_t skip_begin[kTileColumns], skip_end[kTileColumns];
 };
 
@@ -243,33 +251,68 @@ void forward(const Problem& problem, const std::vector<int32_t>& groups, double*
     });
 }
 
-void softplus(const Problem& problem, const Classes& classes, const double* lse, double* values, double* slopes) {
+// The sums over positives of a plan's tiles: by rows, of each chunk its own; by columns, where these count, added up.
+class PositiveSums {
+public:
+    PositiveSums(const Problem& problem, const Plan& plan, double* column_values, double* column_slopes)
+        : problem_(problem),
+          plan_(plan),
+          values_(plan.sums),
+          slopes_(plan.sums),
+          column_values_(column_values),
+          column_slopes_(column_slopes) {}
+
+    float* values(const Chunk& chunk, int32_t first) const { return values_.get() + chunk.sums + first; }
+    float* slopes(const Chunk& chunk, int32_t first) const { return slopes_.get() + chunk.sums + first; }
+
+    void add_columns(const Tile& tile, const float* values, const float* slopes) const {
+        for (int j = 0; j < tile.columns; ++j) {
+            column_values_[tile.first_column + j] += values[j];
+            column_slopes_[tile.first_column + j] += slopes[j];
+        }
+    }
+
+    // Calls found(i, value, slope) for the rows of an output block.
+    template <class Found>
+    void join(const OutputBlock& block, const Found& found) const {
+        const RowBlock& row_block = plan_.row_blocks[block.row_block];
+        const int64_t base = problem_.offset(row_block.group) + row_block.first;
+        for (int32_t i = block.first; i < block.first + block.rows; ++i) {
+            double value = column_values_ ? column_values_[base + i] : 0.0;
+            double slope = column_slopes_ ? column_slopes_[base + i] : 0.0;
+            for (int32_t c = row_block.first_chunk; c < row_block.last_chunk; ++c) {
+                const Chunk& chunk = plan_.chunks[c];
+                if (i < chunk.rows) value += values(chunk, i)[0], slope += slopes(chunk, i)[0];
+            }
+            found(base + i, value, slope);
+        }
+    }
+
+private:
+    const Problem& problem_;
+    const Plan& plan_;
+    const Buffer<float> values_, slopes_;
+    double *const column_values_, *const column_slopes_;
+};
+
+// Calls found(i, value, slope) for the anchors of the groups.
+template <class Found>
+void softplus(const Problem& problem, const Classes& classes, const std::vector<int32_t>& groups, const double* lse,
+              const Found& found) {
     Tiles tiles(problem, classes);
-    plan_positives(problem, problem.live, classes, [&](const Plan& plan) {
+    plan_positives(problem, groups, classes, [&](const Plan& plan) {
         executed += plan.similarity_cells * problem.channels;
-        Buffer<float> chunk_values(plan.sums), chunk_slopes(plan.sums);
+        const PositiveSums positives(problem, plan, nullptr, nullptr);
         const auto sweep = [&](const Chunk& chunk, Scratch& scratch) {
             const Tile columns = tiles.columns_of(plan, chunk, scratch);
             tiles.pack(plan, chunk, scratch);
             tiles.for_each(columns, plan, chunk, nullptr, scratch, [&](const Tile& tile, int32_t first) {
                 tiles.similarities(tile, scratch);
-                problem.arithmetic.softplus(tile, problem.scale, lse + tile.first_row,
-                                            chunk_values.get() + chunk.sums + first,
-                                            chunk_slopes.get() + chunk.sums + first);
+                problem.arithmetic.online_softplus(tile, problem.scale, lse + tile.first_row,
+                                                   positives.values(chunk, first), positives.slopes(chunk, first));
             });
         };
-        const auto finish = [&](const OutputBlock& block) {
-            const RowBlock& row_block = plan.row_blocks[block.row_block];
-            const int64_t base = problem.offset(row_block.group) + row_block.first;
-            for (int32_t i = block.first; i < block.first + block.rows; ++i) {
-                double value = 0.0, slope = 0.0;
-                for (int32_t c = row_block.first_chunk; c < row_block.last_chunk; ++c) {
-                    value += chunk_values[plan.chunks[c].sums + i];
-                    slope += chunk_slopes[plan.chunks[c].sums + i];
-                }
-                values[base + i] = value, slopes[base + i] = slope;
-            }
-        };
+        const auto finish = [&](const OutputBlock& block) { positives.join(block, found); };
         run_batches(problem, plan, tiles, sweep, finish);
     });
 }
@@ -297,14 +340,20 @@ public:
     // scale weight_i / (sum of row i, relative to the fixed maximum).
     void set(int64_t i, float weight, double sum) {
         scales_[i] = sum == 0.0 ? 0.0f : static_cast<float>(problem_.scale * weight / sum);
+        if (pairwise_) ratios_[i] = static_cast<float>(1.0 / sum);
     }
+    // Where pairwise: weight_i is that times the mean slope of the positives.
+    void set_slope(int64_t i, double slope) { scales_[i] *= static_cast<float>(slope); }
 
     // scale weight_i e^{shift - lse_i}, the shift being the rounded lse_i with the online softmax; nothing where D(i) is
     // empty.
     void set_by_lse(int32_t g, int64_t i, float weight, double lse) {
         const bool counts = lse != -INFINITY && (weight != 0.0f || pulls_[i] != 0.0f);
         lses_[i] = counts ? static_cast<float>(lse) : kNever;
-        if (pairwise_) ratios_[i] = static_cast<float>(std::exp(problem_.shift(g) - lse));
+        if (pairwise_) {
+            ratios_[i] = static_cast<float>(std::exp(problem_.shift(g) - lse));
+            if (lse == -INFINITY) pulls_[i] = 0.0f;  // nothing is compared with the positives
+        }
         const double relative_to = problem_.online(g) ? lses_[i] : problem_.shift(g);
         scales_[i] = counts ? static_cast<float>(problem_.scale * weight * std::exp(relative_to - lse)) : 0.0f;
     }
@@ -338,6 +387,11 @@ public:
     // Turns a tile's exponentials into weights.
     void weigh(const Tile& tile, const Scratch& scratch) const {
         problem_.arithmetic.weigh(tile, scales_of(tile, scratch));
+    }
+    // Sums a tile's positives by their exponentials, where pairwise; by columns into the scratch.
+    void compare(const Tile& tile, Scratch& scratch, float* values, float* slopes) const {
+        problem_.arithmetic.softplus(tile, ratios_.data() + tile.first_row, scratch.column_ratios,
+                                     {values, slopes, scratch.column_sums, scratch.column_slopes});
     }
     // Turns a tile's similarities into weights, with the online softmax.
     void weigh_online(const Tile& tile, const Scratch& scratch) const {
@@ -425,12 +479,15 @@ void backward(const Problem& problem, const Classes& classes, const std::vector<
 }
 
 void one_pass(const Problem& problem, const Classes& classes, const std::vector<int32_t>& groups, const float* grad,
-              float* lse, Weights& weights, float* gradient) {
+              bool pairwise, float* losses, Weights& weights, float* gradient) {
     Tiles tiles(problem, classes);
-    Buffer<double> column_sums(problem.rows.count);
+    const int64_t compared = pairwise ? problem.rows.count : 0;
+    Buffer<double> column_sums(problem.rows.count), column_values(compared), column_slopes(compared);
     for_each_group(problem, groups, [&](int32_t g) {
         weights.clear(g, gradient);
-        std::fill_n(column_sums.get() + problem.offset(g), problem.points(g), 0.0);
+        const auto zero = [&](const Buffer<double>& sums) { std::fill_n(&sums[problem.offset(g)], problem.points(g), 0.0); };
+        zero(column_sums);
+        if (pairwise) zero(column_values), zero(column_slopes);
     });
     plan_one_pass(problem, groups, [&](const Plan& plan) {
         executed += (plan.similarity_cells + plan.product_cells) * problem.channels;
@@ -449,7 +506,7 @@ void one_pass(const Problem& problem, const Classes& classes, const std::vector<
             const int64_t base = problem.offset(row_block.group) + row_block.first;
             for (int32_t i = block.first; i < block.first + block.rows; ++i) {
                 const double sum = sums.fixed(row_block, i);
-                lse[base + i] = static_cast<float>(problem.shift(row_block.group) + std::log(sum));
+                losses[base + i] = static_cast<float>(problem.shift(row_block.group) + std::log(sum));
                 weights.set(base + i, grad[base + i], sum);
             }
         };
@@ -462,7 +519,24 @@ void one_pass(const Problem& problem, const Classes& classes, const std::vector<
             });
         };
         const auto into_rows = [&](const OutputBlock& block) { weights.into_rows(plan, block, values.get(), gradient); };
-        run_batches(problem, plan, tiles, sweep, finish, weigh, into_rows);
+        if (!pairwise) return run_batches(problem, plan, tiles, sweep, finish, weigh, into_rows);
+        const PositiveSums positives(problem, plan, column_values.get(), column_slopes.get());
+        const auto compare = [&](const Chunk& chunk, Scratch& scratch) {
+            const Tile columns = tiles.columns_of(plan, chunk, scratch);
+            weights.load_columns(columns, chunk.columns_count(), scratch);
+            tiles.for_each(columns, plan, chunk, values.get(), scratch, [&](const Tile& tile, int32_t first) {
+                weights.compare(tile, scratch, positives.values(chunk, first), positives.slopes(chunk, first));
+                if (tile.upper_rows > 0) positives.add_columns(tile, scratch.column_sums, scratch.column_slopes);
+            });
+        };
+        const auto finish_positives = [&](const OutputBlock& block) {
+            positives.join(block, [&](int64_t i, double value, double slope) {
+                const double count = positive_count(classes, i);
+                losses[i] = static_cast<float>(value / count);
+                weights.set_slope(i, slope / count);
+            });
+        };
+        run_batches(problem, plan, tiles, sweep, finish, compare, finish_positives, weigh, into_rows);
     });
 }
 
@@ -478,7 +552,8 @@ void positive_softplus(const Arithmetic& arithmetic, int threads, const Rows& ro
                        const Groups& groups, const Classes& classes, float scale, const double* lse, double* values,
                        double* slopes) {
     const Problem problem(arithmetic, threads, rows, keys, groups, scale);
-    softplus(problem, classes, lse, values, slopes);
+    softplus(problem, classes, problem.live, lse,
+             [&](int64_t i, double value, double slope) { values[i] = value, slopes[i] = slope; });
 }
 
 void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Keys& keys,
@@ -486,34 +561,45 @@ void logsumexp_gradient(const Arithmetic& arithmetic, int threads, const Rows& r
                         const double* lse, const float* grad, const float* pulls, float* gradient,
                         float* key_gradient) {
     const Problem problem(arithmetic, threads, rows, keys, groups, scale);
-    // Where D(i) is empty nothing is compared with the positives.
-    Weights weights(problem, unit_rows, pairwise,
-                    [&](int64_t i) { return !pulls || (pairwise && lse[i] == -INFINITY) ? 0.0f : pulls[i]; });
+    Weights weights(problem, unit_rows, pairwise, [&](int64_t i) { return pulls ? pulls[i] : 0.0f; });
     float* const by_keys = problem.square() ? gradient : key_gradient;
     backward(problem, classes, problem.live, lse, grad, weights, gradient, by_keys);
     weights.finish(gradient, by_keys);
 }
 
 void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& rows, const Groups& groups,
-                       const Classes& classes, bool unit_rows, float scale, const float* grad, float* lse,
-                       float* gradient) {
+                       const Classes& classes, bool pairwise, bool unit_rows, float scale, const float* weights,
+                       float* losses, float* gradient) {
     const Problem problem(arithmetic, threads, rows, {}, groups, scale);
-    Weights weights(problem, unit_rows, false, [&](int64_t i) {
-        const int32_t positives = classes.class_end[i] - classes.class_begin[i] - 1;
-        return positives > 0 ? double{grad[i]} / positives : 0.0;
+    Weights pairs(problem, unit_rows, pairwise, [&](int64_t i) {
+        return classes.class_end[i] - classes.class_begin[i] > 1 ? weights[i] / positive_count(classes, i) : 0.0;
     });
     prefer_huge_pages(gradient, rows.count * rows.channels * int64_t{sizeof(float)});
     std::vector<int32_t> at_once, apart;
     for (int32_t g : problem.live) (one_pass_pays(problem, g) ? at_once : apart).push_back(g);
     if (!apart.empty()) {
-        Buffer<double> exact(rows.count);
-        forward(problem, apart, exact.get());
-        backward(problem, classes, apart, exact.get(), grad, weights, gradient, gradient);
-        for (int32_t g : apart)
-            std::copy_n(exact.get() + problem.offset(g), problem.anchors(g), lse + problem.offset(g));
+        Buffer<double> lse(rows.count);
+        Buffer<float> slopes(pairwise ? rows.count : 0);
+        forward(problem, apart, lse.get());
+        if (pairwise)
+            softplus(problem, classes, apart, lse.get(), [&](int64_t i, double value, double slope) {
+                const double count = positive_count(classes, i);
+                losses[i] = static_cast<float>(value / count);
+                slopes[i] = static_cast<float>(weights[i] * slope / count);
+            });
+        else
+            for (int32_t g : apart)
+                std::copy_n(lse.get() + problem.offset(g), problem.anchors(g), losses + problem.offset(g));
+        backward(problem, classes, apart, lse.get(), pairwise ? slopes.get() : weights, pairs, gradient, gradient);
     }
-    if (!at_once.empty()) one_pass(problem, classes, at_once, grad, lse, weights, gradient);
-    weights.finish(gradient, gradient);
+    if (!at_once.empty()) one_pass(problem, classes, at_once, weights, pairwise, losses, pairs, gradient);
+    pairs.finish(gradient, gradient);
+    if (pairwise) return;
+    Buffer<float> means(rows.count);
+    positive_means(arithmetic.paired, threads, rows, groups, classes, scale, means.get());
+    for_each_group(problem, problem.live, [&](int32_t g) {
+        for (int64_t i = problem.offset(g); i < problem.offset(g) + problem.anchors(g); ++i) losses[i] -= means[i];
+    });
 }
 
 int64_t executed_multiply_adds() { return executed.load(); }

@@ -50,6 +50,11 @@ struct Exponent {
     float scale_log2, rest, shift;
 };
 
+// Sums over the positives of a tile's rows, and of its columns (kTileColumns entries, overwritten).
+struct SoftplusSums {
+    float *row_values, *row_slopes, *column_values, *column_slopes;
+};
+
 struct Arithmetic {
     bool paired;  // units are pairs of bfloat16; right operands of the products interleave two rows (interleave_rows)
 
@@ -75,8 +80,11 @@ struct Arithmetic {
     // row_maxima[i] = max of scale v over D(i), row_sums[i] = sum of exp(scale v - row_maxima[i]); for any range of v.
     void (*online_row_sums)(const Tile& tile, float scale, float* row_maxima, float* row_sums);
     // values[i] = sum over row i's positives j of w_j log(1 + e^{d_ij}), slopes[i] = sum of w_j / (1 + e^{-d_ij}), with
-    // d_ij = row_lses[i] - scale v_ij.
-    void (*softplus)(const Tile& tile, float scale, const double* row_lses, float* values, float* slopes);
+    // d_ij = row_lses[i] - scale v_ij, v the dot products; for any range of v.
+    void (*online_softplus)(const Tile& tile, float scale, const double* row_lses, float* values, float* slopes);
+    // Those sums by rows, and over the upper rows by columns, with e^{-d_ij} = v_ij ratio_i, v the exponentials, of keys
+    // without weights. A ratio is e^{shift - lse}.
+    void (*softplus)(const Tile& tile, const float* row_ratios, const float* column_ratios, const SoftplusSums& sums);
     // values <- v (row_i [j in D(i)] + column_j [i in D(j)]) - (row_pull_i + column_pull_j) [i, j of one class],
     // v the exponentials. A point and itself are no pair. With ratios a pull counts 1 / (1 + v ratio) times.
     void (*weigh)(const Tile& tile, const PairScales& scales);

@@ -90,7 +90,7 @@ inline Float exp2(Float t) {
     return select(~underflow, reinterpret_cast<Float>(bits));
 }
 
-constexpr float kLog2E = 0x1.715476p+0f;
+constexpr float kLog2E = 0x1.715476p+0f, kLn2 = 0x1.62e43p-1f;
 
 // ---- operands: how one unit is multiplied and added ------------------------------------------------------------------
 
@@ -688,9 +688,10 @@ inline Float log1p(Float u) {
     return (z + z) * (1.0f + q * p);
 }
 
+// Of dot products, against log-sum-exps: in one term that is at most 1, and so for any range of them.
 template <class Keys>
-void softplus_rows(const Tile& tile, const Keys& keys, float scale, const double* row_lses, float* values,
-                   float* slopes) {
+void online_softplus_rows(const Tile& tile, const Keys& keys, float scale, const double* row_lses, float* values,
+                          float* slopes) {
     for (int i = 0; i < tile.rows; ++i) {
         const Positives positives = positives_of(tile, i);
         const float rounded = static_cast<float>(row_lses[i]);
@@ -710,8 +711,41 @@ void softplus_rows(const Tile& tile, const Keys& keys, float scale, const double
     }
 }
 
-void softplus(const Tile& tile, float scale, const double* row_lses, float* values, float* slopes) {
-    with_weights(tile, [&](auto keys) { softplus_rows(tile, keys, scale, row_lses, values, slopes); });
+void online_softplus(const Tile& tile, float scale, const double* row_lses, float* values, float* slopes) {
+    with_weights(tile, [&](auto keys) { online_softplus_rows(tile, keys, scale, row_lses, values, slopes); });
+}
+
+struct Softplus {
+    Float value, slope;
+};
+
+// Of 1 / e^{lse - s}. 1 + e^{lse - s} is 2^power (1 + u).
+inline Softplus softplus_of(Float odds) {
+    const Float y = 1.0f / odds, whole = 1.0f + y;
+    const Int power = ((Int)whole >> 23) - 127;
+    const Float u = power == 0 ? y : (Float)((Int)whole - (power << 23)) - 1.0f;
+    return {__builtin_convertvector(power, Float) * kLn2 + log1p(u), y / whole};
+}
+
+void softplus(const Tile& tile, const float* row_ratios, const float* column_ratios, const SoftplusSums& sums) {
+    for (int j = 0; j < kTileColumns; ++j) sums.column_values[j] = sums.column_slopes[j] = 0.0f;
+    for (int i = 0; i < tile.rows; ++i) {
+        const Positives positives = positives_of(tile, i);
+        const Float ratio = splat(row_ratios[i]);
+        const float* row = tile.values + i * kTileStride;
+        Float value = Float{}, slope = Float{};
+        for (int j = positives.begin / kLanes * kLanes; j < positives.end; j += kLanes) {
+            const Where among = positives.among(j);
+            const Float v = load(row + j);
+            const Softplus of_row = softplus_of(v * ratio);
+            value += among(of_row.value), slope += among(of_row.slope);
+            if (i >= tile.upper_rows) continue;
+            const Softplus of_column = softplus_of(v * load(column_ratios + j));
+            store(sums.column_values + j, load(sums.column_values + j) + among(of_column.value));
+            store(sums.column_slopes + j, load(sums.column_slopes + j) + among(of_column.slope));
+        }
+        sums.row_values[i] = sum_lanes(value), sums.row_slopes[i] = sum_lanes(slope);
+    }
 }
 
 // ---- the peak --------------------------------------------------------------------------------------------------------
@@ -753,6 +787,7 @@ const Arithmetic single{false,
                         multiply_into_rows_single,
                         exponentials,
                         online_row_sums,
+                        online_softplus,
                         softplus,
                         weigh,
                         online_weigh,
@@ -769,6 +804,7 @@ const Arithmetic pair{true,
                       multiply_into_rows_pair,
                       exponentials,
                       online_row_sums,
+                      online_softplus,
                       softplus,
                       weigh,
                       online_weigh,

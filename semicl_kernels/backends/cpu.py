@@ -392,34 +392,22 @@ class CompiledFused:
         lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(problem.features.dtype)
         features = mergeable(problem.features)
         rows, inverse_lengths, inverse_norms = gather(features, problem.row_of_point, problem.normalize)
-        scale = problem.scale
-        arguments = packed(rows, problem.groups, inverse_norms)
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
-        row_gradient = floats(*rows.shape)
-        if problem.pairwise:
-            operands = Operands(arguments, lib.Keys(), (), narrow)
-            lse = logsumexp(operands, len(rows), scale)
-            positives, count = problem.positives(weights)
-            losses, slopes = (one.div_(count) for one in compared(operands, positives, lse, scale))
-            positives = positives._replace(pulls=(weights / count).float())
-            grad = (weights * slopes).float()
-            write_gradient(operands, positives, problem.normalize, scale, lse, grad, row_gradient, None)
-        else:
-            losses = floats(len(rows)).zero_()
-            lib.contrast_gradient(
-                instruction_set()[0],
-                narrow,
-                threads,
-                arguments,
-                problem.normalize,
-                scale,
-                problem.class_begin.data_ptr(),
-                problem.class_end.data_ptr(),
-                weights.data_ptr(),
-                losses.data_ptr(),
-                row_gradient.data_ptr(),
-            )
-            losses.sub_(positive_means(rows, arguments, problem))
+        row_gradient, losses = floats(*rows.shape), floats(len(rows)).zero_()
+        lib.contrast_gradient(
+            instruction_set()[0],
+            narrow,
+            threads,
+            packed(rows, problem.groups, inverse_norms),
+            problem.pairwise,
+            problem.normalize,
+            problem.scale,
+            problem.class_begin.data_ptr(),
+            problem.class_end.data_ptr(),
+            weights.data_ptr(),
+            losses.data_ptr(),
+            row_gradient.data_ptr(),
+        )
         if problem.normalize:
             lib.undo_normalization(
                 threads,
