@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from . import oracle
 from .accuracy import Sizes
+from .on_device import local_contrastive_loss
 
 # Class k of a case is written as CODES[k]: labels may be large or negative. The first is the default background.
 CODES = (0, 1, -7, 2**40, -(2**62), 5)
@@ -19,6 +22,7 @@ IGNORE = -100
 # What the features of a class lie around: nothing, a center of its own or the same for all.
 AROUND = (None, "class", "one")
 LABEL_KINDS = ("random", "one class", "one pixel", "background", "pair", "ignored")
+DENOMINATORS = ("all", "negatives", "pairwise")
 # The options that say which points meet, with their defaults.
 GEOMETRY = {"stride": 1, "block_size": None, "scope": "batch", "ignore_index": None}
 LAYOUTS = ("contiguous", "channels last", "strided", "views first")
@@ -78,6 +82,13 @@ class Case:
         background = self.options.get("background", 0) if labels is not None else None
         return oracle.count_anchors(points, self.options.get("denominator", "all"), background)
 
+    def plain(self, dtype: torch.dtype) -> Callable[..., Tensor]:
+        """Return the loss in plain PyTorch. The reference computes "pairwise" in float32 at least."""
+        narrow = dtype in (torch.bfloat16, torch.float16)
+        if narrow and self.options.get("denominator") == "pairwise":
+            return oracle.plain_pytorch
+        return partial(local_contrastive_loss, backend="reference")
+
     def sizes(self, dtype: torch.dtype) -> Sizes:
         anchors = self.anchors()
         lengths = self.features(torch.float64).norm(dim=2)
@@ -133,7 +144,7 @@ def cases(draw: st.DrawFn, largest_side: int, most_channels: int) -> Case:
         "stride": draw(st.one_of(st.just(1), per_axis)),
         "block_size": draw(st.one_of(st.none(), per_axis, st.just(100))),
         "scope": draw(st.sampled_from(("batch", "image"))),
-        "denominator": draw(st.sampled_from(("all", "negatives"))),
+        "denominator": draw(st.sampled_from(DENOMINATORS)),
         "background": draw(st.sampled_from((CODES[0], CODES[0], CODES[2], 99))),
         "ignore_index": draw(st.sampled_from((None, IGNORE, CODES[3]))),
         "normalize": draw(st.sampled_from((True, True, False))),

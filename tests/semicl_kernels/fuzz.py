@@ -67,20 +67,20 @@ def draw(number: int, backend: str, most_points: int = 400) -> Drawn:
         "reduction": of.choice(("block", "anchor", "sum", "none")),
     }
     unlabelled = (None,) if views > 1 else ()
-    return Drawn(
-        Case(
-            shape=(batch, views, channels, *space),
-            label_kind=of.choice((*unlabelled, "random", "random", *LABEL_KINDS)),
-            layout=of.choice(LAYOUTS),
-            duplicated=of.random() < 0.2,
-            around=of.choice(AROUND),
-            spread=10 ** of.uniform(-4, 0),
-            decades=(low, high),
-            seed=number,
-            options=options,
-        ),
-        dtype,
+    case = Case(
+        shape=(batch, views, channels, *space),
+        label_kind=of.choice((*unlabelled, "random", "random", *LABEL_KINDS)),
+        layout=of.choice(LAYOUTS),
+        duplicated=of.random() < 0.2,
+        around=of.choice(AROUND),
+        spread=10 ** of.uniform(-4, 0),
+        decades=(low, high),
+        seed=number,
+        options=options,
     )
+    if of.random() < 0.3:
+        options["denominator"] = "pairwise"
+    return Drawn(case, dtype)
 
 
 def judge(backend: str, drawn: Drawn) -> None:
@@ -92,7 +92,7 @@ def judge(backend: str, drawn: Drawn) -> None:
     true_map, _ = true_value_and_gradient(case, features, exact=exact, reduction="none")
     value, gradient = value_and_gradient(partial(local_contrastive_loss, backend=backend), case, features)
     # The reference is plain PyTorch itself, and is measured by another one.
-    by = oracle.plain_pytorch if backend == "reference" else partial(local_contrastive_loss, backend="reference")
+    by = oracle.plain_pytorch if backend == "reference" else case.plain(dtype)
     plain, plain_gradient = value_and_gradient(by, case, features)
     plain_map = by(features, case.labels(), **{**case.options, "reduction": "none"})
     sizes = case.sizes(dtype)

@@ -1,7 +1,8 @@
 """The losses and their gradients from their definition, in NumPy: loops from labels to pairs, then dense masks.
 
 It judges every backend, the reference too, and shares no code with any. The gradient is worked out by hand:
-dl_i / ds_ij = softmax_ij over D(i) - 1 / |P(i)| over P(i).
+dl_i / ds_ij = softmax_ij over D(i) - 1 / |P(i)| over P(i); with "pairwise", the second times sigmoid(lse_i - s_ij) and
+the first times the mean of those.
 """
 
 from __future__ import annotations
@@ -85,12 +86,12 @@ def pairs_of(points: Sequence[Point], denominator: str, background: Hashable) ->
     together = (group[:, None] == group) & ~np.eye(len(points), dtype=bool)
     same = label[:, None] == label
     positive = together & same
-    compared = together & ~same if denominator == "negatives" else together
+    compared = together if denominator == "all" else together & ~same
     foreground = np.array([point.label != background for point in points], dtype=bool)
     return Pairs(foreground & positive.any(1) & compared.any(1), positive, compared)
 
 
-def anchor_losses(x: Array, pairs: Pairs, temperature: float) -> tuple[Array, Array]:
+def anchor_losses(x: Array, pairs: Pairs, temperature: float, pairwise: bool) -> tuple[Array, Array]:
     """Return (n,) the losses, 0 where there is no anchor, and (n, n) their derivatives by the similarities."""
     s = x @ x.T / x.dtype.type(temperature)
     rows = pairs.anchor
@@ -100,6 +101,12 @@ def anchor_losses(x: Array, pairs: Pairs, temperature: float) -> tuple[Array, Ar
     total = exponentials.sum(1, keepdims=True)
     count = positive.sum(1, keepdims=True)
     losses, by_similarity = np.zeros(len(x), x.dtype), np.zeros(pairs.positive.shape, x.dtype)
+    if pairwise:
+        over = np.where(positive, largest + np.log(total) - s, 0)
+        losses[rows] = np.where(positive, np.logaddexp(0, over), 0).sum(1) / count[:, 0]
+        pulls = np.where(positive, np.exp(-np.logaddexp(0, -over)), 0) / count.astype(x.dtype)
+        by_similarity[rows] = exponentials / total * pulls.sum(1, keepdims=True) - pulls
+        return losses, by_similarity
     losses[rows] = (largest + np.log(total) - np.where(positive, s, 0).sum(1, keepdims=True) / count)[:, 0]
     by_similarity[rows] = exponentials / total - positive / count.astype(x.dtype)
     return losses, by_similarity
@@ -133,7 +140,7 @@ def of_points(
     if normalize:
         x = x / np.maximum(lengths, NO_LENGTH)
     pairs = pairs_of(points, denominator, background)
-    losses, by_similarity = anchor_losses(x, pairs, temperature)
+    losses, by_similarity = anchor_losses(x, pairs, temperature, denominator == "pairwise")
     weights = reduction_weights(points, pairs.anchor, reduction).astype(exact)
     if above is not None:
         weights = weights * above.astype(exact)
@@ -200,15 +207,15 @@ def plain_pytorch(
     features: Tensor,
     labels: Tensor | None = None,
     *,
-    temperature: float,
-    stride: int | Sequence[int],
-    block_size: int | Sequence[int] | None,
-    scope: str,
-    denominator: str,
-    background: int,
-    ignore_index: int | None,
-    normalize: bool,
-    reduction: str,
+    temperature: float = 0.1,
+    stride: int | Sequence[int] = 1,
+    block_size: int | Sequence[int] | None = None,
+    scope: str = "batch",
+    denominator: str = "all",
+    background: int = 0,
+    ignore_index: int | None = None,
+    normalize: bool = True,
+    reduction: str = "block",
 ) -> Tensor:
     """The loss with the same masks in plain PyTorch, in the dtype of the features, differentiated by autograd."""
     points = points_of_map(
@@ -220,8 +227,13 @@ def plain_pytorch(
     x = features.movedim(2, -1)[tuple(index.reshape(len(points), features.dim() - 1).T)]
     x = torch.nn.functional.normalize(x, dim=1) if normalize else x
     s = (x @ x.T / temperature)[anchor]
-    means = s.masked_fill(~positive[anchor], 0).sum(1) / positive[anchor].sum(1)
-    losses = s.masked_fill(~compared[anchor], -torch.inf).logsumexp(1) - means
+    losses = s.masked_fill(~compared[anchor], -torch.inf).logsumexp(1)
+    positives, counts = positive[anchor], positive[anchor].sum(1)
+    if denominator == "pairwise":
+        terms = torch.nn.functional.softplus((losses[:, None] - s).masked_fill(~positives, 0))
+        losses = terms.masked_fill(~positives, 0).sum(1) / counts
+    else:
+        losses = losses - s.masked_fill(~positives, 0).sum(1) / counts
     weights = torch.from_numpy(reduction_weights(points, pairs.anchor, reduction))[anchor].to(features.dtype)
     if reduction != "none":
         return (losses * weights).sum()

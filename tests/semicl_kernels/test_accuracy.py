@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import oracle
-from .cases import Case, value_and_gradient
+from .cases import DENOMINATORS, Case, value_and_gradient
 from .fuzz import draw, failure
 from .interpreter import is_interpreted, skip_many_points
 from .on_device import local_contrastive_loss
@@ -31,7 +31,7 @@ def error_over_plain(case: Case, dtype: torch.dtype, backend: str) -> float:
 
 
 @pytest.mark.parametrize("around", ["class", "one"])
-@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
 @pytest.mark.parametrize("block_size", [None, 8])
 @pytest.mark.parametrize("points", MAPS)
 def test_gradient_of_nearly_equal_features(
@@ -46,7 +46,7 @@ def test_gradient_of_nearly_equal_features(
         assert error_over_plain(case, torch.float32, fast_backend) <= 2, spread
 
 
-@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
 @pytest.mark.parametrize("points", MAPS)
 def test_gradient_around_one_direction_where_all_are_anchors(fast_backend: str, points: int, denominator: str) -> None:
     """The sum of W_ij x_j is then far smaller than its partial sums by class; plain PyTorch's are in another order."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from semicl_kernels import LocalContrastiveLoss, NTXentLoss, SupervisedContrastiveLoss
 
 from . import oracle
-from .cases import CODES, IGNORE, Case, cases, true_value_and_gradient, value_and_gradient
+from .cases import CODES, DENOMINATORS, IGNORE, Case, cases, true_value_and_gradient, value_and_gradient
 from .on_device import at, local_contrastive_loss, nt_xent_loss, supervised_contrastive_loss
 
 
@@ -35,7 +35,7 @@ def test_reference_is_the_definition(case: Case) -> None:
 
 
 @pytest.mark.parametrize("reduction", ["block", "anchor", "sum", "none"])
-@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
 @pytest.mark.parametrize("scope", ["batch", "image"])
 def test_every_combination_of_words(reduction: str, denominator: str, scope: str) -> None:
     options = {"reduction": reduction, "denominator": denominator, "scope": scope, "block_size": (2, 3)}
@@ -206,7 +206,7 @@ def test_non_finite_features_give_a_non_finite_loss(backend: str, poison: float,
     assert not torch.isfinite(loss)
 
 
-@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
 @pytest.mark.parametrize("normalize", [True, False])
 def test_nan_reaches_the_gradient_of_all_that_met_it(backend: str, normalize: bool, denominator: str) -> None:
     """A gradient of zero would hide that training has gone wrong."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import oracle
 from .accuracy import Sizes, assert_gradients_follow_rule, assert_values_follow_rule
-from .cases import Case
+from .cases import DENOMINATORS, Case
 from .groups import Packed, int32, itself_skipped, packed_groups, unit_rows
 from .interpreter import examples, skip_many_points
 from .on_device import grouped_logsumexp, local_contrastive_loss
@@ -176,7 +176,7 @@ def test_gradcheck(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["reference", "tiled"])
-@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
 @pytest.mark.parametrize("reduction", ["block", "anchor", "sum", "none"])
 def test_gradcheck_of_the_loss(name: str, denominator: str, reduction: str) -> None:
     case = Case((1, 2, 3, 3, 3), "ignored", seed=3)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 
 from ..accuracy import assert_gradients_follow_rule, assert_reduced_follows_rule, assert_values_follow_rule
-from ..cases import IGNORE, LAYOUTS, Case, cases, lay_out, value_and_gradient
+from ..cases import DENOMINATORS, IGNORE, LAYOUTS, Case, cases, lay_out, value_and_gradient
 from ..interpreter import examples, skip_many_points
 from ..on_device import local_contrastive_loss
 
@@ -20,10 +20,11 @@ def assert_agrees(backend: str, case: Case, dtype: torch.dtype) -> None:
     exact = lay_out(rounded.double(), case.layout)  # the rounding of the input is nobody's error
     reference = partial(local_contrastive_loss, backend="reference")
     truth, true_gradient = value_and_gradient(reference, case, exact)
-    plain, plain_gradient = value_and_gradient(reference, case, rounded)
+    plain, plain_gradient = value_and_gradient(case.plain(dtype), case, rounded)
     value, gradient = value_and_gradient(partial(local_contrastive_loss, backend=backend), case, rounded)
     true_map, plain_map = (
-        reference(features, case.labels(), **{**case.options, "reduction": "none"}) for features in (exact, rounded)
+        loss(features, case.labels(), **{**case.options, "reduction": "none"})
+        for loss, features in ((reference, exact), (case.plain(dtype), rounded))
     )
     sizes = case.sizes(dtype)
     assert value.shape == truth.shape
@@ -47,7 +48,10 @@ def test_any_case(fast_backend: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("count", [1, 2, 127, 129, 300, 1000])
-@pytest.mark.parametrize("options", [{}, {"denominator": "negatives"}, {"block_size": (1, 37)}, {"reduction": "none"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"denominator": "negatives"}, {"denominator": "pairwise"}, {"block_size": (1, 37)}, {"reduction": "none"}],
+)
 def test_counts_of_points(fast_backend: str, count: int, dtype: torch.dtype, options: dict[str, Any]) -> None:
     skip_many_points(fast_backend, count)
     assert_agrees(fast_backend, Case((1, 1, 16, 1, count), options=options), dtype)
@@ -69,7 +73,7 @@ def test_labels_and_layouts(
     [(0.005, torch.float32), (0.01, torch.float32), (0.01, torch.float16), (0.01, torch.bfloat16), (10, torch.float32)],
 )
 @pytest.mark.parametrize("duplicated", [False, True])
-@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
 @pytest.mark.parametrize("channels", [2, 64])
 def test_temperatures(
     fast_backend: str, temperature: float, dtype: torch.dtype, duplicated: bool, denominator: str, channels: int

@@ -10,7 +10,7 @@ import torch
 from semicl_kernels.backends import AVAILABLE, cpu
 
 from .. import short_vectors
-from ..cases import IGNORE, Case
+from ..cases import DENOMINATORS, IGNORE, Case
 from ..fuzz import failure
 from .test_agreement import assert_agrees
 
@@ -32,7 +32,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("reduction", ["block", "none"])
-@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
 @pytest.mark.parametrize("space", [(1, 1), (1, 2), (9, 14), (1, 127), (16, 16), (4, 5, 6)])
 def test_instruction_sets(space: tuple[int, ...], denominator: str, reduction: str, dtype: torch.dtype) -> None:
     options = {"denominator": denominator, "reduction": reduction, "ignore_index": IGNORE}
