@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from .base import AVAILABLE, Backend, Groups, Keys, Positives
-from .positives import positive_sums, softplus
 
-EPSILON = 1e-12  # of torch.nn.functional.normalize
+NORM_EPS = 1e-12  # of torch.nn.functional.normalize
 
 
 class Task(NamedTuple):
@@ -55,7 +54,7 @@ def unit_vectors(points: Tensor) -> tuple[Tensor, Tensor]:
     """Return vectors of length 1 and the lengths they had, both wide; one of no length stays as it is."""
     exact = points.to(wide(points.dtype))
     lengths = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
-    return exact / lengths.clamp_min(EPSILON), lengths
+    return exact / lengths.clamp_min(NORM_EPS), lengths
 
 
 def classes_of(features: Tensor, labels: Tensor | None) -> Tensor:
@@ -153,7 +152,7 @@ def gradient(grad: Tensor, features: Tensor, labels: Tensor | None, task: Task) 
             exact = out.to(unit.dtype)
             across = (exact - (exact * unit).sum(1, keepdim=True) * unit) / lengths
             # A vector of no length has no direction; points of no part may hold anything.
-            across = torch.where((lengths > EPSILON) & (out != 0).any(1, keepdim=True), across, 0)
+            across = torch.where((lengths > NORM_EPS) & (out != 0).any(1, keepdim=True), across, 0)
             out = across.to(features.dtype)
         batch, views, channels, *space = features.shape
         return out.reshape(batch, views, *space, channels).movedim(-1, 2)
@@ -312,4 +311,9 @@ def refuses(device: torch.device, dtype: torch.dtype, channels: int, bound: floa
     return None
 
 
-BACKEND = Backend("reference", lambda: AVAILABLE, refuses, forward, backward, positive_sums, softplus, None)
+def not_asked(*arguments: Any, **options: Any) -> Any:
+    """Stands for the terms of the positives: :func:`keyed_contrast` has its own."""
+    raise AssertionError("the losses of this backend do not ask the primitive")
+
+
+BACKEND = Backend("reference", lambda: AVAILABLE, refuses, forward, backward, not_asked, not_asked, None)
