@@ -7,5 +7,5 @@ Data flow, each module importing those before it alone:
     inputs      the loss     process   interpreter a task     a time    budget     plots
 
 ``plan`` says what is measured and ``checks`` what runs before it; ``targets`` judges; ``flops`` has the formulas.
-``sizes`` and ``tune`` are commands of their own; ``warm_up`` is what runs under a sanitizer or a profiler.
+``sizes``, ``beside`` and ``tune`` are commands of their own; ``warm_up`` is what runs under a sanitizer or a profiler.
 """

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from .problems import TEMPERATURE, Problem, Shape, build
+from .problems import TEMPERATURE, Problem, Shape, build, type_name
 from .providers import ours
 
 # Below these both are as exact as the dtype can tell, and their ratio says nothing: the rounding of one stored number.
@@ -53,7 +53,7 @@ def compare(shape: Shape, dtype: torch.dtype, backend: str, device: torch.device
     loss_ratio, gradient_ratio = own.over(plain, FLOOR[dtype], float(exact[0]))
     return {
         "shape": shape.name,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": type_name(dtype),
         "backend": backend,
         "fused": asdict(own),
         "plain": asdict(plain),

@@ -12,13 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .problems import BACKGROUND, TEMPERATURE, Problem, identities
-
-
-def blocks_of(image: Tensor, edge: int | None) -> list[Tensor]:
-    """Cut the last two axes into squares of ``edge``, the last ones smaller; None for one block."""
-    edge = edge or max(image.shape[-2:])
-    return [tile for rows in image.split(edge, -2) for tile in rows.split(edge, -1)]
+from .problems import BACKGROUND, TEMPERATURE, Problem, blocks_of, identities
 
 
 def loss(problem: Problem) -> Tensor:

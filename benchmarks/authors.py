@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .anchors_only import blocks_of
-from .problems import BACKGROUND, TEMPERATURE, Problem, identities
+from .problems import BACKGROUND, TEMPERATURE, Problem, blocks_of, identities
 
 
 def loss(problem: Problem) -> Tensor:

@@ -23,10 +23,11 @@ from torch.nn.functional import normalize, softplus
 from semicl_kernels import local_contrastive_loss, supervised_contrastive_loss
 from semicl_kernels.backends import cpu
 
+from . import flops
 from .__main__ import refusal
 from .machine import describe
 from .memory import peak_growth
-from .problems import SHAPES, TEMPERATURE, Problem, build, dense
+from .problems import BACKGROUND, SHAPES, TEMPERATURE, Problem, blocks_of, build, dense
 from .report import table, write_whole
 from .timing import interleaved
 
@@ -70,17 +71,14 @@ def contrast(problem: Problem, **options: Any) -> Tensor:
 
 
 def plain_pairwise(problem: Problem) -> Tensor:
-    points = normalize(problem.features, dim=2).movedim(2, -1)
+    points = normalize(problem.features, dim=2)
     labels, total, count = problem.labels, points.new_zeros(()), 0
     assert labels is not None
-    edge = problem.block or max(labels.shape[2:])
-    tiles = zip(*(each.split(edge, 2) for each in (points, labels)), strict=True)
-    blocks = [pair for rows in tiles for pair in zip(*(each.split(edge, 3) for each in rows), strict=True)]
-    for tile, names in blocks:
-        x, names = tile.reshape(-1, tile.shape[-1]), names.flatten()
+    for tile, names in zip(*(blocks_of(each, problem.block) for each in (points, labels)), strict=True):
+        x, names = tile.movedim(2, -1).flatten(0, -2), names.flatten()
         for label in names.unique().tolist():
             own = names == label
-            if label == 0 or own.sum() < 2 or own.all():
+            if label == BACKGROUND or own.sum() < 2 or own.all():
                 continue
             rows = x[own]
             lse = (rows @ x[~own].T / TEMPERATURE).logsumexp(1)
@@ -111,14 +109,12 @@ def of_keys(anchors: int, keys: int, seconds: float) -> dict[str, float]:
         "keys with gradients": call((x, learned), lambda: with_keys(x, labels, learned, key_labels)),
         "plain": call((x,), lambda: plain_with_keys(x, labels, y, key_labels)),
     }
-    before = cpu.executed_multiply_adds()
-    calls["keys"]()
-    executed = cpu.executed_multiply_adds() - before
+    executed = flops.executed(calls["keys"])
     times = {name: each.median for name, each in interleaved(calls, seconds).items()}
     return {
         "keys, ms": 1e3 * times["keys"],
         "keys: plain PyTorch takes": times["plain"] / times["keys"],
-        "keys: share of the peak": executed / times["keys"] / cpu.peak_multiply_adds(),
+        "keys: share of the peak": executed / times["keys"] / (2 * cpu.peak_multiply_adds()),
         "keys with gradients take": times["keys with gradients"] / times["keys"],
     }
 

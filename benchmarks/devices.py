@@ -20,7 +20,7 @@ import torch
 from semicl_kernels.backends import cpu
 
 from . import flops, machine, memory
-from .problems import Shape
+from .problems import Shape, type_name
 from .timing import Times, interleaved
 
 Call = Callable[[], object]
@@ -88,7 +88,7 @@ class Cpu:
         for _ in range(PEAK_TRIES):
             self.look_at_peak()
         name, narrow = cpu.instruction_set()
-        peaks = {str(dtype).removeprefix("torch."): 1e-9 * peak for dtype, peak in self.peaks.items()}
+        peaks = {type_name(dtype): 1e-9 * peak for dtype, peak in self.peaks.items()}
         return {**machine.describe(), "instruction_set": name, "bfloat16_products": narrow, "peak_gflops": peaks}
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from . import accuracy, flops
 from .devices import Call, Cpu
-from .plan import Task, type_name
-from .problems import Problem, Shape, build
+from .plan import Task
+from .problems import Problem, Shape, build, type_name
 from .providers import PROVIDERS
 from .timing import ratio
 

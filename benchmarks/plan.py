@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .problems import SHAPES, Shape, dense, hippocampus, nearly_equal, nt_xent, supcon
+from .problems import SHAPES, Shape, dense, hippocampus, nearly_equal, nt_xent, supcon, type_name
 
 PLOTTED_CHANNELS = 128
 TYPES = (torch.bfloat16, torch.float32)
@@ -20,10 +20,6 @@ CPU_VECTORS = ("fused", "fused-bf16", "tiled", "anchors-only")
 CPU_ALL = (*CPU_VECTORS, "authors")
 GPU_EAGER = ("triton", "cuda", "authors", "anchors-only")
 GPU_ALL = (*GPU_EAGER, "compiled", "flex")
-
-
-def type_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,16 @@ BACKGROUND = 0
 VIEWS = 2
 
 
+def type_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def blocks_of(image: Tensor, edge: int | None) -> list[Tensor]:
+    """Cut the last two axes into squares of ``edge``, the last ones smaller; None for one block."""
+    edge = edge or max(image.shape[-2:])
+    return [tile for rows in image.split(edge, -2) for tile in rows.split(edge, -1)]
+
+
 @dataclass(frozen=True)
 class Block:
     """One group of the loss that has an anchor."""
@@ -66,10 +76,8 @@ class Shape:
         labels = self.labels()
         if labels is None:
             return [Block(self.points, self.points)]
-        edge = self.block or max(self.height, self.width)
-        tiles = [tile for rows in labels.split(edge, 2) for tile in rows.split(edge, 3)]
         # In two views every label occurs twice, so that every foreground point has a positive.
-        counts = [Block(tile.numel(), int((tile != BACKGROUND).sum())) for tile in tiles]
+        counts = [Block(tile.numel(), int((tile != BACKGROUND).sum())) for tile in blocks_of(labels, self.block)]
         return [block for block in counts if block.anchors > 0]
 
 

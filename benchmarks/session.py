@@ -17,7 +17,8 @@ from typing import Any
 from . import checks, measure, targets
 from .devices import DEVICES
 from .measure import Results
-from .plan import Plan, Task, type_name
+from .plan import Plan, Task
+from .problems import type_name
 from .providers import PROVIDERS
 from .report import write_whole
 from .workers import Outcome, Worker
