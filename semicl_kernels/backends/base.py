@@ -1,4 +1,4 @@
-"""What a backend is: two functions on packed rows, and what they take."""
+"""The contract of a backend: four functions on packed rows, the whole contrast from a map, and what they take."""
 
 from __future__ import annotations
 
@@ -68,9 +68,8 @@ class Positives(NamedTuple):
     class_begin: Tensor  # (M,) int32: keys [class_begin, class_end) but the row itself
     class_end: Tensor  # (M,) int32
     pulls: Tensor  # (M,) float32 or float64, 0 for rows that are no anchors
-    pairwise: bool = (
-        False  # whether a pair takes its share of the pull, sigmoid(lse_i - s_ij); no positive is in D(i) then
-    )
+    # Whether a pair takes its share of the pull, sigmoid(lse_i - s_ij); no positive is in D(i) then.
+    pairwise: bool = False
 
 
 class PositiveSums(Protocol):
@@ -136,7 +135,7 @@ class Fused(Protocol):
 
     The reduced loss has its gradient by the rows in the same pass: the weights of its rows are known from the labels
     alone (docs/loss.md, "Gradient in the forward"). ``weights`` is (M,) float64: what ``l_i`` of each row counts in the
-    loss, at most 1 and one number for all of a class run, 0 where the row is no anchor.
+    loss, at most 1 and one number for all of a class range, 0 where the row is no anchor.
     """
 
     def row_channels(self, channels: int) -> int:
@@ -164,13 +163,16 @@ class Fused(Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute the primitive.
+    """One way to compute the primitive and the losses.
+
+    ``forward`` and ``backward`` are the primitive. ``positive_sums`` and ``softplus`` are the terms of the positives,
+    which positives.py has in PyTorch; a ``backward`` that knows no pairwise pulls is wrapped by its ``pairwise_apart``.
 
     ``state`` returns :data:`AVAILABLE` or the reason why not and what mends it; ``refuses`` returns the reason why a
     device, dtype, number of channels and bound cannot be taken, or None. The bound is a number that no product
     ``scale x_i . x_j`` exceeds, or None where none is known or a skip may not be mutual. ``fused`` is None for the
     reference alone, which starts from features and labels (ops.py). ``takes_pairwise`` says whether it takes problems
-    that are pairwise; they are put together of the two functions where not (keyed.py). ``launches_triton`` says whether
+    that are pairwise; keyed.py composes them from the four functions where not. ``launches_triton`` says whether
     it launches Triton's kernels anyway, so that they make its partition too.
     """
 

@@ -93,13 +93,13 @@ class Normalization(NamedTuple):
 class Contrast(NamedTuple):
     """What the gradient of a whole contrast takes beside that of its log-sum-exps.
 
-    The positives take pulls_i + pulls_j from the weights of rows i and j != i of one class run.
+    The positives take pulls_i + pulls_j from the weights of rows i and j != i of one class range.
     """
 
     class_begin: Tensor  # (M,) int32
     class_end: Tensor  # (M,) int32
     pulls: Tensor  # (M,) float32, 0 for rows that are no anchors
-    by_class: bool  # whether they are the same for all rows of a run
+    by_class: bool  # whether they are the same for all rows of a class range
     losses: Tensor | None = None  # (programs,) float64, whose sum the pass leaves, where it is wanted
     loss: Tensor | None = None  # () float32, there
     normalization: Normalization | None = None  # where the gradient is to be by the vectors
@@ -194,7 +194,7 @@ class GpuFused:
         self.scatter(row_gradient.mul_(unit[:, None]), unit.new_ones(()), problem.row_of_point, out)
 
     def _contrast(self, problem: Problem, weights: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:
-        """``by_class``: the weights are the same for all of a class run."""
+        """``by_class``: the weights are the same for all of a class range."""
         features, count = problem.features, len(problem.row_of_point)
         shape = (count, self.row_channels(features.shape[2]))
         if count == 0:
@@ -323,8 +323,8 @@ def warps_of(rows: Tensor) -> int:
     return 4 if len(rows) == 1 else 8
 
 
-def run_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Return, for each row tile, (tiles, C) the sum of the class run of its first row, and likewise of its last
+def class_edges(rows: Tensor, pairs: Pairs, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return, for each row tile, (tiles, C) the sum of the class range of its first row, and likewise of its last
     anchor; written for tiles that have an anchor."""
     from ..triton_kernels import class_sums
 
@@ -354,7 +354,7 @@ def anchor_losses(
         (programs,),
         rows,
         *sums,
-        *run_edges(rows, pairs, problem),
+        *class_edges(rows, pairs, problem),
         weights,
         problem.class_begin,
         problem.class_end,
