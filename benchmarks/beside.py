@@ -1,8 +1,8 @@
-"""What stands beside a batch, against plain PyTorch and the plain call: ``python -m benchmarks.beside``.
+"""Keys, weights, "pairwise" and a process group, against plain PyTorch: ``python -m benchmarks.beside``.
 
-Keys, weights, the denominator "pairwise" and a process group of one process, forward and backward, in float32 on a CPU.
-Calls that are compared are timed in turn, and their medians divided. Plain PyTorch is the strongest there is without a
-kernel: rows for anchors alone, and for "pairwise" products of classes, not of all points with all.
+Forward and backward, in float32 on a CPU; the process group has one process. Calls that are compared are timed in turn,
+and a ratio is of their medians. Plain PyTorch is the strongest there is without a kernel: rows for anchors alone, and
+for "pairwise" products of classes, not of all points with all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .__main__ import refusal
 from .machine import describe
 from .memory import peak_growth
 from .problems import BACKGROUND, SHAPES, TEMPERATURE, Problem, blocks_of, build, dense
-from .report import table, write_whole
+from .report import milliseconds, table, write_whole
 from .timing import interleaved
 
 RESULTS = Path(__file__).parent / "results" / "beside"
@@ -112,10 +112,10 @@ def of_keys(anchors: int, keys: int, seconds: float) -> dict[str, float]:
     executed = flops.executed(calls["keys"])
     times = {name: each.median for name, each in interleaved(calls, seconds).items()}
     return {
-        "keys, ms": 1e3 * times["keys"],
-        "keys: plain PyTorch takes": times["plain"] / times["keys"],
+        "keys: time, ms": 1e3 * times["keys"],
+        "keys: time of plain PyTorch / ours": times["plain"] / times["keys"],
         "keys: share of the peak": executed / times["keys"] / (2 * cpu.peak_multiply_adds()),
-        "keys with gradients take": times["keys with gradients"] / times["keys"],
+        "keys: time with their gradient / without": times["keys with gradients"] / times["keys"],
     }
 
 
@@ -130,7 +130,7 @@ def of_memory(anchors: int, keys: int) -> dict[str, float]:
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(1, context) as pool:
         growth = pool.submit(keys_memory, anchors, keys, torch.get_num_threads()).result()
-    return {"keys: MiB beside features and keys": (growth - 4 * CHANNELS * (anchors + keys)) / MIB}
+    return {"keys: memory beside features and keys, MiB": (growth - 4 * CHANNELS * (anchors + keys)) / MIB}
 
 
 def of_weights(points: int, seconds: float) -> dict[str, float]:
@@ -145,7 +145,7 @@ def of_weights(points: int, seconds: float) -> dict[str, float]:
         "few": call((problem.features,), lambda: contrast(problem, weights=few)),
     }
     times = {name: each.median for name, each in interleaved(calls, seconds).items()}
-    return {"weights, of which 90 % are 0: without them it takes": times["none"] / times["few"]}
+    return {"weights, 90 % of them 0: time without weights / with": times["none"] / times["few"]}
 
 
 def of_pairwise(name: str, seconds: float) -> dict[str, float]:
@@ -157,8 +157,8 @@ def of_pairwise(name: str, seconds: float) -> dict[str, float]:
     }
     times = {name: each.median for name, each in interleaved(calls, seconds).items()}
     return {
-        f"pairwise, {name}: plain PyTorch takes": times["plain"] / times["pairwise"],
-        f'pairwise, {name}, against "all"': times["pairwise"] / times["all"],
+        f"pairwise, {name}: time of plain PyTorch / ours": times["plain"] / times["pairwise"],
+        f'pairwise, {name}: time / that of "all"': times["pairwise"] / times["all"],
     }
 
 
@@ -174,18 +174,24 @@ def of_a_group(name: str, seconds: float) -> dict[str, float]:
         times = {name: each.median for name, each in interleaved(calls, seconds).items()}
     finally:
         distributed.destroy_process_group()
-    return {f"a process group of one, {name}": times["group"] / times["alone"]}
+    return {f"a process group of one, {name}: time / without": times["group"] / times["alone"]}
 
 
 def measured(seconds: float) -> dict[str, float]:
     found = of_memory(ANCHORS, KEYS) | of_keys(ANCHORS, KEYS, 5 * seconds) | of_weights(ANCHORS, seconds)
     for name in PAIRWISE:
         found |= of_pairwise(name, 2 * seconds)
-    ratios = [found[f"pairwise, {name}: plain PyTorch takes"] for name in PAIRWISE]
-    found["pairwise: plain PyTorch takes, geometric mean"] = math.prod(ratios) ** (1 / len(ratios))
+    ratios = [found[f"pairwise, {name}: time of plain PyTorch / ours"] for name in PAIRWISE]
+    found["pairwise, geometric mean: time of plain PyTorch / ours"] = math.prod(ratios) ** (1 / len(ratios))
     for name in GROUPED:
         found |= of_a_group(name, seconds)
     return found
+
+
+def page(found: dict[str, float]) -> str:
+    """Return the table of docs/benchmarks.md."""
+    rows = [[name, milliseconds(value)] for name, value in found.items()]
+    return "\n".join(table(["call", "measured"], rows))
 
 
 def main() -> int:
@@ -202,7 +208,7 @@ def main() -> int:
         torch.set_num_threads(asked.threads)
     found = measured(asked.seconds)
     write_whole({"machine": describe(), "measured": found}, asked.output / "result.json")
-    print("\n".join(table(["", "measured"], [[name, f"{value:.3g}"] for name, value in found.items()], 1)))
+    print(page(found))
     return 0
 
 

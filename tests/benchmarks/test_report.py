@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import sizes
+from benchmarks import beside, sizes
 from benchmarks.providers import PROVIDERS
 from benchmarks.report import PAGE_PROVIDERS, full, page
 
@@ -32,7 +32,8 @@ def committed(name: str) -> dict[str, Any]:
 
 def test_the_page_of_the_benchmarks_holds_the_tables_of_the_committed_results():
     text, result = (ROOT / "docs" / "benchmarks.md").read_text(), committed("cpu")
-    for part in (*page(result).split("\n\n"), sizes.readme(committed("sizes"))):
+    tables = (sizes.readme(committed("sizes")), beside.page(committed("beside")["measured"]))
+    for part in (*page(result).split("\n\n"), *tables):
         assert part in text
     assert page(result).split("\n")[0] in full(result)
 
