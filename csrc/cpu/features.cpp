@@ -72,7 +72,8 @@ bool has_rows(const int32_t* row_of, const Block& block) {
 template <class Value>
 void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
             int64_t row_channels, void* rows, float* inverse_lengths, float* inverse_norms) {
-    prefer_huge_pages(rows, map.points() * row_channels * static_cast<int64_t>(narrow ? sizeof(BFloat16) : sizeof(float)));
+    const size_t value_bytes = narrow ? sizeof(BFloat16) : sizeof(float);
+    prefer_huge_pages(rows, map.points() * row_channels * static_cast<int64_t>(value_bytes));
     for_each_block(threads, map, [&](const Block& block, float* channels) {
         const int32_t* row_of = row_of_point + block.point;
         if (!has_rows(row_of, block)) return;

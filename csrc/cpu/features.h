@@ -19,16 +19,16 @@ struct Map {
 };
 
 // rows[r] <- the channels of the point whose entry in row_of_point is r (-1: the point is left out), divided by their
-// length where `normalize`, padded with zeros to row_channels; inverse_lengths[r] <- what they were multiplied by. Where
-// `inverse_norms` is not null, inverse_norms[r] <- 1 over the length of the rounded row, 1 where
-// the point is too short to have a unit row.
-// rows is float, or bfloat16 where the map is and `narrow`. row_of_point runs over the points in order.
+// length where `normalize`, padded with zeros to row_channels. inverse_lengths[r] <- the factor that they were
+// multiplied by. Where `inverse_norms` is not null, inverse_norms[r] <- 1 over the length of the rounded row, 1 where
+// the point is too short to have a unit row. rows is float, or bfloat16 where the map is and `narrow`. row_of_point is
+// of the points in order.
 void gather_rows(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
                  int64_t row_channels, void* rows, float* inverse_lengths, float* inverse_norms);
 
-// gradient[r] <- its part across the point's vector, times inverse_lengths[r]: from a gradient by the unit rows to one by
-// the vectors of the map. Of these, not of the rows, which may be rounded: what all rows share is far larger than what
-// is left. Zero where a vector was too short to have a direction.
+// gradient[r] <- its part across the point's vector, times inverse_lengths[r]: from a gradient by the unit rows to one
+// by the vectors of the map. The vectors are those of the map, since the rows may be rounded: the part that all rows
+// share is far larger than the rest. Zero where a vector was too short to have a direction.
 void undo_normalization(int threads, const Map& map, const int32_t* row_of_point, int64_t row_channels,
                         const float* inverse_lengths, float* gradient);
 

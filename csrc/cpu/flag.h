@@ -26,7 +26,8 @@ public:
     }
 
 private:
-    static constexpr int kSpins = 150000;  // about a hundred microseconds, what it may cost to wake a thread that sleeps
+    // About a hundred microseconds: what it may cost to wake a thread that sleeps.
+    static constexpr int kSpins = 150000;
 
     std::atomic<int> value_{0};
     std::mutex mutex_;

@@ -25,7 +25,7 @@ inline void prefer_huge_pages(void* start, int64_t bytes) {
 #endif
 }
 
-// Uninitialised memory, aligned to a cache line, or to a huge page where it holds some.
+// Uninitialized memory, aligned to a cache line, or to a huge page where it holds some.
 template <class T>
 class Buffer {
 public:

@@ -32,7 +32,8 @@ inline float to_float(BFloat16 value) { return float_of(static_cast<uint32_t>(va
 inline float to_float(Float16 value) {
     const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
     const uint32_t rest = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
-    // Exponent bias 15 to 127 by a multiplication, which also makes the subnormals normal; inf and NaN keep their exponent.
+    // Exponent bias 15 to 127 by a multiplication, which also makes the subnormals normal. inf and NaN keep their
+    // exponent.
     const float scaled = float_of(rest) * float_of(0x77800000u);  // 2^112
     const uint32_t magnitude = rest >= 0x0f800000u ? rest | 0x7f800000u : bits_of(scaled);
     return float_of(sign | magnitude);

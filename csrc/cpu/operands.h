@@ -1,9 +1,9 @@
 // The gradient's products, W x into rows and W^T x into columns, and the rows x made ready for them.
 //
 // bfloat16 rows are interleaved by pairs, as its dot products take them. Rows of length 1 around one direction are
-// centered: weights of pairs all but cancel there, so the sum of W_ij x_j rounds as its partial sums along that direction
-// do. With a mean m of the group it is the sum of W_ij (x_j - m), plus m times the sum of W_ij. Keys that are other rows
-// have one mean, and so have their rows.
+// centered. There the weights of pairs all but cancel, and the sum of W_ij x_j would round as its far larger partial
+// sums do. With the mean m of the group it is the sum of W_ij (x_j - m), plus m times the sum of W_ij. Keys that are
+// other rows have one mean, and so have their rows.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -23,12 +23,13 @@ public:
     Operands(const Problem& problem, bool unit_rows);
 
     // gradient[j] += sum_i W_ij x_i for the columns j of group g, `width` from `column` on, and the rows i, `rows` from
-    // `row` on; both are relative to the group. `weights` (rows, kTileStride). In a square problem the columns are rows.
+    // `row` on; both are relative to the group. `weights` is (rows, kTileStride). In a square problem the columns are
+    // rows.
     void into_columns(const float* weights, int32_t g, int32_t row, int rows, int32_t column, int width,
                       float* gradient);
 
-    // gradient[i] += sum_j W_ij y_j likewise, for the rows [skipped, skipped + rows) of the tile `weights`, whose first is
-    // row `row` of the group.
+    // gradient[i] += sum_j W_ij y_j likewise, for the rows [skipped, skipped + rows) of the tile `weights`, whose first
+    // is row `row` of the group.
     void into_rows(const float* weights, int32_t g, int32_t row, int skipped, int rows, int32_t column, int width,
                    float* gradient);
 

@@ -109,7 +109,10 @@ void classify(const LabelMap& labels, const PartitionOptions& options, const Box
     const uint64_t last = static_cast<uint64_t>(*high) - static_cast<uint64_t>(first);
     if (last < static_cast<uint64_t>(std::max<int64_t>(kSmallestTable, 2 * static_cast<int64_t>(count)))) {
         scratch.counts.assign(static_cast<size_t>(last) + 1, 0);
-        for (size_t i = 0; i < count; ++i) ++scratch.counts[scratch.classes[i] = static_cast<int32_t>(scratch.labels[i] - first)];
+        for (size_t i = 0; i < count; ++i) {
+            scratch.classes[i] = static_cast<int32_t>(scratch.labels[i] - first);
+            ++scratch.counts[scratch.classes[i]];
+        }
         for (uint64_t k = 0; k <= last; ++k) scratch.values.push_back(first + static_cast<int64_t>(k));
         return;
     }
@@ -119,7 +122,8 @@ void classify(const LabelMap& labels, const PartitionOptions& options, const Box
     scratch.counts.assign(scratch.values.size(), 0);
     for (size_t i = 0; i < count; ++i) {
         const auto found = std::lower_bound(scratch.values.begin(), scratch.values.end(), scratch.labels[i]);
-        ++scratch.counts[scratch.classes[i] = static_cast<int32_t>(found - scratch.values.begin())];
+        scratch.classes[i] = static_cast<int32_t>(found - scratch.values.begin());
+        ++scratch.counts[scratch.classes[i]];
     }
 }
 

@@ -79,8 +79,9 @@ void Problem::measure_shifts() {
             blocks.push_back({g, begin, std::min(begin + kSquareRows, end)});
     std::vector<float> squares(blocks.size());
     Team::run(threads, [&](Team& team, int) {
-        team.for_each(static_cast<int64_t>(blocks.size()),
-                      [&](int64_t b) { squares[b] = largest_square(row(blocks[b].begin), blocks[b].end - blocks[b].begin); });
+        team.for_each(static_cast<int64_t>(blocks.size()), [&](int64_t b) {
+            squares[b] = largest_square(row(blocks[b].begin), blocks[b].end - blocks[b].begin);
+        });
     });
     for (size_t b = 0; b < blocks.size(); ++b) {
         float& shift = shifts_[blocks[b].group];
