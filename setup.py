@@ -211,8 +211,12 @@ class NinjaBuild(build_ext):
                 for element in elements:
                     units.append(Unit(folder / source, [*nvcc, "-MD", f"-DSEMICL_ELEMENT={element}"], element))
             tools.append(output(*nvcc, "--version"))
-            # nvcc may be a link or a script: it is asked where it lives.
-            home = Path(re.search(r"TOP=(\S+)", output(*nvcc, "--dryrun", "-shared", "x.o"))[1])
+            # nvcc may be a link or a script: it is asked where it lives. It does not say where it has no host compiler.
+            said = output(*nvcc, "--dryrun", "-shared", "x.o")
+            top = re.search(r"TOP=(\S+)", said)
+            if top is None:
+                raise PlatformError(f"nvcc does not work: {said.strip()}")
+            home = Path(top[1])
             libraries += [f"-L{path}" for path in (home / "lib64", home / "lib", *home.glob("targets/*/lib"))]
             libraries += ["-lcudart_static", "-lrt", "-ldl", "-Wl,--exclude-libs,ALL"]
         else:

@@ -283,6 +283,20 @@ def test_without_a_compiler_the_way_out_is_printed(
     assert "apt-get install g++" in said
 
 
+def test_without_a_host_compiler_of_nvcc_the_way_out_is_printed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cuda: dict[str, tuple[str, ...]]
+) -> None:
+    why = "nvcc fatal: Failed to preprocess host compiler properties."
+    text = f'case "$*" in *--version*) echo release 13.0;; *) echo "{why}"; exit 1;; esac'
+    script(folder / "toolkit/bin/nvcc", text)
+    monkeypatch.setenv("SEMICL_CUDA", "auto")
+    monkeypatch.setenv("SEMICL_REQUIRE_CPU", "0")
+    run_setup(monkeypatch, "build_ext", "--inplace")
+    said = capsys.readouterr().err
+    assert "the compiled CUDA backend was NOT built" in said
+    assert f"nvcc does not work: {why}" in said
+
+
 @needs_compiler
 def test_a_wheel_holds_the_packages_and_what_was_built(
     folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: dict[str, tuple[str, ...]]
