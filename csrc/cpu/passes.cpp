@@ -10,8 +10,8 @@
 // and its column. *Online softmax*, where exp(-2 shift) could leave the normal float32 numbers or a row is not finite:
 // maxima by rows, no column sums, two exponentials for a weight.
 //
-// In a batch, every phase shares out iterations that write to disjoint places, each summing in a fixed order. So results
-// do not depend on the number of threads. No thread allocates.
+// In a batch, every phase shares out iterations that write to disjoint places, each summing in a fixed order. So
+// results do not depend on the number of threads. No thread allocates.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -104,8 +104,8 @@ public:
         return tile;
     }
 
-    // Calls visit(tile, first) for the rows [first, first + kSweepRows) of a chunk, and so on. The tile is in `workspace`,
-    // or where that is null, in the thread's scratch.
+    // Calls visit(tile, first) for the rows [first, first + kSweepRows) of a chunk, and so on. The tile is in
+    // `workspace`, or where that is null, in the thread's scratch.
     template <class Visit>
     void for_each(const Tile& columns, const Plan& plan, const Chunk& chunk, float* workspace, Scratch& scratch,
                   Visit visit) const {
@@ -147,8 +147,8 @@ private:
     std::vector<Scratch> scratch_;
 };
 
-// Calls in turn, for every batch of a plan, the phases of a pass: each is called for its chunks, as phase(chunk, scratch),
-// or for its output blocks, as phase(block).
+// Calls in turn, for every batch of a plan, the phases of a pass: each is called for its chunks, as phase(chunk,
+// scratch), or for its output blocks, as phase(block).
 template <class... Phases>
 void run_batches(const Problem& problem, const Plan& plan, Tiles& tiles, const Phases&... phases) {
     Team::run(problem.threads, [&](Team& team, int member) {
@@ -345,8 +345,8 @@ public:
     // Where pairwise: weight_i is that times the mean slope of the positives.
     void set_slope(int64_t i, double slope) { scales_[i] *= static_cast<float>(slope); }
 
-    // scale weight_i e^{shift - lse_i}, the shift being the rounded lse_i with the online softmax; nothing where D(i) is
-    // empty.
+    // scale weight_i e^{shift - lse_i}, the shift being the rounded lse_i with the online softmax; nothing where D(i)
+    // is empty.
     void set_by_lse(int32_t g, int64_t i, float weight, double lse) {
         const bool counts = lse != -INFINITY && (weight != 0.0f || pulls_[i] != 0.0f);
         lses_[i] = counts ? static_cast<float>(lse) : kNever;
@@ -399,8 +399,8 @@ public:
                                          scratch.column_lses);
     }
 
-    // Readies a tile's weights for the products. Once kDepthRows rows of a chunk, or all, have theirs, multiplies them into
-    // the columns while they are in the cache.
+    // Readies a tile's weights for the products. Once kDepthRows rows of a chunk, or all, have theirs, multiplies them
+    // into the columns while they are in the cache.
     void into_columns(const Tile& tile, const Plan& plan, const Chunk& chunk, int32_t first, const float* values,
                       float* gradient) {
         problem_.arithmetic.seal_weights(tile.values, tile.rows, tile.columns);
@@ -485,7 +485,9 @@ void one_pass(const Problem& problem, const Classes& classes, const std::vector<
     Buffer<double> column_sums(problem.rows.count), column_values(compared), column_slopes(compared);
     for_each_group(problem, groups, [&](int32_t g) {
         weights.clear(g, gradient);
-        const auto zero = [&](const Buffer<double>& sums) { std::fill_n(&sums[problem.offset(g)], problem.points(g), 0.0); };
+        const auto zero = [&](const Buffer<double>& sums) {
+            std::fill_n(&sums[problem.offset(g)], problem.points(g), 0.0);
+        };
         zero(column_sums);
         if (pairwise) zero(column_values), zero(column_slopes);
     });
@@ -518,7 +520,9 @@ void one_pass(const Problem& problem, const Classes& classes, const std::vector<
                 weights.into_columns(tile, plan, chunk, first, values.get(), gradient);
             });
         };
-        const auto into_rows = [&](const OutputBlock& block) { weights.into_rows(plan, block, values.get(), gradient); };
+        const auto into_rows = [&](const OutputBlock& block) {
+            weights.into_rows(plan, block, values.get(), gradient);
+        };
         if (!pairwise) return run_batches(problem, plan, tiles, sweep, finish, weigh, into_rows);
         const PositiveSums positives(problem, plan, column_values.get(), column_slopes.get());
         const auto compare = [&](const Chunk& chunk, Scratch& scratch) {

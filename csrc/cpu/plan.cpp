@@ -111,8 +111,8 @@ bool shares_keys(const Problem& problem, const std::vector<int32_t>& groups) {
 // `height(group)` is the rows of its row blocks.
 // `alone`: no two share a batch.
 template <class Height, class Add>
-void plan(const Problem& problem, Planner planner, const std::vector<int32_t>& groups, bool alone, Height height, Add add,
-          const Work& work) {
+void plan(const Problem& problem, Planner planner, const std::vector<int32_t>& groups, bool alone, Height height,
+          Add add, const Work& work) {
     int32_t rounds = 0;
     for (int32_t g : groups) rounds = std::max(rounds, (problem.anchors(g) + height(g) - 1) / height(g));
     for (int32_t round = 0; round < rounds; ++round) {
@@ -141,7 +141,8 @@ void add_upper_triangle(Planner& planner, const Problem& problem, int32_t g, int
 // Tiles of a row block against its whole group, at most: the columns of own, earlier, later and others are ragged.
 int64_t most_tiles(const Problem& problem, int32_t g) { return problem.points(g) / kTileColumns + 4; }
 
-// The rows of a row block whose tiles against the whole group fit the workspace: all anchors, else whole tiles, or less.
+// The rows of a row block whose tiles against the whole group fit the workspace: all anchors, else whole tiles, or
+// less.
 int32_t resident_rows(const Problem& problem, int32_t g) {
     const int64_t fit = kWorkspaceBytes / (most_tiles(problem, g) * kTileRowBytes) - 1;
     if (fit >= problem.anchors(g)) return problem.anchors(g);

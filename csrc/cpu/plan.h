@@ -1,8 +1,8 @@
 // The work of a pass, cut into parts.
 //
 // A *row block* is a run of anchors of one group. A *chunk* is a row block against up to kTileColumns columns of the
-// group. exp(scale x_i . x_j) is symmetric, so of the anchors' square only chunks on and above the diagonal are computed;
-// one above it counts for its rows and, transposed, for its columns:
+// group. exp(scale x_i . x_j) is symmetric, so of the anchors' square only chunks on and above the diagonal are
+// computed; one above it counts for its rows and, transposed, for its columns:
 //
 //                    columns of the group
 //                 anchors             others
@@ -11,8 +11,8 @@
 //
 // Where the keys are not the rows, all columns are others.
 //
-// A *batch* holds row blocks of different groups whose tiles together fit the workspace. Two row blocks of one group never
-// share a batch, since both add to its columns.
+// A *batch* holds row blocks of different groups whose tiles together fit the workspace. Two row blocks of one group
+// never share a batch, since both add to its columns.
 #pragma once
 #include <cstdint>
 #include <functional>

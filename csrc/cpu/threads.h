@@ -1,8 +1,8 @@
 // Threads that run one piece of work together: those of the OpenMP runtime that torch has loaded.
 //
 // It is looked up, not linked. Threads of our own, or of a second runtime, would share the processors with torch's,
-// which spin for milliseconds after each of its operations. One thread runs alone where there is no such runtime, and in
-// a forked child: OpenMP would wait forever for threads that a child does not have.
+// which spin for milliseconds after each of its operations. One thread runs alone where there is no such runtime, and
+// in a forked child: OpenMP would wait forever for threads that a child does not have.
 #pragma once
 
 namespace semicl {

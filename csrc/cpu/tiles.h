@@ -4,11 +4,13 @@
 // `Arithmetic` holds the functions that work on one tile, compiled once per instruction set and once per operand type.
 //
 // Operands are rows of C values, C a multiple of 16, seen as C or C/2 32-bit *units*: a unit is one float, or two
-// neighbouring bfloat16 that one dot-product instruction takes together. With that, float and bfloat16 share every loop.
+// neighbouring bfloat16 that one dot-product instruction takes together. With that, float and bfloat16 share every
+// loop.
 //
 // A tile holds, for m rows i and w columns j, first the dot products x_i . x_j, then exp(scale x_i . x_j - shift), then
 // the weight W_ij of the gradient (docs/loss.md: "the backward matrix is symmetric"), each in place of the one before.
-// The weights of the positives are taken off in W_ij, before the products (docs/loss.md, "Positives in the same matrix").
+// The weights of the positives are taken off in W_ij, before the products (docs/loss.md, "Positives in the same
+// matrix").
 #pragma once
 #include <cstdint>
 
@@ -17,7 +19,8 @@ namespace semicl {
 constexpr int kTileColumns = 192;  // a multiple of every micro-kernel's rows and columns
 constexpr int kTileStride = 208;   // floats from row to row: not a power of two, so rows do not share cache sets
 
-// One tile and where it stands. Rows and columns are absolute; an anchor i leaves out the columns [skip_begin, skip_end).
+// One tile and where it stands. Rows and columns are absolute; an anchor i leaves out the columns [skip_begin,
+// skip_end).
 struct Tile {
     float* values;              // row stride kTileStride
     int rows, columns;          // m, w
@@ -30,9 +33,9 @@ struct Tile {
     int32_t skip_begin, skip_end;        // the union of the columns' ranges
     const float* row_inverse_norms;      // [m], or null, as the columns': what similarities are multiplied by
     const float* column_inverse_norms;   // [kTileColumns], padded
-    const int32_t* row_class_begin;      // [m]: row i's class is the columns [begin, end); null where there are no positives
+    const int32_t* row_class_begin;      // [m]: row i's class is the columns [begin, end); null without positives
     const int32_t* row_class_end;        // [m]
-    const int32_t* row_self;             // [m]: the column that row i is itself; null where that is the one of its number
+    const int32_t* row_self;             // [m]: the column that row i is itself; null where that is column i
     const float* column_weights;         // [kTileColumns], padded: of keys, times their exponentials; or null: 1
     const float* column_log_weights;     // likewise their logarithms
 };
@@ -40,12 +43,12 @@ struct Tile {
 // What each row and column of a tile gives to the weights of its pairs.
 struct PairScales {
     const float *rows, *columns;            // times the exponentials
-    const float *row_pulls, *column_pulls;  // taken off each pair of one class; of keys with weights, theirs times the rows'
+    const float *row_pulls, *column_pulls;  // taken off each pair of one class, times the key's weight if any
     const float *row_ratios, *column_ratios;  // e^{shift - lse}; null: pairs of one class take off their pulls whole
 };
 
-// exp(scale v - shift) as 2^(scale_log2 v + (rest v - shift)). The scale in base 2 is no float, and what is missing of it
-// would be the same error in every similarity. The sums of exponentials are relative to the shift, in base 2 too.
+// exp(scale v - shift) as 2^(scale_log2 v + (rest v - shift)). The scale in base 2 is no float, and what is missing of
+// it would be the same error in every similarity. The sums of exponentials are relative to the shift, in base 2 too.
 struct Exponent {
     float scale_log2, rest, shift;
 };
@@ -74,16 +77,16 @@ struct Arithmetic {
     void (*multiply_into_rows)(const float* values, int first, int m, int w, const void* operand, int64_t channels,
                                float* out);
 
-    // values <- 2^exponent; row_sums[i] = sum over the columns in D(i), column_sums[j] = sum over the upper rows i with i
-    // in D(j) (kTileColumns entries, overwritten).
+    // values <- 2^exponent; row_sums[i] = sum over the columns in D(i), column_sums[j] = sum over the upper rows i with
+    // i in D(j) (kTileColumns entries, overwritten).
     void (*exponentials)(const Tile& tile, const Exponent& exponent, float* row_sums, float* column_sums);
     // row_maxima[i] = max of scale v over D(i), row_sums[i] = sum of exp(scale v - row_maxima[i]); for any range of v.
     void (*online_row_sums)(const Tile& tile, float scale, float* row_maxima, float* row_sums);
     // values[i] = sum over row i's positives j of w_j log(1 + e^{d_ij}), slopes[i] = sum of w_j / (1 + e^{-d_ij}), with
     // d_ij = row_lses[i] - scale v_ij, v the dot products; for any range of v.
     void (*online_softplus)(const Tile& tile, float scale, const double* row_lses, float* values, float* slopes);
-    // Those sums by rows, and over the upper rows by columns, with e^{-d_ij} = v_ij ratio_i, v the exponentials, of keys
-    // without weights. A ratio is e^{shift - lse}.
+    // Those sums by rows, and over the upper rows by columns, with e^{-d_ij} = v_ij ratio_i, v the exponentials, of
+    // keys without weights. A ratio is e^{shift - lse}.
     void (*softplus)(const Tile& tile, const float* row_ratios, const float* column_ratios, const SoftplusSums& sums);
     // values <- v (row_i [j in D(i)] + column_j [i in D(j)]) - (row_pull_i + column_pull_j) [i, j of one class],
     // v the exponentials. A point and itself are no pair. With ratios a pull counts 1 / (1 + v ratio) times.

@@ -1,8 +1,8 @@
 // SIMD code for one tile, compiled once per instruction set by the tiles_*.cpp files, which define SEMICL_SET.
 //
-// Written with the vector extensions of GCC and Clang, so the same lines become AVX-512, AVX2, SSE2 or NEON. Everything is
-// in an unnamed namespace and nothing from the standard library is instantiated here: a template shared with other files
-// could be linked from this one and then run on a processor without its instructions.
+// Written with the vector extensions of GCC and Clang, so the same lines become AVX-512, AVX2, SSE2 or NEON. Everything
+// is in an unnamed namespace and nothing from the standard library is instantiated here: a template shared with other
+// files could be linked from this one and then run on a processor without its instructions.
 //
 // All three products run on one micro-kernel, kRows x 2 vectors of accumulators, which broadcasts the left operand with
 // any strides and reads the right one along its rows:
@@ -125,7 +125,7 @@ void kernel(const typename Operand::Scalar* left, int64_t row_stride, int64_t un
     for (int i = 0; i < kM; ++i)
         for (int v = 0; v < kN; ++v) __builtin_prefetch(out + i * out_stride + v * kLanes, 1);
     for (int64_t p = 0; p < depth; ++p) {
-        if constexpr (kAccumulate) __builtin_prefetch(left + kM * row_stride + p * unit_stride);  // for the next kM rows
+        if constexpr (kAccumulate) __builtin_prefetch(left + kM * row_stride + p * unit_stride);  // the next kM rows
         Float columns[kN];
 #pragma GCC unroll 2
         for (int v = 0; v < kN; ++v) columns[v] = load(right + p * right_stride + v * kLanes);
@@ -284,7 +284,8 @@ void apply_norms(const Tile& tile) {
 
 void seal_single(float*, int, int) {}
 
-void multiply_into_columns_single(const float* values, int m, int w, const void* operand, int64_t channels, float* out) {
+void multiply_into_columns_single(const float* values, int m, int w, const void* operand, int64_t channels,
+                                  float* out) {
     multiply<Single>(values, 1, kTileStride, static_cast<const float*>(operand), channels, m, w, out);
 }
 
@@ -305,9 +306,9 @@ void interleave_rows(const void* rows, int64_t n, int64_t channels, void* out) {
         }
 }
 
-// Sealed weights, in place of two rows of floats (2 x 208): row r holds its own kTileColumns bfloat16 as 96 units, pairs
-// along the columns, for the product into rows; behind them 96 units, pairs along the two rows, for the product into
-// columns: columns [0, 96) behind the even row, [96, 192) behind the odd one.
+// Sealed weights, in place of two rows of floats (2 x 208): row r holds its own kTileColumns bfloat16 as 96 units,
+// pairs along the columns, for the product into rows; behind them 96 units, pairs along the two rows, for the product
+// into columns: columns [0, 96) behind the even row, [96, 192) behind the odd one.
 constexpr int kHalfTile = kTileColumns / 2;
 
 void seal_pair(float* values, int m, int w) {
