@@ -46,16 +46,17 @@ def agree(
     failure: Exception | None = None
     try:
         check()
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError(
+                "torch.func transforms (grad, vmap, jvp ...) do not support process_group: use loss.backward() or "
+                "torch.autograd.grad"
+            )
     except Exception as error:  # whatever it is, the others wait to be told
         failure = error
-    said = json.dumps(
-        {"error": f"{type(failure).__name__}: {failure}"[:1024]} if failure else {"facts": facts}
-    ).encode()
-    if len(said) > HEADER_BYTES:
-        said = json.dumps({"error": "more options than fit a message"}).encode()
-    header = torch.zeros(HEADER_BYTES, dtype=torch.uint8)
-    header[: len(said)] = torch.frombuffer(bytearray(said), dtype=torch.uint8)
-    of_rank = [json.loads(bytes(one.cpu().numpy()).rstrip(b"\0")) for one in all_gather(header.to(device), group)]
+    with torch._C._DisableFuncTorch():  # else a process within a transform could not tell them
+        of_rank = all_said(
+            {"error": f"{type(failure).__name__}: {failure}"} if failure else {"facts": facts}, group, device
+        )
     if failure is not None:
         raise failure
     for rank, one in enumerate(of_rank):
@@ -64,12 +65,30 @@ def agree(
     first = of_rank[0]["facts"]
     for rank, one in enumerate(of_rank):
         for name, value in one["facts"].items():
-            if not name.startswith("own ") and value != first[name]:
+            if not name.startswith("own ") and value != first.get(name):
                 raise ValueError(
-                    f"{name} must be the same in all processes of the group; got {first[name]} in rank 0 and {value} "
-                    f"in rank {rank}"
+                    f"{name} must be the same in all processes of the group; got {first.get(name)} in rank 0 and "
+                    f"{value} in rank {rank}"
                 )
     return [one["facts"] for one in of_rank]
+
+
+def all_said(said: dict[str, Any], group: ProcessGroup, device: torch.device) -> list[dict[str, Any]]:
+    """Return what each process says, by rank; of an error its first letters."""
+    if "error" in said:
+        said = {"error": said["error"].encode("ascii", "replace").decode()[:1024]}
+    message = json.dumps(said).encode()
+    if len(message) > HEADER_BYTES:
+        message = json.dumps({"error": f"{len(message)} bytes do not fit a message of {HEADER_BYTES}"}).encode()
+    header = torch.zeros(HEADER_BYTES, dtype=torch.uint8)
+    header[: len(message)] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+    return [json.loads(bytes(one.cpu().numpy()).rstrip(b"\0")) for one in all_gather(header.to(device), group)]
+
+
+def checksum(integers: Tensor) -> str:
+    """Return what tells most tensors of integers apart, in a few letters."""
+    values = integers.long().reshape(-1)
+    return f"checksum {int((values * torch.arange(1, len(values) + 1, device=values.device)).sum())}"
 
 
 # ---- collectives -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -19,12 +20,13 @@ from .checks import (
     check_keys,
     check_labels,
     check_point_count,
+    check_process_group,
     check_views_without_labels,
     check_weights,
     checked_temperature,
     steps_of_axes,
 )
-from .distributed import Call, DistributedContrast, agree
+from .distributed import Call, DistributedContrast, agree, checksum
 from .fork_safety import serial_in_children
 from .ops import flat, unit
 from .options import Options
@@ -181,29 +183,53 @@ def _agreed(
     if options.process_group is None or options.process_group.size() == 1:
         return check(), None
     facts: dict[str, Any] = {}
-    backend = ""
+    backend, temperature = "", options.temperature
 
     def check_and_describe() -> None:
         nonlocal backend
         backend = check()
         images, *others = features.shape
+        facts.update({"the call": "a loss"})
         facts.update({"own images": images, "the shape of an image of features (V, C, ...)": others})
         facts.update({"the dtype of features": str(features.dtype), "the kind of device": features.device.type})
         facts.update({"the dtype of labels": None if labels is None else str(labels.dtype)})
         facts.update({"whether backend is 'reference'": options.backend == "reference"})
-        if options.reduction == "none":
-            facts.update({"whether features require a gradient": requires_grad(features)})
         facts.update({f"whether there are {name}": one is not None for name, one in beside._asdict().items()})
         facts.update({"the dtype of weights": None if beside.weights is None else str(beside.weights.dtype)})
         facts.update({"the number of keys": None if beside.keys is None else len(beside.keys)})
+        facts.update({"key_labels": None if beside.key_labels is None else checksum(beside.key_labels)})
         of_options = {field.name: getattr(options, field.name) for field in fields(Options)}
-        if isinstance(options.temperature, Tensor):
-            of_options["temperature"] = options.temperature.item()
+        if isinstance(temperature, Tensor):
+            of_options["temperature"] = temperature.item()
         facts.update({name: repr(one) for name, one in of_options.items() if name not in ("process_group", "backend")})
+        if options.reduction == "none":
+            wanted = requires_grad(features, beside.keys, temperature if isinstance(temperature, Tensor) else None)
+            facts.update({"whether features, keys or temperature require a gradient": wanted})
 
-    device = features.device if isinstance(features, Tensor) else torch.device("cpu")
-    images = [one["own images"] for one in agree(facts, check_and_describe, options.process_group, device)]
-    return backend, images
+    said = agree(facts, check_and_describe, options.process_group, _device_of(features))
+    return backend, [one["own images"] for one in said]
+
+
+def _device_of(features: object) -> torch.device:
+    return features.device if isinstance(features, Tensor) else torch.device("cpu")
+
+
+def _options(features: object, **options: Any) -> Options:
+    """Return the options of a call; where this process refuses them, the others of its group are told."""
+    group = options["process_group"]
+    if group is None:
+        return Options(**options)
+    check_process_group(group)
+    try:
+        return Options(**options)
+    except (TypeError, ValueError) as error:
+        if group.size() > 1:
+            agree({}, partial(_refuse, error), group, _device_of(features))
+        raise
+
+
+def _refuse(error: Exception) -> None:
+    raise error
 
 
 def _local(features: Tensor, labels: Tensor | None, options: Options, beside: Beside = NOTHING) -> Tensor:
@@ -335,7 +361,8 @@ def local_contrastive_loss(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    options = Options(
+    options = _options(
+        features,
         temperature=temperature,
         stride=stride,
         block_size=block_size,
@@ -381,7 +408,7 @@ def nt_xent_loss(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    options = Options(temperature=temperature, backend=backend, process_group=process_group, **OF_VECTORS)
+    options = _options(z1, temperature=temperature, backend=backend, process_group=process_group, **OF_VECTORS)
     return _nt_xent(z1, z2, options, Beside(keys=keys, key_weights=key_weights))
 
 
@@ -445,7 +472,7 @@ def supervised_contrastive_loss(
         ValueError: if an argument has the wrong shape, value or device, or the backend cannot be used.
         RuntimeError: if the features are transformed by torch.func or have a forward-mode tangent.
     """
-    options = Options(temperature=temperature, backend=backend, process_group=process_group, **OF_VECTORS)
+    options = _options(features, temperature=temperature, backend=backend, process_group=process_group, **OF_VECTORS)
     return _supervised(features, labels, options, Beside(weights, keys, key_labels, key_weights))
 
 

@@ -94,7 +94,9 @@ class ClassQueue(nn.Module):
         if group is None:
             self._check(vectors, labels)
         else:
-            facts = {"classes": self.classes, "size": self.size, "channels": self.channels}
+            facts = {"the call": "ClassQueue.push", "classes": self.classes, "size": self.size}
+            facts |= {"channels": self.channels, "the dtype of the queue": str(self.vectors.dtype)}
+            facts |= {"the number of vectors pushed before": int(self.pushed.sum())}
             agree(facts, lambda: self._check(vectors, labels), group, self.vectors.device)
         vectors, labels = vectors.to(self.vectors.dtype), labels.long()
         if group is not None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def run_all(rank: int, sizes: list[int], backend: str, dtype: torch.dtype) -> No
 def mistakes(rank: int, sizes: list[int]) -> None:
     """Each is an error in every process, soon, that names what differs."""
     features, labels = torch.randn(2, 2, 4, 3, 3), torch.ones(2, 2, 3, 3, dtype=torch.int64)
-    keys = torch.randn(3, 4)
+    keys, names = torch.randn(3, 4), labels[0, 0, 0]
     calls: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("shape of an image", {"features": features}, {"features": torch.randn(2, 2, 5, 3, 3)}),
         ("shape of an image", {"features": features}, {"features": features[:, :1], "labels": labels[:, :1]}),
@@ -176,6 +177,7 @@ def mistakes(rank: int, sizes: list[int]) -> None:
         ("dtype of labels", {"labels": labels}, {"labels": labels.int()}),
         ("temperature", {"temperature": 0.1}, {"temperature": 0.2}),
         ("reduction", {"reduction": "block"}, {"reduction": "anchor"}),
+        ("reduction", {"reduction": "block"}, {"reduction": "none"}),
         ("whether there are weights", {}, {"weights": torch.ones(2, 2, 3, 3)}),
         (
             "dtype of weights",
@@ -185,6 +187,18 @@ def mistakes(rank: int, sizes: list[int]) -> None:
         ("number of keys", *({"keys": keys[:n], "key_labels": labels[0, 0, 0, :n]} for n in (3, 2))),
         ("labels must be", {}, {"labels": labels[:, :, :2]}),
         ("must be a tensor", {}, {"features": [1.0]}),
+        ("reduction must be one of", {}, {"reduction": "mean"}),
+        ("temperature must be positive", {}, {"temperature": -1}),
+        ("reduction must be one of", {}, {"reduction": "\u00e9" * 3000}),
+        (
+            "features, keys or temperature require a gradient",
+            *({"keys": one, "key_labels": names, "reduction": "none"} for one in (keys.clone().requires_grad_(), keys)),
+        ),
+        (
+            "features, keys or temperature require a gradient",
+            *({"temperature": torch.tensor(0.2, requires_grad=one), "reduction": "none"} for one in (False, True)),
+        ),
+        ("key_labels", *({"keys": keys, "key_labels": names + one} for one in (0, 1))),
     ]
     for match, first, second in calls:
         arguments = {"features": features, "labels": labels, **(first if rank == 0 else second)}
@@ -206,7 +220,55 @@ def mistakes(rank: int, sizes: list[int]) -> None:
 
 
 def test_a_mistake_of_one_is_an_error_of_all(tmp_path: Path) -> None:
-    spawn(tmp_path, [2, 2], mistakes)
+    spawn(tmp_path, [2, 2], mistakes, timeout=20)
+
+
+def queue_mistakes(rank: int, sizes: list[int]) -> None:
+    """Queues that are not the same, and a push that meets a loss."""
+    vectors, labels = torch.eye(4)[:3], torch.tensor([0, 1, 1])
+    for match in ("dtype of the queue", "pushed before", "the call"):
+        queue = ClassQueue(2, 2, 4, process_group=group())
+        if rank == 1 and match == "dtype of the queue":
+            queue.double()
+        if rank == 1 and match == "pushed before":
+            queue.pushed += 1
+        call = partial(queue.push, vectors, labels)
+        if rank == 1 and match == "the call":
+            call = partial(nt_xent_loss, vectors, vectors, process_group=group())
+        with pytest.raises(ValueError, match=match):
+            call()
+        assert len(queue) == (2 if rank == 1 and match == "pushed before" else 0)
+
+
+def test_queues_that_differ_are_an_error_of_all(tmp_path: Path) -> None:
+    spawn(tmp_path, [2, 2], queue_mistakes, timeout=20)
+
+
+def transformed(rank: int, sizes: list[int]) -> None:
+    """A process within a transform of torch.func, whatever it transforms, is refused, and the other one with it."""
+    features, labels = torch.randn(2, 2, 4, 3, 3), torch.ones(2, 2, 3, 3, dtype=torch.int64)
+
+    def loss(features: Tensor, labels: Tensor) -> Tensor:
+        return local_contrastive_loss(features, labels, process_group=group())
+
+    calls: list[Callable[[], Any]] = [
+        lambda: torch.func.grad(loss)(features, labels),
+        lambda: torch.func.vmap(loss)(features[None], labels[None]),
+        lambda: torch.func.vmap(partial(loss, features))(labels[None]),
+        lambda: torch.func.grad(lambda x: loss(features, labels) * x)(torch.tensor(1.0)),
+    ]
+    for call in calls:
+        begin = time.monotonic()
+        with pytest.raises(RuntimeError, match=r"torch\.func"):
+            call() if rank == 0 else loss(features, labels)
+        assert time.monotonic() - begin < 10
+        with pytest.raises(RuntimeError, match=r"torch\.func"):
+            call()
+    assert loss(features, labels).isfinite()
+
+
+def test_transforms_of_torch_func_are_refused_by_all(tmp_path: Path) -> None:
+    spawn(tmp_path, [2, 2], transformed, timeout=20)
 
 
 def die(rank: int, sizes: list[int]) -> None:
