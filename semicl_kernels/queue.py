@@ -73,8 +73,9 @@ class ClassQueue(nn.Module):
         check_process_group(process_group)
         self.classes, self.size, self.channels = int(classes), int(size), int(channels)
         self._shared = _Shared(process_group)
-        self.register_buffer("vectors", torch.zeros(self.classes, self.size, self.channels))
-        self.register_buffer("pushed", torch.zeros(self.classes, dtype=torch.int64))
+        with torch.inference_mode(False):  # tensors of that mode cannot be changed outside of it
+            self.register_buffer("vectors", torch.zeros(self.classes, self.size, self.channels))
+            self.register_buffer("pushed", torch.zeros(self.classes, dtype=torch.int64))
 
     @property
     def process_group(self) -> ProcessGroup | None:

@@ -76,6 +76,18 @@ def test_what_is_pushed_is_copied_without_its_graph() -> None:
     assert not keys.requires_grad
 
 
+def test_a_queue_of_inference_mode_is_trained_with() -> None:
+    with torch.inference_mode():
+        queue = ClassQueue(2, 2, 4)
+        queue.push(unit_vectors(2), torch.tensor([0, 1]))
+    queue.push(unit_vectors(2, seed=1), torch.tensor([0, 1]))
+    features = torch.randn(3, 2, 4, requires_grad=True)
+    supervised_contrastive_loss(features, torch.tensor([0, 0, 1]), **queue.keys()).backward()
+    other = ClassQueue(2, 2, 4)
+    queue.load_state_dict(other.state_dict())
+    assert len(queue) == 0
+
+
 def test_nothing_is_pushed_of_an_empty_batch() -> None:
     queue = ClassQueue(2, 2, 4)
     queue.push(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
