@@ -8,7 +8,9 @@ from numbers import Integral, Real
 
 import torch
 from torch import Tensor, distributed
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .backends import Groups
 
@@ -178,6 +180,12 @@ def check_untransformed(name: str, tensor: Tensor) -> None:
         )
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Whether the values of a tensor can be looked at: it has some, and no graph is captured."""
+    captured = torch.compiler.is_compiling() or get_proxy_mode() is not None
+    return not (captured or tensor.is_meta or isinstance(tensor, FakeTensor))
+
+
 def check_features(features: Tensor) -> None:
     """Check a map (B, V, C, *space)."""
     check_floats("features", features)
@@ -257,7 +265,7 @@ def check_weights(weights: Tensor, shape: tuple[int, ...], device: torch.device,
     check_numbers("weights", weights, device)
     if tuple(weights.shape) != shape:
         raise ValueError(f"weights must be of shape {shape}, {layout} of the features; got {tuple(weights.shape)}")
-    if weights.device.type == "cpu" and not torch.compiler.is_compiling():
+    if weights.device.type == "cpu" and has_values(weights):
         numbers = weights.double()
         if bool((~(numbers >= 0) | numbers.isinf()).any()):
             raise ValueError(
@@ -275,6 +283,8 @@ def check_numbers(name: str, tensor: Tensor, device: torch.device) -> None:
         raise TypeError(f"{name} must be real; got {tensor.dtype}")
     if tensor.requires_grad:
         raise ValueError(f"{name} must not require a gradient, since the loss has none by it: pass {name}.detach()")
+    if not torch.compiler.is_compiling():
+        check_untransformed(name, tensor)
     if tensor.device != device:
         raise ValueError(
             f"{name} must be on the device of the features, {device}; got {tensor.device}: pass "
@@ -306,12 +316,17 @@ def check_keys(
 
 def check_key_weights(weights: Tensor, keys: Tensor) -> None:
     check_numbers("key_weights", weights, keys.device)
-    if tuple(weights.shape) != (len(keys),):
-        raise ValueError(f"key_weights must be of shape ({len(keys)},), (K,) of the keys; got {tuple(weights.shape)}")
-    known = weights.device.type == "cpu" and not torch.compiler.is_compiling()
+    count = keys.shape[0]  # len() would make it a captured graph's constant
+    if tuple(weights.shape) != (count,):
+        raise ValueError(f"key_weights must be of shape ({count},), (K,) of the keys; got {tuple(weights.shape)}")
+    if weights.device.type != "cpu" or not has_values(weights):
+        return
     numbers = weights.float()
-    if known and bool((~(numbers >= torch.finfo(torch.float32).tiny) | numbers.isinf()).any()):
-        raise ValueError("key_weights must be positive and finite in float32: leave out keys that have none")
+    if bool((~(numbers >= torch.finfo(torch.float32).tiny) | numbers.isinf()).any()):
+        raise ValueError(
+            f"key_weights must be positive and finite in float32; got {numbers.min().item()} to "
+            f"{numbers.max().item()}: leave out keys that count nothing, as keys[key_weights > 0]"
+        )
 
 
 def check_rows(rows: Tensor) -> None:

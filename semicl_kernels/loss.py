@@ -24,6 +24,7 @@ from .checks import (
     check_views_without_labels,
     check_weights,
     checked_temperature,
+    has_values,
     steps_of_axes,
 )
 from .distributed import Call, DistributedContrast, agree, checksum
@@ -140,7 +141,9 @@ def _scale(features: Tensor, options: Options) -> Tensor:
     temperature = options.temperature
     if not isinstance(temperature, Tensor):
         return unit(features) / temperature
-    if not torch.compiler.is_compiling():
+    if temperature.is_meta:
+        raise ValueError("temperature must have a value; got a tensor on the meta device: pass a number")
+    if has_values(temperature):
         checked_temperature(temperature.item())
     return 1.0 / temperature.reshape(()).to("cpu", torch.float64)
 

@@ -83,6 +83,38 @@ def test_graph_captured_without_a_gradient_has_one(
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+class KeyedLoss(torch.nn.Module):
+    def forward(self, *given: Tensor) -> Tensor:
+        features, labels, weights, keys, key_labels, key_weights, temperature = given
+        beside = {"weights": weights, "keys": keys, "key_labels": key_labels, "key_weights": key_weights}
+        return local_contrastive_loss(features, labels, **beside, temperature=temperature)
+
+
+def keyed_arguments(keys: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(keys)
+    weights, temperature = torch.rand(LABELS.shape, generator=generator), torch.tensor(0.1 + 0.01 * keys)
+    return (
+        *(FEATURES, LABELS, weights, torch.randn(keys, 8, generator=generator), torch.arange(keys) % 3),
+        *(torch.rand(keys, generator=generator) + 0.1, temperature),
+    )
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_keys_weights_and_a_temperature_are_traced(mode: str) -> None:
+    graph = make_fx(KeyedLoss(), tracing_mode=mode)(*keyed_arguments(5))
+    other = (*keyed_arguments(5)[:-1], torch.tensor(0.4))
+    torch.testing.assert_close(graph(*other), KeyedLoss()(*other))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_any_number_of_keys_may_follow_an_export(strict: bool) -> None:
+    axis = torch.export.Dim("keys", min=2, max=1000)
+    shapes = (*[None] * 3, *[{0: axis}] * 3, None)
+    graph = torch.export.export(KeyedLoss(), keyed_arguments(5), dynamic_shapes=(shapes,), strict=strict).module()
+    other = keyed_arguments(9)
+    torch.testing.assert_close(graph(*other), KeyedLoss()(*other))
+
+
 def test_gradient_of_a_captured_loss_is_of_first_order_too() -> None:
     features = FEATURES.clone().requires_grad_()
     loss = symbolically_traced(Loss(backend="cpu"))(features, LABELS)

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from semicl_kernels import (
     LocalContrastiveLoss,
@@ -202,6 +204,34 @@ def test_tensors_without_values_have_losses_without(backend: str, reduction: str
     assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
     found = local_contrastive_loss(FEATURES.to("meta"), LABELS.to("meta"), reduction=reduction)
     assert (found.shape, found.dtype, found.device.type) == (expected.shape, expected.dtype, "meta")
+
+
+def test_keys_and_weights_without_values_are_taken(backend: str) -> None:
+    given = {"weights": torch.ones(LABELS.shape), "keys": torch.randn(3, FEATURES.shape[2])}
+    given |= {"key_labels": torch.arange(3), "key_weights": torch.ones(3), "temperature": torch.tensor(0.1)}
+    mode = FakeTensorMode()
+    fake = {name: mode.from_tensor(one) for name, one in given.items()}
+    with mode:
+        found = local_contrastive_loss(*(mode.from_tensor(one) for one in (FEATURES, LABELS)), **fake, backend=backend)
+    assert found.shape == ()
+    meta = {name: one.to("meta") for name, one in given.items() if name != "temperature"}
+    assert local_contrastive_loss(FEATURES.to("meta"), LABELS.to("meta"), **meta).is_meta
+    with pytest.raises(ValueError, match=r"temperature.*meta"):
+        local_contrastive_loss(FEATURES, LABELS, temperature=torch.tensor(0.1, device="meta"))
+
+
+@pytest.mark.parametrize("name", ["weights", "key_weights"])
+def test_weights_within_a_transform_are_refused(name: str) -> None:
+    keys = {"keys": torch.randn(3, FEATURES.shape[2]), "key_labels": torch.arange(3)}
+    weights = torch.ones(LABELS.shape) if name == "weights" else torch.ones(3)
+
+    def loss(weights: Tensor) -> Tensor:
+        return local_contrastive_loss(FEATURES, LABELS, **keys, **{name: weights})
+
+    assert_raises(lambda: torch.func.vmap(loss)(weights[None]), RuntimeError, name, r"torch\.func")
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(weights, weights)
+        assert_raises(lambda: loss(dual), RuntimeError, name, "forward-mode tangent")
 
 
 def test_subclasses_of_tensors_are_taken() -> None:
