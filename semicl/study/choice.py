@@ -120,10 +120,12 @@ def choose(facts: Facts, budget: Budget, told: Mapping[str, Any]) -> dict[str, A
     centre = settle("network.centre", None)
     widths = [min(budget.width * 2**level, budget.widest) for level in range(levels)]
     settle("network.widths", tuple(widths if centre is None else widths[:-1]))
-    pieces = np.mean([_pieces(shape, patch, tiled) for shape in facts.shapes]) * shares[0] / sum(shares)
+    pieces = np.mean([_pieces(shape, patch, tiled) for shape in facts.shapes])
+    held_out = sum(facts.subjects * share // sum(shares) for share in shares[1:]) / max(1, facts.subjects)
     batches = budget.slice_batches if len(patch) == 2 else budget.patch_batches
     for stage, rate, batch, steps in zip(STAGES, RATES, batches, budget.steps, strict=True):
-        seen = pieces * (facts.cases if stage == "pretrain_global" else fraction * facts.labelled)
+        labelled = facts.labelled * (1 - held_out)
+        seen = pieces * (labelled + facts.cases - facts.labelled if stage == STAGES[0] else fraction * labelled)
         size = settle(f"{stage}.schedule.batch_size", batch)
         settle(f"{stage}.schedule.learning_rate", rate)
         settle(f"{stage}.schedule.decay", "one-cycle")
@@ -161,12 +163,12 @@ def _levels(side: int) -> int:
 
 
 def _pieces(shape: Sequence[int], patch: Sequence[int], tiled: bool) -> int:
-    """Slices or patches of a volume, which overlap by half."""
+    """Slices of a volume, or as many patches as cover it side by side."""
     slices = shape[0] if len(patch) == 2 else 1
     if len(patch) == 2 and not tiled:
         return slices
     pairs = zip(shape[-len(patch) :], patch, strict=True)
-    return slices * math.prod(1 + math.ceil(max(0, side - length) / (length // 2)) for side, length in pairs)
+    return slices * math.prod(math.ceil(side / length) for side, length in pairs)
 
 
 def look_at(source: SourceOptions, prepare: PrepareOptions) -> Facts:

@@ -11,10 +11,12 @@ import yaml
 from semicl.cli import parsed
 from semicl.commands.run import Run
 from semicl.config import structured
+from semicl.data.datasets import ImagePieces
 from semicl.data.grid import Grid, require_fit
+from semicl.data.prepare import prepare
 from semicl.options import ExperimentOptions, NetworkOptions, PrepareOptions, SourceOptions
 from semicl.study import experiment
-from semicl.study.choice import CPU, GPU, Facts, choices, choose, flat, look_at, nested
+from semicl.study.choice import CPU, GPU, STAGES, Facts, choices, choose, flat, look_at, nested
 from tests.semicl.conftest import error_of, run_command, write_nifti
 
 HIPPOCAMPUS = Facts(((36, 35, 51), (36, 34, 50), (40, 38, 48)), (1.0, 1.0, 1.0), 200, 200, 100)
@@ -57,6 +59,20 @@ def test_a_stage_has_the_steps_of_its_device_however_many_cases_there_are(facts:
         if schedule["steps_per_epoch"] is not None:
             assert schedule["epochs"] * schedule["steps_per_epoch"] == steps
     assert chosen["finetune.schedule.epochs"] // chosen["finetune.validate_every"] in range(10, 20)
+
+
+def test_epochs_are_counted_by_what_is_trained_on(tmp_path: Path) -> None:
+    for number in range(13):
+        write_nifti(tmp_path / "d" / "images" / f"{number}.nii.gz", np.random.default_rng(number).random((34, 20, 1)))
+        if number < 8:
+            write_nifti(tmp_path / "d" / "labels" / f"{number}.nii.gz", np.ones((34, 20, 1), np.uint8))
+    source, options = SourceOptions(str(tmp_path / "d"), tmp_path / "p"), PrepareOptions(patch_size=(16, 16))
+    chosen = choose(look_at(source, options), CPU, {"prepare.patch_size": (16, 16)})
+    prepared = prepare(source, options)
+    split = prepared.split(0)
+    for stage, seen, steps in zip(STAGES, (split.training, *2 * [split.labelled(1.0)]), CPU.steps, strict=True):
+        an_epoch = len(ImagePieces(prepared, seen)) // chosen[f"{stage}.schedule.batch_size"]
+        assert steps <= an_epoch * chosen[f"{stage}.schedule.epochs"] < steps + an_epoch
 
 
 def test_few_subjects_are_split_all_the_same() -> None:
