@@ -16,7 +16,7 @@ from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import squashed
 from semicl.data.itk_files import read_itk
 from semicl.data.nifti_content import read_content
-from semicl.data.nifti_names import is_itk, is_picture, mixes_case
+from semicl.data.nifti_names import is_itk, is_label, is_picture, mixes_case
 from semicl.data.pictures import read_picture
 from semicl.errors import SemiclError
 
@@ -127,6 +127,12 @@ def read_nifti(path: Path, channels: bool = False) -> tuple[np.ndarray, nibabel.
         kind = "a picture" if is_picture(path) else "an image" if is_itk(path) else "NIfTI"
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SemiclError(f"{path}: not readable as {kind} ({reason}); copy or download the file again") from error
+    if array.ndim == 4 and is_picture(path) and not channels:  # many programs save grey masks as colours
+        if (array != array[..., :1]).any():
+            raise SemiclError(
+                f"{path}: holds colours, where one number a pixel is taken; save it in grey values or with a palette"
+            )
+        array = array[..., :1]
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3 and not (channels and array.ndim == 4):
@@ -163,6 +169,8 @@ def check_files(case: Case) -> CheckedCase:
     label = _read_or_note(case.label, found, read_nifti)
     values: frozenset[int] = frozenset()
     if label is not None and case.label is not None:
+        if not is_label(case.label):
+            found.append(Problem(case.label, "is a JPEG file, which changes the numbers", "save the mask as PNG"))
         whole, broken = whole_values(label[0])
         values = frozenset(map(int, whole))
         if broken.size > 0:

@@ -142,6 +142,26 @@ def test_a_jpeg_image_has_a_mask_of_another_format(tmp_path: Path) -> None:
     assert check_files(case).problems == ()
 
 
+def test_a_mask_is_no_jpeg_file(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    colours, mask = _picture(0)
+    Image.fromarray(colours).save(tmp_path / "images" / "a.png")
+    Image.fromarray(mask).save(tmp_path / "labels" / "a.JPG")
+    (case,) = find_cases(tmp_path, subject_rule).cases
+    (problem,) = check_files(case).problems
+    assert str(problem).endswith("a.JPG: is a JPEG file, which changes the numbers; save the mask as PNG")
+
+
+def test_a_mask_in_colours_is_taken_where_they_are_grey(tmp_path: Path) -> None:
+    colours, mask = _picture(0)
+    Image.fromarray(mask).convert("RGBA").save(tmp_path / "grey.png")
+    assert read_nifti(tmp_path / "grey.png")[0][:, :, 0].T.tolist() == mask.tolist()
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    with pytest.raises(SemiclError, match=r"a\.png: holds colours, where one number a pixel is taken; save it"):
+        read_nifti(tmp_path / "a.png")
+
+
 def test_pictures_beside_nifti_files_are_left_out(tmp_path: Path) -> None:
     write_nifti(tmp_path / "images" / "a.nii.gz", np.zeros((2, 2, 2)))
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "images" / "a.png")
