@@ -28,6 +28,9 @@ DECATHLON = "dataset.json"
 IGNORE = "ignore"
 """nnU-Net's name of the label whose voxels are ignored."""
 
+KINDS = {"images": ("image", "img"), "labels": ("label", "mask", "seg", "annot")}
+"""The folders of a plain folder, and how the names of others begin that may hold the same."""
+
 MMWHS_IMAGE, MMWHS_LABEL = "_image", "_label"
 
 Subject = Callable[[str], str]
@@ -88,15 +91,16 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
         return _mmwhs(folder, subject_of)
     raise SemiclError(
         f"{folder}: holds no cases; give a folder with dataset.json (Decathlon), with *_image.nii.gz files (MMWHS), "
-        f"or with images/ and labels/{_to_rename(folder)}"
+        f"or with images/ and labels/{to_rename(folder)}"
     )
 
 
-def _to_rename(folder: Path) -> str:
+def to_rename(folder: Path) -> str:
     """What would make a plain folder, or a task of the Decathlon, of one that has folders of other names."""
     inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    found = {kind: [name for name in inner if name.lower().startswith(kind)] for kind in ("image", "label")}
-    renamed = " and ".join(f"{names[0]} to {kind}s" for kind, names in found.items() if names)
+    lacking = {kind: begins for kind, begins in KINDS.items() if kind not in inner}
+    found = {kind: [name for name in inner if name.lower().startswith(begins)] for kind, begins in lacking.items()}
+    renamed = " and ".join(f"{names[0]} to {kind}" for kind, names in found.items() if names)
     return f": rename {renamed}, or add the task's {DECATHLON}" if renamed else ""
 
 
@@ -195,8 +199,9 @@ def _paired(images: dict[str, list[Path]], labels: dict[str, Path], rule: Subjec
     Raises:
         SemiclError: a label has no image.
     """
-    stray = next((label for name, label in labels.items() if name not in images), None)
-    if stray is not None:
+    stray = [label for name, label in labels.items() if name not in images]
+    if stray:
         where = next(iter(images.values()))[0].parent
-        raise SemiclError(f"{stray}: no image has this name in {where}; rename or remove it")
+        more = f" (and {len(stray) - 1} more)" if len(stray) > 1 else ""
+        raise SemiclError(f"{stray[0]}{more}: no image has this name in {where}; name it as its image, or remove it")
     return tuple(Case(name, rule(name), image, labels.get(name), (*more,)) for name, (image, *more) in images.items())

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
-from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases
+from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases, to_rename
 from semicl.data.checks import CheckedCase, check_files, problems, unit_note
 from semicl.data.classes import BACKGROUND, IGNORED, Merged, absent, held_values, needed_of_classes, nfc, without
 from semicl.data.file_states import FileState, changed_files, file_states
@@ -36,6 +36,9 @@ NAMED = 3
 
 FEW_CLASSES = 20
 """Classes, at most, that are proposed."""
+
+COMMON = 5
+"""Label files that hold one value, from which another that one file alone holds is told."""
 
 JUDGED = 3
 """Cases, at most, on which the loss by shrinking, or resampling, is measured."""
@@ -72,7 +75,7 @@ def prepare(
     more = options.classes | {f"class {value}": value for value in unnamed} if options.classes and unnamed else {}
     sound = _sound_cases(checked, classes, grid, options.leave_out_damaged, folder, more, merged)
     cases = tuple(each.case for each in sound)
-    _require_classes(found.name, classes, held)
+    _require_classes(folder, classes, held)
     _require_held(options.classes or {}, sound)
     counted = (merged.get(value, value) for value in _values_held(sound))
     lacking = absent(held_values(classes, (value for value in counted if value is not None)))
@@ -100,7 +103,7 @@ def prepare(
         merged,
         any(map(grid.cuts, shapes.values())),
     )
-    _tell_doubts(sound, options.ignore)
+    _tell_doubts(sound, options.ignore, bool(found.classes or options.classes))
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
     made = source.prepared / PHANTOM
     remove_partial(*(source.prepared / name for name in ("", "cache", "splits")), made, *made.glob("*"))
@@ -365,14 +368,17 @@ def _require_held(named: Mapping[str, int | list[int]], sound: Sequence[CheckedC
         )
 
 
-def _require_classes(name: str, classes: Mapping[str, int], held: set[int]) -> None:
+def _require_classes(folder: Path, classes: dict[str, int], held: set[int]) -> None:
     """Raise where there is nothing but background."""
     if (held - {0}) & set(classes.values()):
         return
     if held:
-        raise SemiclError(f"{name}: the label files hold only background (0); give label files with other values too")
+        raise SemiclError(f"{folder}: the label files hold only background (0); give label files with other values too")
     if len(classes) == 1:
-        raise SemiclError(f"{name}: there is no undamaged label file; add label files to labels/, named as the images")
+        raise SemiclError(
+            f"{folder}: labels/ holds no label file that can be used; put some there, named as the images"
+            f"{to_rename(folder)}"
+        )
 
 
 def _require_manageable(name: str, classes: dict[str, int]) -> None:
@@ -400,8 +406,22 @@ def _median_voxel_size(sound: Sequence[CheckedCase], grid: Grid) -> tuple[float,
     return superior, right, anterior
 
 
-def _tell_doubts(sound: Sequence[CheckedCase], ignored: Sequence[int]) -> None:
-    """Say what is no mistake in a file or in the values that are to be ignored, but may be one."""
+def _tell_doubts(sound: Sequence[CheckedCase], ignored: Sequence[int], named: bool) -> None:
+    """Say what is no mistake in a file or in the values that are to be ignored, but may be one.
+
+    Args:
+        sound: the cases.
+        ignored: the values.
+        named: whether the classes are those that a person named, and not all values there are.
+    """
+    files = Counter(value for each in sound for value in each.values - {0, *ignored})
+    rare = sorted(value for value, count in files.items() if count == 1)
+    if rare and not named and max(files.values()) >= COMMON:
+        holds = next(each.case.label for each in sound if rare[0] in each.values)
+        say(
+            f"WARNING: in one label file alone: {', '.join(map(str, rare))} ({rare[0]} in {holds}). Where that is no "
+            "class, mend the file, or name the classes by --classes and give --rest_is_background."
+        )
     absent = sorted({*ignored} - _values_held(sound))
     if absent:
         say(f"WARNING: no label file holds {', '.join(map(str, absent))}, to be ignored.")

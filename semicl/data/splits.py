@@ -55,7 +55,8 @@ def make_split(cases: Sequence[Case], shares: Sequence[int], seed: int, repeat: 
     if len(subjects) < sum(shares):
         raise SemiclError(
             f"{len(subjects)} labelled subjects ({sum(case.label is not None for case in cases)} labelled cases) are "
-            f"too few to split {':'.join(map(str, shares))}; give at least {sum(shares)} subjects or other --shares"
+            f"too few to split {':'.join(map(str, shares))}; give at least {sum(shares)} subjects, or 3 and --shares "
+            "1 1 1"
         )
     shuffled = [subjects[i] for i in np.random.default_rng((seed, repeat)).permutation(len(subjects))]
     ends = np.cumsum([len(subjects) * share // sum(shares) for share in shares[1:]])

@@ -181,8 +181,23 @@ def test_nothing_but_background_is_one_line(plain: Path, tmp_path: Path, capsys:
     assert "plain: the label files hold only background (0); give label files with" in error_of(capsys, *words)
     for path in (plain / "labels").iterdir():
         path.unlink()
-    assert "plain: there is no undamaged label file; add label files to labels/" in error_of(capsys, *words)
+    (plain / "labels").rename(plain / "Masks")
+    line = error_of(capsys, *words)
+    assert f"{plain}: labels/ holds no label file that can be used; put some there, named as the images" in line
+    assert ": rename Masks to labels, or add the task's dataset.json" in line
     assert not (tmp_path / "p").exists()
+
+
+def test_a_value_of_one_label_file_is_said(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "--data", plain, "--prepared", tmp_path / "p", *SIZE]
+    assert run_command(*words) == 0
+    assert "WARNING" not in capsys.readouterr().out
+    write_nifti(plain / "labels" / "scan1.nii.gz", _label(1, 4, 77))
+    assert run_command(*words, "--overwrite") == 0
+    told = f"WARNING: in one label file alone: 77 (77 in {plain / 'labels' / 'scan1.nii.gz'}). Where that is no class, "
+    assert told in capsys.readouterr().out
+    assert run_command(*words, "--overwrite", "--classes", '{"a": 1, "b": 4, "c": 77}') == 0
+    assert "WARNING" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

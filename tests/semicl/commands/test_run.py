@@ -105,7 +105,7 @@ def test_options_of_a_stage_are_named_by_their_place(
         words += ["--methods", "{random: {}}"]
     assert "--prepare.download hippocampus" in error_of(capsys, *words)
     few = ["--data", "phantom", "--prepare.phantom_subjects", "2"]
-    assert "or other --prepare.shares" in error_of(capsys, *words, *few)
+    assert "give at least 5 subjects, or 3 and --prepare.shares 1 1 1" in error_of(capsys, *words, *few)
 
 
 def test_a_missing_folder_is_one_line(words: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

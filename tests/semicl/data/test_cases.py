@@ -67,6 +67,9 @@ def test_a_label_without_an_image_is_named(tmp_path: Path, names: tuple[str, ...
         write_nifti(tmp_path / name, VOLUME)
     with pytest.raises(SemiclError, match=r"stray.*\.nii\.gz: no image has this name"):
         find_cases(tmp_path, subject_rule)
+    write_nifti(tmp_path / names[1].replace("stray", "t"), VOLUME)
+    with pytest.raises(SemiclError, match=r"stray.*\.nii\.gz \(and 1 more\): no image has .*; name it as its"):
+        find_cases(tmp_path, subject_rule)
 
 
 @pytest.mark.parametrize(
