@@ -1,4 +1,4 @@
-"""The command line: a command's options by its configs and by tyro, errors in one line or box."""
+"""The command line: a command's options by its configs and by tyro, errors in a box."""
 
 import json
 import sys
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answered(words: list[str]) -> int:
-    """Run the command of these words; what goes wrong is told in a line, or by tyro in a box."""
+    """Run the command of these words; what goes wrong is told in a box."""
     try:
         _run(parsed(words))
     except SystemExit as left:  # tyro has answered

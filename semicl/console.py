@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from lightning_utilities.core.rank_zero import rank_zero_only
 from rich import table
 from rich.console import Console
+from rich.panel import Panel
 from rich.text import Text
 
 WIDTH = 100
@@ -68,8 +69,10 @@ def say(text: object) -> None:
 
 
 def complain(text: object) -> None:
-    """Print what went wrong, in one line: libraries put line breaks in their reasons."""
-    print("error:", shown(" ".join(str(text).split()), sys.stderr), file=sys.stderr, flush=True)
+    """Print what went wrong in a box, as tyro's of options are, without the line breaks that libraries put in."""
+    told = Text(shown(" ".join(str(text).split()), sys.stderr), overflow="fold")
+    box = Panel(told, title=Text("Error", "bold red"), title_align="left", border_style="red")
+    Console(stderr=True).print(box)
 
 
 def screen() -> Console:

@@ -10,7 +10,7 @@ from typing import Any
 class SemiclError(Exception):
     """What is wrong, with which file or option, and how to mend it, in one line.
 
-    The command line prints it without a traceback and exits with code 1.
+    The command line prints it in a box, without a traceback, and exits with code 1.
     """
 
 

@@ -101,13 +101,15 @@ def run_command(*words: object) -> int:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 1) -> str:
-    """Run a command that must fail with one line of error, the last one written; return it."""
-    assert run_command(*words) == code
+    """Run a command that must fail with one box, the last thing written; return its text, which is a line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100000")
+        assert run_command(*words) == code
     written = capsys.readouterr().err.rstrip("\n").split("\n")
     assert [line for line in written if "Traceback" in line] == []
-    (line,) = [line for line in written if line.startswith("error: ")]
-    assert line == written[-1]
-    return line
+    (top,) = [at for at, line in enumerate(written) if line.startswith("╭─ Error ─")]
+    line, _ = written[top + 1 :]
+    return line.strip("│ ")
 
 
 def box_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -115,6 +117,11 @@ def box_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     assert run_command(*words) == 2
     written = capsys.readouterr().err
     assert "Traceback" not in written
+    return unboxed(written)
+
+
+def unboxed(written: str) -> str:
+    """What was written, without the lines of boxes, in a line."""
     return " ".join("".join(" " if "\u2500" <= each <= "\u257f" else each for each in written).split())
 
 

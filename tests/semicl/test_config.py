@@ -160,5 +160,5 @@ def test_a_config_with_a_key_twice_is_refused(
     path = tmp_path / "mine.yaml"
     path.write_text("prepared: p\nlabel_fraction: 0.5\nfinetune: {schedule: {epochs: 2}}\n" + more)
     error = error_of(capsys, "finetune", "--config", path, code=2)
-    assert error.startswith(f"error: --config {path}: ")
+    assert error.startswith(f"--config {path}: ")
     assert f"'{key}' is given twice" in error

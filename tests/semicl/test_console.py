@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from semicl.console import Table, complain, say, show, summary_table
+from tests.semicl.conftest import unboxed
 
 NAMES = ["scan [copy].nii.gz", "[x]", "[/]", "[bold]a", ":smile:", "a\\[b]", "[link=file:///etc]x[/link]", "{0} %s"]
 
@@ -23,7 +24,7 @@ def test_names_are_never_markup(capsys: pytest.CaptureFixture[str], name: str) -
     say(name)
     assert capsys.readouterr().out == f"{name}\n"
     complain(name)
-    assert capsys.readouterr().err == f"error: {name}\n"
+    assert unboxed(capsys.readouterr().err) == f"Error {name}"
 
 
 def test_a_long_name_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +41,7 @@ def test_control_characters_do_not_reach_the_screen(capsys: pytest.CaptureFixtur
     assert r"a\x1b[31m" in written.out
     assert r"b\rc" in written.out
     assert r"\x1b]0;title\x07" in written.out
-    assert written.err == "error: a\\x1b[2J b\n"
+    assert unboxed(written.err) == "Error a\\x1b[2J b"
 
 
 @pytest.mark.parametrize(

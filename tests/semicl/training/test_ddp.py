@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from semicl.data.prepared import Prepared
-from tests.semicl.conftest import REPOSITORY, TINY, error_of, one_schedule, run_command, weights
+from tests.semicl.conftest import REPOSITORY, TINY, error_of, one_schedule, run_command, unboxed, weights
 
 TWO = ("--machine.devices", "2", "--machine.accelerator", "cpu")
 CHANGES = ("rotation", "shift", "elastic", "intensity", "noise")
@@ -92,7 +92,7 @@ def test_two_processes_are_interrupted_as_one_and_go_on(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode != 0
-    assert errors.count("error: ") == errors.count("error: interrupted; call it again to go on, a single stage") == 1
+    assert errors.count("─ Error ─") == errors.count("│ interrupted; call it again to go on, a single stage") == 1
     assert f"{output}: goes on where it was interrupted." in _run(*words, "--resume")
     assert (output / "summary.json").is_file()
 
@@ -130,8 +130,8 @@ def test_a_loss_that_is_not_finite_on_the_other_process_ends_both(prepared: Prep
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode != 0
-    assert errors.count("error: ") == 1
-    assert "the loss of epoch 2 of 2, step 4 of 4" in errors
+    assert errors.count("─ Error ─") == 1
+    assert "the loss of epoch 2 of 2, step 4 of 4" in unboxed(errors)
     assert not (output / "summary.json").exists()
 
 

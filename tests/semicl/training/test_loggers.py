@@ -70,7 +70,7 @@ def test_a_missing_package_and_an_unknown_name_are_told(
         "semicl.training.setup.find_spec", lambda name: None if name == "mlflow" else util.find_spec(name)
     )
     line = error_of(capsys, *_words(prepared, tmp_path / "o", "csv", "mlflow"))
-    assert line == "error: --logger mlflow: mlflow is not installed; pip install mlflow, or give other loggers"
+    assert line == "--logger mlflow: mlflow is not installed; pip install mlflow, or give other loggers"
     assert not (tmp_path / "o").exists()
     assert "invalid choice 'tensorbord'" in box_of(capsys, *_words(prepared, tmp_path / "o", "tensorbord"))
     assert "logger: takes each value once" in box_of(capsys, *_words(prepared, tmp_path / "o", "csv", "csv"))
