@@ -32,6 +32,12 @@ Place = Annotated[Path, AfterValidator(Path.expanduser)]
 NOT_IN_CONFIGS = {"config", "quick", "typed"}
 """Options of the command line alone."""
 
+WANTED = {
+    "tuple_type": "Input should be a list, as [1, 2]",
+    "dataclass_type": "Input should be a mapping of options, as {name: value}",
+}
+"""What pydantic says in terms of Python, by its name of the error."""
+
 _SHIPPED = files("semicl") / "configs"
 
 
@@ -76,14 +82,20 @@ def reasons(error: ValidationError, kind: type, told: str = "") -> str:
     """What pydantic found wrong, each by its place, and what may have been meant by an unknown name."""
     found = []
     for each in error.errors(include_url=False):
-        place = ".".join(map(str, each["loc"]))
-        if each["type"] == "unexpected_keyword_argument":
-            found.append(f"{told}{place} is unknown{did_you_mean(place, places(kind))}")
-        elif each["type"] == "value_error":
+        place, what = ".".join(map(str, each["loc"])), each["type"]
+        if what == "unexpected_keyword_argument":
+            found.append(_unknown(told, place, kind))
+        elif what == "value_error":
             found.append(f"{told}{place}{': ' if place else ''}{each['ctx']['error']}")
-        else:
-            found.append(f"{told}{place}: {each['msg']}, got {json.dumps(each['input'], default=str)}")
+        elif what != "too_short" or error.error_count() == 1:  # else those of its values that were refused are missed
+            wanted = WANTED.get(what, each["msg"])
+            found.append(f"{told}{place}: {wanted}, got {json.dumps(each['input'], default=str)}")
     return "; ".join(found)
+
+
+def _unknown(told: str, place: str, kind: type) -> str:
+    meant = did_you_mean(place, places(kind)) or "; `--help` lists the options"
+    return f"{told}{place} is unknown{meant}"
 
 
 def places(kind: Any, above: str = "") -> Iterator[str]:
@@ -99,7 +111,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     last = {each.rpartition(".")[2]: each for each in known}
     meant = get_close_matches(name, known, 1, ALIKE) or get_close_matches(name.rpartition(".")[2], last, 1, ALIKE)
-    return f"; did you mean {last.get(meant[0], meant[0])}?" if meant else ""
+    return f"; did you mean {meant[0] if meant[0] in known else last[meant[0]]}?" if meant else ""
 
 
 def part(kind: type[T], whole: Any) -> T:
@@ -201,7 +213,7 @@ def of_command(
     own = {each.name for each in fields(kind)} - NOT_IN_CONFIGS
     for key in content:
         if key not in own and key not in of_run:
-            raise UsageError(f"--config {name}: {key} is unknown{did_you_mean(str(key), own)}")
+            raise UsageError(_unknown(f"--config {name}: ", str(key), kind))
     inner = content.get(section, {}) if section else {}
     if not isinstance(inner, dict):
         raise UsageError(f"--config {name}: {section} takes a mapping of options, got {json.dumps(inner)}")

@@ -184,7 +184,7 @@ def test_the_demos_quick_form_is_a_config_over_its_own(called: SimpleNamespace) 
         (["table", "--methods", "{a: {stage: []}}"], "methods.a.stage is unknown"),
         (
             ["table", "--methods={a: 3}"],
-            "methods.a: Input should be a dictionary or an instance of MethodOptions, got 3",
+            "methods.a: Input should be a mapping of options, as {name: value}, got 3",
         ),
         (["table", "--methods", "[a]"], "Error parsing --methods: takes a mapping, as "),
         (["table", "--methods", "{a: {stages: [no]}}"], "methods.a.stages.0: Input should be 'pretrain_global' or "),
@@ -237,11 +237,11 @@ def test_other_mistakes_are_one_box(capsys: pytest.CaptureFixture[str], words: l
 @pytest.mark.parametrize(
     ("command", "text", "message"),
     [
-        ("run", "finetune: 3", "finetune: Input should be a dictionary or an instance of SegmentationOptions, got 3"),
-        ("run", "finetune: [a]", 'instance of SegmentationOptions, got ["a"]'),
+        ("run", "finetune: 3", "finetune: Input should be a mapping of options, as {name: value}, got 3"),
+        ("run", "finetune: [a]", 'finetune: Input should be a mapping of options, as {name: value}, got ["a"]'),
         ("finetune", "finetune: [a]", 'finetune takes a mapping of options, got ["a"]'),
         ("run", "label_fraction: null", "label_fraction: Input should be a valid number, got null"),
-        ("run", "finetune: {schedule: null}", "finetune.schedule: Input should be a dictionary or an instance of "),
+        ("run", "finetune: {schedule: null}", "finetune.schedule: Input should be a mapping of options, "),
         (
             "run",
             "finetune: {schedule: {epochs: null}}",
@@ -254,8 +254,12 @@ def test_other_mistakes_are_one_box(capsys: pytest.CaptureFixture[str], words: l
         ("run", "finetune: {loss: {stride: 0}}", "finetune.loss.stride: Input should be greater than 0, got 0"),
         ("run", "sead: 3", "sead is unknown; did you mean seed?"),
         ("run", "config: demo", "config is unknown"),
+        ("run", "epochs: 5", "epochs is unknown; did you mean finetune.schedule.epochs?"),
+        ("run", "colour: 5", "colour is unknown; `--help` lists the options"),
+        ("finetune", "schedule: {colour: 5}", "schedule.colour is unknown; `--help` lists the options"),
+        ("run", "prepare: {patch_size: 64}", "prepare.patch_size: Input should be a list, as [1, 2], got 64"),
         ("run", "finetune: {schedule: {epochs: 4}, validate_every: 10}", "finetune: validate_every takes at most "),
-        ("table", "methods: {a: null}", "methods.a: Input should be a dictionary or an instance of MethodOptions, got"),
+        ("table", "methods: {a: null}", "methods.a: Input should be a mapping of options, as {name: value}, got null"),
         ("table", "methods: {a: {finetune: 3}}", "methods.a.finetune: Input should be a valid dictionary, got 3"),
         ("table", "methods: {a: {stages: [pretrain_local, pretrain_global]}}", "methods.a: stages takes "),
     ],
@@ -268,6 +272,15 @@ def test_a_mistake_in_a_config_is_told_with_the_file_and_the_key(
     line = error_of(capsys, command, "--config", "hippocampus-small", "--config", path, code=2)
     assert line.startswith(f"--config {path}: ")
     assert message in line
+
+
+def test_a_value_that_is_refused_is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("starts: [scratch]")
+    line = error_of(capsys, "run", "--config", path, code=2)
+    assert line.endswith("""starts.0: Input should be 'random', 'global' or 'pretrained', got "scratch\"""")
+    path.write_text("starts: []")
+    assert "starts: Tuple should have at least 1 item" in error_of(capsys, "run", "--config", path, code=2)
 
 
 def test_a_value_that_the_command_line_gives_is_no_mistake_of_the_config(
