@@ -38,13 +38,8 @@ def test_the_page_of_the_benchmarks_holds_the_tables_of_the_committed_results():
     assert page(result).split("\n")[0] in full(result)
 
 
-def test_the_readme_holds_the_committed_numbers_of_the_sizes_and_of_some_shapes():
-    text = (ROOT / "README.md").read_text()
-    assert sizes.readme(committed("sizes")) in text
-    rows = [line for line in text.splitlines() if line.startswith(("| hippocampus", "| mmwhs"))]
-    assert len(rows) > 2
-    for row in rows:
-        assert row in page(committed("cpu"))
+def test_the_readme_holds_the_committed_numbers_of_the_sizes():
+    assert sizes.readme(committed("sizes")) in (ROOT / "README.md").read_text()
 
 
 def test_providers_have_the_names_of_the_page():
