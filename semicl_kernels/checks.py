@@ -181,7 +181,10 @@ def check_untransformed(name: str, tensor: Tensor) -> None:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether the values of a tensor can be looked at: it has some, and no graph is captured."""
+    """Whether the values of a tensor can be looked at: it has some, and no graph is captured.
+
+    ``is_compiling`` says nothing of ``make_fx`` and fake tensors; torch documents these under private names.
+    """
     captured = torch.compiler.is_compiling() or get_proxy_mode() is not None
     return not (captured or tensor.is_meta or isinstance(tensor, FakeTensor))
 

@@ -46,6 +46,7 @@ def agree(
     failure: Exception | None = None
     try:
         check()
+        # Private, since torch has no public way to ask, nor below to leave a transform: the others must be told of it.
         if torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError(
                 "torch.func transforms (grad, vmap, jvp ...) do not support process_group: use loss.backward() or "
@@ -53,7 +54,7 @@ def agree(
             )
     except Exception as error:  # whatever it is, the others wait to be told
         failure = error
-    with torch._C._DisableFuncTorch():  # else a process within a transform could not tell them
+    with torch._C._DisableFuncTorch():
         of_rank = all_said(
             {"error": f"{type(failure).__name__}: {failure}"} if failure else {"facts": facts}, group, device
         )
