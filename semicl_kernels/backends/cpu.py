@@ -167,7 +167,10 @@ def backward(
     with_keys: bool,
 ) -> tuple[Tensor, Tensor]:
     operands = Operands.of(rows, keys, groups)
-    (grad, unit), lse = level(grad.float(), groups), lse.double().contiguous()
+    # A pull may be far larger than the gradient by its log-sum-exp, of which a pairwise one takes a share.
+    largest = grad.abs() if positives is None else torch.maximum(grad.abs(), positives.pulls.abs())
+    unit, lse = level(largest.float(), groups).unit, lse.double().contiguous()
+    grad = (grad / unit).float()
     if keys is not None and len(unit) > 0:
         # Groups share keys, and so a unit.
         grad, unit = grad * (unit / unit.amax()), unit.amax().expand(len(unit))

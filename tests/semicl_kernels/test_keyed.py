@@ -161,6 +161,26 @@ def test_gradients_of_nearly_equal_features_and_keys(fast_backend: str, spread: 
                 assert (ours - one).norm() <= 2 * (theirs - one).norm(), (name, denominator)
 
 
+@pytest.mark.parametrize("temperature", [0.0225, 0.0229, 0.0235])
+def test_pairwise_where_next_to_nothing_is_left(fast_backend: str, temperature: float) -> None:
+    """Classes are opposite: a pull is 1 and its share about 1e-38, which float32 just holds."""
+    labels = torch.tensor([[1, 1], [2, 2]]).reshape(1, 1, 2, 2)
+    generator = torch.Generator().manual_seed(0)
+    center = torch.nn.functional.normalize(torch.randn(8, generator=generator), dim=0)
+    features = torch.where(labels == 1, 1.0, -1.0)[:, :, None] * center[:, None, None]
+    features = features + 1e-3 * torch.randn(features.shape, generator=generator)
+    options = {
+        "denominator": "pairwise",
+        "temperature": temperature,
+        "reduction": "sum",
+        "weights": torch.ones(labels.shape),
+    }
+    truth = value_and_gradient(features.double(), labels, backend="reference", **options)
+    found = value_and_gradient(features, labels, backend=fast_backend, **options)
+    for one, exact in zip(found, truth, strict=True):
+        assert (one.double() - exact).abs().max() <= 1e-3 * exact.abs().max() + 1e-36
+
+
 # ---- what holds for every backend ------------------------------------------------------------------------------------
 
 
