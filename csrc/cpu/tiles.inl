@@ -72,11 +72,10 @@ inline float sum_lanes(Float v) {
     return lanes[0];
 }
 
-// 2^t to 2e-9 before rounding; 0 below the normal numbers; NaN stays NaN and +inf becomes it.
-inline Float exp2(Float t) {
-    const Float magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
-    const Float rounded = t + magic;
-    const Float f = t - (rounded - magic);
+constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
+
+// 2^t = 2^f times 2 to the integer in the low bits of `rounded`.
+inline Float power(Float t, Float f, Float rounded) {
     Float p = splat(0x1.41d334p-13f);
     p = p * f + 0x1.5f456ap-10f;
     p = p * f + 0x1.3b2dbcp-7f;
@@ -90,7 +89,19 @@ inline Float exp2(Float t) {
     return select(~underflow, reinterpret_cast<Float>(bits));
 }
 
-constexpr float kLog2E = 0x1.715476p+0f, kLn2 = 0x1.62e43p-1f;
+// 2^t to 2e-9 before rounding; 0 below the normal numbers; NaN stays NaN and +inf becomes it.
+inline Float exp2(Float t) {
+    const Float rounded = t + kMagic;
+    return power(t, t - (rounded - kMagic), rounded);
+}
+
+constexpr float kLn2 = 0x1.62e43p-1f, kLog2E = 0x1.715476p+0f;
+
+// e^d, whose exponent in base 2 is never rounded as a whole: all exponentials of one row would err by it.
+inline Float exp(Float d) {
+    const Float t = d * kLog2E, rounded = t + kMagic, whole = rounded - kMagic;
+    return power(t, ((d - whole * 0x1.63p-1f) + whole * 0x1.bd0106p-13f) * kLog2E, rounded);
+}
 
 // ---- operands: how one unit is multiplied and added ------------------------------------------------------------------
 
@@ -523,7 +534,7 @@ struct OnlineSums {
     void begin(int i) { sum = Float{}, shift = splat(row_maxima[i] == kNothing ? 0.0f : row_maxima[i]); }
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column, int j) {
-        sum += in_row(exp2((keys.exponent(product(v, scale), j) - shift) * kLog2E));
+        sum += in_row(exp(keys.exponent(product(v, scale), j) - shift));
         return v;
     }
     void end(int i) { row_sums[i] = sum_lanes(sum); }
@@ -586,8 +597,8 @@ struct OnlineWeigh {
     }
     // e^{s - lse}, whatever the size of it: of a positive it may be no weight.
     static Float odds(Float s, Float lse) {
-        const Float t = (s - lse) * kLog2E;
-        return exp2(t > 126.0f ? splat(126.0f) : t);
+        const Float d = s - lse;
+        return exp(d > 87.0f ? splat(87.0f) : d);
     }
     template <class Row, class Column, class Same>
     Float element(Float v, Row in_row, Column in_column, Same same, int j) {
@@ -597,8 +608,8 @@ struct OnlineWeigh {
             of_row *= share(keys, odds(s, lse), j);
             of_column *= share(keys, odds(s, column_lse), j);
         }
-        return in_row(own * exp2((s - lse) * kLog2E)) +
-               in_column(load(scales.columns + j) * exp2((s - column_lse) * kLog2E)) -
+        return in_row(own * exp(s - lse)) +
+               in_column(load(scales.columns + j) * exp(s - column_lse)) -
                same(keys.pull(of_row, of_column, j));
     }
 };
@@ -703,7 +714,7 @@ void online_softplus_rows(const Tile& tile, const Keys& keys, float scale, const
         for (int j = positives.begin / kLanes * kLanes; j < positives.end; j += kLanes) {
             const Float d = (lse - load(row + j) * scale) + rest;
             const Float size = d < 0.0f ? -d : d;
-            const Float u = exp2(-size * kLog2E), up = d < 0.0f ? Float{} : d, top = d < 0.0f ? u : splat(1.0f);
+            const Float u = exp(-size), up = d < 0.0f ? Float{} : d, top = d < 0.0f ? u : splat(1.0f);
             const Where among = positives.among(j);
             value += among(keys.weight(j) * (up + log1p(u)));
             slope += among(keys.weight(j) * top / (1.0f + u));

@@ -175,3 +175,16 @@ MISTAKES = [
 def test_mistakes_are_named(change: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         semicl_kernels.grouped_logsumexp(**{**problem(), **change})
+
+
+def test_exponentials_of_large_similarities(compiled_backend: str) -> None:
+    """64, 63, ... are exact in float32, and so is what their exponents lack of the log-sum-exp."""
+    rows, keys = torch.zeros(1, 16), torch.zeros(65, 16)
+    rows[0, 0], keys[:, 0] = 8, 8 - torch.arange(65) / 8
+    own = {"offsets": integers(0, 1), "anchors": integers(1), "skip_begin": integers(0), "skip_end": integers(0)}
+    ranges = {"key_begin": integers(0), "key_end": integers(65)}
+    keys.requires_grad_()
+    lse = grouped_logsumexp(rows, **own, keys=keys, **ranges, scale=1.0, backend=compiled_backend)
+    (gradient,) = torch.autograd.grad(lse.sum(), keys)
+    apart = (gradient[:, 0] / gradient[0, 0]).double().log() + torch.arange(65)
+    assert apart.abs().max() < 3e-7
