@@ -16,14 +16,14 @@ struct Run {
 };
 
 std::vector<Run> class_runs(const Groups& groups, const Classes& classes) {
-    const auto alike = [&](int64_t i, int64_t j) {
+    const auto same_class = [&](int64_t i, int64_t j) {
         return classes.class_begin[i] == classes.class_begin[j] && classes.class_end[i] == classes.class_end[j];
     };
     std::vector<Run> runs;
     for (int64_t g = 0; g < groups.count; ++g)
         for (int64_t i = groups.offsets[g], end = i + groups.anchors[g]; i < end;) {
             int64_t next = i + 1;
-            while (next < end && alike(next, i)) ++next;
+            while (next < end && same_class(next, i)) ++next;
             runs.push_back({i, next});
             i = next;
         }
