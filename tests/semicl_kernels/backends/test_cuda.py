@@ -332,7 +332,7 @@ def test_a_fixed_maximum_is_taken_on_hopper_where_it_is_asked_for(
 
 
 def test_bounds_that_calls_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None where features are not normalised, skips are not known to be mutual, or the scale is not positive."""
+    """None where features are not normalized, skips are not known to be mutual, or the scale is not positive."""
     told: list[float | None] = []
 
     def refuses(place: torch.device, dtype: torch.dtype, channels: int, bound: float | None) -> str | None:

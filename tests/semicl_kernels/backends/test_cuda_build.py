@@ -189,7 +189,7 @@ def test_hopper_kernels_use_wgmma_and_tma_and_no_local_memory() -> None:
         assert count("HGMMA", kernel) > 0, kernel
         assert count("UTMALDG", kernel) > 0, kernel
         assert count("LDL", kernel) + count("STL", kernel) == 0, kernel
-        # Were products serialised, each would be waited for by itself.
+        # Were products serialized, each would be waited for by itself.
         assert count(r"WARPGROUP\.DEPBAR", kernel) < count("HGMMA", kernel), kernel
 
 
