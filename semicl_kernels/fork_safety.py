@@ -1,10 +1,10 @@
-"""After a fork: torch's own threads are gone in the child, and what torch shares out among them hangs.
+"""Operators in a forked child: they run with one thread, since torch's threads are gone there and parallel loops hang.
 
-In a forked child our registered operations therefore run with one thread, torch's and the compiled backend's. What
-torch does around the operations is not covered: the backward of a stride, the stacking of views, the tiled backend,
-the backward of the normalization where a call has keys, weights or a temperature with a gradient.
-Call ``torch.set_num_threads(1)`` first in a child that needs those. A thread that begins while an operation runs in a
-child may see one torch thread for good.
+This holds for torch's loops in the registered operators and for the compiled backend. Loops of torch around the
+operators are not covered: the backward of a stride, the stacking of views, the tiled backend, the backward of the
+normalization where a call has keys, weights or a temperature with a gradient, and the sum with a ``.grad`` that is
+there already. Call ``torch.set_num_threads(1)`` first in a child that needs those. A thread that begins while an
+operator runs in a child may see one torch thread for good.
 """
 
 from __future__ import annotations

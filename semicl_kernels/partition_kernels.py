@@ -1,8 +1,8 @@
-"""The partition on a GPU: by counting in a few launches what ``partition`` sorts for in a hundred and forty.
+"""The partition on a GPU, by counting: a few launches, where the sort of ``partition`` takes a hundred and forty.
 
 Its results are those of :func:`semicl_kernels.partition.partition`, row for row, but for the order of the points left
-out. The kernels and their algorithm are in ``triton_kernels/partition_kernels.py``. Labels that look alike share
-their launches (``backends/launch_cache.py``).
+out. The kernels and their algorithm are in ``triton_kernels/partition_kernels.py``. The launches are repeated for
+labels of the same shape (``backends/launch_cache.py``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What launches of Triton kernels share, whoever launches them: whether Triton runs here, and on what.
+"""Whether Triton runs here and on which GPU, and the options that all launches of its kernels share.
 
 With ``TRITON_INTERPRET=1`` in the environment Triton's interpreter runs the kernels on tensors of the CPU, for tests.
 """

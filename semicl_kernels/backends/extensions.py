@@ -1,7 +1,7 @@
-"""The compiled extensions: each found, or the reason why not and what mends it.
+"""Import of the compiled extensions; where one cannot be taken, the reason and the command that mends it.
 
-They get raw addresses, so an extension is taken only where it was built from the sources that belong to this Python
-code: it carries a digest of them. setup.py takes :func:`sources_digest` from here and must not need torch for it.
+They get raw addresses, so an extension must be built from the sources that belong to this Python code. It carries a
+digest of its sources, which is compared. setup.py takes :func:`sources_digest` from here, so this needs no torch.
 """
 
 from __future__ import annotations

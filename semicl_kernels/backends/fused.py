@@ -2,8 +2,8 @@
 
 From a map to the loss and its gradient by the vectors, in six launches, whatever the number of groups: gather,
 normalize and count the work; the pairs' exponentials; sums at the edges of tiles of rows; losses and row scales of the
-anchors; the pairs' gradient, positives and all; joins and normalization. They are worked out once for all calls that
-look alike (launch_cache.py); nothing waits for the device.
+anchors; the pairs' gradient, positives and all; joins and normalization. They are repeated for calls of the same
+shapes (launch_cache.py); nothing waits for the device.
 """
 
 from __future__ import annotations

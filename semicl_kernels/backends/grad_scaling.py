@@ -1,8 +1,8 @@
-"""Gradients from above of any size: levelled, so that float32 has room for what kernels multiply them by.
+"""Scaling of the gradient from above, by a power of two for each group, so that kernels stay within float32's range.
 
-A kernel multiplies a row's gradient from above by exponentials, in an order of its own, and may leave the range of
-float32 on the way where the result would not. No pair crosses groups and the gradient by the rows is linear in the one
-from above: each group can have a unit of its own, a power of two, by which its largest becomes about 1.
+A kernel multiplies a row's gradient from above by exponentials, in an order of its own. On the way it may leave the
+range of float32 where the result does not. No pair crosses groups, and the gradient by the rows is linear in the one
+from above. So each group has a unit, a power of two, by which its largest gradient becomes about 1.
 """
 
 from __future__ import annotations

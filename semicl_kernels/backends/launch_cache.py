@@ -1,16 +1,16 @@
-"""Calls that look alike launch alike: one is recorded, the later ones repeat its launches with other memory.
+"""The launch cache: the launches of a call are recorded, and repeated for later calls with other addresses.
 
-What a call costs the host is Python that works out sizes and tiles, two dozen allocations, and Triton, which looks at
-every argument of every launch. All of it depends on how the arguments look and on nothing that is in them. So a
-function whose work is launches alone is run under :func:`repeat`. The first time it just runs; the second time each
-launch is noted, and where in whose memory its arguments lie. From then on a call that looks the same allocates what is
-returned, and one piece of memory for all else, and goes through the notes with other addresses. Unlike with a CUDA
-graph, inputs lie wherever they lie and every call has memory of its own.
+A call costs the host Python that computes sizes and tiles, two dozen allocations, and Triton's look at every argument
+of every launch. All of it depends on shapes, strides, dtypes and alignment, never on values. So a function that does
+nothing but launch kernels is run under :func:`repeat`. The first call just runs. The second is recorded: each launch,
+and the tensor and offset that each argument points into. Later calls of the same shapes allocate the results and one
+workspace, and repeat the launches with the new addresses. Unlike in a CUDA graph, inputs may lie anywhere and every
+call has its own memory.
 
-Such a function gets its memory from :func:`empty` and :func:`zeros`, works by :func:`launch` and :func:`call`, and does
-with tensors nothing else but to take contiguous parts of them; outside of :func:`repeat` these do what they say and no
-more. What Triton asks at every launch is asked once: whether global variables changed, and whether its debug and
-instrumentation options did. Its launch hooks are called every time.
+Such a function allocates by :func:`empty` and :func:`zeros` and launches by :func:`launch` and :func:`call`. Of tensors
+it may only take contiguous parts besides. Outside of :func:`repeat` the four record nothing. Triton's checks at every
+launch, whether global variables or its debug and instrumentation options changed, are made once. Its launch hooks are
+called every time.
 """
 
 from __future__ import annotations
