@@ -148,8 +148,12 @@ def of_weights(points: int, seconds: float) -> dict[str, float]:
     return {"weights, 90 % of them 0: time without weights / with": times["none"] / times["few"]}
 
 
+def build_named(name: str) -> Problem:
+    return build(next(shape for shape in SHAPES if shape.name == name))
+
+
 def of_pairwise(name: str, seconds: float) -> dict[str, float]:
-    problem = build(next(shape for shape in SHAPES if shape.name == name))
+    problem = build_named(name)
     calls = {
         "pairwise": call((problem.features,), lambda: contrast(problem, denominator="pairwise")),
         "all": call((problem.features,), lambda: contrast(problem)),
@@ -163,7 +167,7 @@ def of_pairwise(name: str, seconds: float) -> dict[str, float]:
 
 
 def of_a_group(name: str, seconds: float) -> dict[str, float]:
-    problem = build(next(shape for shape in SHAPES if shape.name == name))
+    problem = build_named(name)
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         whole = distributed.group.WORLD
