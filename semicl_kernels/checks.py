@@ -24,6 +24,7 @@ LAZY = (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
 MAX_POINTS = 2**31 - 1 - 4096  # rows are counted in int32, by tiles and chunks that may reach past the last
 LARGEST_SCALE = 1e37  # of similarities: float32 also holds small multiples of it
+KEY_WEIGHTS = (1e-30, 1e30)  # float32 also holds sums of them and their products with similarities
 
 
 # ---- numbers and words -----------------------------------------------------------------------------------------------
@@ -324,11 +325,12 @@ def check_key_weights(weights: Tensor, keys: Tensor) -> None:
         raise ValueError(f"key_weights must be of shape ({count},), (K,) of the keys; got {tuple(weights.shape)}")
     if weights.device.type != "cpu" or not has_values(weights):
         return
+    low, high = KEY_WEIGHTS
     numbers = weights.float()
-    if bool((~(numbers >= torch.finfo(torch.float32).tiny) | numbers.isinf()).any()):
+    if not bool(((numbers >= low) & (numbers <= high)).all()):
         raise ValueError(
-            f"key_weights must be positive and finite in float32; got {numbers.min().item()} to "
-            f"{numbers.max().item()}: leave out keys that count nothing, as keys[key_weights > 0]"
+            f"key_weights must be positive, from {low} to {high}; got {numbers.min().item():.6g} to "
+            f"{numbers.max().item():.6g}: leave out keys that count nothing, as keys[key_weights > 0]"
         )
 
 
