@@ -160,7 +160,9 @@ def _keyed_problem(arguments: tuple[Any, ...]) -> tuple[Tensor, Keys, Groups, fl
     groups = Groups(*flat)
     check_key_groups(groups, len(rows), begin, end, len(values))
     nothing = torch.full((len(rows),), -1, dtype=torch.int32, device=rows.device)
-    keys = Keys(values.to(rows.dtype), begin, end, nothing, None if weights is None else weights.float())
+    keys = Keys(
+        values.to(rows.dtype), begin, end, nothing, None if weights is None else weights.to(accumulator(rows.dtype))
+    )
     return rows, keys, groups, float(scale), _number(bound), backend
 
 

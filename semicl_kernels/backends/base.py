@@ -46,7 +46,7 @@ class Keys(NamedTuple):
     begin: Tensor  # (G,)
     end: Tensor  # (G,)
     itself: Tensor  # (M,): the key that a row is itself, or -1
-    weights: Tensor | None  # (K,) float32: what a key counts in denominators and positives; None: 1
+    weights: Tensor | None  # (K,) float32, or rows' float64: what a key counts in denominators and positives; None: 1
 
 
 class Forward(Protocol):

@@ -188,3 +188,14 @@ def test_exponentials_of_large_similarities(compiled_backend: str) -> None:
     (gradient,) = torch.autograd.grad(lse.sum(), keys)
     apart = (gradient[:, 0] / gradient[0, 0]).double().log() + torch.arange(65)
     assert apart.abs().max() < 3e-7
+
+
+@pytest.mark.parametrize("name", ["reference", "tiled"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_float64_keys_keep_their_digits(name: str, dtype: torch.dtype) -> None:
+    given = problem()
+    given = {key: one.double() if key in ("rows", "keys") else one for key, one in given.items()}
+    given["key_weights"] = torch.rand(45, generator=torch.Generator().manual_seed(2), dtype=dtype) + 0.1
+    found = grouped_logsumexp(**given, backend=name)
+    weights = given["key_weights"].double()
+    torch.testing.assert_close(found, dense({**given, "key_weights": weights}, 1.0), rtol=1e-12, atol=1e-12)
