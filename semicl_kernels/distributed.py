@@ -92,6 +92,12 @@ def checksum(integers: Tensor) -> str:
     return f"checksum {int((values * torch.arange(1, len(values) + 1, device=values.device)).sum())}"
 
 
+def outside_graphs(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the function for a call from a captured graph, which ends before it and goes on after it."""
+    torch._dynamo.graph_break(msg="process_group calls collectives from Python: leave out fullgraph=True")
+    return torch.compiler.disable(function)
+
+
 # ---- collectives -----------------------------------------------------------------------------------------------------
 
 

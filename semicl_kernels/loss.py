@@ -27,7 +27,7 @@ from .checks import (
     has_values,
     steps_of_axes,
 )
-from .distributed import Call, DistributedContrast, agree, checksum
+from .distributed import Call, DistributedContrast, agree, checksum, outside_graphs
 from .fork_safety import serial_in_children
 from .ops import flat, unit
 from .options import Options
@@ -236,6 +236,9 @@ def _refuse(error: Exception) -> None:
 
 
 def _local(features: Tensor, labels: Tensor | None, options: Options, beside: Beside = NOTHING) -> Tensor:
+    if options.process_group is not None and torch.compiler.is_compiling():
+        return outside_graphs(_local)(features, labels, options, beside)
+
     def check() -> str:
         check_features(features)
         batch, views, channels, *space = features.shape
@@ -422,6 +425,9 @@ def _as_views(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def _nt_xent(z1: Tensor, z2: Tensor, options: Options, beside: Beside) -> Tensor:
+    if options.process_group is not None and torch.compiler.is_compiling():
+        return outside_graphs(_nt_xent)(z1, z2, options, beside)
+
     def check() -> str:
         check_floats("z1", z1)
         check_floats("z2", z2)
@@ -480,6 +486,9 @@ def supervised_contrastive_loss(
 
 
 def _supervised(features: Tensor, labels: Tensor | None, options: Options, beside: Beside) -> Tensor:
+    if options.process_group is not None and torch.compiler.is_compiling():
+        return outside_graphs(_supervised)(features, labels, options, beside)
+
     def check() -> str:
         check_floats("features", features)
         if features.dim() != 3 or features.shape[2] < 1:

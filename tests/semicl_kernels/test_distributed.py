@@ -271,6 +271,25 @@ def test_transforms_of_torch_func_are_refused_by_all(tmp_path: Path) -> None:
     spawn(tmp_path, [2, 2], transformed, timeout=20)
 
 
+def compiled(rank: int, sizes: list[int]) -> None:
+    """The graph ends before the loss and goes on after it."""
+    features, labels = torch.randn(2, 2, 4, 3, 3), torch.ones(2, 2, 3, 3, dtype=torch.int64)
+    criterion = LocalContrastiveLoss(process_group=group())
+
+    def step(features: Tensor) -> Tensor:
+        return 2 * criterion(2 * features, labels)
+
+    found = torch.compile(step, backend="aot_eager")(features)
+    torch.testing.assert_close(found, step(features))
+    torch.compiler.reset()
+    with pytest.raises(RuntimeError, match="leave out fullgraph=True"):
+        torch.compile(step, backend="aot_eager", fullgraph=True)(features)
+
+
+def test_a_graph_goes_around_the_loss(tmp_path: Path) -> None:
+    spawn(tmp_path, [2, 2], compiled)
+
+
 def die(rank: int, sizes: list[int]) -> None:
     features, labels = torch.randn(2, 2, 4, 3, 3), torch.ones(2, 2, 3, 3, dtype=torch.int64)
     criterion = LocalContrastiveLoss(process_group=group())
