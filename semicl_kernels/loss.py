@@ -337,7 +337,7 @@ def local_contrastive_loss(
         keys: (K, C), more points that every anchor meets, in every block; never anchors. They have a gradient where
             they require one.
         key_labels: (K,), any integer dtype; needed with labels, and None without them: all keys are then negatives.
-        key_weights: (K,), positive: how many points each key counts for.
+        key_weights: (K,), from 1e-30 to 1e30: how many points each key counts for.
         temperature: what the similarities are divided by; a tensor of one number may be learned.
         stride: take every stride-th point of each axis; an integer, or one for each axis.
         block_size: the size of the blocks that the (strided) map is cut into; blocks at the edge may be smaller. An
@@ -400,7 +400,7 @@ def nt_xent_loss(
         z1: (N, C), the embeddings of one view; normalised inside.
         z2: (N, C), of the other; row i of both shows the same sample.
         keys: (K, C), more negatives of every anchor; normalised inside. They have a gradient where they require one.
-        key_weights: (K,), positive: how many negatives each key counts for.
+        key_weights: (K,), from 1e-30 to 1e30: how many negatives each key counts for.
         temperature: what the similarities are divided by; a tensor of one number may be learned.
         backend: "auto" or a name of :func:`available_backends`.
         process_group: whose processes share the batch: each gives its part, and all get the loss of the whole. Its
@@ -466,7 +466,7 @@ def supervised_contrastive_loss(
         weights: (N,), 0 or more: what each sample's anchors count in the mean.
         keys: (K, C), more points that every anchor meets, a queue for example; normalised inside.
         key_labels: (K,); needed with labels, None without them: all keys are then negatives.
-        key_weights: (K,), positive: how many points each key counts for.
+        key_weights: (K,), from 1e-30 to 1e30: how many points each key counts for.
         temperature: what the similarities are divided by; a tensor of one number may be learned.
         backend: "auto" or a name of :func:`available_backends`.
         process_group: whose processes share the batch: each gives its part, and all get the loss of the whole. Its

@@ -522,7 +522,7 @@ def grouped_logsumexp(
         keys: (K, C), in the dtype of the rows.
         key_begin: (G,) int32; the ranges of two groups may overlap.
         key_end: (G,) int32.
-        key_weights: (K,), positive; None: 1.
+        key_weights: (K,), from 1e-30 to 1e30; None: 1.
         scale: what every product is multiplied by, 1 / temperature.
         bound: a number that no ``scale x_i . x_j`` exceeds, i = j included, where one is known; it may save a pass.
         largest: a number of rows that no group exceeds, where one is known; it may save memory on a GPU.

@@ -265,6 +265,22 @@ def test_nt_xent_with_more_negatives(backend: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_keys_alone_are_a_cross_entropy(backend: str) -> None:
+    """Groups of one point meet nothing but keys, as in MoCo and CLIP (docs/loss.md)."""
+    generator = torch.Generator().manual_seed(2)
+    x, keys = (torch.randn(count, 16, generator=generator).requires_grad_() for count in (6, 9))
+    temperature, labels = torch.tensor(0.2, requires_grad=True), torch.tensor([3, 0, 8, 8, 1, 5])
+    alone = {"block_size": 1, "scope": "image", "background": None, "reduction": "anchor", "backend": backend}
+    beside = {"keys": keys, "key_labels": torch.arange(9), "temperature": temperature}
+    found = local_contrastive_loss(x[:, None, :, None, None], labels[:, None, None, None], **beside, **alone)
+    s = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(keys).T / temperature
+    expected = torch.nn.functional.cross_entropy(s, labels)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    leaves = (x, keys, temperature)
+    for one, other in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_supcon_with_a_queue(backend: str) -> None:
     """The queue's vectors are positives and negatives, and no anchors."""
     generator = torch.Generator().manual_seed(2)
