@@ -17,6 +17,9 @@ _VOLUMES = {".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".
 _OF_FILES = _PICTURES | _VOLUMES | {".npy", ".npz", ".mat", ".h5", ".hdf5", ".gz", ".bz2", ".xz", ".zip", ".bak"}
 """Suffixes that no name of a folder is thought to have."""
 
+NAMED = 3
+"""Files that a line names."""
+
 
 def is_nifti(file: Path) -> bool:
     """Whether a file's name ends in .nii or .nii.gz and does not hide it."""
@@ -58,6 +61,15 @@ def image_files(folder: Path) -> list[Path]:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     found = ([file for file in files if of_format(file)] for of_format in (is_nifti, is_itk, is_picture))
     return next(filter(None, found), [])
+
+
+def left_out(folder: Path) -> str | None:
+    """The line that tells of images and arrays, by their names, that are not among the image files of a folder."""
+    taken = set(image_files(folder))
+    others = (file for file in folder.iterdir() if file not in taken and (is_image(file) or is_other_file(file)))
+    names = sorted(file.name for file in others if not file.name.startswith("."))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{folder}: left out, of another format: {', '.join(names[:NAMED])}{more}." if names else None
 
 
 def stem(file: Path) -> str:

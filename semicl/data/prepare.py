@@ -20,6 +20,7 @@ from semicl.data.checks import CheckedCase, check_files, problems, unit_note
 from semicl.data.classes import BACKGROUND, IGNORED, Merged, absent, held_values, needed_of_classes, nfc, without
 from semicl.data.file_states import FileState, changed_files, file_states
 from semicl.data.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
+from semicl.data.nifti_names import NAMED, left_out
 from semicl.data.prepared import DESCRIPTION, Prepared, read_prepared
 from semicl.data.splits import Split, make_split
 from semicl.data.subjects import subject_rule
@@ -30,9 +31,6 @@ from semicl.options import NetworkOptions, PrepareOptions, SourceOptions
 PHANTOM = "phantom"
 
 RequireSplits = Callable[[Sequence[Split]], None]
-
-NAMED = 3
-"""Changed files that are named."""
 
 FEW_CLASSES = 20
 """Classes, at most, that are proposed."""
@@ -103,6 +101,10 @@ def prepare(
         merged,
         any(map(grid.cuts, shapes.values())),
     )
+    for where in sorted({file.parent for case in cases for file in case.files}):
+        others = left_out(where)
+        if others is not None:
+            say(f"WARNING: {others}")
     _tell_doubts(sound, options.ignore, bool(found.classes or options.classes))
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
     made = source.prepared / PHANTOM

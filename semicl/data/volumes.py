@@ -27,6 +27,7 @@ from semicl.data.classes import IGNORED, Merged
 from semicl.data.geometry import affine_in_mm
 from semicl.data.grid import Grid, spacing_problem
 from semicl.data.intensities import scaled, squashed
+from semicl.data.nifti_names import is_picture
 from semicl.errors import SemiclError
 
 
@@ -64,10 +65,10 @@ def check_image(
     """
     array, volume = read_channels(path, more)
     if channels is not None and len(array) != channels:
-        raise SemiclError(
-            f"{path}: has {len(array)} channels, the checkpoint takes {channels}; give them as the last axis of a "
-            "file, or in a folder of files NAME_0000, NAME_0001, ..."
-        )
+        way_out = "give them as the last axis of a file, or in a folder of files NAME_0000, NAME_0001, ..."
+        if is_picture(path) and channels in (1, 3):
+            way_out = f"save it in {'grey values' if channels == 1 else 'colours'}"
+        raise SemiclError(f"{path}: has {len(array)} channels, the checkpoint takes {channels}; {way_out}")
     outliers = OUTLIERS if any(map(squashed, array)) else None
     problem = spacing_problem(array.shape[1:], affine_in_mm(volume), grid) or outliers
     if problem is not None:

@@ -26,6 +26,7 @@ from semicl.data.nifti_names import (
     is_other_file,
     is_picture,
     label_name,
+    left_out,
     mixes_case,
     stem,
 )
@@ -264,6 +265,9 @@ def _files(source: Path) -> list[Path]:
     hidden = sorted(file.name for file in source.iterdir() if not is_nifti(file) and is_nifti(_unhidden(file)))
     if hidden:
         say(f"{source}: hidden files are left out: {', '.join(hidden)}.")
+    others = left_out(source)
+    if others is not None:
+        say(others)
     if not images:
         raise SemiclError(f"{source}: holds no .nii or .nii.gz file and no picture; give --input a folder of images")
     return images

@@ -1,5 +1,6 @@
 """A folder of pictures with masks leads to masks for new pictures."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,29 @@ def test_pictures_in_masks_out(experiment: Path, pictures: Path, tmp_path: Path)
     assert run_command(*words, *one) == 0
     with Image.open(tmp_path / "one.tif") as picture, Image.open(tmp_path / "masks" / "eye0.png") as other:
         assert np.array_equal(np.asarray(picture), np.asarray(other))
+
+
+def test_pictures_that_cannot_be_used_are_told(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colours = Image.fromarray(_picture(0)[0])
+    (tmp_path / "in").mkdir()
+    for name in ("a.gif", "b.webp", "c.npy", "d.dcm", ".e.gif", "notes.txt", "f.png"):
+        colours.save(tmp_path / "in" / name, "PNG")
+    colours.convert("L").save(tmp_path / "in" / "grey.png")
+    checkpoint = experiment / "o" / "split-0" / "finetune-random" / "model.ckpt"
+    words = ["predict", "--checkpoint", checkpoint, "--input", tmp_path / "in", "--output", tmp_path / "o"]
+    assert run_command(*words) == 1
+    text = capsys.readouterr().out
+    assert f"{tmp_path / 'in'}: left out, of another format: a.gif, b.webp, c.npy and 1 more." in text
+    assert "grey.png: has 1 channels, the checkpoint takes 3; save it in colours" in text
+
+
+def test_images_of_another_format_are_told(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = shutil.copytree(pictures, tmp_path / "d")
+    (data / "labels" / "x.gif").touch()
+    assert run_command("prepare", "--data", data, "--prepared", tmp_path / "p", "--patch_size", 32, 32) == 0
+    assert f"WARNING: {data / 'labels'}: left out, of another format: x.gif." in capsys.readouterr().out
 
 
 def test_labels_of_a_picture_are_no_volume(
