@@ -9,3 +9,10 @@ Data flow, each module importing those before it alone:
 ``plan`` says what is measured and ``checks`` what runs before it; ``targets`` judges; ``flops`` has the formulas.
 ``sizes``, ``beside`` and ``tune`` are commands of their own; ``warm_up`` is what runs under a sanitizer or a profiler.
 """
+
+try:
+    import matplotlib  # noqa: F401
+    import psutil  # noqa: F401
+    import rich  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing}; install what benchmarks need: pip install -e '.[bench]' here") from None

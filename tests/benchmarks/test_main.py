@@ -26,6 +26,15 @@ def test_only_names_the_shapes_there_are():
     assert "begins no shape's name; there are hippocampus16" in answer.stderr
 
 
+def test_a_missing_library_is_named_with_the_way_out():
+    program = "import runpy, sys; sys.modules['psutil'] = None; runpy.run_module('benchmarks', run_name='__main__')"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=False)
+    assert answer.returncode == 1
+    (line,) = answer.stderr.splitlines()
+    assert "psutil" in line
+    assert line.endswith("; install what benchmarks need: pip install -e '.[bench]' here")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_it_names_the_way_out():
     answer = run("--device", "cuda")
