@@ -22,6 +22,8 @@ NOT_KEPT = {"overwrite", "prepare.overwrite", "output"}
 class Run(Experiment, RunOptions, Command):
     """All stages from one config, skipping what is done already; without a config, as suits the data and the device.
 
+    The defaults that are shown are those with a config.
+
     Args:
         typed: places of the options that the command line gives; None: it is called by other code, which gives all.
     """
