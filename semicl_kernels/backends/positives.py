@@ -129,11 +129,12 @@ def softplus_gradient(
             .sigmoid_()
             .mul_(shares)
             .mul_((-scale * positives.pulls[some_rows, None]).to(s.dtype))
+            .double()  # sums of features that are nearly equal all but cancel with those of the negatives
         )
         if with_rows:
-            by_rows[some_rows].addmm_(w, columns[some])
+            by_rows[some_rows] += w @ columns[some].double()
         if with_columns:
-            by_columns[some].addmm_(w.T, rows[some_rows])
+            by_columns[some] += w.T @ rows[some_rows].double()
     return by_rows, by_columns
 
 
