@@ -154,7 +154,7 @@ SEMICL_DEVICE void weigh_step(float (&values)[COLUMNS / 2], const BackwardArgume
 }
 
 // Writes a thread's part of the sums of weights times rows, as the gradient of its two rows where it is a whole tile,
-// else as a partial tile. Its warp's rows begin at row `own_row` of the tile.
+// else as a partial tile. Its warp's rows begin at row `own_row` of the tile. Four lanes fill a sector of 32 bytes.
 template <int ROWS, int CHANNELS>
 SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const BackwardArgument& a, int partial,
                                   int own_row, const OwnRows& own) {
@@ -166,11 +166,10 @@ SEMICL_DEVICE void write_gradient(const float (&sums)[CHANNELS / 2], const Backw
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         if (!own.inside(r)) continue;
-        float* const row = rows + fragment_row(lane, 2 * r) * CHANNELS;
+        float* const row = rows + fragment_row(lane, 2 * r) * CHANNELS + fragment_column(lane, 0, 0);
 #pragma unroll
         for (int i = 0; i < CHANNELS / 8; ++i)
-            *reinterpret_cast<Floats<2>*>(row + fragment_column(lane, i, 0)) = {scale * sums[i * 4 + r * 2],
-                                                                                scale * sums[i * 4 + r * 2 + 1]};
+            *reinterpret_cast<Floats<2>*>(row + 8 * i) = {scale * sums[i * 4 + r * 2], scale * sums[i * 4 + r * 2 + 1]};
     }
 }
 

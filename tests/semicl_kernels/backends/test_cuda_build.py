@@ -195,6 +195,20 @@ def test_hopper_kernels_use_wgmma_and_tma_and_no_local_memory() -> None:
 
 @needs_extension
 @needs_tool
+def test_gradient_is_stored_from_one_address() -> None:
+    """A thread has C / 4 pairs of floats, of two rows. Any other address than a constant beyond one register would cost
+    four instructions a store."""
+    for kernel in of_hopper(("backward",)):
+        channels = next(count for count in cuda.PADDED_CHANNELS if f"Li{count}E" in kernel.symbol)
+        stores = re.findall(r"\bSTG\.(\S+) desc\[\w+\]\[(R\d+)\.64(?:\+0x([0-9a-f]+))?\]", machine_code(kernel))
+        assert len(stores) == count("STG", kernel) == channels // 4, kernel
+        assert {(width, register) for width, register, _ in stores} == {("E.64", stores[0][1])}, kernel
+        places = {8 * 4 * channels * row + 32 * chunk for row in range(2) for chunk in range(channels // 8)}
+        assert {int(offset or "0", 16) for *_, offset in stores} == places, kernel
+
+
+@needs_extension
+@needs_tool
 def test_no_instruction_touches_a_product_in_flight() -> None:
     """Nothing in the source ties accumulators to their wait (wgmma.h): what the compiler made of it is looked through,
     every path of every kernel by warp groups."""
