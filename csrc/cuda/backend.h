@@ -37,8 +37,8 @@ struct Problem {
 // The passes, a launch each. What there is to do in each group, up to and with it, is counted before
 // (triton_kernels/tile_scheduler.py).
 
-// own (columns.blocks M + 2 workers sums.m,) and given (M + workers columns.size,) <- partials of each anchor's sum over
-// its denominator: forward_epilogue.h. `step_ends` (G columns.blocks,): steps of the sums' tiles.
+// own (columns.blocks M + 2 workers sums.m,) and given (M + workers columns.size,) <- partials of each anchor's sum
+// over its denominator: forward_epilogue.h. `step_ends` (G columns.blocks,): steps of the sums' tiles.
 void sum_pairs(const Device& device, const Problem& problem, const int64_t* step_ends, const Columns& columns,
                float* own, float* given);
 

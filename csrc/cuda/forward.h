@@ -1,7 +1,7 @@
 // The forward kernel: partial sums of exponentials by TMA and wgmma. docs/gpu.md has the schedule and pictures.
 //
-// An M tile of anchors stays in shared memory; the N tiles of the points from its first row on stream past it, 128 x 128,
-// one exponential a pair (forward_epilogue.h). Blocks share the steps equally (tile_scheduler.h).
+// An M tile of anchors stays in shared memory; the N tiles of the points from its first row on stream past it, 128 x
+// 128, one exponential a pair (forward_epilogue.h). Blocks share the steps equally (tile_scheduler.h).
 //
 //     N tile (TMA) --wgmma with the M tile--> S = X_n X_m^T --ex2--> sums   (registers)
 //

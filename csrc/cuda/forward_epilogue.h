@@ -6,8 +6,8 @@
 // The accumulator's rows are rows of the N tile, its columns are rows of the M tile.
 // Sums over a column add up in registers and are reduced over the warp and the warps when the M tile is done. Sums over
 // a row lie within four lanes: two shuffles a step. They belong to an anchor of the N tile and are added to what the
-// block has given to it, zeros at its first M tile of the block of columns. N tiles lie on one grid from the group's first row on,
-// so a row meets the same thread in every M tile, and no other thread adds to that number.
+// block has given to it, zeros at its first M tile of the block of columns. N tiles lie on one grid from the group's
+// first row on, so a row meets the same thread in every M tile, and no other thread adds to that number.
 #pragma once
 #include "smem_layout.h"
 #include "tile_scheduler.h"
@@ -27,7 +27,7 @@ struct ForwardArgument {
     const int64_t* step_ends;
     Columns columns;
     Exponent exponent;
-    float* own;    // (columns.blocks M + 2 workers kRows,): sums of whole M tiles by row, then of partial tiles by place
+    float* own;    // (columns.blocks M + 2 workers kRows,): sums of whole M tiles by row, of partial tiles by place
     float* given;  // (M + workers columns.size,): at row + columns.size w, what worker w gives to an anchor
 
     SEMICL_DEVICE float* given_to(int row) const {

@@ -37,9 +37,6 @@ SEMICL_DEVICE void sync_threads(int id, int threads) {
 }
 
 SEMICL_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
-SEMICL_DEVICE int64_t shuffle_up(int64_t value, int distance) {
-    return __shfl_up_sync(0xffffffffu, static_cast<long long>(value), distance);
-}
 SEMICL_DEVICE int warp_min(int value) { return __reduce_min_sync(0xffffffffu, value); }
 SEMICL_DEVICE int warp_max(int value) { return __reduce_max_sync(0xffffffffu, value); }
 
@@ -50,7 +47,6 @@ SEMICL_DEVICE float exp2(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-SEMICL_DEVICE float log2(float x) { return log2f(x); }
 // The number itself, which the compiler cannot tell: what is computed of it is computed where it is needed, not kept.
 SEMICL_DEVICE uint32_t opaque(uint32_t x) {
     asm volatile("" : "+r"(x));
@@ -88,8 +84,6 @@ struct Float16 {
 // ---- transaction barriers and TMA -----------------------------------------------------------------------------------
 
 // A barrier in shared memory, eight bytes: a phase ends when `arrivals` have come and all expected bytes are there.
-using Barrier = uint64_t;
-
 SEMICL_DEVICE void init_barrier(uint32_t barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }

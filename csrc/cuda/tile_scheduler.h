@@ -1,12 +1,12 @@
 // Stream-K ranges of steps over the M tiles of ragged groups, found on the device. docs/gpu.md tells and draws the
 // schedule; semicl_kernels/triton_kernels/tile_scheduler.py has the same, and counts the steps.
 //
-// The steps of all M tiles, with a prologue cost before those of each, form one line cut into equal Stream-K ranges, one
-// a worker. What of an M tile lies in one range is a partial tile. A whole one is written where it belongs. Of the
+// The steps of all M tiles, with a prologue cost before those of each, form one line cut into equal Stream-K ranges,
+// one a worker. What of an M tile lies in one range is a partial tile. A whole one is written where it belongs. Of the
 // others, the one by which worker w begins an M tile goes to place 2 w + 1, another to place 2 w.
 //
-// The triangle of the sums comes in blocks of columns, each with M tiles of its own: what a worker gives to later anchors
-// is then no longer than a block.
+// The triangle of the sums comes in blocks of columns, each with M tiles of its own: what a worker gives to later
+// anchors is then no longer than a block.
 //
 // Row numbers fit an int: the caller takes no more than kMaxRows rows, so a tile past the last row does not overflow.
 #pragma once

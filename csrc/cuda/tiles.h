@@ -50,8 +50,8 @@ struct BackwardTile {
     static constexpr int kSharedBytes = kBarriersAt + 2 * 8 * (kMStages + kStages);
 };
 
-// Calls `visit(part)` for the partial tiles of this block, in order. The block's number is one that the compiler does not
-// know to be the same each time: what follows from it would be held in registers that the loops over steps need.
+// Calls `visit(part)` for the partial tiles of this block, in order. The block's number is one that the compiler does
+// not know to be the same each time: what follows from it would be held in registers that the loops over steps need.
 template <class TILE, class Visit>
 SEMICL_DEVICE void for_each_partial_tile(Pass pass, const Groups& groups, const Columns& columns,
                                          const int64_t* step_ends, const Visit& visit) {

@@ -220,10 +220,6 @@ inline float shuffle_xor(float value, int mask) {
     static const int kind = 0;
     return exchange(&kind, value, [mask](int lane) { return lane ^ mask; });
 }
-inline int64_t shuffle_up(int64_t value, int distance) {
-    static const int kind = 0;
-    return exchange(&kind, value, [distance](int lane) { return lane < distance ? lane : lane - distance; });
-}
 
 template <class Better>
 int reduce(const void* kind, int value, const Better& better) {
@@ -246,7 +242,6 @@ inline int warp_max(int value) {
 }
 
 inline float exp2(float x) { return std::exp2f(x); }
-inline float log2(float x) { return std::log2f(x); }
 inline uint32_t opaque(uint32_t x) { return x; }
 
 inline uint32_t address(const void* shared) {
@@ -294,8 +289,6 @@ struct Float16 {
 };
 
 // ---- transaction barriers and TMA -----------------------------------------------------------------------------------
-
-using Barrier = uint64_t;
 
 inline emulator::BarrierState& transaction(uint32_t barrier) {
     const auto found = state().transactions.find(barrier);

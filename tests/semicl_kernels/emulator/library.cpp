@@ -93,10 +93,10 @@ static Skips skips_of(const Groups& groups, int first, int end) {
     return skips;
 }
 
-// Counts, in visits (M, M) or null, how often each pair (row, column) gets into the row's sums, or its gradient, where `workers`
-// share the work; most[0] and most[1] become the steps and the partial tiles of the one that has the most to do, each
-// partial tile counted as its prologue cost. Each row of a tile must be in one whole tile or in one first partial tile, and each partial tile has a place
-// of its own.
+// Counts, in visits (M, M) or null, how often each pair (row, column) gets into the row's sums, or its gradient, where
+// `workers` share the work; most[0] and most[1] become the steps and the partial tiles of the one that has the most to
+// do, each partial tile counted as its prologue cost. Each row of a tile must be in one whole tile or in one first
+// partial tile, and each partial tile has a place of its own.
 const char* visit_pairs(const EmulatedProblem* p, int of_gradient, int m_rows, int n_rows, int column_blocks, int size,
                         int workers, int* visits, int* most) {
     return guarded([&] {

@@ -1,5 +1,5 @@
-// Stores of the kernels' threads as the compiler reports them. Kernels are compiled with -fsanitize=thread, which puts a
-// call of __tsan_... before every load and store; in place of the sanitizer's library these are the functions below.
+// Stores of the kernels' threads as the compiler reports them. Kernels are compiled with -fsanitize=thread, which puts
+// a call of __tsan_... before every load and store; in place of the sanitizer's library these are the functions below.
 // This file is compiled without it and calls no function that is compiled with it.
 #include "proxies.h"
 

@@ -1,5 +1,5 @@
-// Who stored what in shared memory, and whether wgmma and TMA, which read and write it through a proxy of their own, see
-// it. A store is seen once its thread has executed fence_async after it.
+// Who stored what in shared memory, and whether wgmma and TMA, which read and write it through a proxy of their own,
+// see it. A store is seen once its thread has executed fence_async after it.
 #pragma once
 #include <cstddef>
 

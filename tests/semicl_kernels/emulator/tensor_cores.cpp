@@ -1,6 +1,6 @@
 // Products of 16-bit values as tensor cores were found to sum them (Fasi et al., PeerJ Computer Science 2021): products
-// and the addend are aligned to the largest exponent, cut toward zero kExtraBits below float32's 24 bits and summed; the
-// sum is cut toward zero too. Compiled by itself, optimized: nearly all the time of the emulator goes here.
+// and the addend are aligned to the largest exponent, cut toward zero kExtraBits below float32's 24 bits and summed;
+// the sum is cut toward zero too. Compiled by itself, optimized: nearly all the time of the emulator goes here.
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
