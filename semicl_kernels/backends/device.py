@@ -66,8 +66,8 @@ def chip(device: torch.device) -> Chip:
     programs = PROGRAMS_PER_MULTIPROCESSOR * properties.multi_processor_count
     if torch.version.hip is not None:
         return Chip("gfx942", programs)
-    major = properties.major
-    return Chip("sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80", programs)
+    # sm_120, of workstations and PCs, has the tensor cores' instructions of Ampere and the shared memory of Ada.
+    return Chip({9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(properties.major, "sm_80"), programs)
 
 
 def padded(channels: int) -> int:

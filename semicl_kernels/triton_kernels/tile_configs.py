@@ -54,7 +54,7 @@ HOPPER: Table = {
 }
 # As much shared memory as Hopper, and registers for 64 channels at a time; until one has been measured.
 BLACKWELL: Table = HOPPER | {("gradient", 1): {128: Tile(64, 64, 4, 3), 512: Tile(64, 64, 4, 2, width=64, out=128)}}
-# Ampere and Ada: sizes that fit the 99 KiB of the smaller chips.
+# Ampere, Ada and sm_120: sizes that fit the 99 KiB of the smaller chips.
 AMPERE: Table = {
     ("sums", 1): {128: Tile(64, 64, 4, 2), 512: Tile(64, 64, 4, 2, width=64)},
     ("sums", 2): {128: Tile(64, 32, 4, 2), 512: Tile(64, 32, 4, 2, width=32)},

@@ -8,14 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from semicl_kernels.backends import device
+
 pytest.importorskip("triton", reason="triton is not installed: pip install triton")
 
-SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+# Of a block; sm_86, sm_89 and sm_120 take the tiles of sm_80 and have less than it.
+SHARED_BYTES = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient", "sum_keys", "key_gradient")
 WARP_GROUP = 128  # threads
 PARTIALS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
@@ -88,6 +92,17 @@ def assert_machine_code(kernel: dict[str, Any]) -> None:
         groups = kernel["warps"] // 4 if constants["WIDTH"] < constants["CP"] else 1
         similarities = constants["BLOCK_M"] * constants["BLOCK_N"] // (groups * WARP_GROUP)
         assert opcodes["MUFU.EX2"] == 2 * similarities, kernel
+
+
+@pytest.mark.parametrize(
+    ("major", "architecture"), [(8, "sm_80"), (9, "sm_90"), (10, "sm_100"), (11, "sm_100"), (12, "sm_80")]
+)
+def test_a_gpu_takes_tiles_that_fit_it(major: int, architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sm_120 has less shared memory than sm_100 and other instructions, for all its higher number."""
+    found = SimpleNamespace(major=major, multi_processor_count=4)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert device.chip.__wrapped__(torch.device("cuda", 0)) == device.Chip(architecture, 8)
 
 
 # Launches of a call with its gradient: seven, beside those of the partition.
