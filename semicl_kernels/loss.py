@@ -83,7 +83,7 @@ def _contrast(
     beside: Beside = NOTHING,
     images: list[int] | None = None,
 ) -> Tensor:
-    """The loss of docs/loss.md on a map (B, V, C, *space), its stride taken.
+    """The loss of docs/loss.md on a map (B, V, C, *space), its stride taken, or on vectors (N, V, C).
 
     ``labels`` are (B, V, *space), or None where every place is a class of its own; ``images`` are those of each
     process, where several share a batch.
@@ -171,11 +171,11 @@ def _points(features: Tensor, normalize: bool) -> Tensor:
     return _rows(features.movedim(2, -1).reshape(-1, features.shape[2]), accumulator(features.dtype), normalize)
 
 
-def _backend(features: Tensor, options: Options) -> str:
-    """Return the backend that a map (B, V, C, *space), or vectors (N, V, C), get."""
+def _backend(features: Tensor, channels: int, options: Options) -> str:
+    """Return the backend that features of so many channels get."""
     temperature = options.temperature
     bound = None if isinstance(temperature, Tensor) or not options.normalize else MAX_SQUARED_NORM / temperature
-    return choose_backend(options.backend, features.device, features.dtype, features.shape[2], bound)
+    return choose_backend(options.backend, features.device, features.dtype, channels, bound)
 
 
 def _agreed(
@@ -252,7 +252,7 @@ def _local(features: Tensor, labels: Tensor | None, options: Options, beside: Be
         if beside.weights is not None:
             check_weights(beside.weights, (batch, views, *space), features.device, "(B, V, *space)")
         _check_keys(features, channels, labels, beside)
-        return _backend(features, options)
+        return _backend(features, channels, options)
 
     backend, images = _agreed(features, labels, options, beside, check)
     steps = steps_of_axes("stride", options.stride, features.dim() - 3)
@@ -286,15 +286,17 @@ def _vectors(
     backend: str,
     images: list[int] | None,
 ) -> Tensor:
-    """The mean contrast of vectors (N, V, C), one group; labels and weights (N,) or None."""
+    """The mean contrast of vectors (N, V, C), one group; labels and weights (N,) or None.
+
+    Vectors are a map whose space has no axis, a single place.
+    """
     check_point_count("features", features.shape[0] * features.shape[1])
-    maps = features[..., None, None]
 
     def of_points(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values.reshape(-1, 1, 1, 1).expand(maps.shape[0], maps.shape[1], 1, 1)
+        return None if values is None else values[:, None].expand(features.shape[:2])
 
     beside = beside._replace(weights=of_points(beside.weights))
-    return _contrast(maps, of_points(labels), options, backend, beside, images)
+    return _contrast(features, of_points(labels), options, backend, beside, images)
 
 
 # ---- public functions ------------------------------------------------------------------------------------------------
@@ -440,7 +442,7 @@ def _nt_xent(z1: Tensor, z2: Tensor, options: Options, beside: Beside) -> Tensor
         if z2.device != z1.device:
             raise ValueError(f"z2 must be on the device of z1, {z1.device}; got {z2.device}")
         _check_keys(z1, z1.shape[1], None, beside)
-        return _backend(z1[:, None], options)
+        return _backend(z1, z1.shape[1], options)
 
     agreed = _agreed(z1, None, options, beside, check)
     return _vectors(_as_views(z1, z2), None, options, beside, *agreed)
@@ -503,7 +505,7 @@ def _supervised(features: Tensor, labels: Tensor | None, options: Options, besid
         if beside.weights is not None:
             check_weights(beside.weights, (features.shape[0],), features.device, "(N,)")
         _check_keys(features, features.shape[2], labels, beside)
-        return _backend(features, options)
+        return _backend(features, features.shape[2], options)
 
     return _vectors(features, labels, options, beside, *_agreed(features, labels, options, beside, check))
 
