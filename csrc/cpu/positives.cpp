@@ -80,10 +80,13 @@ void sums_of_runs(int threads, const Rows& rows, const Keys& keys, const Groups&
             const Run run = runs[r];
             const int64_t begin = classes.class_begin[run.begin], end = classes.class_end[run.begin];
             const auto is_key = [&](int64_t i) { return key_of(i) >= begin && key_of(i) < end; };
-            // Row i is key k.
-            const auto visit = [&](int64_t i, int64_t k) {
-                partial[i] += row_scale(i) * product_then_add(values + i * channels, columns + k * channels,
-                                                              key_scale(k), sum, channels);
+            // Row i is key k; before the first key the sum is 0.
+            const auto visit = [&](int64_t i, int64_t k, int64_t first) {
+                const Value *const row = values + i * channels, *const key = columns + k * channels;
+                if (k == first)
+                    add(key, key_scale(k), sum, channels);
+                else
+                    partial[i] += row_scale(i) * product_then_add(row, key, key_scale(k), sum, channels);
             };
             bool any = false;
             for (int64_t i = run.begin; i < run.end; ++i) partial[i] = 0.0, any |= is_key(i);
@@ -92,7 +95,7 @@ void sums_of_runs(int threads, const Rows& rows, const Keys& keys, const Groups&
             for (int64_t k = begin, i = run.begin; k < end; ++k) {
                 while (any && i < run.end && key_of(i) < k) ++i;
                 if (any && i < run.end && key_of(i) == k)
-                    visit(i, k);
+                    visit(i, k, begin);
                 else
                     add(columns + k * channels, key_scale(k), sum, channels);
             }
@@ -103,7 +106,7 @@ void sums_of_runs(int threads, const Rows& rows, const Keys& keys, const Groups&
                 for (int64_t k = end - 1, i = run.end - 1; k >= begin; --k) {
                     while (i >= run.begin && (key_of(i) > k || key_of(i) < 0)) --i;
                     if (i >= run.begin && key_of(i) == k)
-                        visit(i, k);
+                        visit(i, k, end - 1);
                     else
                         add(columns + k * channels, key_scale(k), sum, channels);
                 }
