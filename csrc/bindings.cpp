@@ -154,13 +154,30 @@ PYBIND11_MODULE(_C, module) {
                                at<float>(key_gradient));
         },
         Release());
+    // From a map to the losses of its rows and the gradient by them in one call: of few points, what is between two calls
+    // would take longer than a pass.
     module.def(
-        "contrast_gradient",
-        [](const std::string& set, bool narrow, int threads, const Packed& packed, bool pairwise, bool unit_rows,
-           float scale, Address class_begin, Address class_end, Address weights, Address losses, Address gradient) {
+        "contrast",
+        [](const std::string& set, bool narrow, int threads, Address values, int dtype,
+           const std::array<int64_t, 5>& sizes, const std::array<int64_t, 5>& strides, Address row_of_point,
+           bool normalize, int64_t row_channels, Address rows, const std::array<Address, 4>& groups,
+           int64_t group_count, bool pairwise, float scale, Address class_begin, Address class_end, Address weights,
+           Address losses, Address gradient) {
+            const Map map = map_of(values, dtype, sizes, strides);
+            const int32_t* const row_of = at<int32_t>(row_of_point);
+            const int64_t count = map.points();
+            std::vector<float> inverse_lengths(count), inverse_norms(normalize && narrow ? count : 0), of_rows(count);
+            const std::vector<float> weight(at<double>(weights), at<double>(weights) + count);
+            const auto norms = reinterpret_cast<Address>(inverse_norms.empty() ? nullptr : inverse_norms.data());
+            gather_rows(threads, map, row_of, normalize, narrow, row_channels, at<void>(rows), inverse_lengths.data(),
+                        at<float>(norms));
+            const Packed packed = packed_of(rows, count, row_channels, norms, groups, group_count);
             contrast_gradient(arithmetic(set, narrow), threads, packed.rows, packed.groups,
-                              {at<int32_t>(class_begin), at<int32_t>(class_end)}, pairwise, unit_rows, scale,
-                              at<float>(weights), at<float>(losses), at<float>(gradient));
+                              {at<int32_t>(class_begin), at<int32_t>(class_end)}, pairwise, normalize, scale,
+                              weight.data(), of_rows.data(), at<float>(gradient));
+            std::copy(of_rows.begin(), of_rows.end(), at<double>(losses));
+            if (normalize)
+                undo_normalization(threads, map, row_of, row_channels, inverse_lengths.data(), at<float>(gradient));
         },
         Release());
     module.def(
@@ -177,15 +194,6 @@ PYBIND11_MODULE(_C, module) {
            Address sums) {
             positive_sums(narrow, threads, packed.rows, keys, packed.groups,
                           {at<int32_t>(class_begin), at<int32_t>(class_end)}, at<double>(sums));
-        },
-        Release());
-    module.def(
-        "undo_normalization",
-        [](int threads, Address values, int dtype, const std::array<int64_t, 5>& sizes,
-           const std::array<int64_t, 5>& strides, Address row_of_point, int64_t row_channels, Address inverse_lengths,
-           Address gradient) {
-            undo_normalization(threads, map_of(values, dtype, sizes, strides), at<int32_t>(row_of_point), row_channels,
-                               at<float>(inverse_lengths), at<float>(gradient));
         },
         Release());
     module.def(

@@ -301,7 +301,8 @@ def partition(
         labels = labels.long()
     missing, points = [1] * (5 - labels.dim()), labels.numel()
     sizes = [points, group_total + 1, group_total, points, points, points, points]
-    integers = [floats(size, dtype=torch.int32) for size in sizes]
+    integer = floats(0, dtype=torch.int32)
+    integers = [integer.new_empty(size) for size in sizes]
     out = (floats(points, dtype=torch.int64), *integers, floats(points, dtype=torch.float64))
     extension().partition(
         torch.get_num_threads(),
@@ -322,14 +323,9 @@ def partition(
     return out
 
 
-class Gathered(NamedTuple):
-    rows: Tensor  # (M, padded C), as the arithmetic takes them
-    inverse_lengths: Tensor  # (M,): what the features were multiplied by
-    inverse_norms: Tensor | None  # (M,): 1 over the length of rows that were rounded
-
-
-def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
-    """Return the rows of a map; those of groups without an anchor are not written."""
+def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the rows of a map (M, padded C), as the arithmetic takes them, and (M,) 1 over the length of those that
+    were rounded; rows of groups without an anchor are not written."""
     features = mergeable(features)
     count, channels = row_of_point.numel(), padded(features.shape[2])
     rows, inverse_lengths = floats(count, channels, dtype=row_dtype(features.dtype)), floats(count)
@@ -348,7 +344,7 @@ def gather(features: Tensor, row_of_point: Tensor, normalize: bool) -> Gathered:
         inverse_lengths.data_ptr(),
         address(inverse_norms),
     )
-    return Gathered(rows, inverse_lengths, inverse_norms)
+    return rows, inverse_norms
 
 
 def positive_means(rows: Tensor, arguments: Any, problem: Problem) -> Tensor:
@@ -373,7 +369,7 @@ class CompiledFused:
         return padded(channels)
 
     def anchor_losses(self, problem: Problem) -> Tensor:
-        rows, _, inverse_norms = gather(problem.features, problem.row_of_point, problem.normalize)
+        rows, inverse_norms = gather(problem.features, problem.row_of_point, problem.normalize)
         arguments = packed(rows, problem.groups, inverse_norms)
         operands = Operands(arguments, extension().Keys(), (), is_narrow(rows.dtype))
         lse = logsumexp(operands, len(rows), problem.scale)
@@ -386,24 +382,31 @@ class CompiledFused:
         return torch.dot(weights, self.anchor_losses(problem).double()).float()
 
     def contrast(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
-        losses, gradient = self.losses_and_gradient(problem, weights.float())
-        return torch.dot(weights, losses.double()).float(), gradient
+        losses, gradient = self.losses_and_gradient(problem, weights)
+        return torch.dot(weights, losses).float(), gradient
 
     def losses_and_gradient(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (M,) the anchors' losses and the gradient by the gathered rows of their sum, each ``weights`` (M,)
-        float32 times, which may differ within a class run and be as large as 2."""
-        lib, threads, narrow = extension(), torch.get_num_threads(), is_narrow(problem.features.dtype)
-        features = mergeable(problem.features)
-        rows, inverse_lengths, inverse_norms = gather(features, problem.row_of_point, problem.normalize)
+        """Return (M,) float64 the anchors' losses and the gradient by the gathered rows of their sum, each ``weights``
+        (M,) float64 times, which may differ within a class run and be as large as 2."""
+        features, groups = mergeable(problem.features), problem.groups
+        count, channels = problem.row_of_point.numel(), padded(features.shape[2])
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.
-        row_gradient, losses = floats(*rows.shape), floats(len(rows)).zero_()
-        lib.contrast_gradient(
+        rows, row_gradient = floats(count, channels, dtype=row_dtype(features.dtype)), floats(count, channels)
+        losses = floats(count, dtype=torch.float64)
+        extension().contrast(
             instruction_set()[0],
-            narrow,
-            threads,
-            packed(rows, problem.groups, inverse_norms),
-            problem.pairwise,
+            is_narrow(features.dtype),
+            torch.get_num_threads(),
+            features.data_ptr(),
+            DTYPE_CODES[features.dtype],
+            *map_layout(features),
+            problem.row_of_point.data_ptr(),
             problem.normalize,
+            channels,
+            rows.data_ptr(),
+            [tensor.data_ptr() for tensor in groups.tensors],
+            len(groups.anchors),
+            problem.pairwise,
             problem.scale,
             problem.class_begin.data_ptr(),
             problem.class_end.data_ptr(),
@@ -411,36 +414,25 @@ class CompiledFused:
             losses.data_ptr(),
             row_gradient.data_ptr(),
         )
-        if problem.normalize:
-            lib.undo_normalization(
-                threads,
-                features.data_ptr(),
-                DTYPE_CODES[features.dtype],
-                *map_layout(features),
-                problem.row_of_point.data_ptr(),
-                rows.shape[1],
-                inverse_lengths.data_ptr(),
-                row_gradient.data_ptr(),
-            )
         return losses, row_gradient
 
     def map_gradient(self, problem: Problem, weights: Tensor, out: Tensor) -> None:
         weights, unit = level(weights, problem.groups)
-        _, row_gradient = self.losses_and_gradient(problem, weights)
+        _, row_gradient = self.losses_and_gradient(problem, weights.double())
         self.scatter_scaled(row_gradient, unit, problem.row_of_point, out)
 
     def scatter(self, row_gradient: Tensor, factor: Tensor, row_of_point: Tensor, out: Tensor) -> None:
-        self.scatter_scaled(row_gradient, factor.float().expand(len(row_gradient)), row_of_point, out)
+        self.scatter_scaled(row_gradient, factor.float(), row_of_point, out)
 
     def scatter_scaled(self, row_gradient: Tensor, factors: Tensor, row_of_point: Tensor, out: Tensor) -> None:
-        """Scatter with a factor (M,) float32 for each row."""
+        """Scatter with a factor (M,) float32 for each row, or one () for all."""
         extension().scatter_rows(
             torch.get_num_threads(),
             row_gradient.data_ptr(),
             row_gradient.shape[1],
             row_of_point.data_ptr(),
             factors.data_ptr(),
-            factors.stride(0),
+            factors.stride(0) if factors.dim() else 0,
             out.data_ptr(),
             DTYPE_CODES[out.dtype],
             *map_layout(out),
