@@ -97,6 +97,8 @@ def is_integer(value: object) -> bool:
 
 def check_steps(name: str, steps: int | Sequence[int]) -> None:
     """Check an integer of 1 or more, or several, one an axis."""
+    if type(steps) is int and steps >= 1:
+        return  # nearly always; what follows takes longer than some losses do to add
     values: object = (steps,) if is_integer(steps) else steps
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)) or not all(map(is_integer, values)):
         raise TypeError(f"{name} must be an integer or a sequence of integers, one an axis; got {steps!r}")

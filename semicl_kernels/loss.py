@@ -140,7 +140,9 @@ def _scale(features: Tensor, options: Options) -> Tensor:
     """Return 1 / temperature as the operators take it; of a temperature that is a tensor with its graph."""
     temperature = options.temperature
     if not isinstance(temperature, Tensor):
-        return unit(features) / temperature
+        if torch.compiler.is_compiling():
+            return unit(features) / temperature
+        return torch.full((), 1 / temperature, dtype=torch.float64, device="cpu")
     if temperature.is_meta:
         raise ValueError("temperature must have a value; got a tensor on the meta device: pass a number")
     if has_values(temperature):
