@@ -17,8 +17,8 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def has_channels_last(features: Tensor) -> bool:
-    """Whether the channels of a map are innermost in memory, as the gradient's then are."""
-    return features.shape[2] > 1 and features.stride(2) == 1
+    """Whether the channels of a map are innermost in memory, as the gradient's then are; of vectors they always are."""
+    return features.dim() > 3 and features.shape[2] > 1 and features.stride(2) == 1
 
 
 def _save(ctx: Any, *values: Any) -> None:
@@ -100,38 +100,37 @@ class KeyedLogsumexp(torch.autograd.Function):
 
 class Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         output = _below_autograd("contrast", *inputs)
         Contrast.save(ctx, inputs, output)
         return output
 
     @staticmethod
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         _refuse_others(ctx, "contrast")
-        features, row_of_point, *_, with_gradient, backend = inputs
-        loss, row_gradient = output
-        ctx.mark_non_differentiable(row_gradient)
+        features, *_, with_gradient, backend = inputs
+        ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.with_gradient = with_gradient
         if with_gradient:
             # Without the features themselves: they may be changed or freed before the backward.
-            layout = (features.shape, has_channels_last(features), features.dtype)
-            _save(ctx, loss, row_gradient, row_of_point, *layout, backend)
+            ctx.save_for_backward(*output)
+            ctx.others = (features.shape, has_channels_last(features), features.dtype, backend)
         else:
             _save(ctx, *inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: Any) -> Gradients:
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> Gradients:
         if grad is None:
             return _by_first_alone(ctx, None)
-        saved = _saved(ctx)
-        if not ctx.with_gradient:
+        if ctx.with_gradient:
+            found, others = ctx.saved_tensors, ctx.others
+        else:
             # A graph that was captured where no gradient was wanted: the loss is computed again.
-            features, row_of_point, *others, _, backend = saved
-            loss, row_gradient = _below_autograd("contrast", features, row_of_point, *others, True, backend)
-            layout = (features.shape, has_channels_last(features), features.dtype)
-            saved = [loss, row_gradient, row_of_point, *layout, backend]
-        return _by_first_alone(ctx, _below_autograd("contrast_backward", grad, *saved))
+            features, *given, _, backend = _saved(ctx)
+            found = _below_autograd("contrast", features, *given, True, backend)
+            others = (features.shape, has_channels_last(features), features.dtype, backend)
+        return _by_first_alone(ctx, _below_autograd("contrast_backward", grad, *found, *others))
 
 
 class ContrastMap(torch.autograd.Function):
@@ -228,8 +227,11 @@ FUNCTIONS: dict[str, Any] = {
 
 
 def _wants_gradient(*tensors: Tensor | None) -> bool:
-    captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return requires_grad(*tensors) and not captured
+    return requires_grad(*tensors) and not _captured()
+
+
+def _captured() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def requires_grad(*tensors: Tensor | None) -> bool:
@@ -247,9 +249,12 @@ def keyed_logsumexp(rows: Tensor, keys: Tensor, *others: Any) -> Tensor:
     return function(rows, keys, *others)
 
 
-def contrast(features: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    function = Contrast.apply if _wants_gradient(features) else torch.ops.semicl.contrast.default
-    return function(features, *others)
+def contrast(features: Tensor, *others: Any) -> Tensor:
+    """Return the loss; its gradient is computed where the features require one."""
+    *given, backend = others
+    with_gradient = requires_grad(features)
+    function = Contrast.apply if with_gradient and not _captured() else torch.ops.semicl.contrast.default
+    return function(features, *given, with_gradient, backend)[0]
 
 
 def contrast_map(features: Tensor, *others: Any) -> Tensor:

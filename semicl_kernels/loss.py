@@ -122,17 +122,15 @@ def _contrast(
             loss = keyed_contrast(points, keys, scale, shown, weights, *key_facts, *how, backend)
     elif backend == "reference":
         loss = reference_loss(features, labels, *choices, scale, options.normalize, options.reduction)
-    else:
+    elif options.reduction == "none":
         shown = _places(features) if labels is None else labels
         counted = can_count(features.device, backend)
         parts = Partition(*torch.ops.semicl.partition(shown, *choices, options.reduction, labels is None, counted))
         largest = largest_group(shape, blocks, options.scope == "image")
         problem = flat(features, parts, largest, scale, options.normalize, pairwise)
-        if options.reduction == "none":
-            loss = contrast_map(*problem, backend)
-        else:
-            differentiable = torch.is_grad_enabled() and features.requires_grad
-            loss, _ = contrast(*problem, parts.weights, differentiable, backend)
+        loss = contrast_map(*problem, backend)
+    else:
+        loss = contrast(features, labels, *choices, scale, options.normalize, options.reduction, pairwise, backend)
     return loss.reshape(shape) if options.reduction == "none" else loss
 
 

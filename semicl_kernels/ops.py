@@ -1,14 +1,15 @@
 """The registered boundary: every operator with its shapes, its fake and its way to a backend.
 
 ``partition`` puts the points in order, and ``grouped_logsumexp`` is the primitive of docs/loss.md. ``contrast`` is the
-whole reduced loss, with its gradient in the same pass where one is wanted; ``contrast_map`` is the map of losses of
-reduction "none". These trust their groups, which come from ``partition`` alone. ``reference_loss`` is all of it by the
-naive backend, which takes nothing from the others. autograd.py holds the gradients.
+whole reduced loss from features and labels, with its gradient in the same pass where one is wanted; ``contrast_map`` is
+the map of losses of reduction "none", and trusts its groups, which come from ``partition`` alone. ``reference_loss`` is
+all of it by the naive backend, which takes nothing from the others. autograd.py holds the gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,8 +32,19 @@ from .checks import (
     integer_or_none,
 )
 from .fork_safety import serial_in_children
-from .partition import Partition, block_edges, group_count, largest_group, partition, reduction_weights
+from .partition import (
+    Partition,
+    block_edges,
+    captured,
+    group_count,
+    largest_group,
+    places,
+    reduction_weights,
+    stream_of,
+)
+from .partition import partition as sorted_partition
 
+MAX_REMEMBERED = 1 << 16  # points without labels whose partition is remembered: 11 MiB of four at most
 GROUPS = "Tensor offsets, Tensor anchors, Tensor skip_begin, Tensor skip_end, SymInt largest, bool mutual"
 KEYS = "Tensor rows, Tensor keys, Tensor key_begin, Tensor key_end, Tensor? key_weights"
 PROBLEM = (
@@ -59,7 +71,7 @@ SCHEMAS = {
     "keyed_logsumexp": f"({KEYS}, {GROUPS}, Tensor scale, Tensor? bound, str backend) -> Tensor",
     "keyed_logsumexp_backward": f"(Tensor grad, Tensor lse, bool with_rows, bool with_keys, {KEYS}, {GROUPS}, "
     "Tensor scale, Tensor? bound, str backend) -> (Tensor, Tensor)",
-    "contrast": f"({PROBLEM}, Tensor weights, bool with_gradient, str backend) -> (Tensor, Tensor)",
+    "contrast": f"({TASK}, bool pairwise, bool with_gradient, str backend) -> (Tensor, Tensor, Tensor)",
     "contrast_backward": "(Tensor grad, Tensor loss, Tensor row_gradient, Tensor row_of_point, SymInt[] size, "
     "bool channels_last, ScalarType dtype, str backend) -> Tensor",
     "contrast_map": f"({PROBLEM}, str backend) -> Tensor",
@@ -80,7 +92,7 @@ SCHEMAS = {
 
 def _partition(
     labels: Tensor,
-    block_size: list[int] | None,
+    block_size: Sequence[int] | None,
     per_image: bool,
     other_classes_only: bool,
     background: int | None,
@@ -108,7 +120,7 @@ def _partition(
     if labels.device.type == "cpu" and cpu.state() == AVAILABLE:
         edges, groups = block_edges(labels.shape, blocks), group_count(labels.shape, blocks, per_image)
         return cpu.partition(labels, edges, groups, *options[2:], self_supervised)
-    return tuple(partition(*options))
+    return tuple(sorted_partition(*options))
 
 
 def _partition_fake(labels: Tensor, block_size: list[int] | None, per_image: bool, *options: Any) -> tuple[Tensor, ...]:
@@ -215,20 +227,42 @@ def unflat(features: Tensor, row_of_point: Tensor, *rest: Any) -> Problem:
     return Problem(features, row_of_point, Groups(*groups), class_begin, class_end, float(scale), normalize, pairwise)
 
 
-def _contrast(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *problem, weights, with_gradient, backend = arguments
-    whole, of = unflat(*problem), fused(backend)
+def _contrast(
+    features: Tensor, labels: Tensor | None, block_size: list[int] | None, per_image: bool, *arguments: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss, its gradient by the rows where it is wanted, and the row of each point."""
+    *choices, scale, normalize, reduction, pairwise, with_gradient, backend = arguments
+    blocks = None if block_size is None else tuple(block_size)
+    shape, device = torch.Size((*features.shape[:2], *features.shape[3:])), features.device
+    how = (blocks, per_image, *choices, reduction, labels is None, partition_kernels.can_count(device, backend))
+    if labels is not None:
+        parts = Partition(*_partition(labels, *how))
+    elif shape.numel() > MAX_REMEMBERED or captured(device):  # as group_of_point in partition.py
+        parts = _of_places.__wrapped__(shape, how, device, 0)
+    else:
+        parts = _of_places(shape, how, device, stream_of(device))
+    # What is remembered is not given away.
+    row_of_point = parts.row_of_point.clone() if labels is None else parts.row_of_point
+    groups, classes = parts.groups(largest_group(shape, blocks, per_image)), (parts.class_begin, parts.class_end)
+    problem = Problem(features, parts.row_of_point, groups, *classes, float(scale), normalize, pairwise)
     if with_gradient:
-        return of.contrast(whole, weights)
-    loss = of.loss(whole, weights)
-    return loss, loss.new_empty((0, 0))
+        return *fused(backend).contrast(problem, parts.weights), row_of_point
+    loss = fused(backend).loss(problem, parts.weights)
+    return loss, loss.new_empty((0, 0)), row_of_point
 
 
-def _contrast_fake(features: Tensor, row_of_point: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=4)
+def _of_places(shape: torch.Size, how: tuple[Any, ...], device: torch.device, stream: int) -> Partition:
+    """Return the partition of points without labels, which depends on their shape alone."""
+    return Partition(*_partition(places(shape, device), *how))
+
+
+def _contrast_fake(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     *_, with_gradient, backend = rest
     loss = features.new_empty((), dtype=accumulator(features.dtype))
-    shape = (row_of_point.shape[0], fused(backend).row_channels(features.shape[2])) if with_gradient else (0, 0)
-    return loss, loss.new_empty(shape)
+    points, channels = features.numel() // features.shape[2], fused(backend).row_channels(features.shape[2])
+    rows = features.new_empty(points, dtype=torch.int32)
+    return loss, loss.new_empty((points, channels) if with_gradient else (0, 0)), rows
 
 
 def _empty_map(like: Tensor, size: list[int], channels_last: bool, dtype: torch.dtype) -> Tensor:
@@ -453,8 +487,8 @@ def _flops(name: str) -> Callable[..., int | torch.SymInt]:
             ]
             largest = largest_group(labels, blocks, per_image)
             return 2 * count * points.numel() * (largest + (0 if keys is None else keys[0]))
-        if name.startswith("reference_loss"):
-            features, _, blocks, per_image = arguments[len(arguments) - 10 :][:4]
+        if name == "contrast" or name.startswith("reference_loss"):
+            features, _, blocks, per_image = arguments[1 if name.endswith("_backward") else 0 :][:4]
             largest = largest_group(torch.Size((*features[:2], *features[3:])), blocks, per_image)
             return 2 * count * largest * features.numel()
         most = next(one for one in arguments if isinstance(one, (int, torch.SymInt)))

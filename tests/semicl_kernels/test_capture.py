@@ -131,9 +131,10 @@ def example_arguments(name: str) -> tuple[Any, ...]:
     rows = unit_rows(LABELS.numel(), 8, seed=0).float()
     primitive = (*groups, scale, scale, "cpu")
     problem = (FEATURES, parts.row_of_point, *groups, parts.class_begin, parts.class_end, scale, True, False)
-    loss, row_gradient = torch.ops.semicl.contrast(*problem, parts.weights, True, "cpu")
-    lse = torch.ops.semicl.grouped_logsumexp(rows, *primitive)
     task = (None, False, False, 0, None, scale, True, "block")
+    contrast = (FEATURES, LABELS, *task, False, True, "cpu")
+    loss, row_gradient, row_of_point = torch.ops.semicl.contrast(*contrast)
+    lse = torch.ops.semicl.grouped_logsumexp(rows, *primitive)
     keys, weights = rows[:5].clone(), torch.ones(LABELS.numel())
     ranges = [torch.zeros(len(parts.anchors), dtype=torch.int32) + bound for bound in (0, 5)]
     keyed_primitive = (rows, keys, *ranges, None, *primitive)
@@ -152,11 +153,11 @@ def example_arguments(name: str) -> tuple[Any, ...]:
         "keyed_contrast_map_backward": (weights, *keyed_map, True, "cpu"),
         "reference_loss": (FEATURES, LABELS, *task),
         "reference_loss_backward": (loss, FEATURES, LABELS, *task),
-        "contrast": (*problem, parts.weights, True, "cpu"),
+        "contrast": contrast,
         "contrast_map": (*problem, "cpu"),
         "contrast_map_backward": (parts.weights.float(), *problem, "cpu"),
         "contrast_backward": (
-            loss, loss, row_gradient, parts.row_of_point, FEATURES.shape, False, torch.float32, "cpu",
+            loss, loss, row_gradient, row_of_point, FEATURES.shape, False, torch.float32, "cpu",
         ),
     }[name]  # fmt: skip
 

@@ -118,31 +118,40 @@ def test_opcheck_of_the_primitive(backend: str, requires_grad: bool) -> None:
     )
 
 
-def fused_arguments(features: Tensor) -> tuple[Any, ...]:
-    """What the fused contrast takes for one group of one class, every point an anchor."""
-    labels = torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
+def one_class(features: Tensor) -> Tensor:
+    return torch.ones(features.shape[0], features.shape[1], *features.shape[3:], dtype=torch.int64)
+
+
+def contrast_arguments(features: Tensor, backend: str, with_gradient: bool = True) -> tuple[Any, ...]:
+    """What the contrast takes for one group of one class, every point an anchor."""
+    choices = (None, False, False, None, None, SCALE, True, "block", False)
+    return features, one_class(features), *choices, with_gradient, backend
+
+
+def map_arguments(features: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+    """Weights of its rows, and what the map of the same contrast takes."""
+    labels = one_class(features)
     parts = partition(labels, None, False, False, None, None, "block")
-    return *flat(features, parts, labels.numel(), SCALE, True), parts.weights, True
+    return parts.weights, flat(features, parts, labels.numel(), SCALE, True)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck_of_the_contrast(compiled_backend: str, requires_grad: bool, layout: str) -> None:
     features = Case((2, 2, 16, 3, 4), layout=layout).features(torch.float32).requires_grad_(requires_grad)
-    torch.library.opcheck(torch.ops.semicl.contrast, (*fused_arguments(features), compiled_backend))
+    torch.library.opcheck(torch.ops.semicl.contrast, contrast_arguments(features, compiled_backend))
 
 
 def test_opcheck_of_the_loss_alone(compiled_backend: str) -> None:
     features = Case((2, 2, 16, 3, 4)).features(torch.float32)
-    *problem, _ = fused_arguments(features)
-    torch.library.opcheck(torch.ops.semicl.contrast, (*problem, False, compiled_backend))
+    torch.library.opcheck(torch.ops.semicl.contrast, contrast_arguments(features, compiled_backend, False))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck_of_the_map(compiled_backend: str, requires_grad: bool, layout: str) -> None:
     features = Case((2, 2, 16, 3, 4), layout=layout).features(torch.float32).requires_grad_(requires_grad)
-    *problem, _, _ = fused_arguments(features)
+    _, problem = map_arguments(features)
     torch.library.opcheck(torch.ops.semicl.contrast_map, (*problem, compiled_backend))
 
 
@@ -150,7 +159,7 @@ def test_opcheck_of_the_map(compiled_backend: str, requires_grad: bool, layout: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_opcheck_of_the_gradient_of_the_map(compiled_backend: str, dtype: torch.dtype, layout: str) -> None:
     features = Case((2, 2, 16, 3, 4), layout=layout).features(dtype)
-    *problem, weights, _ = fused_arguments(features)
+    weights, problem = map_arguments(features)
     torch.library.opcheck(torch.ops.semicl.contrast_map_backward, (weights.float(), *problem, compiled_backend))
 
 
@@ -160,11 +169,10 @@ def test_opcheck_of_the_gradient_of_the_contrast(
     compiled_backend: str, channels_last: bool, dtype: torch.dtype
 ) -> None:
     features = Case((2, 2, 16, 3, 4)).features(torch.float32)
-    arguments = fused_arguments(features)
-    loss, row_gradient = torch.ops.semicl.contrast(*arguments, compiled_backend)
+    found = torch.ops.semicl.contrast(*contrast_arguments(features, compiled_backend))
     torch.library.opcheck(
         torch.ops.semicl.contrast_backward,
-        (loss, loss, row_gradient, arguments[1], features.shape, channels_last, dtype, compiled_backend),
+        (found[0], *found, features.shape, channels_last, dtype, compiled_backend),
     )
 
 

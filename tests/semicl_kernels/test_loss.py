@@ -343,6 +343,19 @@ def test_supervised_contrastive_is_its_definition(shape: tuple[int, ...], labell
     torch.testing.assert_close(torch.autograd.grad(actual, features)[0], expected.gradient, rtol=1e-8, atol=1e-9)
 
 
+def test_what_a_call_without_labels_leaves_behind_serves_the_next(backend: str) -> None:
+    """The first is in inference mode, whose tensors no gradient can keep; nor does a caller change what is kept."""
+    first, second = torch.randn(2, 9, 20, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = nt_xent_loss(first, second, backend=backend)
+    for _ in range(2):
+        leaf = first.clone().requires_grad_()
+        loss = nt_xent_loss(leaf, second, backend=backend)
+        loss.backward()
+        assert leaf.grad is not None
+        assert torch.equal(loss.detach(), expected)
+
+
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_nt_xent_is_its_definition(count: int) -> None:
     generator = torch.Generator().manual_seed(0)
