@@ -45,22 +45,10 @@ def _refuse_others(ctx: Any, operator: str, count: int = 1) -> None:
         )
 
 
-def _below_autograd(name: str, *inputs: Any) -> Any:
-    """Call an operator from a Function, past the gradient that is registered for it, unless that one is wanted too.
-
-    The Function has no use for it, and torch asks for it in Python. It has no public way around that.
-    """
-    operator = getattr(torch.ops.semicl, name).default
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return operator(*inputs)
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*inputs)
-
-
 class GroupedLogsumexp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _below_autograd("grouped_logsumexp", *inputs)
+        output = torch.ops.semicl.grouped_logsumexp.default(*inputs)
         GroupedLogsumexp.save(ctx, inputs, output)
         return output
 
@@ -72,7 +60,7 @@ class GroupedLogsumexp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, _below_autograd("grouped_logsumexp_backward", grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward.default(grad, *_saved(ctx)))
 
 
 class KeyedLogsumexp(torch.autograd.Function):
@@ -80,7 +68,7 @@ class KeyedLogsumexp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _below_autograd("keyed_logsumexp", *inputs)
+        output = torch.ops.semicl.keyed_logsumexp.default(*inputs)
         KeyedLogsumexp.save(ctx, inputs, output)
         return output
 
@@ -93,7 +81,7 @@ class KeyedLogsumexp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         lse, *inputs = _saved(ctx)
         wanted = ctx.needs_input_grad[: KeyedLogsumexp.DIFFERENTIABLE]
-        found = _below_autograd("keyed_logsumexp_backward", grad, lse, *wanted, *inputs)
+        found = torch.ops.semicl.keyed_logsumexp_backward.default(grad, lse, *wanted, *inputs)
         gradients = (one if is_wanted else None for one, is_wanted in zip(found, wanted, strict=True))
         return *gradients, *[None] * (len(ctx.needs_input_grad) - KeyedLogsumexp.DIFFERENTIABLE)
 
@@ -101,7 +89,7 @@ class KeyedLogsumexp(torch.autograd.Function):
 class Contrast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output = _below_autograd("contrast", *inputs)
+        output = torch.ops.semicl.contrast.default(*inputs)
         Contrast.save(ctx, inputs, output)
         return output
 
@@ -128,15 +116,15 @@ class Contrast(torch.autograd.Function):
         else:
             # A graph that was captured where no gradient was wanted: the loss is computed again.
             features, *given, _, backend = _saved(ctx)
-            found = _below_autograd("contrast", features, *given, True, backend)
+            found = torch.ops.semicl.contrast.default(features, *given, True, backend)
             others = (features.shape, has_channels_last(features), features.dtype, backend)
-        return _by_first_alone(ctx, _below_autograd("contrast_backward", grad, *found, *others))
+        return _by_first_alone(ctx, torch.ops.semicl.contrast_backward.default(grad, *found, *others))
 
 
 class ContrastMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _below_autograd("contrast_map", *inputs)
+        output = torch.ops.semicl.contrast_map.default(*inputs)
         ContrastMap.save(ctx, inputs, output)
         return output
 
@@ -147,7 +135,7 @@ class ContrastMap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, _below_autograd("contrast_map_backward", grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward.default(grad, *_saved(ctx)))
 
 
 class KeyedContrast(torch.autograd.Function):
@@ -155,7 +143,7 @@ class KeyedContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output = _below_autograd("keyed_contrast", *inputs)
+        output = torch.ops.semicl.keyed_contrast.default(*inputs)
         KeyedContrast.save(ctx, inputs, output)
         return output
 
@@ -178,20 +166,20 @@ class KeyedContrast(torch.autograd.Function):
             return None, None, None, *others
         saved = _saved(ctx)
         if ctx.is_map:
-            by_points, by_keys, by_scale = _below_autograd("keyed_contrast_map_backward", grad, *saved)
+            by_points, by_keys, by_scale = torch.ops.semicl.keyed_contrast_map_backward.default(grad, *saved)
         else:
             if not ctx.with_gradient:
                 # A graph that was captured where no gradient was wanted: the loss is computed again.
                 *given, with_keys, backend = saved
-                saved = _below_autograd("keyed_contrast", *given, True, with_keys, backend)
-            by_points, by_keys, by_scale = _below_autograd("keyed_contrast_backward", grad, *saved)
+                saved = torch.ops.semicl.keyed_contrast.default(*given, True, with_keys, backend)
+            by_points, by_keys, by_scale = torch.ops.semicl.keyed_contrast_backward.default(grad, *saved)
         return by_points, by_keys if ctx.with_keys else None, by_scale, *others
 
 
 class ReferenceLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _below_autograd("reference_loss", *inputs)
+        output = torch.ops.semicl.reference_loss.default(*inputs)
         ReferenceLoss.save(ctx, inputs, output)
         return output
 
@@ -202,7 +190,7 @@ class ReferenceLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, _below_autograd("reference_loss_backward", grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.reference_loss_backward.default(grad, *_saved(ctx)))
 
 
 def refuse_second_order(ctx: Any, *grads: Any) -> Any:
