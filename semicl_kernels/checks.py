@@ -117,6 +117,8 @@ def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int
 
 def check_process_group(group: object) -> None:
     if group is not None and not (distributed.is_available() and isinstance(group, distributed.ProcessGroup)):
+        if isinstance(group, int) and distributed.is_available() and group == distributed.GroupMember.NON_GROUP_MEMBER:
+            raise TypeError("process_group must hold this process; got one of others: call the loss in those alone")
         raise TypeError(
             f"process_group must be a process group of torch.distributed or None; got {type(group).__name__}: pass "
             "torch.distributed.group.WORLD for all processes"

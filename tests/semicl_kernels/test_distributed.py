@@ -207,6 +207,13 @@ def mistakes(rank: int, sizes: list[int]) -> None:
             local_contrastive_loss(**arguments, process_group=group())
         assert time.monotonic() - begin < 10, match
     assert local_contrastive_loss(features, labels, process_group=group()).isfinite()
+    second = distributed.new_group([1])
+    if rank == 0:
+        with pytest.raises(TypeError, match="hold this process"):
+            local_contrastive_loss(features, labels, process_group=second)
+    else:
+        expected = local_contrastive_loss(features, labels)
+        assert torch.equal(local_contrastive_loss(features, labels, process_group=second), expected)
     with pytest.raises((ValueError, RuntimeError), match="unit length"):
         ClassQueue(2, 2, 4, process_group=group()).push(
             keys if rank == 0 else keys[:0], labels[0, 0, 0, : 3 * (1 - rank)]
