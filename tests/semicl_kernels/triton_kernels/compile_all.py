@@ -96,6 +96,8 @@ class Compiled:
                 facts["opcodes"] = disassembly.opcodes(kernel.asm["cubin"])
             if function.__name__ == "store_logsumexp":
                 facts["loads_at_once"] = disassembly.loads_at_once(kernel.asm["cubin"])
+        else:
+            facts["stack"] = disassembly.amd_stack(kernel.asm["amdgcn"])
         print(json.dumps(facts), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the machine code of a kernel for NVIDIA says: by the disassembler that comes in Triton's package."""
+"""What the machine code of a kernel says: for NVIDIA by the disassembler that comes in Triton's package."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def usage(cubin: bytes) -> dict[str, int]:
     said = run("cuobjdump", "--dump-resource-usage", cubin=cubin)
     resources = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
     return {"registers": resources["REG"], "stack": resources["STACK"], "local": resources["LOCAL"]}
+
+
+def amd_stack(assembly: str) -> int:
+    """Return the bytes of a thread's stack, as the assembly for AMD notes them."""
+    (found,) = re.findall(r"\.private_segment_fixed_size:\s+(\d+)", assembly)
+    return int(found)
 
 
 def instructions(cubin: bytes) -> list[str]:

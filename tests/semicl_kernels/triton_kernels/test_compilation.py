@@ -20,6 +20,8 @@ pytest.importorskip("triton", reason="triton is not installed: pip install trito
 
 # Of a block; sm_86, sm_89 and sm_120 take the tiles of sm_80 and have less than it.
 SHARED_BYTES = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+# Of a thread, where it is not 0: in a few kernels of rows in several planes two to four registers lie there.
+STACK_BYTES = {("sm_80", "float32"): 16, ("sm_100", "float32"): 8}
 PASSES_OVER_PAIRS = ("sum_pairs", "log_sum_pairs", "row_gradient", "sum_keys", "key_gradient")
 WARP_GROUP = 128  # threads
 PARTIALS_AT_ONCE = 8  # semicl_kernels/triton_kernels/logsumexp.py
@@ -68,14 +70,15 @@ def test_kernels_compile_and_fit(architecture: str, dtype: str, how_many: str) -
     assert all(len(groups) == 1 for groups in compiled_for.values()), compiled_for
     for kernel in kernels:
         assert kernel["shared"] <= SHARED_BYTES[architecture], kernel
+        assert kernel.get("local", 0) == 0, kernel
+        assert kernel["stack"] <= STACK_BYTES.get((architecture, dtype), 0), kernel
     if architecture == "sm_90":
         for kernel in kernels:
             assert_machine_code(kernel)
 
 
 def assert_machine_code(kernel: dict[str, Any]) -> None:
-    """On Hopper: nothing spilt, products on tensor cores, one exponential a similarity where the maximum is known."""
-    assert kernel["stack"] == kernel["local"] == 0, kernel
+    """On Hopper: products on tensor cores, one exponential a similarity where the maximum is known."""
     if kernel["kernel"] == "store_logsumexp":
         # One after another, each partial would wait for memory.
         assert kernel["loads_at_once"] >= PARTIALS_AT_ONCE, kernel
