@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .keyed import KeyedProblem
+
 Gradients = tuple[Tensor | None, ...]
 
 
@@ -21,13 +23,13 @@ def has_channels_last(features: Tensor) -> bool:
     return features.dim() > 3 and features.shape[2] > 1 and features.stride(2) == 1
 
 
-def _save(ctx: Any, *values: Any) -> None:
-    """Keep tensors and other values for :func:`_saved`."""
+def save_values(ctx: Any, *values: Any) -> None:
+    """Keep tensors and other values for :func:`saved_values`."""
     ctx.save_for_backward(*[value if isinstance(value, Tensor) else None for value in values])
     ctx.others = [None if isinstance(value, Tensor) else value for value in values]
 
 
-def _saved(ctx: Any) -> list[Any]:
+def saved_values(ctx: Any) -> list[Any]:
     pairs = zip(ctx.saved_tensors, ctx.others, strict=True)
     return [other if tensor is None else tensor for tensor, other in pairs]
 
@@ -56,11 +58,11 @@ class GroupedLogsumexp(torch.autograd.Function):
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _refuse_others(ctx, "grouped_logsumexp")
         rows, *others = inputs
-        _save(ctx, rows, output, *others)
+        save_values(ctx, rows, output, *others)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward.default(grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward.default(grad, *saved_values(ctx)))
 
 
 class KeyedLogsumexp(torch.autograd.Function):
@@ -75,11 +77,11 @@ class KeyedLogsumexp(torch.autograd.Function):
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _refuse_others(ctx, "keyed_logsumexp", KeyedLogsumexp.DIFFERENTIABLE)
-        _save(ctx, output, *inputs)
+        save_values(ctx, output, *inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        lse, *inputs = _saved(ctx)
+        lse, *inputs = saved_values(ctx)
         wanted = ctx.needs_input_grad[: KeyedLogsumexp.DIFFERENTIABLE]
         found = torch.ops.semicl.keyed_logsumexp_backward.default(grad, lse, *wanted, *inputs)
         gradients = (one if is_wanted else None for one, is_wanted in zip(found, wanted, strict=True))
@@ -105,7 +107,7 @@ class Contrast(torch.autograd.Function):
             ctx.save_for_backward(*output)
             ctx.others = (features.shape, has_channels_last(features), features.dtype, backend)
         else:
-            _save(ctx, *inputs)
+            save_values(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> Gradients:
@@ -115,7 +117,7 @@ class Contrast(torch.autograd.Function):
             found, others = ctx.saved_tensors, ctx.others
         else:
             # A graph that was captured where no gradient was wanted: the loss is computed again.
-            features, *given, _, backend = _saved(ctx)
+            features, *given, _, backend = saved_values(ctx)
             found = torch.ops.semicl.contrast.default(features, *given, True, backend)
             others = (features.shape, has_channels_last(features), features.dtype, backend)
         return _by_first_alone(ctx, torch.ops.semicl.contrast_backward.default(grad, *found, *others))
@@ -131,11 +133,11 @@ class ContrastMap(torch.autograd.Function):
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _refuse_others(ctx, "contrast_map")
-        _save(ctx, *inputs)
+        save_values(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward.default(grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward.default(grad, *saved_values(ctx)))
 
 
 class KeyedContrast(torch.autograd.Function):
@@ -150,28 +152,28 @@ class KeyedContrast(torch.autograd.Function):
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         _refuse_others(ctx, "keyed_contrast", KeyedContrast.DIFFERENTIABLE)
-        *given, with_gradient, with_keys, backend = inputs
+        problem, (with_gradient, with_keys, backend) = KeyedProblem.unflat(inputs)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.is_map, ctx.with_gradient, ctx.with_keys = given[-2] == "none", with_gradient, with_keys
+        ctx.is_map, ctx.with_gradient, ctx.with_keys = problem.reduction == "none", with_gradient, with_keys
         if with_gradient and not ctx.is_map:
-            _save(ctx, *output)
+            save_values(ctx, *output)
         else:
-            _save(ctx, *given, with_keys, backend)
+            save_values(ctx, *problem, with_keys, backend)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> Gradients:
         others = (None,) * (len(ctx.needs_input_grad) - KeyedContrast.DIFFERENTIABLE)
         if grad is None:
             return None, None, None, *others
-        saved = _saved(ctx)
+        saved = saved_values(ctx)
         if ctx.is_map:
             by_points, by_keys, by_scale = torch.ops.semicl.keyed_contrast_map_backward.default(grad, *saved)
         else:
             if not ctx.with_gradient:
                 # A graph that was captured where no gradient was wanted: the loss is computed again.
-                *given, with_keys, backend = saved
-                saved = torch.ops.semicl.keyed_contrast.default(*given, True, with_keys, backend)
+                *problem, with_keys, backend = saved
+                saved = torch.ops.semicl.keyed_contrast.default(*problem, True, with_keys, backend)
             by_points, by_keys, by_scale = torch.ops.semicl.keyed_contrast_backward.default(grad, *saved)
         return by_points, by_keys if ctx.with_keys else None, by_scale, *others
 
@@ -186,11 +188,11 @@ class ReferenceLoss(torch.autograd.Function):
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _refuse_others(ctx, "reference_loss")
-        _save(ctx, *inputs)
+        save_values(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.reference_loss_backward.default(grad, *_saved(ctx)))
+        return _by_first_alone(ctx, torch.ops.semicl.reference_loss_backward.default(grad, *saved_values(ctx)))
 
 
 def refuse_second_order(ctx: Any, *grads: Any) -> Any:
@@ -250,13 +252,12 @@ def contrast_map(features: Tensor, *others: Any) -> Tensor:
     return function(features, *others)
 
 
-def keyed_contrast(points: Tensor, keys: Tensor | None, scale: Tensor, *others: Any) -> Tensor:
+def keyed_contrast(problem: KeyedProblem, backend: str) -> Tensor:
     """Return the loss; gradients by keys are computed where they require one."""
-    *given, backend = others
-    eager = _wants_gradient(points, keys, scale)
+    with_gradient = requires_grad(problem.points, problem.keys, problem.scale)
+    eager = with_gradient and not _captured()
     function = KeyedContrast.apply if eager else torch.ops.semicl.keyed_contrast.default
-    with_gradient = requires_grad(points, keys, scale)
-    return function(points, keys, scale, *given, with_gradient, requires_grad(keys), backend)[0]
+    return function(*problem, with_gradient, requires_grad(problem.keys), backend)[0]
 
 
 def reference_loss(features: Tensor, *others: Any) -> Tensor:

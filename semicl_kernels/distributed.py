@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, distributed
 
 from . import keyed
-from .autograd import refuse_second_order
+from .autograd import refuse_second_order, save_values, saved_values
 from .backends import reference
+from .keyed import KeyedProblem
 from .partition import places
 
 if TYPE_CHECKING:
@@ -134,9 +135,7 @@ class Call(NamedTuple):
     images: list[int]  # of each process
     rank: int
     group: ProcessGroup
-    choices: tuple[Any, ...]  # of keyed.Choices without its scale
     backend: str
-    device: torch.device
 
     @property
     def points_of_image(self) -> int:
@@ -154,43 +153,35 @@ class Call(NamedTuple):
         """Return (M, ...) of the values of this process's points."""
         return gather_known(values, self.counts, self.group)
 
-    def labels_of_all(self, labels: Tensor | None) -> Tensor:
-        if labels is None:
-            return places(self.total_shape, self.device)
-        return self.gather(labels.reshape(-1)).reshape(self.total_shape)
+    def of_all(self, problem: KeyedProblem) -> KeyedProblem:
+        """Return the problem of the points of all processes."""
+        points, labels, weights = self.gather(problem.points), problem.labels, problem.weights
+        if problem.self_supervised:
+            labels = places(self.total_shape, points.device)
+        else:
+            labels = self.gather(labels.reshape(-1)).reshape(self.total_shape)
+        weights = None if weights is None else self.gather(weights)
+        return problem._replace(points=points, labels=labels, weights=weights)
 
 
 class DistributedContrast(torch.autograd.Function):
     """The loss of all processes' points and its gradient by this one's points, by keys and by the scale."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        points: Tensor,
-        keys: Tensor | None,
-        scale: Tensor,
-        labels: Tensor | None,
-        weights: Tensor | None,
-        key_labels: Tensor | None,
-        key_weights: Tensor | None,
-        call: Call,
-    ) -> Tensor:
-        wants_keys = keys is not None and ctx.needs_input_grad[1]
-        all_points, all_labels = call.gather(points), call.labels_of_all(labels)
-        all_weights = None if weights is None else call.gather(weights)
-        beside = (keys, key_labels, key_weights)
-        given = (all_points, all_labels, all_weights, *beside, float(scale))
-        is_map = call.choices[-2] == "none"  # the reduction
-        found = solve(call, given, wants_keys, None, not is_map and any(ctx.needs_input_grad))
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        problem, (call,) = KeyedProblem.unflat(inputs)
+        problem = call.of_all(problem)
+        wants_gradient, _ = KeyedProblem.unflat(ctx.needs_input_grad)
+        is_map, with_keys = problem.reduction == "none", bool(wants_gradient.keys)
+        found = solve(call, problem, with_keys, None, not is_map and any(ctx.needs_input_grad))
         begin, end = own_range(call)
-        ctx.call, ctx.is_map, ctx.wants_keys = call, is_map, wants_keys
-        ctx.scale = float(scale)
+        ctx.call, ctx.is_map, ctx.with_keys = call, is_map, with_keys
         if is_map:
-            ctx.save_for_backward(*[None if one is None else one.detach() for one in given[:-1]])
-            return found.losses[begin:end].to(points.dtype)
+            save_values(ctx, *problem)
+            return found.losses[begin:end].to(problem.points.dtype)
         by_points = found.by_points[begin:end] if len(found.by_points) else found.by_points
-        ctx.save_for_backward(by_points, found.by_keys, found.by_scale)
-        return torch.dot(found.weights, found.losses).to(points.dtype)
+        save_values(ctx, by_points, found.by_keys, found.by_scale)
+        return torch.dot(found.weights, found.losses).to(problem.points.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -199,16 +190,12 @@ class DistributedContrast(torch.autograd.Function):
         call, size = ctx.call, ctx.call.group.size()
         if ctx.is_map:
             begin, end = own_range(call)
-            found = solve(call, (*ctx.saved_tensors, ctx.scale), ctx.wants_keys, call.gather(grad.double()), True)
+            found = solve(call, KeyedProblem(*saved_values(ctx)), ctx.with_keys, call.gather(grad.double()), True)
             by_points, by_keys, by_scale = found.by_points[begin:end], found.by_keys, found.by_scale
         else:
-            by_points, by_keys, by_scale = (grad.to(one.dtype).to(one.device) * one for one in ctx.saved_tensors)
-        return (
-            by_points * size,
-            by_keys * size if ctx.wants_keys else None,
-            by_scale.cpu() * size,
-            *[None] * 5,
-        )
+            by_points, by_keys, by_scale = (grad.to(one.dtype).to(one.device) * one for one in saved_values(ctx))
+        gradients = (by_points * size, by_keys * size if ctx.with_keys else None, by_scale.cpu() * size)
+        return *gradients, *[None] * (len(ctx.needs_input_grad) - len(gradients))
 
 
 def own_range(call: Call) -> tuple[int, int]:
@@ -217,17 +204,13 @@ def own_range(call: Call) -> tuple[int, int]:
 
 
 def solve(
-    call: Call, given: tuple[Any, ...], wants_keys: bool, above: Tensor | None, with_gradient: bool
+    call: Call, problem: KeyedProblem, with_keys: bool, above: Tensor | None, with_gradient: bool
 ) -> keyed.Result:
-    points, labels, weights, keys, key_labels, key_weights, scale = given
-    options: tuple[Any, ...] = (*call.choices[:5], scale, *call.choices[5:])
-    choices = keyed.Choices(*options)
-    key_set = None if keys is None else keyed.KeySet(keys, key_labels, key_weights, wants_keys)
     share = keyed.Share(*own_range(call), call.gather)
-    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(problem.points.device.type, enabled=False):
         if call.backend != "reference":
-            return keyed.contrast(points, labels, weights, key_set, choices, above, with_gradient, call.backend, share)
-        whole = keyed.Result(*reference.keyed_contrast(points, labels, weights, key_set, choices, above))
+            return keyed.contrast(problem, above, with_gradient, with_keys, call.backend, share)
+        whole = keyed.Result(*reference.keyed_contrast(problem, above, with_keys))
     # Those of all anchors, of which each process is to give its part.
     by_keys, by_scale = (one / call.group.size() for one in (whole.by_keys, whole.by_scale))
     return whole._replace(by_keys=by_keys, by_scale=by_scale)

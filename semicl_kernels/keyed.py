@@ -12,8 +12,8 @@ that the anchor meets, and has the positives taken off before its products.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,28 +23,31 @@ from .backends.positives import Ranges
 from .partition import Partition, partition, reduction_weights
 
 
-class Choices(NamedTuple):
-    """Who contrasts with whom, and how the losses are reduced."""
+class KeyedProblem(NamedTuple):
+    """A whole contrast of points, and of keys that every anchor meets, in the order of KEYED in ops.py."""
 
-    block_size: tuple[int, ...] | None
+    points: Tensor  # (M, C), in the order of labels
+    keys: Tensor | None  # (K, C)
+    scale: Tensor  # () float64, on the CPU
+    labels: Tensor  # (B, V, *space) integers
+    weights: Tensor | None  # (M,)
+    key_labels: Tensor | None  # (K,) integers; None: of no point's class
+    key_weights: Tensor | None  # (K,) > 0
+    block_size: Sequence[int] | None
     per_image: bool
     other_classes_only: bool
     background: int | None
     ignore_index: int | None
-    scale: float
     pairwise: bool  # whether each positive is compared with the negatives alone; only other classes then
     unit: bool  # whether points and keys have length 1
     reduction: str
     self_supervised: bool
 
-
-class KeySet(NamedTuple):
-    """Keys that every anchor meets."""
-
-    values: Tensor  # (K, C)
-    labels: Tensor | None  # (K,) integers; None: of no point's class
-    weights: Tensor | None  # (K,) > 0
-    differentiable: bool
+    @classmethod
+    def unflat(cls, arguments: Sequence[Any]) -> tuple[KeyedProblem, Sequence[Any]]:
+        """Return the problem that an operator's arguments begin with, and the others."""
+        count = len(cls._fields)
+        return cls(*arguments[:count]), arguments[count:]
 
 
 class Result(NamedTuple):
@@ -86,30 +89,28 @@ class Part(NamedTuple):
 
 
 def contrast(
-    points: Tensor,
-    labels: Tensor,
-    weights: Tensor | None,
-    key_set: KeySet | None,
-    choices: Choices,
+    problem: KeyedProblem,
     above: Tensor | None,
     with_gradient: bool,
+    with_keys: bool,
     backend: str,
     share: Share | None = None,
 ) -> Result:
     """Return the losses of all points, and the gradients of their sum, each times its weight or ``above``.
 
-    ``points`` is (M, C) in the order of ``labels`` (B, V, *space); ``weights`` and ``above`` are (M,) or None. With a
-    ``share``, only the gradient by its points is computed, and that by keys and scale is its anchors' part.
+    ``above`` is (M,) or None. With a ``share``, only the gradient by its points is computed, and that by keys and scale
+    is its anchors' part.
     """
-    keys = None if key_set is None else sorted_keys(key_set, choices.ignore_index)
-    parts = partition_of(labels, keys, choices)
+    scale, weights, other_classes_only = float(problem.scale), problem.weights, problem.other_classes_only
+    keys = sorted_keys(problem)
+    parts = partition_of(problem, keys)
     order = parts.point_of_row
-    names = labels.reshape(-1)[order]
+    names = problem.labels.reshape(-1)[order]
     weight = parts.weights if weights is None else parts.weights * weights.double()[order]
-    reduced = reduction_weights(weight, names, parts.offsets, choices.reduction)
+    reduced = reduction_weights(weight, names, parts.offsets, problem.reduction)
     factor = reduced if above is None else torch.where(weight > 0, above.double()[order], 0.0)
 
-    x, compute, own = points[order], BACKENDS[backend], weight
+    x, compute, own = problem.points[order], BACKENDS[backend], weight
     if share is not None:
         is_own = (order >= share.begin) & (order < share.end)
         own = torch.where(is_own, weight, 0.0)
@@ -118,7 +119,7 @@ def contrast(
         pairs = [points_by_points(x, parts, weight if weights is not None else None)]
     count = (parts.class_end - parts.class_begin - 1).double()
     if keys is not None:
-        pairs.append(some_by_keys(x, own.nonzero()[:, 0], names, keys, choices.other_classes_only))
+        pairs.append(some_by_keys(x, own.nonzero()[:, 0], names, keys, other_classes_only))
         count = count + weight_of_class(names, keys)
     count = count.clamp_min(torch.finfo(torch.float64).tiny)
 
@@ -130,17 +131,17 @@ def contrast(
 
     lse = torch.full_like(count, -torch.inf)
     for part in pairs:
-        found = compute.forward(part.rows, part.keys, part.groups, choices.scale, None).double()
+        found = compute.forward(part.rows, part.keys, part.groups, scale, None).double()
         if part.row_of is None:
             lse = found
         else:
             lse[part.row_of] = torch.logaddexp(lse[part.row_of], found)
     lse = of_all(lse)
-    if choices.pairwise:
+    if problem.pairwise:
         losses, slope = torch.zeros_like(lse), torch.zeros_like(lse)  # slope: by the log-sum-exps
         for part in pairs:
-            positives = part.positives((weight > 0).double(), choices.pairwise)
-            compared = compute.softplus(part.rows, part.keys, part.groups, positives, part.rows_of(lse), choices.scale)
+            positives = part.positives((weight > 0).double(), problem.pairwise)
+            compared = compute.softplus(part.rows, part.keys, part.groups, positives, part.rows_of(lse), scale)
             for total, found in zip((losses, slope), compared, strict=True):
                 total += part.to_points(found, len(x))
         losses, slope = of_all(losses / count), of_all(slope / count)
@@ -149,10 +150,10 @@ def contrast(
         sums, slope = compute.positive_sums(*of_points), torch.ones_like(lse)
         if keys is not None:
             every = weight.nonzero()[:, 0]
-            part = pairs[-1] if share is None else some_by_keys(x, every, names, keys, choices.other_classes_only)
+            part = pairs[-1] if share is None else some_by_keys(x, every, names, keys, other_classes_only)
             more = compute.positive_sums(part.rows, part.keys, part.groups, part.class_begin, part.class_end)
             sums += part.to_points(more, len(x))
-        losses = lse - choices.scale * sums / count
+        losses = lse - scale * sums / count
     losses = torch.where(weight > 0, losses, 0.0)
     if not with_gradient:
         nothing = x.new_zeros((0, x.shape[1]))
@@ -163,17 +164,17 @@ def contrast(
     by_keys, by_scale = x.new_zeros((0, x.shape[1])), lse.new_zeros(())
 
     def gradient(part: Part, with_rows: bool, with_keys: bool) -> tuple[Tensor, Tensor]:
-        positives = part.positives(pulls, choices.pairwise)
+        positives = part.positives(pulls, problem.pairwise)
         of_rows = (part.rows_of(factor * slope), part.rows, part.keys, part.rows_of(lse), part.groups, positives)
-        return compute.backward(*of_rows, choices.scale, None, choices.unit, with_rows, with_keys)
+        return compute.backward(*of_rows, scale, None, problem.unit, with_rows, with_keys)
 
     for part in pairs:
         to_points = part.column_of is not None and share is None
-        to_keys = part.keys is not None and part.column_of is None and keys is not None and keys.differentiable
+        to_keys = part.keys is not None and part.column_of is None and with_keys
         by_rows, by_columns = gradient(part, True, to_points or to_keys)
         # An exponent is scale times a product. By Euler's theorem sum_i x_i . dX_i is scale times the derivative by it,
         # and twice that where the rows are the columns too.
-        along = (part.rows * by_rows).sum(dtype=torch.float64) / choices.scale
+        along = (part.rows * by_rows).sum(dtype=torch.float64) / scale
         by_scale += along / 2 if part.keys is None else along
         if part.row_of is None:
             by_x = by_rows.to(x.dtype)
@@ -201,21 +202,22 @@ class SortedKeys(NamedTuple):
     weights: Tensor | None  # (K,) float64
     order: Tensor  # (K,) int64: which of the keys that were given
     total: int  # of those
-    differentiable: bool
 
 
-def sorted_keys(keys: KeySet, ignore_index: int | None) -> SortedKeys:
+def sorted_keys(problem: KeyedProblem) -> SortedKeys | None:
     """Return the keys by label, less those of the label that is ignored."""
-    total = len(keys.values)
-    if keys.labels is None:
-        order = torch.arange(total, device=keys.values.device)
+    values, labels, weights = problem.keys, problem.key_labels, problem.key_weights
+    if values is None:
+        return None
+    if labels is None:
+        order = torch.arange(len(values), device=values.device)
     else:
-        order = torch.argsort(keys.labels, stable=True)
-        if ignore_index is not None:
-            order = order[keys.labels[order] != ignore_index]
-    labels = None if keys.labels is None else keys.labels[order].contiguous()
-    weights = None if keys.weights is None else keys.weights[order].double()
-    return SortedKeys(keys.values[order].contiguous(), labels, weights, order, total, keys.differentiable)
+        order = torch.argsort(labels, stable=True)
+        if problem.ignore_index is not None:
+            order = order[labels[order] != problem.ignore_index]
+        labels = labels[order].contiguous()
+    weights = None if weights is None else weights[order].double()
+    return SortedKeys(values[order].contiguous(), labels, weights, order, len(values))
 
 
 def range_of(names: Tensor, keys: SortedKeys) -> tuple[Tensor, Tensor]:
@@ -239,22 +241,17 @@ def weight_of_class(names: Tensor, keys: SortedKeys) -> Tensor:
 # ---- who meets whom --------------------------------------------------------------------------------------------------
 
 
-def partition_of(labels: Tensor, keys: SortedKeys | None, choices: Choices) -> Partition:
+def partition_of(problem: KeyedProblem, keys: SortedKeys | None) -> Partition:
     """Return the partition of the points, with the weight 1 for anchors. A point's keys may make an anchor of it."""
-    options = (
-        choices.block_size,
-        choices.per_image,
-        choices.other_classes_only,
-        choices.background,
-        choices.ignore_index,
-    )
+    labels, blocks = problem.labels, None if problem.block_size is None else tuple(problem.block_size)
+    others = (problem.per_image, problem.other_classes_only, problem.background, problem.ignore_index)
+    options = (blocks, *others, "sum")
     if keys is None:
-        of_operator = torch.ops.semicl.partition(labels, *options, "sum", choices.self_supervised, False)
-        return Partition(*of_operator)
+        return Partition(*torch.ops.semicl.partition(labels, *options, problem.self_supervised, False))
     flat = labels.reshape(-1)
     begin, end = range_of(flat, keys)
     same = end - begin
-    return partition(labels, *options, "sum", (same, len(keys.values) - same))
+    return partition(labels, *options, (same, len(keys.values) - same))
 
 
 def points_by_points(x: Tensor, parts: Partition, weight: Tensor | None) -> Part:

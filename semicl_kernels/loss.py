@@ -29,6 +29,7 @@ from .checks import (
 )
 from .distributed import Call, DistributedContrast, agree, checksum, outside_graphs
 from .fork_safety import serial_in_children
+from .keyed import KeyedProblem
 from .ops import flat, unit
 from .options import Options
 from .partition import Partition, largest_group, places
@@ -111,15 +112,16 @@ def _contrast(
         points = _points(features, options.normalize)
         keys = None if beside.keys is None else _rows(beside.keys, points.dtype, options.normalize)
         weights = None if beside.weights is None else as_floats(beside.weights.reshape(-1))
-        how = (*choices, pairwise, options.normalize, options.reduction, labels is None)
-        key_facts = (None if beside.key_labels is None else beside.key_labels.long(), beside.key_weights)
+        key_labels = None if beside.key_labels is None else beside.key_labels.long()
+        keyed_problem = KeyedProblem(
+            points, keys, scale, _places(features) if labels is None else labels, weights, key_labels,
+            beside.key_weights, *choices, pairwise, options.normalize, options.reduction, labels is None,
+        )  # fmt: skip
         if images is not None and options.process_group is not None:
             group = options.process_group
-            call = Call(shape, images, group.rank(), group, how, backend, features.device)
-            loss = DistributedContrast.apply(points, keys, scale, labels, weights, *key_facts, call)
+            loss = DistributedContrast.apply(*keyed_problem, Call(shape, images, group.rank(), group, backend))
         else:
-            shown = _places(features) if labels is None else labels
-            loss = keyed_contrast(points, keys, scale, shown, weights, *key_facts, *how, backend)
+            loss = keyed_contrast(keyed_problem, backend)
     elif backend == "reference":
         loss = reference_loss(features, labels, *choices, scale, options.normalize, options.reduction)
     elif options.reduction == "none":

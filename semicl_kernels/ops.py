@@ -32,6 +32,7 @@ from .checks import (
     integer_or_none,
 )
 from .fork_safety import serial_in_children
+from .keyed import KeyedProblem
 from .partition import (
     Partition,
     block_edges,
@@ -341,40 +342,35 @@ def _gradient_map(features: Tensor) -> Tensor:
 # ---- the contrast with keys and weights ------------------------------------------------------------------------------
 
 
-def _keyed(arguments: tuple[Any, ...], above: Tensor | None, with_gradient: bool) -> keyed.Result:
-    points, keys, scale, labels, weights, key_labels, key_weights, block_size, *choices, with_keys, backend = arguments
-    per_image, other_classes_only, background, ignore_index, pairwise, normalized, reduction, self_supervised = choices
-    blocks = None if block_size is None else tuple(block_size)
-    task = keyed.Choices(
-        blocks, per_image, other_classes_only, background, ignore_index, float(scale), pairwise, normalized, reduction,
-        self_supervised,
-    )  # fmt: skip
-    key_set = None if keys is None else keyed.KeySet(keys, key_labels, key_weights, with_keys)
-    with torch.autocast(points.device.type, enabled=False):
+def _keyed(
+    problem: KeyedProblem, above: Tensor | None, with_gradient: bool, with_keys: bool, backend: str
+) -> keyed.Result:
+    with torch.autocast(problem.points.device.type, enabled=False):
         if backend == "reference":
-            return keyed.Result(*reference.keyed_contrast(points, labels, weights, key_set, task, above))
-        return keyed.contrast(points, labels, weights, key_set, task, above, with_gradient, backend)
+            return keyed.Result(*reference.keyed_contrast(problem, above, with_keys))
+        return keyed.contrast(problem, above, with_gradient, with_keys, backend)
 
 
 def _keyed_contrast(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the reduced loss and its gradients by points, keys and scale, or the map (M,) of losses and none."""
-    *given, with_gradient, with_keys, backend = arguments
-    points, reduction = given[0], given[-2]
-    is_map = reduction == "none"
-    found = _keyed((*given, with_keys, backend), None, with_gradient and not is_map)
+    problem, (with_gradient, with_keys, backend) = KeyedProblem.unflat(arguments)
+    is_map = problem.reduction == "none"
+    found = _keyed(problem, None, with_gradient and not is_map, with_keys, backend)
     loss = found.losses if is_map else torch.dot(found.weights, found.losses)
-    return loss.to(points.dtype), found.by_points, found.by_keys, found.by_scale.cpu()
+    return loss.to(problem.points.dtype), found.by_points, found.by_keys, found.by_scale.cpu()
 
 
-def _keyed_contrast_fake(points: Tensor, keys: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    *_, reduction, _, with_gradient, with_keys, _ = rest
-    gradient = with_gradient and reduction != "none"
+def _keyed_contrast_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    problem, (with_gradient, with_keys, _) = KeyedProblem.unflat(arguments)
+    points, is_map = problem.points, problem.reduction == "none"
+    gradient = with_gradient and not is_map
     by_points = points.new_empty((points.shape[0] if gradient else 0, points.shape[1]))
-    loss = points.new_empty((points.shape[0],) if reduction == "none" else ())
-    return loss, by_points, _key_gradient(points, keys, gradient and with_keys), _scalar(points)
+    loss = points.new_empty((points.shape[0],) if is_map else ())
+    return loss, by_points, _key_gradient(problem, gradient and with_keys), _scalar(points)
 
 
-def _key_gradient(points: Tensor, keys: Tensor | None, wanted: bool) -> Tensor:
+def _key_gradient(problem: KeyedProblem, wanted: bool) -> Tensor:
+    points, keys = problem.points, problem.keys
     return points.new_empty((keys.shape[0] if keys is not None and wanted else 0, points.shape[1]))
 
 
@@ -396,15 +392,14 @@ def _keyed_contrast_backward_fake(
 
 
 def _keyed_contrast_map_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    found = _keyed(arguments, grad, True)
+    problem, (with_keys, backend) = KeyedProblem.unflat(arguments)
+    found = _keyed(problem, grad, True, with_keys, backend)
     return found.by_points, found.by_keys, found.by_scale.cpu()
 
 
-def _keyed_contrast_map_backward_fake(
-    grad: Tensor, points: Tensor, keys: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    *_, with_keys, _ = rest
-    return torch.empty_like(points), _key_gradient(points, keys, with_keys), _scalar(points)
+def _keyed_contrast_map_backward_fake(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    problem, (with_keys, _) = KeyedProblem.unflat(arguments)
+    return torch.empty_like(problem.points), _key_gradient(problem, with_keys), _scalar(problem.points)
 
 
 # ---- the reference ---------------------------------------------------------------------------------------------------
@@ -482,11 +477,10 @@ def _flops(name: str) -> Callable[..., int | torch.SymInt]:
             rows, keys = arguments[4 if name.endswith("_backward") else 0 :][:2]
             return 2 * count * rows.numel() * keys[0]
         if name.startswith("keyed_contrast"):
-            points, keys, _, labels, _, _, _, blocks, per_image = arguments[1 if name.endswith("_backward") else 0 :][
-                :9
-            ]
-            largest = largest_group(labels, blocks, per_image)
-            return 2 * count * points.numel() * (largest + (0 if keys is None else keys[0]))
+            problem, _ = KeyedProblem.unflat(arguments[1 if name.endswith("_backward") else 0 :])
+            shapes: Any = problem  # in the place of tensors
+            largest = largest_group(shapes.labels, shapes.block_size, shapes.per_image)
+            return 2 * count * shapes.points.numel() * (largest + (0 if shapes.keys is None else shapes.keys[0]))
         if name == "contrast" or name.startswith("reference_loss"):
             features, _, blocks, per_image = arguments[1 if name.endswith("_backward") else 0 :][:4]
             largest = largest_group(torch.Size((*features[:2], *features[3:])), blocks, per_image)

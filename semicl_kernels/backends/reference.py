@@ -161,15 +161,14 @@ def gradient(grad: Tensor, features: Tensor, labels: Tensor | None, task: Task) 
 # ---- with keys and weights -------------------------------------------------------------------------------------------
 
 
-def keyed_contrast(
-    points: Tensor, labels: Tensor, weights: Tensor | None, keys: Any, task: Any, above: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return what ``keyed.contrast`` does, of the same arguments: the matrix of each group, masks, and its softmax."""
+def keyed_contrast(task: Any, above: Tensor | None, with_keys: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return what ``keyed.contrast`` does of the same problem: the matrix of each group, masks, and its softmax."""
+    points, labels, weights, scale = task.points, task.labels, task.weights, float(task.scale)
     flat = labels.flatten().long()
     weight = points.new_ones(len(points), dtype=torch.float64) if weights is None else weights.double()
-    y = points[:0] if keys is None else keys.values
-    of_keys = y.new_ones(len(y)) if keys is None or keys.weights is None else keys.weights.to(y.dtype)
-    classes = None if keys is None else keys.labels
+    y = points[:0] if task.keys is None else task.keys
+    of_keys = y.new_ones(len(y)) if task.key_weights is None else task.key_weights.to(y.dtype)
+    classes = task.key_labels
     if classes is not None and task.ignore_index is not None:
         of_keys = of_keys * (classes != task.ignore_index)
     each, anchors = points.new_zeros(len(points), dtype=torch.float64), torch.zeros_like(flat, dtype=torch.bool)
@@ -188,7 +187,7 @@ def keyed_contrast(
             if task.background is not None:
                 anchor &= own != task.background
             columns = torch.cat([points[members], y])
-            s = points[members][anchor] @ columns.T * task.scale
+            s = points[members][anchor] @ columns.T * scale
             shown = (s + torch.cat([s.new_zeros(len(own)), of_keys.log()])).masked_fill(~met[anchor], -torch.inf)
             share = positive[anchor] / positive[anchor].sum(1, keepdim=True)
             rows, lse = members[anchor], shown.logsumexp(1)
@@ -207,18 +206,12 @@ def keyed_contrast(
     by_points, by_keys, by_scale = torch.zeros_like(points), torch.zeros_like(y), factor.new_zeros(())
     for rows, members, columns, s, slope in solved:
         slope = slope * factor[rows, None].to(slope.dtype)
-        by_columns = task.scale * slope.T @ points[rows]
-        by_points[rows] += task.scale * slope @ columns
+        by_columns = scale * slope.T @ points[rows]
+        by_points[rows] += scale * slope @ columns
         by_points[members] += by_columns[: len(members)]
         by_keys += by_columns[len(members) :]
-        by_scale += (slope * s).sum().double() / task.scale
-    return (
-        each,
-        reduced,
-        by_points,
-        by_keys if keys is not None and keys.differentiable else torch.zeros_like(y[:0]),
-        by_scale.cpu(),
-    )
+        by_scale += (slope * s).sum().double() / scale
+    return each, reduced, by_points, by_keys if with_keys else torch.zeros_like(y[:0]), by_scale.cpu()
 
 
 def members_of_groups(labels: Tensor, task: Any) -> Iterator[Tensor]:
