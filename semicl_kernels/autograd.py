@@ -34,7 +34,7 @@ def saved_values(ctx: Any) -> list[Any]:
     return [other if tensor is None else tensor for tensor, other in pairs]
 
 
-def _by_first_alone(ctx: Any, gradient: Tensor | None) -> Gradients:
+def _only_first(ctx: Any, gradient: Tensor | None) -> Gradients:
     return gradient, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
@@ -47,22 +47,28 @@ def _refuse_others(ctx: Any, operator: str, count: int = 1) -> None:
         )
 
 
-class GroupedLogsumexp(torch.autograd.Function):
-    @staticmethod
+def _by_first_alone(name: str, saves_output: bool = False) -> Any:
+    """Return the Function of an operator with a gradient by its first argument alone.
+
+    Its backward operator takes the inputs, and where it ``saves_output``, that after the first of them.
+    """
+
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = torch.ops.semicl.grouped_logsumexp.default(*inputs)
-        GroupedLogsumexp.save(ctx, inputs, output)
+        output: Tensor = getattr(torch.ops.semicl, name).default(*inputs)
+        save(ctx, inputs, output)
         return output
 
-    @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _refuse_others(ctx, "grouped_logsumexp")
-        rows, *others = inputs
-        save_values(ctx, rows, output, *others)
+        _refuse_others(ctx, name)
+        first, *others = inputs
+        save_values(ctx, first, *([output] if saves_output else []), *others)
 
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.grouped_logsumexp_backward.default(grad, *saved_values(ctx)))
+        operator = getattr(torch.ops.semicl, f"{name}_backward").default
+        return _only_first(ctx, operator(grad, *saved_values(ctx)))
+
+    methods = {one.__name__: staticmethod(one) for one in (forward, save, backward)}
+    return type(name, (torch.autograd.Function,), {"DIFFERENTIABLE": 1, **methods})
 
 
 class KeyedLogsumexp(torch.autograd.Function):
@@ -89,6 +95,8 @@ class KeyedLogsumexp(torch.autograd.Function):
 
 
 class Contrast(torch.autograd.Function):
+    DIFFERENTIABLE = 1  # features, the first argument
+
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         output = torch.ops.semicl.contrast.default(*inputs)
@@ -112,7 +120,7 @@ class Contrast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> Gradients:
         if grad is None:
-            return _by_first_alone(ctx, None)
+            return _only_first(ctx, None)
         if ctx.with_gradient:
             found, others = ctx.saved_tensors, ctx.others
         else:
@@ -120,24 +128,7 @@ class Contrast(torch.autograd.Function):
             features, *given, _, backend = saved_values(ctx)
             found = torch.ops.semicl.contrast.default(features, *given, True, backend)
             others = (features.shape, has_channels_last(features), features.dtype, backend)
-        return _by_first_alone(ctx, torch.ops.semicl.contrast_backward.default(grad, *found, *others))
-
-
-class ContrastMap(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = torch.ops.semicl.contrast_map.default(*inputs)
-        ContrastMap.save(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _refuse_others(ctx, "contrast_map")
-        save_values(ctx, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.contrast_map_backward.default(grad, *saved_values(ctx)))
+        return _only_first(ctx, torch.ops.semicl.contrast_backward.default(grad, *found, *others))
 
 
 class KeyedContrast(torch.autograd.Function):
@@ -178,23 +169,6 @@ class KeyedContrast(torch.autograd.Function):
         return by_points, by_keys if ctx.with_keys else None, by_scale, *others
 
 
-class ReferenceLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = torch.ops.semicl.reference_loss.default(*inputs)
-        ReferenceLoss.save(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _refuse_others(ctx, "reference_loss")
-        save_values(ctx, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return _by_first_alone(ctx, torch.ops.semicl.reference_loss_backward.default(grad, *saved_values(ctx)))
-
-
 def refuse_second_order(ctx: Any, *grads: Any) -> Any:
     """The gradient of every backward operator."""
     raise RuntimeError(
@@ -204,20 +178,16 @@ def refuse_second_order(ctx: Any, *grads: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Any] = {
-    "grouped_logsumexp": GroupedLogsumexp,
+    "grouped_logsumexp": _by_first_alone("grouped_logsumexp", saves_output=True),
     "keyed_logsumexp": KeyedLogsumexp,
     "contrast": Contrast,
-    "contrast_map": ContrastMap,
+    "contrast_map": _by_first_alone("contrast_map"),
     "keyed_contrast": KeyedContrast,
-    "reference_loss": ReferenceLoss,
+    "reference_loss": _by_first_alone("reference_loss"),
 }
 
 
 # ---- calls from Python -----------------------------------------------------------------------------------------------
-
-
-def _wants_gradient(*tensors: Tensor | None) -> bool:
-    return requires_grad(*tensors) and not _captured()
 
 
 def _captured() -> bool:
@@ -228,38 +198,26 @@ def requires_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def grouped_logsumexp(rows: Tensor, *others: Any) -> Tensor:
-    function = GroupedLogsumexp.apply if _wants_gradient(rows) else torch.ops.semicl.grouped_logsumexp.default
-    return function(rows, *others)
-
-
-def keyed_logsumexp(rows: Tensor, keys: Tensor, *others: Any) -> Tensor:
-    eager = _wants_gradient(rows, keys)
-    function = KeyedLogsumexp.apply if eager else torch.ops.semicl.keyed_logsumexp.default
-    return function(rows, keys, *others)
+def call(name: str, *inputs: Any) -> Any:
+    """Call an operator, from Python by its Function where a gradient is wanted."""
+    if not _captured():
+        function = FUNCTIONS[name]
+        if requires_grad(*inputs[: function.DIFFERENTIABLE]):
+            return function.apply(*inputs)
+    return getattr(torch.ops.semicl, name).default(*inputs)
 
 
 def contrast(features: Tensor, *others: Any) -> Tensor:
     """Return the loss; its gradient is computed where the features require one."""
-    *given, backend = others
+    *task, backend = others
     with_gradient = requires_grad(features)
+    # Without call(): in a loss of few points its lookups would be 1 % of the time.
     function = Contrast.apply if with_gradient and not _captured() else torch.ops.semicl.contrast.default
-    return function(features, *given, with_gradient, backend)[0]
-
-
-def contrast_map(features: Tensor, *others: Any) -> Tensor:
-    function = ContrastMap.apply if _wants_gradient(features) else torch.ops.semicl.contrast_map.default
-    return function(features, *others)
+    return function(features, *task, with_gradient, backend)[0]
 
 
 def keyed_contrast(problem: KeyedProblem, backend: str) -> Tensor:
     """Return the loss; gradients by keys are computed where they require one."""
     with_gradient = requires_grad(problem.points, problem.keys, problem.scale)
-    eager = with_gradient and not _captured()
-    function = KeyedContrast.apply if eager else torch.ops.semicl.keyed_contrast.default
-    return function(*problem, with_gradient, requires_grad(problem.keys), backend)[0]
-
-
-def reference_loss(features: Tensor, *others: Any) -> Tensor:
-    function = ReferenceLoss.apply if _wants_gradient(features) else torch.ops.semicl.reference_loss.default
-    return function(features, *others)
+    loss: Tensor = call("keyed_contrast", *problem, with_gradient, requires_grad(problem.keys), backend)[0]
+    return loss

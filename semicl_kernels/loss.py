@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .autograd import contrast, contrast_map, keyed_contrast, reference_loss, requires_grad
+from .autograd import call, contrast, keyed_contrast, requires_grad
 from .backends import BACKENDS, MAX_SQUARED_NORM, accumulator, choose_backend
 from .checks import (
     check_features,
@@ -123,14 +123,14 @@ def _contrast(
         else:
             loss = keyed_contrast(keyed_problem, backend)
     elif backend == "reference":
-        loss = reference_loss(features, labels, *choices, scale, options.normalize, options.reduction)
+        loss = call("reference_loss", features, labels, *choices, scale, options.normalize, options.reduction)
     elif options.reduction == "none":
         shown = _places(features) if labels is None else labels
         counted = can_count(features.device, backend)
         parts = Partition(*torch.ops.semicl.partition(shown, *choices, options.reduction, labels is None, counted))
         largest = largest_group(shape, blocks, options.scope == "image")
         problem = flat(features, parts, largest, scale, options.normalize, pairwise)
-        loss = contrast_map(*problem, backend)
+        loss = call("contrast_map", *problem, backend)
     else:
         loss = contrast(features, labels, *choices, scale, options.normalize, options.reduction, pairwise, backend)
     return loss.reshape(shape) if options.reduction == "none" else loss

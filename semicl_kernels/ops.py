@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import autograd, keyed, partition_kernels
-from .autograd import FUNCTIONS, has_channels_last, refuse_second_order
+from . import keyed, partition_kernels
+from .autograd import FUNCTIONS, call, has_channels_last, refuse_second_order
 from .backends import AVAILABLE, BACKENDS, Fused, Groups, Keys, Problem, accumulator, choose_backend, cpu, reference
 from .checks import (
     check_bool,
@@ -584,11 +584,11 @@ def grouped_logsumexp(
     one = unit(rows)
     numbers = (one * scale, None if bound is None else one * bound)
     if keys is None:
-        return autograd.grouped_logsumexp(rows, *contiguous, largest, mutual, *numbers, name)
+        return call("grouped_logsumexp", rows, *contiguous, largest, mutual, *numbers, name)
     assert key_begin is not None
     assert key_end is not None
     ranges = (key_begin.contiguous(), key_end.contiguous())
-    return autograd.keyed_logsumexp(rows, keys, *ranges, key_weights, *contiguous, largest, False, *numbers, name)
+    return call("keyed_logsumexp", rows, keys, *ranges, key_weights, *contiguous, largest, False, *numbers, name)
 
 
 def unit(like: Tensor) -> Tensor:
