@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .backends import Groups
+from .backends.base import MAX_ROWS
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (
@@ -22,7 +23,6 @@ INTEGERS = (
 )
 LAZY = (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
-MAX_POINTS = 2**31 - 1 - 4096  # rows are counted in int32, by tiles and chunks that may reach past the last
 LARGEST_SCALE = 1e37  # of similarities: float32 also holds small multiples of it
 KEY_WEIGHTS = (1e-30, 1e30)  # float32 also holds sums of them and their products with similarities
 
@@ -112,7 +112,7 @@ def steps_of_axes(name: str, steps: int | Sequence[int], axes: int) -> tuple[int
     values = tuple(steps) if isinstance(steps, Sequence) else (steps,) * axes
     if len(values) != axes:
         raise ValueError(f"{name} must have one integer for each of the {axes} axes; got {steps!r}")
-    return tuple(min(int(value), MAX_POINTS) for value in values)
+    return tuple(min(int(value), MAX_ROWS) for value in values)
 
 
 def check_process_group(group: object) -> None:
@@ -210,8 +210,8 @@ def check_point_count(name: str, points: int) -> None:
     """Check a number of points. A compiled graph of any size is not tied to it: the operators check theirs."""
     if torch.compiler.is_compiling():
         return
-    if points > MAX_POINTS:
-        raise ValueError(f"{name} must have {MAX_POINTS} points at most; got {points}: take a stride or fewer images")
+    if points > MAX_ROWS:
+        raise ValueError(f"{name} must have {MAX_ROWS} points at most; got {points}: take a stride or fewer images")
 
 
 def check_views_without_labels(views: int) -> None:

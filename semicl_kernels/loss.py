@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .autograd import call, contrast, keyed_contrast, requires_grad
 from .backends import BACKENDS, MAX_SQUARED_NORM, accumulator, choose_backend
+from .backends.base import NORM_EPS
 from .checks import (
     check_features,
     check_floats,
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 # ---- from a map to a loss --------------------------------------------------------------------------------------------
-
-
-SHORTEST = 1e-12  # a shorter vector has no direction; as torch.nn.functional.normalize
 
 
 class Beside(NamedTuple):
@@ -161,10 +159,10 @@ def _rows(vectors: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
     if not normalize:
         return rows
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    scaled = rows / lengths.clamp_min(SHORTEST)
+    scaled = rows / lengths.clamp_min(NORM_EPS)
     if not requires_grad(rows):
         return scaled
-    return torch.where(lengths < SHORTEST, scaled.detach(), scaled)
+    return torch.where(lengths < NORM_EPS, scaled.detach(), scaled)
 
 
 @serial_in_children
@@ -326,7 +324,7 @@ def local_contrastive_loss(
 ) -> Tensor:
     """Compute the supervised local contrastive loss of Hu et al. (MICCAI 2021), exactly, in linear memory.
 
-    Every pixel is pulled towards the pixels of its class and pushed from all others in its block. Anchor i has the loss
+    Every pixel is pulled toward the pixels of its class and pushed from all others in its block. Anchor i has the loss
     ``l_i = log sum over j in D(i) of exp(f_i . f_j / temperature) - mean over p in P(i) of f_i . f_p / temperature``,
     P(i) being the other points of its class and D(i) its denominator; docs/loss.md of the source has all of it. Time is
     proportional to (foreground points x points) of each block.
@@ -401,9 +399,9 @@ def nt_xent_loss(
     """Compute NT-Xent of SimCLR (Chen et al., ICML 2020) on two views.
 
     Args:
-        z1: (N, C), the embeddings of one view; normalised inside.
+        z1: (N, C), the embeddings of one view; normalized inside.
         z2: (N, C), of the other; row i of both shows the same sample.
-        keys: (K, C), more negatives of every anchor; normalised inside. They have a gradient where they require one.
+        keys: (K, C), more negatives of every anchor; normalized inside. They have a gradient where they require one.
         key_weights: (K,), from 1e-30 to 1e30: how many negatives each key counts for.
         temperature: what the similarities are divided by; a tensor of one number may be learned.
         backend: "auto" or a name of :func:`available_backends`.
@@ -465,10 +463,10 @@ def supervised_contrastive_loss(
     """Compute the supervised contrastive loss (Khosla et al., NeurIPS 2020, "out") of vectors.
 
     Args:
-        features: (N, V, C): N samples in V views; normalised inside.
+        features: (N, V, C): N samples in V views; normalized inside.
         labels: (N,), any integer dtype; None makes every sample its own class (SimCLR), of two views or more.
         weights: (N,), 0 or more: what each sample's anchors count in the mean.
-        keys: (K, C), more points that every anchor meets, a queue for example; normalised inside.
+        keys: (K, C), more points that every anchor meets, a queue for example; normalized inside.
         key_labels: (K,); needed with labels, None without them: all keys are then negatives.
         key_weights: (K,), from 1e-30 to 1e30: how many points each key counts for.
         temperature: what the similarities are divided by; a tensor of one number may be learned.

@@ -4,7 +4,7 @@
 // `Arithmetic` holds the functions that work on one tile, compiled once per instruction set and once per operand type.
 //
 // Operands are rows of C values, C a multiple of 16, seen as C or C/2 32-bit *units*: a unit is one float, or two
-// neighbouring bfloat16 that one dot-product instruction takes together. With that, float and bfloat16 share every
+// neighboring bfloat16 that one dot-product instruction takes together. With that, float and bfloat16 share every
 // loop.
 //
 // A tile holds, for m rows i and w columns j, first the dot products x_i . x_j, then exp(scale x_i . x_j - shift), then

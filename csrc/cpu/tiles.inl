@@ -482,7 +482,7 @@ void exponentials(const Tile& tile, const Exponent& exponent, float* row_sums, f
 
 constexpr float kNothing = -__builtin_inff();
 
-// Hides a value from the optimiser, in its register.
+// Hides a value from the optimizer, in its register.
 inline void hide(Float& v) {
 #if defined(__AVX512F__)
     asm volatile("" : "+v"(v));

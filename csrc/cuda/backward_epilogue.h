@@ -7,9 +7,9 @@
 // mask, W = 2^(s - B) (u_i + u_j). The row scales u come from Triton's kernels, 0 for rows without a term.
 // For float16 rows all are multiplied by one factor that keeps W in the range of float16.
 //
-// Positives: [i and j of one class run, i != j] 2 v_i is taken from W_ij before the product, with the *pulls* v_i = g_i
-// / |P_i| = v_j. Where features of a class are nearly equal, so are the two: multiplied apart and then subtracted they
-// would leave rounding errors. Steps all of whose pairs are of one class take off one number, others use a mask.
+// Positives: [i and j of one class range, i != j] 2 v_i is taken from W_ij before the product, with the *pulls* v_i =
+// g_i / |P_i| = v_j. Where features of a class are nearly equal, so are the two: multiplied apart and then subtracted
+// they would leave rounding errors. Steps all of whose pairs are of one class take off one number, others use a mask.
 #pragma once
 #include "forward_epilogue.h"
 #include "smem_layout.h"

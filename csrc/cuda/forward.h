@@ -10,7 +10,7 @@
 //
 // Invariants: a warp releases the buffer of an N tile when its product from it is done, and that of an M tile when the
 // last product with it is. All groups derive tiles and steps from the same arrays, so loads and waits correspond one to
-// one. No product is issued under a condition: ptxas would serialise it.
+// one. No product is issued under a condition: ptxas would serialize it.
 #pragma once
 #include "forward_epilogue.h"
 #include "pipeline.h"

@@ -35,9 +35,8 @@ struct Groups {
     int count;
 };
 
-// What the positives take from the weights of pairs (backward_epilogue.h): of rows i and j != i of one class run
-// [class_begin, class_end), twice the pull that all of the run have, 0 where they are no anchors. Null where there are
-// none.
+// What the positives take from the weights of pairs (backward_epilogue.h): of rows i and j != i of one class range
+// [class_begin, class_end), twice the pull of all its rows, 0 where they are no anchors. Null where there are none.
 struct Positives {
     const int *class_begin, *class_end;
     const float* pulls;

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 AVAILABLE = "available"
+# Rows are counted in int32, by tiles and chunks that may reach past the last; kMaxRows of csrc/cuda/tile_scheduler.h.
+MAX_ROWS = 2**31 - 1 - 4096
+NORM_EPS = 1e-12  # a vector no longer has no direction; as torch.nn.functional.normalize
 # Rows scaled to unit length are up to 2^-8 longer than one in bfloat16.
 MAX_SQUARED_NORM = 1.01
 

@@ -363,7 +363,7 @@ def positive_means(rows: Tensor, arguments: Any, problem: Problem) -> Tensor:
 
 
 class CompiledFused:
-    """The whole contrast in compiled code: gather, log-sum-exp with its gradient, positives, normalisation."""
+    """The whole contrast in compiled code: gather, log-sum-exp with its gradient, positives, normalization."""
 
     def row_channels(self, channels: int) -> int:
         return padded(channels)
@@ -387,7 +387,7 @@ class CompiledFused:
 
     def losses_and_gradient(self, problem: Problem, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return (M,) float64 the anchors' losses and the gradient by the gathered rows of their sum, each ``weights``
-        (M,) float64 times, which may differ within a class run and be as large as 2."""
+        (M,) float64 times, which may differ within a class range and be as large as 2."""
         features, groups = mergeable(problem.features), problem.groups
         count, channels = problem.row_of_point.numel(), padded(features.shape[2])
         # Rows of groups without an anchor are neither gathered nor given a gradient: their memory is never touched.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..triton_kernels.tile_configs import Tile
 from . import base, extensions, triton
-from .base import AVAILABLE, MAX_SQUARED_NORM, Backend, Groups, Keys, Problem
+from .base import AVAILABLE, MAX_ROWS, MAX_SQUARED_NORM, Backend, Groups, Keys, Problem
 from .device import ALIGNMENT, interpreted, on
 from .fused import SAFE_BOUND, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of
 from .grad_scaling import level
@@ -37,7 +37,6 @@ FIXED_MAXIMUM = (
     f"temperature of {MAX_SQUARED_NORM / SAFE_BOUND:.4f} or more, or in grouped_logsumexp a bound, mutual skips and a "
     "positive scale"
 )
-MAX_ROWS = 2**31 - 1 - 4096  # csrc/cuda/tile_scheduler.h, kMaxRows
 
 TOOLKIT, SETTING = "the CUDA toolkit (nvcc 12.4 or later)", "SEMICL_CUDA=1 "
 compiled, missing = extensions.find("_cuda", TOOLKIT, SETTING)

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .base import AVAILABLE, Backend, Groups, Keys, Positives, Problem, accumulator
+from .base import AVAILABLE, NORM_EPS, Backend, Groups, Keys, Positives, Problem, accumulator
 from .grad_scaling import level
 from .positives import positive_sums, softplus
 
 TILE = 1 << 20  # similarities held at a time: 4 MB in float32, which stays in most caches
 WINDOW = 4096  # columns of a tile at most
-NORM_EPS = 1e-12  # a vector no longer has no direction; as torch.nn.functional.normalize
 
 
 class Group(NamedTuple):
@@ -314,7 +313,7 @@ def losses_and_gradient(gathered: Gathered, problem: Problem, weights: Tensor | 
 
 
 def undo_normalization(gradient: Tensor, gathered: Gathered) -> Tensor:
-    """Return the gradient by the rows before they were normalised: its part across them, over their lengths."""
+    """Return the gradient by the rows before they were normalized: its part across them, over their lengths."""
     rows, lengths = gathered
     across = gradient - (gradient * rows).sum(1, keepdim=True) * rows
     return torch.where(lengths > NORM_EPS, across / lengths, 0)

@@ -1,15 +1,15 @@
-"""The positives' share of the losses, from sums over the rows of each class run, no pairs (docs/loss.md).
+"""The positives' share of the losses, from sums over the rows of each class range, no pairs (docs/loss.md).
 
-The mean over the other rows p of i's run of x_i . x_p is x_i . O_i / (length - 1), O_i the sum of the others. A sum of
-all less x_i would lose what is small beside x_i, so O_i is put together of sums that never held x_i:
+The mean over the other rows p of i's range of x_i . x_p is x_i . O_i / (length - 1), O_i the sum of the others. A sum
+of all less x_i would lose what is small beside x_i, so O_i is put together of sums that never held x_i:
 
-    rows of a run:   ...... tile k-1 | x x x i x x x | tile k+1 ......
+    rows of a range: ...... tile k-1 | x x x i x x x | tile k+1 ......
                      before ---------> inside O_i     <--------- after
 
-What is inside one tile of rows is a product: with R_ij = 1 where i and j != i are of one run, R X holds it for every
-row. :func:`sum_edges` sums, in each tile, the run that comes in from the tile before and the one that goes on to the
+What is inside one tile of rows is a product: with R_ij = 1 where i and j != i are of one range, R X holds it for every
+row. :func:`sum_edges` sums, in each tile, the range that comes in from the tile before and the one that goes on to the
 next. :func:`anchor_losses` adds up those of the tiles before and after its own, in a fixed order: C numbers for each
-tile that the run reaches, where a pass over pairs multiplies the tiles themselves.
+tile that the range reaches, where a pass over pairs multiplies the tiles themselves.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def sum_edges(
     offsets,  # (G + 1,) int32
     anchors,  # (G,) int32
     tile_ends,  # (G,) int32, of count_work
-    heads,  # (tiles, C) float32, written: the sum in each tile of the run of its first row
-    tails,  # (tiles, C) float32, written: of the run of its last anchor
+    heads,  # (tiles, C) float32, written: the sum in each tile of the range of its first row
+    tails,  # (tiles, C) float32, written: of the range of its last anchor
     M,
     G,
     C: tl.constexpr,
@@ -41,7 +41,7 @@ def sum_edges(
     TILE_ROWS: tl.constexpr,
     PLANES: tl.constexpr,
 ):
-    """Sum the runs at both edges of the tiles that have an anchor, WIDTH channels a program."""
+    """Sum the ranges at both edges of the tiles that have an anchor, WIDTH channels a program."""
     channel = tl.program_id(1) * WIDTH
     c = channel + tl.arange(0, WIDTH)
     items = tl.load(tile_ends + G - 1)
@@ -146,14 +146,14 @@ def anchor_losses(
         if first < last:
             together = (low[:, None] == low[None, :]) & (ids[:, None] != ids[None, :])
             comes_in, goes_on = anchor & (low < first), high > first + TILE_ROWS
-            # How many tiles before the run that comes in reaches, and tiles after the one that goes on.
+            # How many tiles before the range that comes in reaches, and tiles after the one that goes on.
             tiles_before = tl.cdiv(first - tl.minimum(tl.load(class_begin + first), first), TILE_ROWS)
             tiles_after = tl.cdiv(tl.maximum(tl.max(high) - first - TILE_ROWS, 0), TILE_ROWS)
             total = tl.zeros((TILE_ROWS,), dtype=tl.float32)
             for channel in range(0, CP, WIDTH):
                 planes = load_rows(rows, M, first, last, channel, TILE_ROWS, C, WIDTH, PLANES, True)
                 others = sum_others(together, planes, PLANES)
-                # The run begins at the end of its first tile.
+                # The range begins at the end of its first tile.
                 second = item - tiles_before + 1
                 sum_before = sum_tiles(tails, second - 1, tl.minimum(second, item), channel, C, WIDTH)
                 sum_before += sum_tiles(heads, second, item, channel, C, WIDTH)

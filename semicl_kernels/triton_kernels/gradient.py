@@ -44,7 +44,7 @@ from .tile_scheduler import (
 # backend divides by it too: kHeadroom of csrc/cuda/backward_epilogue.h is the same number.
 HEADROOM = tl.constexpr(8192.0)
 PARTIALS_AT_ONCE = tl.constexpr(4)
-# What the positives take from the weights: nothing, the same for all pairs of a class run, or of each row its own.
+# What the positives take from the weights: nothing, the same for all pairs of a class range, or of each row its own.
 NONE, BY_CLASS, BY_ROW = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
