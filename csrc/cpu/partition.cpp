@@ -17,7 +17,8 @@
 namespace semicl {
 namespace {
 
-constexpr int64_t kSmallestTable = 1024;  // values of a label that are always counted, however few the points are
+// Values of a label that are always counted, however few the points are. Set by hand: no timing of it is kept.
+constexpr int64_t kSmallestTable = 1024;
 
 int64_t label_at(const LabelMap& labels, int64_t offset) {
     const auto read = [&](auto narrow, auto wide) -> int64_t {

@@ -7,10 +7,12 @@ namespace semicl {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{16} << 20;
-constexpr int64_t kNearBytes = int64_t{1} << 20;  // of workspace a thread, where it may be small: a second cache
+// Of workspace a thread, where it may be small: about a second cache (L2). Set by hand: no timing of it is kept.
+constexpr int64_t kNearBytes = int64_t{1} << 20;
 constexpr int64_t kTileRowBytes = kTileStride * int64_t{sizeof(float)};
-constexpr int kForwardRows = 4 * kTileColumns;   // of a row block
-constexpr int kBackwardRows = 2 * kTileColumns;  // likewise
+// Of a row block. Set by hand: no timing of them is kept.
+constexpr int kForwardRows = 4 * kTileColumns;
+constexpr int kBackwardRows = 2 * kTileColumns;
 constexpr int kSmallestRowBlock = kSweepRows;
 constexpr size_t kPlanChunks = size_t{1} << 16;  // that a plan may hold before it is worked on and the next one made
 

@@ -13,7 +13,8 @@
 
 namespace semicl {
 
-constexpr int64_t kWorthwhile = int64_t{1} << 17;  // values below which one thread is faster
+// Values below which one thread is taken. Set by hand: no timing of it is kept.
+constexpr int64_t kWorthwhile = int64_t{1} << 17;
 
 // The threads that a pass over so many values is worth.
 inline int team_size(int threads, int64_t values) { return values < kWorthwhile ? 1 : std::max(threads, 1); }

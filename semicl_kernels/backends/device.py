@@ -17,7 +17,7 @@ from .base import AVAILABLE
 
 ALIGNMENT = 16  # bytes: what Triton asks of addresses, and asynchronous copies read from
 LEAST_CHANNELS = 16
-PROGRAMS_PER_MULTIPROCESSOR = 2
+PROGRAMS_PER_MULTIPROCESSOR = 2  # so that one's exponentials run beside another's products (tile_configs.py)
 GROUPS_AT_ONCE = 1024
 TILE_ELEMENTS = 4096  # of a tile that is moved
 # Products and sums may be fused; said explicitly, as Triton's default changes.

@@ -24,7 +24,7 @@ from .positives import Ranges, pairwise_apart, positive_sums, softplus
 
 MAX_TILE_ROWS = 64  # of the passes over rows alone
 COLUMNS = 32768  # of a block of the triangle: a program has so many sums of later anchors
-FINISHED_ELEMENTS = 2048  # of the gradient, by one program
+FINISHED_ELEMENTS = 2048  # of the gradient, by one program: an estimate, not measured on a GPU
 MAX_CHANNELS = 512  # of triton_kernels.tile_configs
 FEW_CHANNELS = 16  # the least that a tensor core sums over
 
