@@ -89,9 +89,9 @@ class KeyedLogsumexp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         lse, *inputs = saved_values(ctx)
         wanted = ctx.needs_input_grad[: KeyedLogsumexp.DIFFERENTIABLE]
-        found = torch.ops.semicl.keyed_logsumexp_backward.default(grad, lse, *wanted, *inputs)
-        gradients = (one if is_wanted else None for one, is_wanted in zip(found, wanted, strict=True))
-        return *gradients, *[None] * (len(ctx.needs_input_grad) - KeyedLogsumexp.DIFFERENTIABLE)
+        gradients = torch.ops.semicl.keyed_logsumexp_backward.default(grad, lse, *wanted, *inputs)
+        first = (one if is_wanted else None for one, is_wanted in zip(gradients, wanted, strict=True))
+        return *first, *[None] * (len(ctx.needs_input_grad) - KeyedLogsumexp.DIFFERENTIABLE)
 
 
 class Contrast(torch.autograd.Function):
@@ -122,13 +122,13 @@ class Contrast(torch.autograd.Function):
         if grad is None:
             return _only_first(ctx, None)
         if ctx.with_gradient:
-            found, others = ctx.saved_tensors, ctx.others
+            output, others = ctx.saved_tensors, ctx.others
         else:
             # A graph that was captured where no gradient was wanted: the loss is computed again.
-            features, *given, _, backend = saved_values(ctx)
-            found = torch.ops.semicl.contrast.default(features, *given, True, backend)
+            features, *task, _, backend = saved_values(ctx)
+            output = torch.ops.semicl.contrast.default(features, *task, True, backend)
             others = (features.shape, has_channels_last(features), features.dtype, backend)
-        return _only_first(ctx, torch.ops.semicl.contrast_backward.default(grad, *found, *others))
+        return _only_first(ctx, torch.ops.semicl.contrast_backward.default(grad, *output, *others))
 
 
 class KeyedContrast(torch.autograd.Function):

@@ -104,9 +104,9 @@ def outside_graphs(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def all_gather(tensor: Tensor, group: ProcessGroup) -> list[Tensor]:
     """Return the tensor of each process, all of one shape."""
-    found = [torch.empty_like(tensor) for _ in range(group.size())]
-    distributed.all_gather(found, tensor.contiguous(), group=group)
-    return found
+    tensors = [torch.empty_like(tensor) for _ in range(group.size())]
+    distributed.all_gather(tensors, tensor.contiguous(), group=group)
+    return tensors
 
 
 def gather_known(tensor: Tensor, counts: list[int], group: ProcessGroup) -> Tensor:
@@ -173,15 +173,15 @@ class DistributedContrast(torch.autograd.Function):
         problem = call.of_all(problem)
         wants_gradient, _ = KeyedProblem.unflat(ctx.needs_input_grad)
         is_map, with_keys = problem.reduction == "none", bool(wants_gradient.keys)
-        found = solve(call, problem, with_keys, None, not is_map and any(ctx.needs_input_grad))
+        result = solve(call, problem, with_keys, None, not is_map and any(ctx.needs_input_grad))
         begin, end = own_range(call)
         ctx.call, ctx.is_map, ctx.with_keys = call, is_map, with_keys
         if is_map:
             save_values(ctx, *problem)
-            return found.losses[begin:end].to(problem.points.dtype)
-        by_points = found.by_points[begin:end] if len(found.by_points) else found.by_points
-        save_values(ctx, by_points, found.by_keys, found.by_scale)
-        return torch.dot(found.weights, found.losses).to(problem.points.dtype)
+            return result.losses[begin:end].to(problem.points.dtype)
+        by_points = result.by_points[begin:end] if len(result.by_points) else result.by_points
+        save_values(ctx, by_points, result.by_keys, result.by_scale)
+        return torch.dot(result.weights, result.losses).to(problem.points.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -190,8 +190,8 @@ class DistributedContrast(torch.autograd.Function):
         call, size = ctx.call, ctx.call.group.size()
         if ctx.is_map:
             begin, end = own_range(call)
-            found = solve(call, KeyedProblem(*saved_values(ctx)), ctx.with_keys, call.gather(grad.double()), True)
-            by_points, by_keys, by_scale = found.by_points[begin:end], found.by_keys, found.by_scale
+            result = solve(call, KeyedProblem(*saved_values(ctx)), ctx.with_keys, call.gather(grad.double()), True)
+            by_points, by_keys, by_scale = result.by_points[begin:end], result.by_keys, result.by_scale
         else:
             by_points, by_keys, by_scale = (grad.to(one.dtype).to(one.device) * one for one in saved_values(ctx))
         gradients = (by_points * size, by_keys * size if ctx.with_keys else None, by_scale.cpu() * size)

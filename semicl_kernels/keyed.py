@@ -110,16 +110,16 @@ def contrast(
     reduced = reduction_weights(weight, names, parts.offsets, problem.reduction)
     factor = reduced if above is None else torch.where(weight > 0, above.double()[order], 0.0)
 
-    x, compute, own = problem.points[order], BACKENDS[backend], weight
+    x, compute, own_weight = problem.points[order], BACKENDS[backend], weight
     if share is not None:
         is_own = (order >= share.begin) & (order < share.end)
-        own = torch.where(is_own, weight, 0.0)
-        pairs = [some_by_points(x, parts, own.nonzero()[:, 0])]
+        own_weight = torch.where(is_own, weight, 0.0)
+        pairs = [some_by_points(x, parts, own_weight.nonzero()[:, 0])]
     else:
         pairs = [points_by_points(x, parts, weight if weights is not None else None)]
     count = (parts.class_end - parts.class_begin - 1).double()
     if keys is not None:
-        pairs.append(some_by_keys(x, own.nonzero()[:, 0], names, keys, other_classes_only))
+        pairs.append(some_by_keys(x, own_weight.nonzero()[:, 0], names, keys, other_classes_only))
         count = count + weight_of_class(names, keys)
     count = count.clamp_min(torch.finfo(torch.float64).tiny)
 
@@ -131,19 +131,19 @@ def contrast(
 
     lse = torch.full_like(count, -torch.inf)
     for part in pairs:
-        found = compute.forward(part.rows, part.keys, part.groups, scale, None).double()
+        of_part = compute.forward(part.rows, part.keys, part.groups, scale, None).double()
         if part.row_of is None:
-            lse = found
+            lse = of_part
         else:
-            lse[part.row_of] = torch.logaddexp(lse[part.row_of], found)
+            lse[part.row_of] = torch.logaddexp(lse[part.row_of], of_part)
     lse = of_all(lse)
     if problem.pairwise:
         losses, slope = torch.zeros_like(lse), torch.zeros_like(lse)  # slope: by the log-sum-exps
         for part in pairs:
             positives = part.positives((weight > 0).double(), problem.pairwise)
             compared = compute.softplus(part.rows, part.keys, part.groups, positives, part.rows_of(lse), scale)
-            for total, found in zip((losses, slope), compared, strict=True):
-                total += part.to_points(found, len(x))
+            for total, of_part in zip((losses, slope), compared, strict=True):
+                total += part.to_points(of_part, len(x))
         losses, slope = of_all(losses / count), of_all(slope / count)
     else:
         of_points = (x, None, parts.groups(len(x)), parts.class_begin, parts.class_end)

@@ -123,9 +123,9 @@ def _contrast(
     elif backend == "reference":
         loss = call("reference_loss", features, labels, *choices, scale, options.normalize, options.reduction)
     elif options.reduction == "none":
-        shown = _places(features) if labels is None else labels
+        classes = _places(features) if labels is None else labels
         counted = can_count(features.device, backend)
-        parts = Partition(*torch.ops.semicl.partition(shown, *choices, options.reduction, labels is None, counted))
+        parts = Partition(*torch.ops.semicl.partition(classes, *choices, options.reduction, labels is None, counted))
         largest = largest_group(shape, blocks, options.scope == "image")
         problem = flat(features, parts, largest, scale, options.normalize, pairwise)
         loss = call("contrast_map", *problem, backend)

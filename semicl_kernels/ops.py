@@ -189,10 +189,10 @@ def _keyed_logsumexp_backward(
 ) -> tuple[Tensor, Tensor]:
     rows, keys, groups, scale, bound, backend = _keyed_problem(arguments)
     wanted = (False, with_rows, with_keys)
-    found = BACKENDS[backend].backward(grad, rows, keys, lse, groups, None, scale, bound, *wanted)
+    gradients = BACKENDS[backend].backward(grad, rows, keys, lse, groups, None, scale, bound, *wanted)
     by_rows, by_keys = (
         one.to(like.dtype).contiguous() if is_wanted else like.new_empty((0, like.shape[1]))
-        for one, like, is_wanted in zip(found, (rows, arguments[1]), wanted[1:], strict=True)
+        for one, like, is_wanted in zip(gradients, (rows, arguments[1]), wanted[1:], strict=True)
     )
     return by_rows, by_keys
 
@@ -209,9 +209,9 @@ def _keyed_logsumexp_backward_fake(
 
 
 def fused(backend: str) -> Fused:
-    found = BACKENDS[backend].fused
-    assert found is not None, "the loss asks only backends that have it"
-    return found
+    implementation = BACKENDS[backend].fused
+    assert implementation is not None, "the loss asks only backends that have it"
+    return implementation
 
 
 def flat(
@@ -355,9 +355,9 @@ def _keyed_contrast(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the reduced loss and its gradients by points, keys and scale, or the map (M,) of losses and none."""
     problem, (with_gradient, with_keys, backend) = KeyedProblem.unflat(arguments)
     is_map = problem.reduction == "none"
-    found = _keyed(problem, None, with_gradient and not is_map, with_keys, backend)
-    loss = found.losses if is_map else torch.dot(found.weights, found.losses)
-    return loss.to(problem.points.dtype), found.by_points, found.by_keys, found.by_scale.cpu()
+    result = _keyed(problem, None, with_gradient and not is_map, with_keys, backend)
+    loss = result.losses if is_map else torch.dot(result.weights, result.losses)
+    return loss.to(problem.points.dtype), result.by_points, result.by_keys, result.by_scale.cpu()
 
 
 def _keyed_contrast_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -393,8 +393,8 @@ def _keyed_contrast_backward_fake(
 
 def _keyed_contrast_map_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     problem, (with_keys, backend) = KeyedProblem.unflat(arguments)
-    found = _keyed(problem, grad, True, with_keys, backend)
-    return found.by_points, found.by_keys, found.by_scale.cpu()
+    result = _keyed(problem, grad, True, with_keys, backend)
+    return result.by_points, result.by_keys, result.by_scale.cpu()
 
 
 def _keyed_contrast_map_backward_fake(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

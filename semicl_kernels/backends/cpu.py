@@ -116,8 +116,10 @@ class Operands(NamedTuple):
             None if keys.weights is None else keys.weights.float().contiguous(),
         )
         ranges = [keys.begin.data_ptr(), keys.end.data_ptr()]
-        given = extension().Keys(values.data_ptr(), len(values), ranges, keys.itself.data_ptr(), address(weights))
-        return cls(packed(operand, groups), given, (operand, values, weights, *keys[1:4]), narrow)
+        compiled_keys = extension().Keys(
+            values.data_ptr(), len(values), ranges, keys.itself.data_ptr(), address(weights)
+        )
+        return cls(packed(operand, groups), compiled_keys, (operand, values, weights, *keys[1:4]), narrow)
 
 
 def packed(rows: Tensor, groups: Groups, inverse_norms: Tensor | None = None) -> Any:

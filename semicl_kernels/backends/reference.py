@@ -188,15 +188,15 @@ def keyed_contrast(task: Any, above: Tensor | None, with_keys: bool) -> tuple[Te
                 anchor &= own != task.background
             columns = torch.cat([points[members], y])
             s = points[members][anchor] @ columns.T * scale
-            shown = (s + torch.cat([s.new_zeros(len(own)), of_keys.log()])).masked_fill(~met[anchor], -torch.inf)
+            logits = (s + torch.cat([s.new_zeros(len(own)), of_keys.log()])).masked_fill(~met[anchor], -torch.inf)
             share = positive[anchor] / positive[anchor].sum(1, keepdim=True)
-            rows, lse = members[anchor], shown.logsumexp(1)
-            losses, slope = lse - (share * s).sum(1), shown.softmax(1) - share
+            rows, lse = members[anchor], logits.logsumexp(1)
+            losses, slope = lse - (share * s).sum(1), logits.softmax(1) - share
             if task.pairwise:
                 over = lse[:, None] - s
                 losses = (share * torch.logaddexp(over, torch.zeros_like(over))).sum(1)
                 by_positive = share * over.sigmoid()
-                slope = shown.softmax(1) * by_positive.sum(1, keepdim=True) - by_positive
+                slope = logits.softmax(1) * by_positive.sum(1, keepdim=True) - by_positive
             each[rows] = losses.double()
             anchors[rows], group_of[members] = True, number
             solved.append((rows, members, columns, s, slope))

@@ -136,8 +136,8 @@ class Pairs:
         )
         if not self.triangle:
             gradient = gradient.halved()
-        found = [Pass(tile, tile_configs.workers(tile, programs)) for tile in (sums, gradient)]
-        return found[0], found[1]
+        passes = [Pass(tile, tile_configs.workers(tile, programs)) for tile in (sums, gradient)]
+        return passes[0], passes[1]
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return empty(shape, dtype, self.rows.device)
