@@ -18,6 +18,7 @@ from torch import Tensor
 from . import extensions
 from .base import AVAILABLE, Backend, Groups, Keys, Positives, Problem
 from .grad_scaling import level
+from .positives import pulls_of_classes
 
 CHANNEL_MULTIPLE = 16
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/cpu/features.h, Dtype
@@ -170,7 +171,9 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     operands = Operands.of(rows, keys, groups)
     # A pull may be far larger than the gradient by its log-sum-exp, of which a pairwise one takes a share.
-    largest = grad.abs() if positives is None else torch.maximum(grad.abs(), positives.pulls.abs())
+    largest = grad.abs()
+    if positives is not None:
+        largest = torch.maximum(largest, pulls_of_classes(positives, keys).abs())
     unit, lse = level(largest.float(), groups).unit, lse.double().contiguous()
     grad = (grad / unit).float()
     if keys is not None and len(unit) > 0:

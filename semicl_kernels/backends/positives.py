@@ -59,6 +59,15 @@ class Ranges(NamedTuple):
         return torch.where(self.is_empty[:, None], 0.0, sums[self.run])
 
 
+def pulls_of_classes(positives: Positives, keys: Keys | None) -> Tensor:
+    """Return (M,) float64: the pull of each row times the weight of its class, of which no key has more."""
+    pulls = positives.pulls.double()
+    if keys is None or keys.weights is None:
+        return pulls
+    classes = Ranges.of(positives.class_begin, positives.class_end, len(keys.values))
+    return pulls * classes.sums(keys.weights.double()[:, None])[:, 0]
+
+
 def itself_of(rows: Tensor, keys: Keys | None) -> Tensor:
     return torch.arange(len(rows), device=rows.device) if keys is None else keys.itself
 

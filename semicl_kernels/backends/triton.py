@@ -20,7 +20,7 @@ from .device import ALIGNMENT, GROUPS_AT_ONCE, OPTIONS, TILE_ELEMENTS, chip, on,
 from .fused import LOG2_E, Contrast, GpuFused, PartialSums, exponents, grad_absmax_of, power_of_two
 from .grad_scaling import group_of_rows, level
 from .launch_cache import empty, launch, zeros
-from .positives import Ranges, pairwise_apart, positive_sums, softplus
+from .positives import pairwise_apart, positive_sums, pulls_of_classes, softplus
 
 MAX_TILE_ROWS = 64  # of the passes over rows alone
 COLUMNS = 32768  # of a block of the triangle: a program has so many sums of later anchors
@@ -481,10 +481,7 @@ def key_backward(
     grad = grad.double().masked_fill(~group_of_rows(groups, len(rows)).is_anchor, 0)
     largest = torch.linalg.vector_norm(grad, torch.inf)
     if positives is not None:
-        pulls = positives.pulls.double()
-        if keys.weights is not None:  # no key weighs more than its class, whose weight may be far from others'
-            classes = Ranges.of(positives.class_begin, positives.class_end, len(keys.values))
-            pulls = pulls * classes.sums(keys.weights.double()[:, None])[:, 0]
+        pulls = pulls_of_classes(positives, keys)
         largest = torch.maximum(largest, torch.linalg.vector_norm(pulls, torch.inf))
     largest = torch.where(largest.isfinite(), largest, 1)
     if positives is not None:

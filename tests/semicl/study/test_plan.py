@@ -181,7 +181,7 @@ def test_a_method_changes_what_it_names_and_nothing_else(planned: Callable[..., 
         (
             "pretrain_global",
             {"schedule": None},
-            ".schedule: Input should be a dictionary or an instance of ScheduleOptions, got null",
+            ".schedule: Input should be a mapping of options, as {name: value}, got null",
         ),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_learning_rate_of_a_methods_own_is_not_lost_beside_those_of_all(planne
     assert planned(own)[0].tunings[0].learning_rate == 1e-3
     with pytest.raises(SemiclError, match=r"--methods\.mine\.finetune\.schedule\.learning_rate has no effect beside"):
         planned(own, rates=(1e-4, 1e-5))
-    with pytest.raises(SemiclError, match=r"schedule: Input should be a dictionary"):
+    with pytest.raises(SemiclError, match=r"schedule: Input should be a mapping of options"):
         planned({"mine": MethodOptions(finetune={"schedule": None})}, rates=(1e-4, 1e-5))
 
 
