@@ -32,6 +32,7 @@ namespace {
 constexpr int kDepthRows = 4 * kSweepRows;  // rows multiplied into the columns at a time, in the second cache
 static_assert(kDepthRows <= kMaxProductRows && kOutputRows <= kMaxProductRows, "products hold so many rows");
 constexpr float kNever = 3e38f;  // exp(s - kNever) is 0
+constexpr double kLargestInverse = 87.0;  // exp(-87) is a normal float32, and so is its inverse
 
 std::atomic<int64_t> executed{0};
 
@@ -342,7 +343,7 @@ public:
         scales_[i] = sum == 0.0 ? 0.0f : static_cast<float>(problem_.scale * weight / sum);
         if (pairwise_) ratios_[i] = static_cast<float>(1.0 / sum);
     }
-    // Where pairwise: weight_i is that times the mean slope of the positives.
+    // Where pairwise: multiplies what `set` has set by the mean slope of i's positives.
     void set_slope(int64_t i, double slope) { scales_[i] *= static_cast<float>(slope); }
 
     // scale weight_i e^{shift - lse_i}, the shift being the rounded lse_i with the online softmax; nothing where D(i)
@@ -580,7 +581,12 @@ void contrast_gradient(const Arithmetic& arithmetic, int threads, const Rows& ro
     });
     prefer_huge_pages(gradient, rows.count * rows.channels * int64_t{sizeof(float)});
     std::vector<int32_t> at_once, apart;
-    for (int32_t g : problem.live) (one_pass_pays(problem, g) ? at_once : apart).push_back(g);
+    // The pass of pairwise takes the inverse of e^{s - lse}, which is at least e^{-2 shift} / points.
+    const auto inverts = [&](int32_t g) {
+        return 2 * problem.shift(g) + std::log(problem.points(g)) < kLargestInverse;
+    };
+    for (int32_t g : problem.live)
+        (one_pass_pays(problem, g) && (!pairwise || inverts(g)) ? at_once : apart).push_back(g);
     if (!apart.empty()) {
         Buffer<double> lse(rows.count);
         Buffer<float> slopes(pairwise ? rows.count : 0);

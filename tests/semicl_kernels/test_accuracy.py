@@ -133,6 +133,24 @@ def test_gradient_from_above_that_leaves_float32_on_the_way(fast_backend: str) -
     assert float((found.double() - truth).norm() / truth.norm()) < 1e-4
 
 
+def test_pairwise_where_a_positive_is_further_than_any_exponential_holds(compiled_backend: str) -> None:
+    """e^{s - lse} of the one positive is e^-80 / 8000, whose inverse float32 does not hold."""
+    features, labels = torch.zeros(1, 1, 16, 1, 8002), torch.zeros(1, 1, 1, 8002, dtype=torch.int64)
+    features[:, :, 0], features[0, 0, 0, 0, 1], labels[..., :2] = 1, -1, 1
+    features = features + 1e-3 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    options = {"denominator": "pairwise", "temperature": 0.02501}
+    found = []
+    for backend, values in ((compiled_backend, features), ("reference", features.double())):
+        leaf = values.requires_grad_()
+        loss = local_contrastive_loss(leaf, labels, backend=backend, **options)
+        loss.backward()
+        assert leaf.grad is not None
+        found.append((loss.detach().double(), leaf.grad.double()))
+    (loss, gradient), (true_loss, true_gradient) = found
+    torch.testing.assert_close(loss, true_loss, rtol=1e-5, atol=0)
+    assert (gradient - true_gradient).norm() < 1e-4 * true_gradient.norm()
+
+
 CASES = 120  # of a backend, in the tests that always run; python -m tests.semicl_kernels.fuzz runs any number
 
 
