@@ -80,21 +80,23 @@ def structured(kind: type[T], content: Mapping[str, Any], told: str = "") -> T:
 
 def reasons(error: ValidationError, kind: type, told: str = "") -> str:
     """What pydantic found wrong, each by its place, and what may have been meant by an unknown name."""
-    found = []
-    for each in error.errors(include_url=False):
+    found, errors = [], error.errors(include_url=False)
+    above = {each["loc"][:length] for each in errors for length in range(len(each["loc"]))}
+    for each in errors:
         place, what = ".".join(map(str, each["loc"])), each["type"]
         if what == "unexpected_keyword_argument":
             found.append(_unknown(told, place, kind))
         elif what == "value_error":
             found.append(f"{told}{place}{': ' if place else ''}{each['ctx']['error']}")
-        elif what != "too_short" or error.error_count() == 1:  # else those of its values that were refused are missed
+        elif what != "too_short" or each["loc"] not in above:  # else those of its values that were refused are missed
             wanted = WANTED.get(what, each["msg"])
             found.append(f"{told}{place}: {wanted}, got {json.dumps(each['input'], default=str)}")
     return "; ".join(found)
 
 
 def _unknown(told: str, place: str, kind: type) -> str:
-    meant = did_you_mean(place, places(kind)) or "; `--help` lists the options"
+    meant = did_you_mean(place, [name for name in places(kind) if name not in NOT_IN_CONFIGS])
+    meant = meant or "; `--help` lists the options"
     return f"{told}{place} is unknown{meant}"
 
 

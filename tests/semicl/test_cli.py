@@ -253,7 +253,7 @@ def test_other_mistakes_are_one_box(capsys: pytest.CaptureFixture[str], words: l
         ("run", "output: null", "output: Input is not a valid path"),
         ("run", "finetune: {loss: {stride: 0}}", "finetune.loss.stride: Input should be greater than 0, got 0"),
         ("run", "sead: 3", "sead is unknown; did you mean seed?"),
-        ("run", "config: demo", "config is unknown"),
+        ("run", "config: demo", "config is unknown; `--help` lists the options"),
         ("run", "epochs: 5", "epochs is unknown; did you mean finetune.schedule.epochs?"),
         ("run", "colour: 5", "colour is unknown; `--help` lists the options"),
         ("finetune", "schedule: {colour: 5}", "schedule.colour is unknown; `--help` lists the options"),
@@ -281,6 +281,10 @@ def test_a_value_that_is_refused_is_told_once(capsys: pytest.CaptureFixture[str]
     assert line.endswith("""starts.0: Input should be 'random', 'global' or 'pretrained', got "scratch\"""")
     path.write_text("starts: []")
     assert "starts: Tuple should have at least 1 item" in error_of(capsys, "run", "--config", path, code=2)
+    path.write_text("starts: []\nlabel_fraction: 2")
+    line = error_of(capsys, "run", "--config", path, code=2)
+    assert "starts: Tuple should have at least 1 item" in line
+    assert "label_fraction: Input should be less than or equal to 1" in line
 
 
 def test_a_value_that_the_command_line_gives_is_no_mistake_of_the_config(
