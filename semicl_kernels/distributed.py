@@ -95,6 +95,7 @@ def checksum(integers: Tensor) -> str:
 
 def outside_graphs(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the function for a call from a captured graph, which ends before it and goes on after it."""
+    # Private, since torch has no public way to end a graph with a reason.
     torch._dynamo.graph_break(msg="process_group calls collectives from Python: leave out fullgraph=True")
     return torch.compiler.disable(function)
 

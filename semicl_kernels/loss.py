@@ -209,12 +209,15 @@ def _agreed(
             wanted = requires_grad(features, beside.keys, temperature if isinstance(temperature, Tensor) else None)
             facts.update({"whether features, keys or temperature require a gradient": wanted})
 
-    said = agree(facts, check_and_describe, options.process_group, _device_of(features))
+    said = agree(facts, check_and_describe, options.process_group, _device_of(features, options.process_group))
     return backend, [one["own images"] for one in said]
 
 
-def _device_of(features: object) -> torch.device:
-    return features.device if isinstance(features, Tensor) else torch.device("cpu")
+def _device_of(features: object, group: ProcessGroup) -> torch.device:
+    """The device that the group's messages go by, where the features are on another one too."""
+    if isinstance(features, Tensor) and features.device.type == "cuda":
+        return features.device
+    return torch.device("cuda" if torch.distributed.get_backend(group) == "nccl" else "cpu")
 
 
 def _options(features: object, **options: Any) -> Options:
@@ -225,9 +228,9 @@ def _options(features: object, **options: Any) -> Options:
     check_process_group(group)
     try:
         return Options(**options)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever it is, the others wait to be told
         if group.size() > 1:
-            agree({}, partial(_refuse, error), group, _device_of(features))
+            agree({}, partial(_refuse, error), group, _device_of(features, group))
         raise
 
 
@@ -544,7 +547,10 @@ class _OptionsModule(nn.Module):
         """The options, with the temperature that is the module's parameter now, where it is one."""
         temperature = self.temperature
         options = self._options
-        return options if temperature is options.temperature else replace(options, temperature=temperature)
+        if temperature is options.temperature:
+            return options
+        values = {field.name: getattr(options, field.name) for field in fields(Options)}
+        return _options(temperature, **{**values, "temperature": temperature})
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import subprocess
@@ -136,6 +137,7 @@ def in_process(rank: int, sizes: list[int], folder: str, timeout: float, run: Ca
         timeout=timedelta(seconds=timeout),
     )  # fmt: skip
     run(rank, sizes, *args)
+    gc.collect()  # errors hold the group, and a group that lives until the process ends may abort it
     distributed.destroy_process_group()
 
 
@@ -255,14 +257,20 @@ def transformed(rank: int, sizes: list[int]) -> None:
     """A process within a transform of torch.func, whatever it transforms, is refused, and the other one with it."""
     features, labels = torch.randn(2, 2, 4, 3, 3), torch.ones(2, 2, 3, 3, dtype=torch.int64)
 
-    def loss(features: Tensor, labels: Tensor) -> Tensor:
-        return local_contrastive_loss(features, labels, process_group=group())
+    module = LocalContrastiveLoss(temperature=torch.nn.Parameter(torch.tensor(0.1)), process_group=group())
+
+    def loss(features: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        return local_contrastive_loss(features, labels, process_group=group(), **options)
 
     calls: list[Callable[[], Any]] = [
         lambda: torch.func.grad(loss)(features, labels),
         lambda: torch.func.vmap(loss)(features[None], labels[None]),
         lambda: torch.func.vmap(partial(loss, features))(labels[None]),
         lambda: torch.func.grad(lambda x: loss(features, labels) * x)(torch.tensor(1.0)),
+        lambda: torch.func.grad(lambda t: loss(features, labels, temperature=t))(torch.tensor(0.1)),
+        lambda: torch.func.grad(lambda t: torch.func.functional_call(module, {"temperature": t}, (features, labels)))(
+            torch.tensor(0.1)
+        ),
     ]
     for call in calls:
         begin = time.monotonic()
