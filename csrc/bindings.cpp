@@ -154,8 +154,8 @@ PYBIND11_MODULE(_C, module) {
                                at<float>(key_gradient));
         },
         Release());
-    // From a map to the losses of its rows and the gradient by them in one call: of few points, what is between two calls
-    // would take longer than a pass.
+    // From a map to the losses of its rows and their gradient, in one call: with few points the Python between several
+    // calls would take longer than a pass.
     module.def(
         "contrast",
         [](const std::string& set, bool narrow, int threads, Address values, int dtype,

@@ -19,7 +19,7 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def has_channels_last(features: Tensor) -> bool:
-    """Whether the channels of a map are innermost in memory, as the gradient's then are; of vectors they always are."""
+    """Whether a map has its channels innermost in memory, as its gradient then has; no for vectors (N, V, C)."""
     return features.dim() > 3 and features.shape[2] > 1 and features.stride(2) == 1
 
 
@@ -50,7 +50,7 @@ def _refuse_others(ctx: Any, operator: str, count: int = 1) -> None:
 def _by_first_alone(name: str, saves_output: bool = False) -> Any:
     """Return the Function of an operator with a gradient by its first argument alone.
 
-    Its backward operator takes the inputs, and where it ``saves_output``, that after the first of them.
+    Its backward operator takes the gradient and the inputs; with ``saves_output`` the output after the first of them.
     """
 
     def forward(ctx: Any, *inputs: Any) -> Tensor:

@@ -236,14 +236,14 @@ def _contrast(
     blocks = None if block_size is None else tuple(block_size)
     shape, device = torch.Size((*features.shape[:2], *features.shape[3:])), features.device
     how = (blocks, per_image, *choices, reduction, labels is None, partition_kernels.can_count(device, backend))
+    remembered = labels is None and shape.numel() <= MAX_REMEMBERED and not captured(device)  # see group_of_point
     if labels is not None:
         parts = Partition(*_partition(labels, *how))
-    elif shape.numel() > MAX_REMEMBERED or captured(device):  # as group_of_point in partition.py
-        parts = _of_places.__wrapped__(shape, how, device, 0)
+    elif remembered:
+        parts = partition_of_places(shape, how, device, stream_of(device))
     else:
-        parts = _of_places(shape, how, device, stream_of(device))
-    # What is remembered is not given away.
-    row_of_point = parts.row_of_point.clone() if labels is None else parts.row_of_point
+        parts = partition_of_places.__wrapped__(shape, how, device, 0)
+    row_of_point = parts.row_of_point.clone() if remembered else parts.row_of_point  # what is kept is not given away
     groups, classes = parts.groups(largest_group(shape, blocks, per_image)), (parts.class_begin, parts.class_end)
     problem = Problem(features, parts.row_of_point, groups, *classes, float(scale), normalize, pairwise)
     if with_gradient:
@@ -253,7 +253,7 @@ def _contrast(
 
 
 @lru_cache(maxsize=4)
-def _of_places(shape: torch.Size, how: tuple[Any, ...], device: torch.device, stream: int) -> Partition:
+def partition_of_places(shape: torch.Size, how: tuple[Any, ...], device: torch.device, stream: int) -> Partition:
     """Return the partition of points without labels, which depends on their shape alone."""
     return Partition(*_partition(places(shape, device), *how))
 

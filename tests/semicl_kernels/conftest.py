@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 import torch
 
-from semicl_kernels import available_backends
+from semicl_kernels import available_backends, ops
 from semicl_kernels.backends import launch_cache
 
 from .interpreter import is_interpreted
@@ -55,6 +55,7 @@ def compiled_backend(request: pytest.FixtureRequest) -> str:
 def nothing_recorded() -> None:
     """Tests change what calls launch: tiles, blocks of columns, chunks, the compiled code itself."""
     launch_cache.forget()
+    ops.partition_of_places.cache_clear()
 
 
 @pytest.fixture

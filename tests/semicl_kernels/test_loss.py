@@ -344,7 +344,7 @@ def test_supervised_contrastive_is_its_definition(shape: tuple[int, ...], labell
 
 
 def test_what_a_call_without_labels_leaves_behind_serves_the_next(backend: str) -> None:
-    """The first is in inference mode, whose tensors no gradient can keep; nor does a caller change what is kept."""
+    """The first is in inference mode, whose tensors no gradient can keep."""
     first, second = torch.randn(2, 9, 20, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = nt_xent_loss(first, second, backend=backend)
