@@ -114,14 +114,14 @@ class ImagePieces(_Pieces):
 class Repeated(Dataset[Any]):
     """Pieces, several times over; random patches lie elsewhere each time."""
 
-    def __init__(self, pieces: ImagePieces, times: int) -> None:
+    def __init__(self, pieces: "ImagePieces | LabelledPieces", times: int) -> None:
         self._pieces = pieces
         self._times = times
 
     def __len__(self) -> int:
         return self._times * len(self._pieces)
 
-    def __getitem__(self, piece: int | Draw) -> Tensor:
+    def __getitem__(self, piece: int | Draw) -> Any:
         number, key = piece if isinstance(piece, Draw) else Draw(piece)
         time, own = divmod(number, len(self._pieces))
         return self._pieces[Draw(own, (*key, time))]

@@ -93,8 +93,8 @@ def train_with_validation(
 
     With `keep_last` those of the last epoch are written too.
 
-    Where there are unlabelled pieces, every step gets a batch of them beside its labelled one; an epoch goes over the
-    labelled ones, for which the unlabelled ones are repeated where they are too few.
+    Where there are unlabelled pieces, every step gets a batch of them beside its labelled one. Which are too few for
+    the steps of an epoch are repeated in it.
 
     Returns:
         As `train`, and the epoch and the validation Dice of the weights that were written.
@@ -186,22 +186,34 @@ def _fit(
 
 
 def loaded(
-    pieces: Dataset[Any],
+    pieces: ImagePieces | LabelledPieces,
     unlabelled: ImagePieces | None,
     stage: Stage,
     trainer: pl.Trainer,
     machine: MachineOptions,
 ) -> DataLoader[Any] | CombinedLoader:
-    """Batches of pieces, with batches of the unlabelled ones, as often as it takes, beside them."""
-    batches = _batches(pieces, stage, trainer, machine, stage.schedule.batch_size)
+    """Batches of pieces, as many as an epoch has steps, with as many of the unlabelled ones beside them."""
+    batches = _repeated(pieces, stage, trainer, machine, stage.schedule.batch_size, stage.schedule.steps_per_epoch or 1)
     if unlabelled is None:
         return batches
-    size = stage.unlabelled_batch_size
-    others = _batches(unlabelled, stage, trainer, machine, size)
-    if len(others) < len(batches):
-        times = math.ceil(len(batches) * size * trainer.world_size / len(unlabelled))
-        others = _batches(Repeated(unlabelled, times), stage, trainer, machine, size)
+    others = _repeated(unlabelled, stage, trainer, machine, stage.unlabelled_batch_size, len(batches))
     return CombinedLoader((batches, others), "min_size")
+
+
+def _repeated(
+    pieces: ImagePieces | LabelledPieces,
+    stage: Stage,
+    trainer: pl.Trainer,
+    machine: MachineOptions,
+    size: int,
+    least: int,
+) -> DataLoader[Any]:
+    """So many batches at least, for which pieces are repeated where they are too few."""
+    batches = _batches(pieces, stage, trainer, machine, size)
+    if len(batches) >= least:
+        return batches
+    times = math.ceil(least * size * trainer.world_size / len(pieces))
+    return _batches(Repeated(pieces, times), stage, trainer, machine, size)
 
 
 class Draws(DistributedSampler[Any]):

@@ -94,7 +94,7 @@ def epoch_steps(made: Material) -> int:
     """Steps of an epoch of a stage on one device."""
     schedule = made.module.schedule
     whole = max(1, len(made.pieces) // schedule.batch_size)
-    return min(whole, schedule.steps_per_epoch or whole)
+    return schedule.steps_per_epoch or whole
 
 
 def trial(made: Material, machine: MachineOptions) -> Trial:

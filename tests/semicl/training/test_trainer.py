@@ -1,15 +1,18 @@
 """Training writes what it learned, in the order its folder promises, and says what it cost."""
 
 import csv
+import math
 import signal
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
-from semicl.data.datasets import ImagePieces, LabelledPieces, Volumes
+from semicl.data.datasets import Draw, ImagePieces, LabelledPieces, Volumes
 from semicl.data.prepared import Prepared
 from semicl.errors import SemiclError
 from semicl.models.checkpoint import ModelCard, load_weights, read_card
@@ -49,6 +52,33 @@ def test_a_stage_learns_and_writes_what_it_learned(
     assert torch.equal(fresh.encoder.state_dict()[weight], network.encoder.state_dict()[weight])
     assert read_card(folder.model) == card
     assert list(folder.path.rglob(".partial-*")) == []
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_an_epoch_has_the_steps_that_are_asked_for(
+    prepared: Prepared,
+    network: UNet,
+    card: ModelCard,
+    folder: StageFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+) -> None:
+    """Of 40 slices each epoch takes others or, for 5 batches of 16, repeats them, each at most twice."""
+    schedule = ScheduleOptions(2, 16, steps_per_epoch=steps)
+    stage = GlobalContrast(network, GlobalContrastOptions(schedule), card, seed=0)
+    epochs = list[Counter[int]]()
+    pieces = ImagePieces(prepared, prepared.cases[:2])
+    monkeypatch.setattr(stage, "on_train_epoch_start", lambda: epochs.append(Counter()))
+    read = ImagePieces.__getitem__
+
+    def counted(self: ImagePieces, piece: int | Draw) -> Tensor:
+        epochs[-1][piece.number if isinstance(piece, Draw) else piece] += 1
+        return read(self, piece)
+
+    monkeypatch.setattr(ImagePieces, "__getitem__", counted)
+    assert train(stage, pieces, folder, CPU, "test")["steps"] == 2 * steps
+    assert all(max(epoch.values()) <= math.ceil(16 * steps / 40) for epoch in epochs)
+    assert len(epochs[0] + epochs[1]) > len(epochs[0]) or len(epochs[0]) == 40
 
 
 def test_an_interruption_is_one_and_keeps_what_is_done(
