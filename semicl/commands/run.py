@@ -10,8 +10,9 @@ from typing_extensions import Self
 
 from semicl.commands.command import Command, Experiment
 from semicl.config import options, part, structured
+from semicl.console import say
 from semicl.files import laid_over
-from semicl.options import ExperimentOptions, RunOptions, SourceOptions
+from semicl.options import ExperimentOptions, NetworkOptions, RunOptions, SourceOptions
 from semicl.training.folder import StageFolder
 
 NOT_KEPT = {"overwrite", "prepare.overwrite", "output"}
@@ -37,6 +38,12 @@ class Run(Experiment, RunOptions, Command):
         source, experiment = part(SourceOptions, self), part(RunOptions, self)
         if self.typed is None or self.config:
             whole, begin = self, None
+            if self.config and self.network == NetworkOptions():
+                channels = " x ".join(map(str, self.network.levels))
+                say(
+                    f"Network: the paper's, {channels} channels, for a GPU, as the config names none. Without --config "
+                    "network and schedule are chosen by the data and the device."
+                )
         else:
             told = {place: reduce(getattr, place.split("."), self) for place in self.typed if place not in NOT_KEPT}
             as_prepared = {} if self.prepare.overwrite else prepared_as(self.prepared)
