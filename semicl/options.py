@@ -387,6 +387,7 @@ class FixMatchOptions:
     Args:
         weight: what the loss on pseudo-labels is multiplied by, once grown; 0 leaves it out.
         confidence: a pseudo-label counts where the probability of its class is at least this.
+        decay: of the teacher that gives the pseudo-labels, the moving average of the network; 0: the network itself.
         ramp_up: share of all steps in which the weight grows.
         batch_size: unlabelled slices or patches in a batch, on each device; default: as many as labelled ones.
         cutmix: how likely a box of another image is pasted into a strong view.
@@ -398,6 +399,7 @@ class FixMatchOptions:
 
     weight: NonNegativeFloat = 0.0
     confidence: BelowOne = 0.95
+    decay: BelowOne = 0.99
     ramp_up: Share = 0.4
     batch_size: PositiveInt | None = None
     cutmix: Share = 0.5

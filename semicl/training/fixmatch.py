@@ -1,11 +1,12 @@
 """FixMatch with CutMix: pseudo-labels of a weak view supervise a strong view of unlabelled images.
 
-Sohn et al., NeurIPS 2020; for segmentation French et al., BMVC 2020, and Yang et al., CVPR 2023 (UniMatch). Beside its
-labelled batch, every step takes images of the training volumes without a label in use. The weak view moves points
-alone; the strong view is the weak one with other intensities and, in a box, the next image of the batch. The network's
-classes of the weak view, where their probability reaches the confidence, are the labels of the strong one. The loss on
-them is added by a weight that grows to its full value. The local contrastive term, where it has a weight, compares the
-points of labelled and strong views with each other.
+Sohn et al., NeurIPS 2020; for segmentation French et al., BMVC 2020, and Yang et al., CVPR 2023 (UniMatch) and TPAMI
+2025 (UniMatch V2, whose pseudo-labels are a teacher's). Beside its labelled batch, every step takes images of the
+training volumes without a label in use. The weak view moves points alone; the strong view is the weak one with other
+intensities and, in a box, the next image of the batch. The teacher's classes of the weak view, where their probability
+reaches the confidence, are the labels of the strong one. The loss on them is added by a weight that grows to its full
+value. The local contrastive term, where it has a weight, compares the points of labelled and strong views with each
+other.
 """
 
 from dataclasses import replace
@@ -23,7 +24,7 @@ from semicl.models.unet import UNet
 from semicl.options import SegmentationOptions
 from semicl.training.augment import Intensities, Mix, moved_images, random_grid
 from semicl.training.losses import grown
-from semicl.training.stages import Segmentation
+from semicl.training.teacher import WithTeacher
 
 SURE = "share_above_confidence"
 """Of the pseudo-labels of an epoch, in the logs."""
@@ -50,11 +51,11 @@ class PseudoLabels(NamedTuple):
     sure: Tensor
 
 
-class WeakToStrong(Segmentation):
-    """Stage 3 with pseudo-labels of unlabelled images."""
+class WeakToStrong(WithTeacher):
+    """Stage 3 with a teacher's pseudo-labels of unlabelled images."""
 
     def __init__(self, network: UNet, options: SegmentationOptions, card: ModelCard, seed: int) -> None:
-        super().__init__(network, options, card, seed)
+        super().__init__(network, options, card, seed, options.fixmatch.decay)
         self._options = options.fixmatch
         self._augmentation = options.augmentation
         strong = replace(options.augmentation, intensity=options.fixmatch.intensity, noise=options.fixmatch.noise)
@@ -98,7 +99,7 @@ class WeakToStrong(Segmentation):
 
     @torch.no_grad()
     def pseudo_labels(self, views: Views) -> PseudoLabels:
-        """What the network makes of the weak views, laid out as the strong ones are."""
+        """What the teacher makes of the weak views, laid out as the strong ones are."""
         confidence, labels = self.network(views.weak).float().softmax(1).max(1, keepdim=True)
         confidence, labels = (with_next(each, views.pasted)[:, 0] for each in (confidence, labels))
         return PseudoLabels(labels, confidence, confidence >= self._options.confidence)

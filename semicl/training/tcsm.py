@@ -3,26 +3,23 @@
 Beside its labelled batch, every step takes images of all training volumes, labelled or not. The student sees each
 turned and flipped, the teacher as it is, both with intensities of their own; the squared difference of the student's
 probabilities and the teacher's, turned likewise, is added to the loss, by a weight that grows to its full value. The
-teacher is the moving average of the student (Tarvainen and Valpola, 2017). Validation judges the teacher, and the
-teacher is what is kept.
+teacher is the moving average of the student, and what is kept.
 """
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from semicl.options import SegmentationOptions
 from semicl.training.augment import Intensities, Mix
 from semicl.training.losses import grown
-from semicl.training.stages import Segmentation
+from semicl.training.teacher import WithTeacher
 
 SAME_SIDE = 0.01
 """Sides of a voxel that differ by a smaller share are the same: a turn by a quarter exchanges them."""
@@ -43,20 +40,14 @@ class Pair(NamedTuple):
     turns: tuple[Turn, ...]
 
 
-class SelfEnsembling(Segmentation):
-    """Stage 3 with a teacher; `network` is the teacher, so that it is what is validated, kept and predicted with."""
+class SelfEnsembling(WithTeacher):
+    """Stage 3 with a teacher that must agree with the network that is trained."""
 
     def __init__(self, network: UNet, options: SegmentationOptions, card: ModelCard, seed: int) -> None:
-        super().__init__(network, options, card, seed)
-        self.student = network
-        self.network = deepcopy(network).requires_grad_(False)
+        super().__init__(network, options, card, seed, options.tcsm.decay)
         self._options = options.tcsm
         self._intensities = Intensities(options.augmentation)
         self._voxel_size = card.grid.voxel_size
-
-    @property
-    def trained(self) -> UNet:
-        return self.student
 
     def views(self, batch: Any) -> Any:
         """The labelled batch as in `Segmentation`, and a pair of views of the other images (N, channels, *space)."""
@@ -72,9 +63,6 @@ class SelfEnsembling(Segmentation):
             expected = self.network(pair.for_teacher)
         weight = self._options.weight * grown(self.done, self._options.ramp_up)
         return self.logged(self.supervised_loss(mix) + weight * inconsistency(answers, expected, pair.turns))
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        follow(self.network, self.student, self._options.decay, self.global_step)
 
 
 def random_turns(images: Tensor, voxel_size: Sequence[float] | None = None) -> tuple[Turn, ...]:
@@ -101,13 +89,3 @@ def turned(maps: Tensor, turns: Sequence[Turn]) -> Tensor:
 def inconsistency(student: Tensor, teacher: Tensor, turns: Sequence[Turn]) -> Tensor:
     """Mean squared difference of class probabilities, from scores (N, classes, *space); the teacher's are turned."""
     return mse_loss(student.float().softmax(1), turned(teacher.float().softmax(1), turns))
-
-
-def follow(teacher: nn.Module, student: nn.Module, decay: float, steps: int) -> None:
-    """Move the teacher towards the student: the moving average of its weights, a plain average in the first steps.
-
-    So the teacher leaves the random start as soon as the student does.
-    """
-    early = 1 - 1 / (steps + 1)
-    average = get_ema_multi_avg_fn(min(decay, early))
-    average(list(teacher.parameters()), list(student.parameters()), steps)

@@ -172,6 +172,25 @@ def test_pseudo_labels_pass_no_gradient_on(
     assert not any(part.requires_grad for part in stage.pseudo_labels(views))
 
 
+@pytest.mark.usefixtures("trainer")
+@pytest.mark.parametrize("decay", [0.0, 0.99])
+def test_pseudo_labels_are_those_of_the_teacher(
+    network: UNet, card: ModelCard, batch: tuple[tuple[Tensor, Tensor], Tensor], decay: float
+) -> None:
+    stage = _stage(network, card, decay=decay)
+    mix, views = stage.views(batch)
+    stage.training_step((mix, views)).backward()
+    assert stage.student.classifier.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in stage.network.parameters())
+    before = stage.pseudo_labels(views).confidence
+    with torch.no_grad():
+        stage.student.classifier.weight += torch.tensor([0.0, 1.0, 2.0, 3.0]).view(-1, 1, 1, 1)
+    assert torch.equal(stage.pseudo_labels(views).confidence, before)
+    stage.on_train_batch_end(None, None, 0)
+    assert not torch.equal(stage.pseudo_labels(views).confidence, before)
+    assert torch.equal(stage.network.classifier.weight, stage.student.classifier.weight) == (decay == 0)
+
+
 def test_the_images_are_those_of_training_volumes_without_a_label_in_use(prepared: Prepared) -> None:
     split, options = prepared.split(0), SegmentationOptions(fixmatch=FixMatchOptions(weight=1))
     inputs = stage_inputs(options, ExperimentOptions(0.34), split)
