@@ -13,8 +13,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from monai.losses.dice import DiceLoss
-from monai.networks.utils import one_hot
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -60,7 +58,6 @@ class WeakToStrong(WithTeacher):
         self._augmentation = options.augmentation
         strong = replace(options.augmentation, intensity=options.fixmatch.intensity, noise=options.fixmatch.noise)
         self._intensities = Intensities(strong)
-        self._dice_loss = DiceLoss()
         self._local_loss.ignore_index = IGNORED
 
     @property
@@ -79,7 +76,7 @@ class WeakToStrong(WithTeacher):
         pseudo = self.pseudo_labels(views)
         count = len(mix.images)
         features, scores = self.features_and_scores(torch.cat([mix.images, views.strong]))
-        added = pseudo_label_loss(scores[count:], pseudo, self._dice_loss)
+        added = pseudo_label_loss(scores[count:], pseudo)
         self.note(SURE, pseudo.sure.float().mean())
         self.note(PSEUDO_LOSS, added)
         weight = self._options.weight * grown(self.done, self._options.ramp_up)
@@ -123,12 +120,10 @@ def with_next(maps: Tensor, pasted: Tensor) -> Tensor:
     return torch.where(pasted, maps.roll(-1, 0), maps)
 
 
-def pseudo_label_loss(scores: Tensor, pseudo: PseudoLabels, dice_loss: DiceLoss) -> Tensor:
-    """Cross entropy + Dice of scores (N, classes, *space) at the sure points; the former is a mean over all points.
+def pseudo_label_loss(scores: Tensor, pseudo: PseudoLabels) -> Tensor:
+    """Cross entropy of scores (N, classes, *space) at the sure points, as a sum over the number of all points.
 
-    So few sure points weigh little, and none give 0.
+    So few sure points weigh little, and none give 0. There is no Dice loss: it is a share of each class in an image,
+    so that a few points which are wrongly taken for a class weigh as much as a whole organ, and grow.
     """
-    scores, sure = scores.float(), pseudo.sure[:, None]
-    entropy = (cross_entropy(scores, pseudo.labels, reduction="none") * pseudo.sure).mean()
-    known = one_hot(pseudo.labels[:, None], scores.shape[1])
-    return entropy + dice_loss(scores.softmax(1) * sure, known * sure)
+    return (cross_entropy(scores.float(), pseudo.labels, reduction="none") * pseudo.sure).mean()

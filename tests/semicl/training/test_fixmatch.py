@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from monai.losses.dice import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 
 from semicl.data.grid import Grid
@@ -130,20 +129,20 @@ def _pseudo(sure: Tensor) -> PseudoLabels:
 def test_unsure_points_have_no_part_in_the_loss(space: tuple[int, ...]) -> None:
     scores = torch.randn(2, 3, *space, requires_grad=True)
     pseudo = _pseudo(torch.rand(2, *space) < 0.3)
-    loss = pseudo_label_loss(scores, pseudo, DiceLoss())
+    loss = pseudo_label_loss(scores, pseudo)
     (gradient,) = torch.autograd.grad(loss, scores)
     moved = gradient.abs().sum(1) > 0
     assert torch.equal(moved, pseudo.sure)
     others = pseudo._replace(labels=torch.where(pseudo.sure, pseudo.labels, (pseudo.labels + 1) % 3))
-    torch.testing.assert_close(pseudo_label_loss(scores, others, DiceLoss()), loss)
+    torch.testing.assert_close(pseudo_label_loss(scores, others), loss)
 
 
 def test_the_loss_is_that_of_labels_where_all_points_are_sure_and_zero_where_none_is() -> None:
     scores = torch.randn(2, 3, 8, 8, requires_grad=True)
     pseudo = _pseudo(torch.ones(2, 8, 8, dtype=torch.bool))
-    expected = DiceCELoss(to_onehot_y=True, softmax=True)(scores, pseudo.labels[:, None])
-    torch.testing.assert_close(pseudo_label_loss(scores, pseudo, DiceLoss()), expected)
-    none = pseudo_label_loss(scores, pseudo._replace(sure=torch.zeros(2, 8, 8, dtype=torch.bool)), DiceLoss())
+    expected = nn.CrossEntropyLoss()(scores, pseudo.labels)
+    torch.testing.assert_close(pseudo_label_loss(scores, pseudo), expected)
+    none = pseudo_label_loss(scores, pseudo._replace(sure=torch.zeros(2, 8, 8, dtype=torch.bool)))
     assert none == 0
     assert torch.autograd.grad(none, scores)[0].abs().max() == 0
 
@@ -154,7 +153,7 @@ def test_a_step_adds_the_loss_on_pseudo_labels_by_the_weight_of_its_moment(
     stage = _stage(network, card, weight=2.0, ramp_up=1.0, confidence=0.4)
     mix, views = stage.views(batch)
     plain = Segmentation(network, SegmentationOptions(augmentation=STILL), card, seed=0).training_step(mix)
-    added = pseudo_label_loss(network(views.strong), stage.pseudo_labels(views), DiceLoss())
+    added = pseudo_label_loss(network(views.strong), stage.pseudo_labels(views))
     assert added > 0
     torch.testing.assert_close(stage.training_step((mix, views)) - plain, 2 * grown(0.5, 1.0) * added)
     assert trainer.logged[SURE] == pytest.approx(float(stage.pseudo_labels(views).sure.float().mean()))
