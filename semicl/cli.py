@@ -15,6 +15,7 @@ from semicl.commands.command import Command, with_configs
 from semicl.commands.demo import Demo
 from semicl.commands.embed import Embed
 from semicl.commands.evaluate import Evaluate
+from semicl.commands.export import Export
 from semicl.commands.finetune import Finetune
 from semicl.commands.following import next_line
 from semicl.commands.predict import Predict
@@ -41,6 +42,7 @@ COMMANDS: dict[str, type[Command]] = {
     "run": Run,
     "search": Search,
     "table": Table,
+    "export": Export,
     "embed": Embed,
     "demo": Demo,
 }

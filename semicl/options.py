@@ -642,6 +642,21 @@ class PredictOptions:
 
 
 @options
+class ExportOptions:
+    """What is exported.
+
+    Args:
+        checkpoint: a model.ckpt of `semicl finetune`.
+        bundle: folder that becomes a MONAI bundle, which predicts without semicl.
+        overwrite: replace the files of a bundle that the folder holds already.
+    """
+
+    checkpoint: Place = tyro.MISSING
+    bundle: Place = tyro.MISSING
+    overwrite: bool = False
+
+
+@options
 class EmbedOptions:
     """Which pixels are drawn, and how.
 

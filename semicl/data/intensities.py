@@ -2,6 +2,9 @@
 
 import numpy as np
 
+PERCENTILES = (0.5, 99.5)
+"""Where the scale of a volume begins and ends."""
+
 BINS = 100
 """Of the scale, to see where the voxels lie."""
 
@@ -54,7 +57,7 @@ def _in_few_bins(values: np.ndarray, counts: np.ndarray, bins: int) -> bool:
 def _clipped(array: np.ndarray) -> np.ndarray:
     """The volume in float64, cut where its scale ends."""
     values = _as_float64(array)
-    low, high = np.percentile(values, (0.5, 99.5))
+    low, high = np.percentile(values, PERCENTILES)
     return values.clip(low, high) if low < high else values
 
 
