@@ -1,6 +1,7 @@
 """The command line: a command's options by its configs and by tyro, errors in a box."""
 
 import json
+import os
 import sys
 import time
 from argparse import ArgumentParser
@@ -54,7 +55,10 @@ SECONDS_TO_BE_ENDED = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for what the user can mend, 2 for options, 130 when interrupted."""
+    """Run a command; returns the exit code.
+
+    0, 1 for what the user can mend, 2 for options, 130 when interrupted, 141 when nobody reads what it prints.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names may hold letters that the encoding of the locale lacks
             stream.reconfigure(errors="backslashreplace")
@@ -72,6 +76,9 @@ def _answered(words: list[str]) -> int:
         return _fail(error, 2)
     except SemiclError as error:
         return _fail(error, 1)
+    except BrokenPipeError:  # as of `semicl --help | head`, whose reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         return _fail(f"{error}; give folders that can be read and written, on a disk with space", 1)
     except KeyboardInterrupt:

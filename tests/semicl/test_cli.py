@@ -54,6 +54,13 @@ def test_an_option_beside_the_overruled_one_is_taken(called: SimpleNamespace) ->
     assert called.options.finetune.schedule.epochs == 3
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m semicl run --help | head -1"
+    found = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert "usage" in found.stdout
+    assert found.stderr == ""
+
+
 def test_the_papers_configs(called: SimpleNamespace) -> None:
     assert run_command("run", "--config", "mmwhs") == 0
     assert called.options.network.levels == (64, 128, 256, 512, 1024)
