@@ -73,7 +73,7 @@ class Budget:
     precision: str
 
 
-CPU = Budget("CPU", 128, None, 16, 256, (32, 4, 8), (8, 2, 2), (200, 400, 800), "32-true")
+CPU = Budget("CPU", 96, None, 16, 256, (32, 4, 8), (8, 2, 2), (200, 400, 800), "32-true")
 GPU = Budget("GPU", 256, 96, 32, 512, (64, 8, 16), (8, 2, 2), (1000, 4000, 8000), "bf16-mixed")
 
 
