@@ -94,6 +94,11 @@ def summary_table(title: str, rows: Mapping[str, object]) -> Table:
     return table
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 case", "2 cases"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def conclude(title: str, rows: Mapping[str, object]) -> None:
     """The end of every command: its summary."""
     show(summary_table(title, rows))

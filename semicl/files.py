@@ -95,7 +95,10 @@ def require_checkpoint(path: Path) -> None:
         inside = path / MODEL
         raise SemiclError(f"{path}: is a folder; give {inside if inside.is_file() else f'the {MODEL} of a stage'}")
     if not path.is_file():
-        raise SemiclError(f"{path}: no such checkpoint; run the stage that writes it first")
+        raise SemiclError(
+            f"{path}: no such checkpoint; run the stage that writes it, or call `semicl run` again where it was "
+            "interrupted"
+        )
     with path.open("rb") as file:
         pickled = file.read(1) == b"\x80"  # as torch wrote them before its 1.6, and some others do
     if not pickled and not zipfile.is_zipfile(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semicl.data.classes import folded, needed_of_classes, nfc
-from semicl.data.nifti_names import by_case, found_file, image_files, nifti_files, stem
+from semicl.data.nifti_names import FORMATS, by_case, found_file, image_files, nifti_files, stem
 from semicl.errors import SemiclError
 from semicl.files import read_json
 
@@ -91,8 +91,18 @@ def find_cases(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder
         return _mmwhs(folder, subject_of)
     raise SemiclError(
         f"{folder}: holds no cases; give a folder with dataset.json (Decathlon), with *_image.nii.gz files (MMWHS), "
-        f"or with images/ and labels/{to_rename(folder)}"
+        f"or with images/ and labels/{to_rename(folder)}{_to_move(folder)}"
     )
+
+
+def _to_move(folder: Path) -> str:
+    """What would make a plain folder of one that holds images itself."""
+    if not image_files(folder):
+        return ""
+    above = folder.resolve().parent
+    if folder.resolve().name in KINDS and (above / "images").is_dir():
+        return f"; give --data the folder above, {above}"
+    return "; move its images into images/ in it"
 
 
 def to_rename(folder: Path) -> str:
@@ -175,7 +185,7 @@ def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
 def _plain(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
     images, labels = (by_case(image_files(folder / kind)) for kind in ("images", "labels"))
     if not images:
-        raise SemiclError(f"{folder / 'images'}: holds no .nii or .nii.gz file and no picture; put the images there")
+        raise SemiclError(f"{folder / 'images'}: holds no image that is read ({FORMATS}); put the images there")
     channels = by_channel(images)
     if channels is None or labels.keys() <= images.keys() or not labels.keys() <= channels.keys():
         channels = {name: [image] for name, image in images.items()}

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from semicl.console import WIDTH, Table, conclude, on_main_process, say, show
+from semicl.console import WIDTH, Table, conclude, counted, on_main_process, say, show
 from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases, to_rename
 from semicl.data.checks import CheckedCase, check_files, problems, unit_note
 from semicl.data.classes import BACKGROUND, IGNORED, Merged, absent, held_values, needed_of_classes, nfc, without
-from semicl.data.file_states import FileState, changed_files, file_states
+from semicl.data.file_states import FileState, changed_files, file_states, place_in
 from semicl.data.grid import LARGEST_VALUE, MOST_CLASSES, Grid, resampled_shape, resampled_voxel_size
-from semicl.data.nifti_names import NAMED, left_out
+from semicl.data.nifti_names import NAMED, is_picture, left_out
 from semicl.data.prepared import DESCRIPTION, Prepared, read_prepared
 from semicl.data.splits import Split, make_split
 from semicl.data.subjects import subject_rule
@@ -31,6 +31,9 @@ from semicl.options import NetworkOptions, PrepareOptions, SourceOptions
 PHANTOM = "phantom"
 
 RequireSplits = Callable[[Sequence[Split]], None]
+
+MOST_IN_PICTURES = 30
+"""Values of masks that are pictures, beyond which they are taken for smoothed or compressed ones."""
 
 FEW_CLASSES = 20
 """Classes, at most, that are proposed."""
@@ -68,6 +71,8 @@ def prepare(
     held = _values_held(checked)
     classes, merged = _classes(found, options, held)
     _require_manageable(found.name, classes)
+    if found.classes is None and options.classes is None:
+        _require_sharp(found, classes)
     grid = Grid(options.patch_size, options.spacing, len(options.patch_size) == 2 and not options.resize)
     unnamed = sorted(held - {*classes.values(), *merged})
     more = options.classes | {f"class {value}": value for value in unnamed} if options.classes and unnamed else {}
@@ -163,7 +168,8 @@ def prepared_before(source: SourceOptions, options: PrepareOptions) -> Prepared 
     found = _found(folder, options)
     states = file_states(_files(folder, found), folder, before.states)
     changed = changed_files(before.states, states)
-    other = states.keys() != before.states.keys() or len(changed) == len(states)
+    images = {place_in(folder, file) for case in found.cases for file in (case.image, *case.more)}
+    other = states.keys() != before.states.keys() or images.issubset(changed)
     if changed and other and before.states and folder != before.source:
         raise SemiclError(
             f"{source.prepared}: was prepared from {before.source}, and {folder} holds other files ({changed[0]}); "
@@ -395,6 +401,18 @@ def _require_manageable(name: str, classes: dict[str, int]) -> None:
         raise SemiclError(f"{name}: label value {value}, at most {LARGEST_VALUE} can be read; give smaller values")
 
 
+def _require_sharp(found: CaseFolder, classes: Mapping[str, int]) -> None:
+    """Raise where masks that are pictures hold more values than they have classes, as at smoothed edges."""
+    values = [value for value in classes.values() if value != 0]
+    pictures = any(case.label is not None and is_picture(case.label) for case in found.cases)
+    if pictures and len(values) > MOST_IN_PICTURES:
+        raise SemiclError(
+            f"{found.name}: the masks hold {len(values)} values besides 0 ({', '.join(map(str, values[:NAMED]))}, "
+            "...), as smoothed or compressed ones do; save them without smoothing, or name the classes by --classes "
+            "and give --rest_is_background"
+        )
+
+
 def _channels(checked: Sequence[CheckedCase]) -> int:
     """How many the images have, or most of them."""
     found = Counter(case.channels for case in checked if case.channels is not None)
@@ -446,7 +464,7 @@ def _tell_patches(grid: Grid, shapes: Shapes) -> None:
         say(
             f"Slices of {_range(_told(shape[1:] for shape in larger))} are larger than patches of "
             f"{_by(grid.patch_size)}: training takes random patches of them, prediction goes over them with a sliding "
-            "window. --resize shrinks them instead, as in the paper."
+            "window. The option resize of prepare shrinks them instead, as in the paper."
         )
 
 
@@ -562,7 +580,8 @@ def _sound_cases(
 
 def _conclude(prepared: Prepared, split: Split, shapes: Shapes) -> None:
     parts = {
-        part: f"{len(cases)} cases of {len({case.subject for case in cases})} subjects"
+        part: f"{counted(len(cases), 'case')} of {counted(len({case.subject for case in cases}), 'subject')}, "
+        f"{sum(case.label is not None for case in cases)} with labels"
         for part, cases in vars(split).items()
     }
     ignored = [value for value, counts_as in prepared.merged.items() if counts_as is None]

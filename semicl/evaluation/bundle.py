@@ -55,7 +55,9 @@ def export(options: ExportOptions) -> None:
     (folder / WEIGHTS).parent.mkdir(exist_ok=True)
     with replacing(folder / WEIGHTS) as partial:
         torch.save(network.state_dict(), partial)
-    conclude("Exported", {"bundle": folder, "classes": _classes(card), "needs": "monai[fire,nibabel,ignite]"})
+    needs = "monai[fire,nibabel,ignite]"
+    rows = {"bundle": folder, "classes": _classes(card), "reads": "NIfTI files alone, no pictures", "needs": needs}
+    conclude("Exported", rows)
 
 
 def _write(path: Path, text: str) -> None:

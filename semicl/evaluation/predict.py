@@ -17,6 +17,7 @@ from semicl.data.cases import by_channel
 from semicl.data.checks import read_channels, read_nifti
 from semicl.data.nifti_content import read_content
 from semicl.data.nifti_names import (
+    FORMATS,
     case_name,
     image_files,
     is_image,
@@ -260,7 +261,7 @@ def _files(source: Path) -> list[Path]:
             )
         return [source]
     if not source.is_dir():
-        raise SemiclError(f"{source}: no such file or folder; give --input a .nii.gz file, or a folder of them")
+        raise SemiclError(f"{source}: no such file or folder; give --input an image, or a folder of images")
     images = image_files(source)
     hidden = sorted(file.name for file in source.iterdir() if not is_nifti(file) and is_nifti(_unhidden(file)))
     if hidden:
@@ -269,7 +270,7 @@ def _files(source: Path) -> list[Path]:
     if others is not None:
         say(others)
     if not images:
-        raise SemiclError(f"{source}: holds no .nii or .nii.gz file and no picture; give --input a folder of images")
+        raise SemiclError(f"{source}: holds no image that is read ({FORMATS}); give --input a folder of images")
     return images
 
 

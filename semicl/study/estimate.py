@@ -86,7 +86,9 @@ def tell_estimate(stages: Sequence[Planned], experiment: ExperimentOptions, test
     for name in sorted(made, key=list(dict.fromkeys(each.plan.name for each in stages)).index):
         found = trial(made[name], experiment.machine)
         of_stage = steps[name] * found.step + _validations(by_name[name], epochs[name]) * found.validation
-        table.add_row(name, str(steps[name]), duration(of_stage), f"{found.memory / GIBIBYTE:.1f} GiB")
+        count = sum(each.plan.name == name for each in stages)
+        told = name if count == 1 else f"{name} ({count} times)"
+        table.add_row(told, str(steps[name]), duration(of_stage), f"{found.memory / GIBIBYTE:.1f} GiB")
         seconds, memory, volume = seconds + of_stage, max(memory, found.memory), max(volume, found.validation)
     there = _memory(experiment.machine.accelerator)
     table.add_section()

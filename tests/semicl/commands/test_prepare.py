@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from semicl.data.phantom import SHAPE as PHANTOM_SHAPE
 from semicl.data.prepare import prepare, prepared_before
@@ -243,6 +244,51 @@ def test_the_same_folder_may_be_typed_in_another_way(
     next((plain / "labels").iterdir()).unlink()
     with pytest.raises(SemiclError, match=r"was prepared from .*other, and .*plain holds other files .*; give another"):
         prepared_before(SourceOptions(str(plain), tmp_path / "p"), options)
+
+
+def test_other_images_of_the_same_names_are_another_data_set(plain: Path, tmp_path: Path) -> None:
+    """Although the labels are the same: two folders whose files are 001, 002, ... are easily so."""
+    options = PrepareOptions(patch_size=(16, 16))
+    prepare(SourceOptions(str(plain), tmp_path / "p"), options)
+    other = shutil.copytree(plain, tmp_path / "other")
+    for number in range(7):
+        write_nifti(other / "images" / f"scan{number}.nii.gz", _volume(number + 10))
+    with pytest.raises(SemiclError, match=r"was prepared from .*plain, and .*other holds other files .*; give another"):
+        prepared_before(SourceOptions(str(other), tmp_path / "p"), options)
+    shutil.copy(plain / "images" / "scan0.nii.gz", other / "images")
+    assert prepared_before(SourceOptions(str(other), tmp_path / "p"), options) is None  # of the same, six corrected
+
+
+@pytest.mark.parametrize("kind", ["picture", "volume"])
+def test_smoothed_masks_are_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    values = np.arange(40, dtype=np.uint8).repeat(40).reshape(40, 40)
+    for number in range(5):
+        picture = np.random.default_rng(number).integers(0, 255, (40, 40), dtype=np.uint8)
+        for folder, array in (("images", picture), ("labels", values)):
+            path = tmp_path / "data" / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "picture":
+                Image.fromarray(array).save(path)
+            else:
+                write_nifti(path.with_suffix(".nii.gz"), array[..., None])
+    words = ["prepare", "--data", tmp_path / "data", "--prepared", tmp_path / "p", "--patch_size", "32", "32"]
+    if kind == "volume":  # an atlas may have so many
+        assert run_command(*words) == 0
+        return
+    told = "the masks hold 39 values besides 0 (1, 2, 3, ...), as smoothed or compressed ones do"
+    assert told in error_of(capsys, *words)
+    assert not (tmp_path / "p").exists()
+    assert run_command(*words, "--classes", '{"organ": [30, 31]}', "--rest_is_background") == 0
+    assert read_prepared(tmp_path / "p").classes == {"background": 0, "organ": 30}
+
+
+def test_images_that_lie_in_the_folder_itself_are_told_to_move(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prepare", "--prepared", tmp_path / "p", "--data"]
+    assert error_of(capsys, *words, plain / "images").endswith(f"; give --data the folder above, {plain}")
+    (plain / "images").rename(tmp_path / "alone")
+    assert error_of(capsys, *words, tmp_path / "alone").endswith("; move its images into images/ in it")
 
 
 def test_a_seed_below_zero_is_refused(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
