@@ -270,11 +270,11 @@ def choices(
         "pieces": f"{'slices' if len(patch) == 2 else 'patches'} of {_times(patch)}"
         + (", larger ones in patches" if _has_larger_slices(facts, patch) and not chosen["prepare.resize"] else ""),
         "network": f"{_times(chosen['network.widths'])} channels",
-        "labels": f"{100 * chosen['label_fraction']:.3g} % of the training subjects'",
+        "labels": f"{100 * chosen['label_fraction']:.3g} % of the training subjects",
         **{stage: _length({name: chosen[f"{stage}.schedule.{name}"] for name in LENGTH}) for stage in STAGES},
         "will be written to": path,
     }
-    conclude(f"Chosen by the data and the {budget.name}; options win", rows)
+    conclude(f"Chosen by the data and the {budget.name}; what is typed wins", rows)
     return content
 
 

@@ -182,7 +182,8 @@ class StageFolder:
                 f"{self._options}: the stage was trained on data with {name} {old}, now {new}; prepare them as they "
                 "were, give another --output, or --overwrite to start anew"
             )
-        return f"changed since it was trained: {', '.join(name for name, *_ in files)}" if files else None
+        changed = ", ".join(name.removesuffix(" of hash") for name, *_ in files)
+        return f"changed since it was trained: {changed}" if files else None
 
     def mark_diverged(self, epoch: int, step: int, what: str) -> None:
         """Note which step was not finite, so that the stage may start anew with other options."""

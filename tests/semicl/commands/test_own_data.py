@@ -81,7 +81,7 @@ def test_two_commands_lead_from_a_folder_to_predictions(
     monkeypatch.chdir(tmp_path)
     assert run_command("run", "--data", data.name, "--machine.accelerator", "cpu", *SHORT) == 0
     text = capsys.readouterr().out
-    assert "Chosen by the data and the CPU; options win" in text
+    assert "Chosen by the data and the CPU; what is typed wins" in text
     (line,) = [line for line in text.splitlines() if line.startswith("Next: semicl predict")]
     words: list[Any] = line.removeprefix("Next: semicl ").replace("FILE_OR_FOLDER", "new").split()
     assert run_command(*words) == 0

@@ -90,7 +90,7 @@ def test_corrected_labels_are_learned_and_images_are_not_learned_again(
     assert _done_by(_again(own), own) == ALL - {"pretrain-global"}
     text = capsys.readouterr().out
     assert (f"changed since it was prepared: labelsTr/{case.name}.nii.gz. It is prepared again." in text) != by_hand
-    assert "pretrain-global done, pretrain-local anew (changed since it was trained: labels of hash)" in text
+    assert "pretrain-global done, pretrain-local anew (changed since it was trained: labels)" in text
     assert _done_by(_again(own), own) == set()
 
 
