@@ -1,7 +1,8 @@
 """`semicl export --bundle`: a fine-tuned network as a MONAI bundle, which predicts without semicl.
 
 A bundle is a folder of weights, MONAI transforms as JSON, and what the network takes and gives; MONAI's specification
-of bundles names its files. Its transforms are those of `semicl predict`, written with MONAI's own.
+of bundles names its files. Its transforms are those of `semicl predict`, written with MONAI's own and, for intensities,
+a copy of semicl's module.
 """
 
 import inspect
@@ -15,6 +16,7 @@ import torch
 
 from semicl import own_version
 from semicl.console import conclude
+from semicl.data import intensities
 from semicl.data.grid import Grid
 from semicl.data.intensities import PERCENTILES
 from semicl.errors import SemiclError
@@ -25,8 +27,14 @@ from semicl.models.checkpoint import ModelCard, load_segmentation
 from semicl.options import ExportOptions
 
 METADATA, INFERENCE = "configs/metadata.json", "configs/inference.json"
-WEIGHTS, NETWORK, GUIDE = "models/model.pt", "scripts/unet.py", "docs/README.md"
-FILES = (METADATA, INFERENCE, WEIGHTS, "scripts/__init__.py", NETWORK, GUIDE)
+WEIGHTS, GUIDE = "models/model.pt", "docs/README.md"
+
+SCRIPTS = {"scripts/unet.py": unet, "scripts/intensities.py": intensities}
+"""Modules that are copied into a bundle: they import nothing of semicl."""
+
+FILES = (METADATA, INFERENCE, WEIGHTS, "scripts/__init__.py", *SCRIPTS, GUIDE)
+
+SCALED = "numpy.stack([@scaled(channel) for channel in image.numpy()])"
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
@@ -50,9 +58,9 @@ def export(options: ExportOptions) -> None:
     write_json(folder / METADATA, metadata(card, folder.resolve().name))
     write_json(folder / INFERENCE, inference(card))
     _write(folder / "scripts" / "__init__.py", "")
-    _write(folder / NETWORK, inspect.getsource(unet))
+    for name, module in SCRIPTS.items():
+        _write(folder / name, inspect.getsource(module))
     _write(folder / GUIDE, guide(card, folder.resolve().name))
-    (folder / WEIGHTS).parent.mkdir(exist_ok=True)
     with replacing(folder / WEIGHTS) as partial:
         torch.save(network.state_dict(), partial)
     needs = "monai[fire,nibabel,ignite]"
@@ -69,11 +77,12 @@ def inference(card: ModelCard) -> dict[str, Any]:
     """The config of `python -m monai.bundle run`."""
     slices = len(card.grid.patch_size) == 2
     return {
-        "imports": ["$import glob", "$import os"],
+        "imports": ["$import glob", "$import nibabel", "$import os", "$import sys"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/predictions'",
-        "data": "$[{'image': file} for file in sorted(glob.glob(os.path.join(@dataset_dir, '*.nii*')))]",
+        "names": "$[name for suffix in ('.nii', '.nii.gz') for name in glob.glob('*' + suffix, root_dir=@dataset_dir)]",
+        "data": "$[{'image': os.path.join(@dataset_dir, name)} for name in sorted(@names)]",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": {
             "_target_": "scripts.unet.UNet",
@@ -84,6 +93,7 @@ def inference(card: ModelCard) -> dict[str, Any]:
         },
         # Probabilities are averaged where windows overlap, not scores.
         "network": "$torch.nn.Sequential(@network_def, torch.nn.Softmax(1)).to(@device)",
+        "scaled": {"_target_": "scripts.intensities.scaled", "_mode_": "callable"},
         "preprocessing": {"_target_": "Compose", "transforms": [*_preprocessing(card)]},
         "dataset": {"_target_": "Dataset", "data": "@data", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
@@ -111,19 +121,26 @@ def inference(card: ModelCard) -> dict[str, Any]:
             "postprocessing": "@postprocessing",
             "val_handlers": ["@checkpoint_loader"],
         },
+        "initialize": [
+            "$@data or sys.exit(@dataset_dir + ': holds no .nii or .nii.gz file')",
+            "$os.makedirs(@output_dir, exist_ok=True)",
+            "$os.path.samefile(@output_dir, @dataset_dir) and sys.exit(@output_dir + ': its images would be replaced')",
+        ],
         "run": ["$@evaluator.run()"],
     }
 
 
 def _preprocessing(card: ModelCard) -> list[dict[str, Any]]:
     """A file to the network's grid, as `semicl.data.volumes` does it: (channels, superior, right, anterior)."""
-    low, high = PERCENTILES
     axis = "no_channel" if card.channels == 1 else -1
-    unit = {"b_min": 0, "b_max": 1, "clip": True}
+    reader = {"reader": "NibabelReader", "channel_dim": axis, "squeeze_non_spatial_dims": True}
     steps: list[dict[str, Any]] = [
-        {"_target_": "LoadImaged", "dtype": "$numpy.float64", "channel_dim": axis},
+        {"_target_": "LoadImaged", "dtype": "$numpy.float64", **reader},
         {"_target_": "EnsureChannelFirstd", "channel_dim": axis},
-        {"_target_": "ScaleIntensityRangePercentilesd", "lower": low, "upper": high, **unit, "channel_wise": True},
+        {
+            "_target_": "Lambdad",
+            "func": f"$lambda image: monai.utils.convert_to_dst_type({SCALED}, image, torch.float32)[0]",
+        },
         {"_target_": "Orientationd", "axcodes": "RAS", "labels": None},
     ]
     if card.grid.spacing is not None:
@@ -146,6 +163,9 @@ def _padded(grid: Grid) -> list[int]:
 def _postprocessing(card: ModelCard) -> list[dict[str, Any]]:
     """Class probabilities on the grid to a label file with the values of the training labels, on the image's voxels."""
     values = list(card.classes.values())
+    dtype = label_type(np.array(values)).__name__
+    labels = f"nibabel.Nifti1Image(pred[0].cpu().numpy().astype(numpy.{dtype}), pred.affine.cpu().numpy())"
+    file = "os.path.join(@output_dir, os.path.basename(pred.meta['filename_or_obj']))"
     steps: list[dict[str, Any]] = [
         {"_target_": "Invertd", "transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False},
         {"_target_": "AsDiscreted", "argmax": True},
@@ -155,16 +175,8 @@ def _postprocessing(card: ModelCard) -> list[dict[str, Any]]:
             "target_labels": values,
             "dtype": "$numpy.int64",
         },
-        # Of an image with channels MONAI's writer would take the labels for a slice.
-        {"_target_": "Lambdad", "func": "$lambda pred: pred.meta.update(original_channel_dim=numpy.nan) or pred"},
-        {
-            "_target_": "SaveImaged",
-            "output_dir": "@output_dir",
-            "output_postfix": "",
-            "separate_folder": False,
-            "resample": False,
-            "output_dtype": f"$numpy.{label_type(np.array(values)).__name__}",
-        },
+        # MONAI's writer would name every file .nii.gz, and leave out a last axis of length 1.
+        {"_target_": "Lambdad", "func": f"$lambda pred: nibabel.save({labels}, {file}) or pred"},
     ]
     return [{**step, "keys": "pred"} for step in steps]
 

@@ -43,6 +43,13 @@ def test_a_bundle_predicts_what_predict_does(changed: dict, card: ModelCard, tmp
                 random.normal(random.integers(0, 9, 1), 1e3, (*shape, *([2] if card.channels == 2 else []))),
                 affine,
             )
+    channels = [card.channels] if card.channels > 1 else [1]
+    write_nifti(tmp_path / "images" / "a slice v1.2.nii", random.normal(0, 1, (33, 41, 1, *channels)))
+    vessel = np.zeros((40, 40, 20, *channels))  # the two percentiles of its scale are one value
+    vessel[20, 20] = random.normal(1e3, 2e2, (20, *channels))
+    write_nifti(tmp_path / "images" / "vessel.nii.gz", vessel)
+    (tmp_path / "images" / "vessel.nii.json").write_text("{}")
+    (tmp_path / "images" / "notes.txt").write_text("none")
     checkpoint, bundle = _checkpoint(tmp_path, card), tmp_path / "my bundle"
     assert run_command("export", "--checkpoint", checkpoint, "--bundle", bundle) == 0
     written = sorted(str(file.relative_to(bundle)) for file in bundle.rglob("*") if file.is_file())
@@ -52,7 +59,7 @@ def test_a_bundle_predicts_what_predict_does(changed: dict, card: ModelCard, tmp
     words = ["run", "--config_file", "configs/inference.json", "--dataset_dir", tmp_path / "images"]
     found = _monai(bundle, *words, "--output_dir", tmp_path / "found")
     assert found.returncode == 0, found.stderr
-    names = sorted(file.name for file in (tmp_path / "images").iterdir())
+    names = sorted(file.name for file in (tmp_path / "images").glob("*.nii*") if file.suffix != ".json")
     assert sorted(file.name for file in (tmp_path / "found").iterdir()) == names
     seen = set()
     for name in names:
@@ -60,7 +67,8 @@ def test_a_bundle_predicts_what_predict_does(changed: dict, card: ModelCard, tmp
         assert own.get_data_dtype() == expected.get_data_dtype()
         np.testing.assert_allclose(own.affine, expected.affine, atol=1e-5)
         labels = np.asanyarray(own.dataobj)
-        assert (labels == np.asanyarray(expected.dataobj)).mean() > 0.999, name
+        assert labels.ndim == 3
+        assert (labels == np.asanyarray(expected.dataobj).reshape(labels.shape)).mean() > 0.999, name
         seen |= set(np.unique(labels).tolist())
     assert seen == set(card.classes.values())
 
@@ -73,6 +81,30 @@ def _monai(bundle: Path, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*command, *map(str, words)], cwd=bundle, env=environment, capture_output=True, text=True, timeout=300
     )
+
+
+def test_a_folder_without_images_and_one_whose_images_would_be_replaced_are_refused(
+    card: ModelCard, tmp_path: Path
+) -> None:
+    bundle, images = tmp_path / "bundle", tmp_path / "images[1]"
+    assert (
+        run_command("export", "--checkpoint", _checkpoint(tmp_path, replace(card, **SLICES)), "--bundle", bundle) == 0
+    )
+    images.mkdir()
+    words = ["run", "--config_file", bundle / "configs" / "inference.json", "--bundle_root", bundle]
+    words += ["--dataset_dir", images, "--output_dir"]
+    found = _monai(tmp_path, *words, tmp_path / "o")
+    assert found.returncode == 1
+    assert "images[1]: holds no .nii or .nii.gz file" in found.stderr
+    image = write_nifti(images / "x.nii.gz", np.random.default_rng(0).random((20, 20, 3)))
+    before = image.read_bytes()
+    found = _monai(tmp_path, *words, images)
+    assert found.returncode == 1
+    assert "images[1]: its images would be replaced" in found.stderr
+    assert image.read_bytes() == before
+    found = _monai(tmp_path, *words, images / "labels")
+    assert found.returncode == 0, found.stderr
+    assert [file.name for file in (images / "labels").iterdir()] == ["x.nii.gz"]
 
 
 def test_the_metadata_are_those_of_the_network(card: ModelCard, tmp_path: Path) -> None:
