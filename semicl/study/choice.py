@@ -131,8 +131,8 @@ def choose(facts: Facts, budget: Budget, told: Mapping[str, Any]) -> dict[str, A
         settle(f"{stage}.schedule.decay", "one-cycle")
         an_epoch, most = max(1, int(seen) // size), steps // EPOCHS
         whole = an_epoch <= most or f"{stage}.schedule.epochs" in told
-        settle(f"{stage}.schedule.steps_per_epoch", None if whole else most)
-        epochs = settle(f"{stage}.schedule.epochs", math.ceil(steps / min(an_epoch, most)))
+        length = settle(f"{stage}.schedule.steps_per_epoch", None if whole else most) or an_epoch
+        epochs = settle(f"{stage}.schedule.epochs", math.ceil(steps / length))
     settle("finetune.validate_every", max(1, epochs // EPOCHS))
     settle("finetune.validation_volumes", 20)
     settle("pretrain_local.channels", 64)

@@ -130,7 +130,9 @@ def trial(made: Material, machine: MachineOptions) -> Trial:
         plugins=[LightningEnvironment()],
     )
     device = trainer.strategy.root_device
-    size = min(stage.schedule.batch_size, len(made.pieces))
+    size = stage.schedule.batch_size
+    if epoch_steps(made) == 1:  # one batch of what there is
+        size = min(size, len(made.pieces))
     tried = size if device.type == "cuda" else min(size, BATCH_OF_A_CPU)
     stage.schedule = replace(stage.schedule, batch_size=tried)
     alone = replace(machine, workers=0)  # whose start takes longer than the steps

@@ -92,6 +92,15 @@ def test_what_is_told_wins_and_is_followed() -> None:
     assert (chosen["label_fraction"], chosen["prepare.shares"]) == (0.5, (1, 1, 1))
 
 
+@pytest.mark.parametrize("facts", [HIPPOCAMPUS, CT, TINY])
+@pytest.mark.parametrize("length", [5, 400])
+def test_epochs_follow_a_length_that_is_told(facts: Facts, length: int) -> None:
+    chosen = choose(facts, CPU, {f"{stage}.schedule.steps_per_epoch": length for stage in STAGES})
+    assert [chosen[f"{stage}.schedule.epochs"] * length for stage in STAGES] == [
+        max(length, each) for each in CPU.steps
+    ]
+
+
 def test_places_of_options_and_configs_are_the_same() -> None:
     chosen = choose(CT, CPU, {})
     assert flat(nested(chosen)) == {place: [*v] if isinstance(v, tuple) else v for place, v in chosen.items()}

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,18 @@ def test_an_epoch_has_the_steps_of_its_schedule(prepared: Prepared, tmp_path: Pa
     pieces = len(_contrast(prepared, tmp_path, 8).pieces)
     assert epoch_steps(_contrast(prepared, tmp_path, 8)) == pieces // 8 > STEPS
     assert epoch_steps(_contrast(prepared, tmp_path, 2 * pieces)) == 1
+
+
+def test_an_epoch_of_repeated_slices_has_whole_batches(prepared: Prepared, tmp_path: Path) -> None:
+    sizes = list[int]()
+    made = _contrast(prepared, tmp_path, 4)
+    made.pieces._places = made.pieces._places[:3]
+    made.module.schedule = replace(made.module.schedule, steps_per_epoch=5)
+    views = made.module.views
+    made.module.views = lambda batch: sizes.append(len(batch)) or views(batch)  # type: ignore[method-assign]
+    trial(made, MachineOptions("cpu"))
+    assert epoch_steps(made) == 5
+    assert sizes == [4] * STEPS
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(2.4, "2 s"), (99, "99 s"), (200, "3 min"), (57600, "16.0 h")])
