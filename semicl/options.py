@@ -254,8 +254,8 @@ class ScheduleOptions:
         batch_size: slices or patches in a batch, on each device.
         learning_rate: of Adam; the highest one where it follows a cycle.
         decay: "none", or "one-cycle" over all steps.
-        steps_per_epoch: steps of an epoch, however many slices or patches there are: of more each epoch takes others,
-            of fewer it repeats them. Default: as many as it takes to see each once.
+        steps_per_epoch: steps of an epoch. Where there are more slices or patches than they take, each epoch takes
+            others; where there are fewer, they are repeated. Default: as many as it takes to see each once.
     """
 
     epochs: PositiveInt = 70

@@ -9,10 +9,10 @@ import tyro
 from typing_extensions import Self
 
 from semicl.commands.command import Command, Experiment
-from semicl.config import options, part, structured
+from semicl.config import options, part, read_config, structured
 from semicl.console import say
 from semicl.files import laid_over
-from semicl.options import ExperimentOptions, NetworkOptions, RunOptions, SourceOptions
+from semicl.options import ExperimentOptions, RunOptions, SourceOptions
 from semicl.training.folder import StageFolder
 
 NOT_KEPT = {"overwrite", "prepare.overwrite", "output"}
@@ -38,7 +38,8 @@ class Run(Experiment, RunOptions, Command):
         source, experiment = part(SourceOptions, self), part(RunOptions, self)
         if self.typed is None or self.config:
             whole, begin = self, None
-            if self.config and self.network == NetworkOptions():
+            named = [*(self.typed or ()), *(key for name in self.config for key in read_config(name))]
+            if self.config and not any(place.split(".")[0] == "network" for place in named):
                 channels = " x ".join(map(str, self.network.levels))
                 say(
                     f"Network: the paper's, {channels} channels, for a GPU, as the config names none. Without --config "

@@ -93,8 +93,8 @@ def train_with_validation(
 
     With `keep_last` those of the last epoch are written too.
 
-    Where there are unlabelled pieces, every step gets a batch of them beside its labelled one. Which are too few for
-    the steps of an epoch are repeated in it.
+    Where there are unlabelled pieces, every step gets a batch of them beside its labelled one. Pieces of either kind
+    that are too few for the steps of an epoch are repeated in it.
 
     Returns:
         As `train`, and the epoch and the validation Dice of the weights that were written.
@@ -192,7 +192,7 @@ def loaded(
     trainer: pl.Trainer,
     machine: MachineOptions,
 ) -> DataLoader[Any] | CombinedLoader:
-    """Batches of pieces, as many as an epoch has steps, with as many of the unlabelled ones beside them."""
+    """Batches of pieces, as many as an epoch has steps or more, with as many of the unlabelled ones or more."""
     batches = _repeated(pieces, stage, trainer, machine, stage.schedule.batch_size, stage.schedule.steps_per_epoch or 1)
     if unlabelled is None:
         return batches
@@ -208,7 +208,7 @@ def _repeated(
     size: int,
     least: int,
 ) -> DataLoader[Any]:
-    """So many batches at least, for which pieces are repeated where they are too few."""
+    """At least so many batches; pieces are repeated where they are too few for them."""
     batches = _batches(pieces, stage, trainer, machine, size)
     if len(batches) >= least:
         return batches

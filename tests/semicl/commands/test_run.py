@@ -114,15 +114,23 @@ def test_a_missing_folder_is_one_line(words: list[Any], tmp_path: Path, capsys: 
     assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize("network", ["", "network: {widths: [4, 8]}"])
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("", []),
+        ("network: {widths: [4, 8]}", []),
+        ("network: {widths: [64, 128, 256, 512], centre: 1024}", []),
+        ("", ["--network.centre", 1024]),
+    ],
+)
 def test_a_config_without_a_network_is_told_to_take_the_papers(
-    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    network: str, words: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "own.yaml"
     config.write_text(f"data: {tmp_path / 'none'}\n{network}\n")
-    assert run_command("run", "--config", config, "--prepared", tmp_path / "p", "--output", tmp_path / "o") == 1
+    assert run_command("run", "--config", config, "--prepared", tmp_path / "p", "--output", tmp_path / "o", *words) == 1
     told = "Network: the paper's, 64 x 128 x 256 x 512 x 1024 channels, for a GPU" in capsys.readouterr().out
-    assert told == (network == "")
+    assert told == (network == "" and words == [])
 
 
 def test_a_missing_accelerator_is_one_line(
