@@ -59,13 +59,16 @@ KILLERS = {"step": _die_in_a_step, "write": _die_in_a_write}
 
 QUEUE = ("--local_weight", "0.1", "--local_warm_up", "1", "--local_scale", "2", "--local_queue", "4")
 FIXMATCH = ("--fixmatch.weight", "1", "--fixmatch.confidence", "0.6", *QUEUE)
+REPEATED = ("--schedule.steps_per_epoch", "9")
+"""More than the labelled slices make."""
+
 STAGES = {
     "global": ("pretrain-global", *TINY, *one_schedule(3)),
     "local": ("pretrain-local", *TINY, *one_schedule(3, 4), "--label_fraction", "0.2", "--schedule.decay", "one-cycle"),
     "fine-tune": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--mixup", "0.4"),
     "patches": ("finetune", *TINY, *one_schedule(3, 16), "--label_fraction", "0.2"),
     "tcsm": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", "--tcsm.weight", "1"),
-    "fixmatch": ("finetune", *TINY, *one_schedule(3, 8), "--label_fraction", "0.2", *FIXMATCH),
+    "fixmatch": ("finetune", *TINY, *one_schedule(3, 8), *REPEATED, "--label_fraction", "0.2", *FIXMATCH),
 }
 
 
