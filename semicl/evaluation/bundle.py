@@ -36,6 +36,9 @@ FILES = (METADATA, INFERENCE, WEIGHTS, "scripts/__init__.py", *SCRIPTS, GUIDE)
 
 SCALED = "numpy.stack([@scaled(channel) for channel in image.numpy()])"
 
+AFFINE = "nibabel.load({}.meta['filename_or_obj']).affine"
+"""MONAI's reader would change that of a file whose pixdim says something else than its sform."""
+
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
 
@@ -139,7 +142,7 @@ def _preprocessing(card: ModelCard) -> list[dict[str, Any]]:
         {"_target_": "EnsureChannelFirstd", "channel_dim": axis},
         {
             "_target_": "Lambdad",
-            "func": f"$lambda image: monai.utils.convert_to_dst_type({SCALED}, image, torch.float32)[0]",
+            "func": f"$lambda image: monai.data.MetaTensor({SCALED}, {AFFINE.format('image')}, image.meta)",
         },
         {"_target_": "Orientationd", "axcodes": "RAS", "labels": None},
     ]
@@ -164,7 +167,7 @@ def _postprocessing(card: ModelCard) -> list[dict[str, Any]]:
     """Class probabilities on the grid to a label file with the values of the training labels, on the image's voxels."""
     values = list(card.classes.values())
     dtype = label_type(np.array(values)).__name__
-    labels = f"nibabel.Nifti1Image(pred[0].cpu().numpy().astype(numpy.{dtype}), pred.affine.cpu().numpy())"
+    labels = f"nibabel.Nifti1Image(pred[0].cpu().numpy().astype(numpy.{dtype}), {AFFINE.format('pred')})"
     file = "os.path.join(@output_dir, os.path.basename(pred.meta['filename_or_obj']))"
     steps: list[dict[str, Any]] = [
         {"_target_": "Invertd", "transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False},

@@ -19,6 +19,7 @@ from tests.semicl.commands.test_predict import GEOMETRIES
 from tests.semicl.conftest import error_of, run_command, write_nifti
 
 SLICES = {"grid": Grid((32, 32), sliding_window=True), "classes": {"background": 0, "heart": 4, "lesion": 300}}
+AFFINE = np.diag([2.0, 2, 1.5, 1])
 PATCHES = {"grid": Grid((8, 16, 16), (2.0, 1.0, 1.5)), "channels": 2}
 
 
@@ -48,6 +49,10 @@ def test_a_bundle_predicts_what_predict_does(changed: dict, card: ModelCard, tmp
     vessel = np.zeros((40, 40, 20, *channels))  # the two percentiles of its scale are one value
     vessel[20, 20] = random.normal(1e3, 2e2, (20, *channels))
     write_nifti(tmp_path / "images" / "vessel.nii.gz", vessel)
+    told_twice = write_nifti(tmp_path / "images" / "pixdim.nii", random.normal(0, 1, (33, 41, 9, *channels)), AFFINE)
+    content = bytearray(told_twice.read_bytes())
+    content[80:92] = np.array([1, 1, 1], np.float32).tobytes()  # its pixdim
+    told_twice.write_bytes(content)
     (tmp_path / "images" / "vessel.nii.json").write_text("{}")
     (tmp_path / "images" / "notes.txt").write_text("none")
     checkpoint, bundle = _checkpoint(tmp_path, card), tmp_path / "my bundle"
