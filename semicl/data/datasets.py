@@ -119,7 +119,12 @@ class Repeated(Dataset[Any]):
         self._times = times
 
     def __len__(self) -> int:
-        return self._times * len(self._pieces)
+        return self._times * self.once
+
+    @property
+    def once(self) -> int:
+        """How many pieces there are without the repetition."""
+        return len(self._pieces)
 
     def __getitem__(self, piece: int | Draw) -> Any:
         number, key = piece if isinstance(piece, Draw) else Draw(piece)

@@ -217,10 +217,15 @@ def _repeated(
 
 
 class Draws(DistributedSampler[Any]):
-    """What pieces are asked for by: their numbers in a random order, and seed and epoch for their random places."""
+    """What pieces are asked for by: their numbers in a random order, and seed and epoch for their random places.
+
+    Of repeated pieces all come once before one comes again: twice in a batch a slice would be its own negative.
+    """
 
     def __iter__(self) -> Iterator[Draw]:
-        return (Draw(number, (self.seed, self.epoch)) for number in super().__iter__())
+        once = self.dataset.once if isinstance(self.dataset, Repeated) else len(self.dataset)  # type: ignore[arg-type]
+        numbers = sorted(super().__iter__(), key=lambda number: number // once)
+        return (Draw(number, (self.seed, self.epoch)) for number in numbers)
 
 
 def _batches(

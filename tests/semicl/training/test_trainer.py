@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from semicl.data.datasets import Draw, ImagePieces, LabelledPieces, Volumes
+from semicl.data.datasets import Draw, ImagePieces, LabelledPieces, Repeated, Volumes
 from semicl.data.prepared import Prepared
 from semicl.errors import SemiclError
 from semicl.models.checkpoint import ModelCard, load_weights, read_card
@@ -20,7 +20,7 @@ from semicl.models.unet import UNet
 from semicl.options import GlobalContrastOptions, MachineOptions, ScheduleOptions, SegmentationOptions
 from semicl.training.folder import StageFolder
 from semicl.training.stages import VALIDATION_DICE, GlobalContrast, Segmentation
-from semicl.training.trainer import train, train_with_validation
+from semicl.training.trainer import Draws, train, train_with_validation
 
 CPU = MachineOptions(accelerator="cpu")
 
@@ -79,6 +79,20 @@ def test_an_epoch_has_the_steps_that_are_asked_for(
     assert train(stage, pieces, folder, CPU, "test")["steps"] == 2 * steps
     assert all(max(epoch.values()) <= math.ceil(16 * steps / 40) for epoch in epochs)
     assert len(epochs[0] + epochs[1]) > len(epochs[0]) or len(epochs[0]) == 40
+
+
+def test_repeated_slices_come_once_each_before_one_comes_again(prepared: Prepared) -> None:
+    pieces = ImagePieces(prepared, prepared.cases[:2])
+    for devices in (1, 2):
+        draws = Draws(Repeated(pieces, 3), devices, 0, shuffle=True, seed=0)
+        numbers = [draw.number for draw in draws]
+        assert numbers != sorted(numbers)
+        passes = [number // 40 for number in numbers]
+        assert passes == sorted(passes)
+        assert set(passes) == {0, 1, 2}
+    (first, second) = (list(Draws(pieces, 1, 0, shuffle=True, seed=seed)) for seed in (0, 1))
+    assert sorted(draw.number for draw in first) == sorted(draw.number for draw in second) == [*range(40)]
+    assert first != second
 
 
 def test_an_interruption_is_one_and_keeps_what_is_done(
