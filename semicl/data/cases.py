@@ -185,7 +185,7 @@ def _mmwhs(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
 def _plain(folder: Path, subject_of: Callable[[str], Subject]) -> CaseFolder:
     images, labels = (by_case(image_files(folder / kind)) for kind in ("images", "labels"))
     if not images:
-        raise SemiclError(f"{folder / 'images'}: holds no image that is read ({FORMATS}); put the images there")
+        raise SemiclError(f"{folder / 'images'}: holds no {FORMATS} file; put the images there")
     channels = by_channel(images)
     if channels is None or labels.keys() <= images.keys() or not labels.keys() <= channels.keys():
         channels = {name: [image] for name, image in images.items()}

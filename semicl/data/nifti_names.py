@@ -17,7 +17,7 @@ _VOLUMES = {".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".
 _OF_FILES = _PICTURES | _VOLUMES | {".npy", ".npz", ".mat", ".h5", ".hdf5", ".gz", ".bz2", ".xz", ".zip", ".bak"}
 """Suffixes that no name of a folder is thought to have."""
 
-FORMATS = ".nii, .nii.gz, .nrrd, .mha, .png, .tif, .bmp, .jpg"
+FORMATS = ".nii, .nii.gz, .nrrd, .mha, .png, .tif, .bmp or .jpg"
 """Suffixes of the images that are read, as a person is told them."""
 
 NAMED = 3

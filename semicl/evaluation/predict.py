@@ -270,7 +270,7 @@ def _files(source: Path) -> list[Path]:
     if others is not None:
         say(others)
     if not images:
-        raise SemiclError(f"{source}: holds no image that is read ({FORMATS}); give --input a folder of images")
+        raise SemiclError(f"{source}: holds no {FORMATS} file; give --input a folder of images")
     return images
 
 
