@@ -1,5 +1,7 @@
 """SupCon over the batch of all processes: torchrun --nproc-per-node 2 examples/ddp_supcon.py"""
 
+import gc
+
 import torch
 from torch import distributed, nn
 from torch.nn.functional import normalize
@@ -37,4 +39,6 @@ with torch.no_grad():
 torch.testing.assert_close(fused, dense, rtol=1e-4, atol=1e-5)
 if rank == 0:
     print(f"fused {fused:.4f}, dense {dense:.4f}")
+del encoder, criterion, optimizer, loss  # what holds the group; else gloo may abort the process as it exits
+gc.collect()
 distributed.destroy_process_group()

@@ -1,5 +1,6 @@
 """Several processes that train together: started by torchrun, one for each device."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def together(machine: MachineOptions) -> Iterator[None]:
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo")  # which Lightning takes as it is
     take_signals()
     yield
+    gc.collect()  # what is left of a model holds the group, and gloo may then abort the process as it exits
     torch.distributed.destroy_process_group()
 
 

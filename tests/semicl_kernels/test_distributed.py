@@ -390,7 +390,7 @@ def test_a_shared_queue_is_the_same_in_all_processes(tmp_path: Path) -> None:
 
 
 TRAIN = """
-import sys, torch
+import gc, sys, torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from semicl_kernels import LocalContrastiveLoss
@@ -414,6 +414,8 @@ if not shared or rank == 0:
     print(" ".join(f"{value:.12e}" for one in model.parameters() for value in one.flatten().tolist()))
 if shared:
     distributed.barrier()  # nobody leaves while another one still needs it
+    del model, criterion, optimizer, features  # else gloo may abort the process as it exits
+    gc.collect()
     distributed.destroy_process_group()
 """
 
