@@ -1,7 +1,6 @@
 """A teacher beside the network that is trained: the moving average of its weights.
 
-Tarvainen and Valpola, NeurIPS 2017.
-Validation judges the teacher, and the teacher is what is kept.
+Source: Tarvainen and Valpola, NeurIPS 2017. Validation judges the teacher, and the teacher is what is kept.
 """
 
 from copy import deepcopy
