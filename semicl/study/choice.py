@@ -40,7 +40,7 @@ THICK, ANISOTROPIC = 32, 3
 """Voxels along each axis, and the ratio of a voxel's sides, from which a GPU takes patches."""
 
 EPOCHS = 10
-"""An epoch is at most this part of a stage."""
+"""Of each stage, where none are told."""
 
 RATES = (1e-3, 1e-3, 2e-3)
 """Of one cycle; the last was the best of those that `semicl search` tried on the hippocampus task."""
@@ -111,28 +111,23 @@ def choose(facts: Facts, budget: Budget, told: Mapping[str, Any]) -> dict[str, A
         return chosen[place]
 
     settle("machine.precision", budget.precision)
-    fraction = settle("label_fraction", 1.0)
+    settle("label_fraction", 1.0)
     few = {3: (1, 1, 1), 4: (2, 1, 1)}
-    shares = settle("prepare.shares", few.get(facts.subjects, (3, 1, 1)))
+    settle("prepare.shares", few.get(facts.subjects, (3, 1, 1)))
     patch = tuple(settle("prepare.patch_size", _patch_size(facts, budget)))
-    tiled = not settle("prepare.resize", False) and _has_larger_slices(facts, patch)
+    settle("prepare.resize", False)
     levels = min(_levels(min(patch)), Grid(patch).most_levels)
     centre = settle("network.centre", None)
     widths = [min(budget.width * 2**level, budget.widest) for level in range(levels)]
     settle("network.widths", tuple(widths if centre is None else widths[:-1]))
-    pieces = np.mean([_pieces(shape, patch, tiled) for shape in facts.shapes])
-    held_out = sum(facts.subjects * share // sum(shares) for share in shares[1:]) / max(1, facts.subjects)
     batches = budget.slice_batches if len(patch) == 2 else budget.patch_batches
     for stage, rate, batch, steps in zip(STAGES, RATES, batches, budget.steps, strict=True):
-        labelled = facts.labelled * (1 - held_out)
-        seen = pieces * (labelled + facts.cases - facts.labelled if stage == STAGES[0] else fraction * labelled)
-        size = settle(f"{stage}.schedule.batch_size", batch)
+        settle(f"{stage}.schedule.batch_size", batch)
         settle(f"{stage}.schedule.learning_rate", rate)
         settle(f"{stage}.schedule.decay", "one-cycle")
-        an_epoch, most = max(1, int(seen) // size), steps // EPOCHS
-        whole = an_epoch <= most or f"{stage}.schedule.epochs" in told
-        length = settle(f"{stage}.schedule.steps_per_epoch", None if whole else most) or an_epoch
-        epochs = settle(f"{stage}.schedule.epochs", math.ceil(steps / length))
+        in_slices = f"{stage}.schedule.epochs" in told
+        an_epoch = settle(f"{stage}.schedule.steps_per_epoch", None if in_slices else steps // EPOCHS)
+        epochs = settle(f"{stage}.schedule.epochs", math.ceil(steps / (an_epoch or 1)))
     settle("finetune.validate_every", max(1, epochs // EPOCHS))
     settle("finetune.validation_volumes", 20)
     settle("pretrain_local.channels", 64)
@@ -160,15 +155,6 @@ def _patch_size(facts: Facts, budget: Budget) -> tuple[int, ...]:
 def _levels(side: int) -> int:
     """Levels of a network whose smallest map has sides of `SMALLEST_MAP` or more."""
     return min(MOST_LEVELS, max(2, int(math.log2(max(1, side / SMALLEST_MAP))) + 1))
-
-
-def _pieces(shape: Sequence[int], patch: Sequence[int], tiled: bool) -> int:
-    """Slices of a volume, or as many patches as cover it side by side."""
-    slices = shape[0] if len(patch) == 2 else 1
-    if len(patch) == 2 and not tiled:
-        return slices
-    pairs = zip(shape[-len(patch) :], patch, strict=True)
-    return slices * math.prod(math.ceil(side / length) for side, length in pairs)
 
 
 def look_at(source: SourceOptions, prepare: PrepareOptions) -> Facts:
