@@ -7,6 +7,8 @@ TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 # Tests run in as many processes as there are cores, four at most.
 PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+# What a run of the tests found, for `make tested`.
+JUNIT := build/tests.xml
 
 # A wheel is made for each: `make wheel WHEEL_PYTHONS="python3.12 python3.13"`.
 WHEEL_PYTHONS ?= $(BIN)/python
@@ -18,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types docs bench wheel clean
+.PHONY: help install demo test test-all tested lint format types docs bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,11 +33,14 @@ demo: $(INSTALLED) ## the loss against naive code, a network trained with and wi
 
 test: $(INSTALLED) ## run the tests, less the slow ones
 	@echo "== test: pytest"
-	@$(BIN)/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python $(PYTEST) -m "not slow" --junit-xml=$(JUNIT) $(PYTEST_ARGS)
 
 test-all: $(INSTALLED) ## run every test
 	@echo "== test: pytest, slow tests too"
 	@$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+
+tested: ## write what the last `make test` found into README's table of versions
+	@$(BIN)/python .ci/tested.py $(JUNIT)
 
 lint: $(INSTALLED) ## check style, formatting, spelling and workflow files
 	@echo "== lint: ruff, codespell, check-jsonschema"

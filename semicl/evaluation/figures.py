@@ -1,4 +1,4 @@
-"""Pictures: predictions over images, points by class, Dice by label fraction."""
+"""Pictures: predictions over images, points by class, Dice by label fraction and by steps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,6 +91,34 @@ def fractions_figure(series: Mapping[str, Sequence[tuple[float, float, float | N
     axis.set(xlabel="fraction of the labels", ylabel="Dice, mean and deviation over splits", title=_as_is(title))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def validation_figure(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[int, float]]]]], title: str) -> Figure:
+    """A figure of Dice on validation volumes against the steps of fine-tuning, a line a method.
+
+    Args:
+        panels: by their titles, for each method the history of each split: after how many steps, and the Dice. A line
+            is the mean over splits, pale lines are the splits.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(min(5 * len(panels) + 3, 18), 4.6), layout="constrained")
+    methods = list(dict.fromkeys(method for histories in panels.values() for method in histories))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (name, histories) in zip(axes, panels.items(), strict=True):
+        for method, splits in histories.items():
+            colour = colormaps["tab20"](methods.index(method) % 20)
+            for history in splits:
+                axis.plot(*zip(*history, strict=True), color=colour, alpha=0.3, linewidth=1)
+            # Steps of an epoch differ a little between splits: the means are of one validation each.
+            means = [np.mean(moment, axis=0) for moment in zip(*splits, strict=False)]
+            axis.plot(*zip(*means, strict=True), color=colour, marker=".", label=_as_is(method))
+        axis.set(xlabel="steps of fine-tuning", title=_as_is(name))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("validation Dice, mean over splits")
+    figure.suptitle(_as_is(title))
+    known = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known.keys(), loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 

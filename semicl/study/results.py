@@ -46,6 +46,11 @@ class Found:
         return self.evaluation.mean_dice()
 
     @property
+    def history(self) -> list[tuple[int, float]]:
+        """What each validation of its fine-tuning found: after how many steps, and the Dice."""
+        return [(step, dice) for step, dice in self.stages[-1][1]["validation"]]
+
+    @property
     def seconds(self) -> float:
         """Of all its stages, those included that it shares with other cells."""
         return float(sum(summary[SECONDS] for _, summary in self.stages))

@@ -51,7 +51,9 @@ def table(
 
     prepared, cells = _planned(source, experiment, study, prepare, stages)
     record = study.output / "table.json"
-    require_same_study(record, ("table.md", "table.csv", "dice.png"), prepared.name, cells, study.overwrite)
+    require_same_study(
+        record, ("table.md", "table.csv", "dice.png", "validation.png"), prepared.name, cells, study.overwrite
+    )
     with alone_in(study.output), opened_executor(study, experiment.machine) as executor:
         lost = run_jobs(_training(cells), executor)
         tests = [test for cell in cells for test in (cell.test, cell.test_last) if test is not None]
@@ -63,7 +65,7 @@ def table(
         "Study",
         {
             **{f"{row.method}, {100 * row.label_fraction:.3g} %": row.dice["mean"] for row in rows},
-            "files": f"{study.output}/table.md, table.csv, table.json, dice.png",
+            "files": f"{study.output}/table.md, table.csv, table.json, dice.png, validation.png",
         },
     )
     require_whole(failed, len(cells), "table.json")

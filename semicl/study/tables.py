@@ -1,4 +1,5 @@
-"""What a study leaves behind: table.md to read, table.csv and table.json to compute with, dice.png to look at."""
+"""What a study leaves behind: table.md to read, table.csv and table.json to compute with, dice.png and
+validation.png to look at."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semicl.data.classes import ABSENT
-from semicl.evaluation.figures import fractions_figure, write_figure
+from semicl.evaluation.figures import fractions_figure, validation_figure, write_figure
 from semicl.evaluation.measures import MEASURES, known
 from semicl.evaluation.metrics import shown
 from semicl.files import replacing, write_json
@@ -39,7 +40,7 @@ def write_tables(
     failed: Mapping[str, str],
     subjects: Mapping[str, str],
 ) -> None:
-    """Write all four.
+    """Write all five.
 
     Args:
         folder: of the study.
@@ -67,6 +68,16 @@ def write_tables(
     }
     if series:
         write_figure(folder / "dice.png", fractions_figure(series, f"{name}, test volumes"))
+        write_figure(folder / "validation.png", validation_figure(_histories(rows), f"{name}, validation volumes"))
+
+
+def _histories(rows: Sequence[Row]) -> dict[str, dict[str, list[list[tuple[int, float]]]]]:
+    """By label fraction and method what each validation of each split found."""
+    panels: dict[str, dict[str, list[list[tuple[int, float]]]]] = {}
+    for row in rows:
+        title = f"{100 * row.label_fraction:.3g} % of the labels"
+        panels.setdefault(title, {})[row.method] = [found.history for found in row.found]
+    return panels
 
 
 DICE, LAST_DICE = "test Dice", "test Dice, last epoch"

@@ -8,7 +8,13 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from semicl.evaluation.figures import embedding_figure, fractions_figure, predictions_figure, write_figure
+from semicl.evaluation.figures import (
+    embedding_figure,
+    fractions_figure,
+    predictions_figure,
+    validation_figure,
+    write_figure,
+)
 
 NAMES = ["$\\frac$", "a$b$c", "_hidden", "[/]", "x_1^2"]
 
@@ -21,6 +27,17 @@ def test_a_line_a_method_through_its_means() -> None:
     assert lines["random"].get_ydata().tolist() == [0.7, 0.8]
     assert lines["random"].get_xdata() == pytest.approx([0.05, 0.2], rel=0.03)
     assert [label.get_text() for label in axis.get_xticklabels()] == ["5 %", "20 %"]
+
+
+def test_a_line_of_validations_is_the_mean_over_splits() -> None:
+    histories = {"random": [[(10, 0.2), (20, 0.4)], [(12, 0.4), (24, 0.6)]], "ours": [[(10, 0.5)]]}
+    axes = validation_figure({"5 %": histories, "10 %": {"ours": [[(30, 0.7), (60, 0.9)]]}}, "heads").axes
+    assert [axis.get_title() for axis in axes] == ["5 %", "10 %"]
+    *splits, mean = axes[0].lines[:3]
+    assert [line.get_xydata().tolist() for line in splits] == [[[10, 0.2], [20, 0.4]], [[12, 0.4], [24, 0.6]]]
+    assert mean.get_label() == "random"
+    assert mean.get_xydata() == pytest.approx(np.array([[11, 0.3], [22, 0.5]]))
+    assert axes[1].lines[-1].get_color() == axes[0].lines[-1].get_color() != mean.get_color()
 
 
 def _predictions() -> Figure:
@@ -39,7 +56,11 @@ def _fractions() -> Figure:
     return fractions_figure({name: [(0.1, 0.5, 0.1)] for name in NAMES}, NAMES[0])
 
 
-@pytest.mark.parametrize("make", [_predictions, _embedding, _fractions])
+def _validation() -> Figure:
+    return validation_figure({NAMES[0]: {name: [[(1, 0.5)]] for name in NAMES}}, NAMES[0])
+
+
+@pytest.mark.parametrize("make", [_predictions, _embedding, _fractions, _validation])
 def test_names_are_no_formulas_and_none_is_hidden(make: Callable[[], Figure], tmp_path: Path) -> None:
     figure = make()
     write_figure(tmp_path / "figure.png", figure)  # a formula that cannot be read is found when it is drawn

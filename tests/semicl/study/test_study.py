@@ -74,7 +74,8 @@ def test_the_tables_hold_the_same_numbers(study: Path) -> None:
                 assert difference["low"] <= difference["mean"] <= difference["high"]
                 assert difference["subjects"] == 2  # of four volumes
                 assert f"| {cell['method']} | {difference['mean']:+.3f} [{difference['low']:+.3f}, " in text
-    assert (study / "dice.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+    for figure in ("dice.png", "validation.png"):
+        assert (study / figure).read_bytes().endswith(b"IEND\xaeB`\x82")
     for word in ("epochs 8 (finetune), 1 (pretrain-global)", "Network 4-6-8", "split", "Machine: ", "Commit: "):
         assert word in text
 
