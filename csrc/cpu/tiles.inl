@@ -513,7 +513,7 @@ struct Maxima {
     template <class Row, class Column>
     Float element(Float v, Row in_row, Column, int j) {
         const Float s = in_row.otherwise(keys.exponent(product(v, scale), j), kNothing);
-        largest = (s > largest) | (s != s) ? s : largest;  // a NaN, once met, stays: nothing is larger
+        largest = ((s > largest) | (s != s)) ? s : largest;  // a NaN, once met, stays: nothing is larger
         return v;
     }
     void end(int i) {
