@@ -61,7 +61,8 @@ BAD_MAPS = [
     (local(FEATURES, LABELS.to("meta")), ValueError, "labels", "meta"),
 ]
 
-with warnings.catch_warnings(action="ignore"):  # these are experimental, and some on their way out
+with warnings.catch_warnings():  # these are experimental, and some on their way out
+    warnings.simplefilter("ignore")
     NESTED = torch.nested.nested_tensor(list(FEATURES))
     JAGGED = torch.nested.nested_tensor(list(FEATURES), layout=torch.jagged)
     MASKED = torch.masked.masked_tensor(FEATURES, FEATURES > 0)

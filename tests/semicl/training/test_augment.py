@@ -1,5 +1,7 @@
 """Views are independent, own their memory, and move labels with their points, in slices and in patches."""
 
+from statistics import median
+
 import pytest
 import torch
 from torch import Tensor
@@ -82,12 +84,16 @@ def test_labels_stay_whole_numbers(space: tuple[int, ...]) -> None:
 def test_labels_move_with_their_points(space: tuple[int, ...]) -> None:
     images = _images(space)
     labels = _labels(images)
-    view, moved = LabelledViews(STRONG)(images, labels)
-    places = tuple(range(1, view.dim()))
-    middle = (view.amax(places, keepdim=True) + view.amin(places, keepdim=True)) / 2
-    bright = (view > middle)[:, 0]
-    assert _overlap(bright, moved == 5) > 0.93
-    assert _overlap(bright, labels == 5) < 0.9
+    places = tuple(range(1, images.dim()))
+    with_moved, with_labels = [], []
+    for _ in range(9):  # noise may hide a box in one draw
+        view, moved = LabelledViews(STRONG)(images, labels)
+        middle = (view.amax(places, keepdim=True) + view.amin(places, keepdim=True)) / 2
+        bright = (view > middle)[:, 0]
+        with_moved.append(_overlap(bright, moved == 5))
+        with_labels.append(_overlap(bright, labels == 5))
+    assert median(with_moved) > 0.93
+    assert max(with_labels) < 0.9
 
 
 def test_intensities_leave_points_in_place() -> None:

@@ -106,10 +106,11 @@ def listings(cubin: Path) -> dict[str, str]:
 
 
 def machine_code(kernel: Kernel) -> str:
+    architecture = kernel.architecture.rstrip("a")  # older tools name the files so
     holding = [
         cubin
         for cubin, content in cubins().items()
-        if f".{kernel.architecture}." in cubin.name and kernel.symbol.encode() in content
+        if f".{architecture}" in cubin.name and kernel.symbol.encode() in content
     ]
     return next(listings(cubin)[kernel.symbol] for cubin in holding if kernel.symbol in listings(cubin))
 
