@@ -102,7 +102,7 @@ def validation_figure(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[
             is the mean over splits, pale lines are the splits.
         title: of the figure.
     """
-    figure = Figure(figsize=(min(5 * len(panels) + 3, 18), 4.6), layout="constrained")
+    figure = Figure(figsize=(min(5 * len(panels) + 2, 18), 5.2), layout="constrained")
     methods = list(dict.fromkeys(method for histories in panels.values() for method in histories))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (name, histories) in zip(axes, panels.items(), strict=True):
@@ -118,7 +118,7 @@ def validation_figure(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[
     axes[0].set_ylabel("validation Dice, mean over splits")
     figure.suptitle(_as_is(title))
     known = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(known.values(), known.keys(), loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
