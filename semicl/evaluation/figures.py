@@ -99,7 +99,7 @@ def validation_figure(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[
 
     Args:
         panels: by their titles, for each method the history of each split: after how many steps, and the Dice. A line
-            is the mean over splits, pale lines are the splits.
+            is the mean over splits, as far as all of them go, pale lines are the splits.
         title: of the figure.
     """
     figure = Figure(figsize=(min(5 * len(panels) + 2, 18), 5.2), layout="constrained")
@@ -107,7 +107,8 @@ def validation_figure(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (name, histories) in zip(axes, panels.items(), strict=True):
         for method, splits in histories.items():
-            colour = colormaps["tab20"](methods.index(method) % 20)
+            # Ten colours that differ; in tab20 the pale lines of one method look like another.
+            colour = colormaps["tab10" if len(methods) <= 10 else "tab20"](methods.index(method) % 20)
             for history in splits:
                 axis.plot(*zip(*history, strict=True), color=colour, alpha=0.3, linewidth=1)
             # Steps of an epoch differ a little between splits: the means are of one validation each.

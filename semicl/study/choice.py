@@ -40,7 +40,7 @@ THICK, ANISOTROPIC = 32, 3
 """Voxels along each axis, and the ratio of a voxel's sides, from which a GPU takes patches."""
 
 EPOCHS = 10
-"""Of each stage, where none are told."""
+"""Of each stage where none are told, and validations of fine-tuning."""
 
 RATES = (1e-3, 1e-3, 2e-3)
 """Of one cycle; the last was the best of those that `semicl search` tried on the hippocampus task."""
@@ -125,9 +125,10 @@ def choose(facts: Facts, budget: Budget, told: Mapping[str, Any]) -> dict[str, A
         settle(f"{stage}.schedule.batch_size", batch)
         settle(f"{stage}.schedule.learning_rate", rate)
         settle(f"{stage}.schedule.decay", "one-cycle")
-        in_slices = f"{stage}.schedule.epochs" in told
-        an_epoch = settle(f"{stage}.schedule.steps_per_epoch", None if in_slices else steps // EPOCHS)
-        epochs = settle(f"{stage}.schedule.epochs", math.ceil(steps / (an_epoch or 1)))
+        # Epochs that are told pass over all slices.
+        in_passes = f"{stage}.schedule.epochs" in told
+        an_epoch = settle(f"{stage}.schedule.steps_per_epoch", None if in_passes else steps // EPOCHS)
+        epochs = settle(f"{stage}.schedule.epochs", EPOCHS if an_epoch is None else math.ceil(steps / an_epoch))
     settle("finetune.validate_every", max(1, epochs // EPOCHS))
     settle("finetune.validation_volumes", 20)
     settle("pretrain_local.channels", 64)

@@ -106,7 +106,9 @@ def test_keys_weights_and_a_temperature_are_traced(mode: str) -> None:
     torch.testing.assert_close(graph(*other), KeyedLoss()(*other))
 
 
-@pytest.mark.skipif(torch.__version__.startswith("2.9."), reason="torch 2.9 exports guards that name an unknown L")
+@pytest.mark.xfail(
+    torch.__version__.startswith("2.9."), reason="torch 2.9 exports guards that name an unknown L", strict=True
+)
 @pytest.mark.parametrize("strict", [False, True])
 def test_any_number_of_keys_may_follow_an_export(strict: bool) -> None:
     axis = torch.export.Dim("keys", min=2, max=1000)

@@ -68,6 +68,8 @@ def test_what_is_told_wins_and_is_followed() -> None:
     assert chosen["finetune.schedule.epochs"] == 3
     assert chosen["finetune.schedule.steps_per_epoch"] is None
     assert chosen["finetune.validate_every"] == 1
+    chosen = choose(CT, CPU, {"finetune.schedule.steps_per_epoch": None})
+    assert chosen["finetune.schedule.epochs"] == 10
     chosen = choose(CT, CPU, {"network.centre": 7})
     assert chosen["network.widths"] == (16, 32, 64, 128)
     chosen = choose(TINY, CPU, {"label_fraction": 0.5, "prepare.shares": (1, 1, 1)})

@@ -1,6 +1,6 @@
 """Views are independent, own their memory, and move labels with their points, in slices and in patches."""
 
-from statistics import median
+from dataclasses import replace
 
 import pytest
 import torch
@@ -82,18 +82,15 @@ def test_labels_stay_whole_numbers(space: tuple[int, ...]) -> None:
 
 @SPACES
 def test_labels_move_with_their_points(space: tuple[int, ...]) -> None:
+    """Where changed intensities do not move the edge of what is bright."""
     images = _images(space)
     labels = _labels(images)
-    places = tuple(range(1, images.dim()))
-    with_moved, with_labels = [], []
-    for _ in range(9):  # noise may hide a box in one draw
-        view, moved = LabelledViews(STRONG)(images, labels)
-        middle = (view.amax(places, keepdim=True) + view.amin(places, keepdim=True)) / 2
-        bright = (view > middle)[:, 0]
-        with_moved.append(_overlap(bright, moved == 5))
-        with_labels.append(_overlap(bright, labels == 5))
-    assert median(with_moved) > 0.93
-    assert max(with_labels) < 0.9
+    view, moved = LabelledViews(replace(STRONG, intensity=0.0, noise=0.0))(images, labels)
+    places = tuple(range(1, view.dim()))
+    middle = (view.amax(places, keepdim=True) + view.amin(places, keepdim=True)) / 2
+    bright = (view > middle)[:, 0]
+    assert _overlap(bright, moved == 5) > 0.96
+    assert _overlap(bright, labels == 5) < 0.9
 
 
 def test_intensities_leave_points_in_place() -> None:

@@ -106,11 +106,13 @@ def listings(cubin: Path) -> dict[str, str]:
 
 
 def machine_code(kernel: Kernel) -> str:
-    architecture = kernel.architecture.rstrip("a")  # older tools name the files so
+    # Older tools name files of sm_90a sm_90.
+    named = (f".{kernel.architecture}.", f".{kernel.architecture.removesuffix('a')}.")
     holding = [
         cubin
+        for name in named
         for cubin, content in cubins().items()
-        if f".{architecture}" in cubin.name and kernel.symbol.encode() in content
+        if name in cubin.name and kernel.symbol.encode() in content
     ]
     return next(listings(cubin)[kernel.symbol] for cubin in holding if kernel.symbol in listings(cubin))
 

@@ -80,7 +80,8 @@ def test_kernels_compile_and_fit(architecture: str, dtype: str, how_many: str) -
 
 
 def assert_machine_code(kernel: dict[str, Any]) -> None:
-    """On Hopper: products on tensor cores, one exponential a similarity where the maximum is known."""
+    """On Hopper: nothing spilt, products on tensor cores, one exponential a similarity where the maximum is known."""
+    assert kernel["local"] == 0, kernel
     if kernel["kernel"] == "store_logsumexp":
         # One after another, each partial would wait for memory.
         assert kernel["loads_at_once"] >= PARTIALS_AT_ONCE, kernel
