@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 # Tests run in as many processes as there are cores, four at most.
 PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
-# What a run of the tests found, for `make tested`.
+# What a whole run of the tests found, for `make tested`.
 JUNIT := build/tests.xml
 
 # A wheel is made for each: `make wheel WHEEL_PYTHONS="python3.12 python3.13"`.
@@ -33,7 +33,8 @@ demo: $(INSTALLED) ## the loss against naive code, a network trained with and wi
 
 test: $(INSTALLED) ## run the tests, less the slow ones
 	@echo "== test: pytest"
-	@$(BIN)/python $(PYTEST) -m "not slow" --junit-xml=$(JUNIT) $(PYTEST_ARGS)
+	@rm -f $(JUNIT)
+	@$(BIN)/python $(PYTEST) -m "not slow" $(if $(PYTEST_ARGS),,--junit-xml=$(JUNIT)) $(PYTEST_ARGS)
 
 test-all: $(INSTALLED) ## run every test
 	@echo "== test: pytest, slow tests too"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 tested: dict[str, Any] = runpy.run_path(str(ROOT / ".ci" / "tested.py"))
@@ -26,9 +28,18 @@ def test_the_table_of_the_readme_is_that_of_the_record() -> None:
     assert text == tested["between"](text, tested["table"](rows))
 
 
-def test_skipped_tests_did_not_pass(tmp_path: Path) -> None:
-    found = tested["counts"](junit(tmp_path / "tests.xml", tests=12, failures=0, errors=0, skipped=2))
-    assert found == {"passed": 10, "skipped": 2, "date": "2026-11-30"}
+def test_a_run_is_recorded_and_replaces_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / "README.md").write_text(f"before\n{tested['BEGIN']}old\n{tested['END']}after\n")
+    for passed in (10, 20):
+        path = junit(tmp_path / "tests.xml", tests=passed + 2, failures=0, errors=0, skipped=2)
+        tested["main"](path, tmp_path)
+        (row,) = json.loads((tmp_path / ".ci" / "tested.json").read_text())
+        assert torch.__version__.startswith(row["torch"])
+        assert platform.python_version().startswith(row["python"] + ".")
+        assert (row["passed"], row["skipped"], row["date"]) == (passed, 2, "2026-11-30")
+        expected = f"before\n{tested['BEGIN']}{tested['table']([row])}{tested['END']}after\n"
+        assert (tmp_path / "README.md").read_text() == expected
 
 
 @pytest.mark.parametrize("counts", [{"failures": 1}, {"errors": 1}, {"tests": 2, "skipped": 2}, {"tests": 0}], ids=str)
@@ -38,8 +49,17 @@ def test_a_run_that_failed_is_not_recorded(counts: dict[str, int], tmp_path: Pat
         tested["counts"](path)
 
 
-def test_a_later_run_of_the_same_versions_replaces_the_earlier_one() -> None:
-    rows = [{"torch": "2.9.1", "python": "3.10", "passed": 1}, {"torch": "2.13.0", "python": "3.9", "passed": 2}]
-    new = {"torch": "2.13.0", "python": "3.10", "passed": 3}
-    assert tested["merged"](rows, new) == [new, rows[1], rows[0]]
-    assert tested["merged"]([new, *rows], new | {"passed": 4}) == [new | {"passed": 4}, rows[1], rows[0]]
+def test_without_a_run_it_says_which_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"tests\.xml is not there; run `make test`"):
+        tested["counts"](tmp_path / "tests.xml")
+
+
+def test_a_readme_without_marks_is_left_alone() -> None:
+    with pytest.raises(ValueError, match="not found"):
+        tested["between"](f"before {tested['BEGIN']} after", "new")
+
+
+def test_the_newest_torch_comes_first() -> None:
+    old, older = {"torch": "2.9.1", "python": "3.10"}, {"torch": "2.13.0", "python": "3.9"}
+    new, coming = {"torch": "2.13.0", "python": "3.10"}, {"torch": "2.15.0rc1", "python": "3.14"}
+    assert tested["merged"]([old, older, coming], new) == [coming, new, older, old]
