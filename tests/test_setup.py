@@ -139,6 +139,8 @@ def test_flags_that_cannot_be_undone_stop_the_build(
     folder: Path, monkeypatch: pytest.MonkeyPatch, condition: str
 ) -> None:
     """Of the compiler, and of the linker alone."""
+    if "-shared" in condition and int(subprocess.check_output(["g++", "-dumpversion"], text=True).split(".")[0]) >= 13:
+        pytest.skip("from GCC 13 on -ffast-math changes nothing when a shared library is linked")
     path = compiler(folder, condition)
     monkeypatch.setenv("SEMICL_REQUIRE_CPU", "0")
     with pytest.raises(SystemExit, match=r"changes floating-point arithmetic.*\n.*remove -ffast-math.* from CC, CXX"):

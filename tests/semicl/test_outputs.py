@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,8 +70,16 @@ def test_names_that_differ_in_capitals_alone_are_told_by_the_file_system(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where names are the same in capitals, as on most disks of macOS and Windows, the system answers for both."""
-    stat = Path.stat
-    monkeypatch.setattr(Path, "stat", lambda path, **how: stat(Path(str(path).replace("SCAN", "scan")), **how))
+
+    def as_one(stat: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(path: Any, **how: Any) -> Any:
+            return stat(type(path)(str(path).replace("SCAN", "scan")) if isinstance(path, str | Path) else path, **how)
+
+        return answer
+
+    # By pathlib's way to it, and by that of os.path, which Path.exists takes from Python 3.14 on.
+    monkeypatch.setattr(Path, "stat", as_one(Path.stat))
+    monkeypatch.setattr(os, "stat", as_one(os.stat))
     with pytest.raises(SemiclError, match="which is read and would be replaced"):
         output_file(data / "SCAN.nii.gz", [data / "scan.nii.gz"], overwrite=True)
 
