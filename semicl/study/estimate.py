@@ -95,6 +95,12 @@ def tell_estimate(stages: Sequence[Planned], experiment: ExperimentOptions, test
     whole = duration(seconds + tests * volume)
     table.add_row("all", str(sum(steps.values())), whole, f"{memory / GIBIBYTE:.1f} of {there / GIBIBYTE:.0f} GiB")
     show(table)
+    busy, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if busy > cores + 1:
+        say(
+            f"WARNING: other work keeps this machine busy (load {busy:.0f} on {cores} cores), so the time may be far "
+            "too long; OMP_NUM_THREADS=1 can make training faster then."
+        )
     if memory > there:
         say("WARNING: this is more memory than there is; give a smaller --batch_size or patch, or fewer widths.")
 

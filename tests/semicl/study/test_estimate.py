@@ -1,6 +1,7 @@
 """Time and memory are told before training, by steps that leave no trace."""
 
 import json
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -61,6 +62,23 @@ def test_a_stage_is_tried_without_a_trace(
     assert {path.name for path in tmp_path.iterdir()} == {"untried", "tried"}
     assert run_command(*words, "--output", tmp_path / "tried", "--resume") == 0
     assert "Estimate" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_of_few_steps")
+@pytest.mark.parametrize(("load", "told"), [(1.0, False), (50.0, True)])
+def test_a_busy_machine_is_told(
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    load: float,
+    told: bool,
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    words = ["pretrain-global", *TINY, *one_schedule(1, 16), "--schedule.steps_per_epoch", 2]
+    assert run_command(*words, "--prepared", prepared.folder, "--output", tmp_path / "stage") == 0
+    assert ("other work keeps this machine busy (load 50 on 4 cores)" in capsys.readouterr().out) == told
 
 
 def _contrast(prepared: Prepared, folder: Path, batch_size: int) -> Material:
