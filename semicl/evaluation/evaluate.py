@@ -31,7 +31,7 @@ from semicl.data.classes import (
     without,
 )
 from semicl.data.file_states import cases_hash, file_states, place_in
-from semicl.data.nifti_names import by_case, case_name, image_files
+from semicl.data.nifti_names import by_case, case_name, image_files, is_picture
 from semicl.data.prepared import Prepared, read_prepared
 from semicl.data.subjects import subject_rule
 from semicl.errors import SemiclError, UsageError
@@ -90,16 +90,22 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     depends = judged(options.checkpoint, cases_hash(cases, folder, files))
     network = to_device(network, options.machine)
     evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values, merged)
-    _finish(evaluation, options, where, depends, {"checkpoint": options.checkpoint})
+    _finish(evaluation, options, where, cases, depends, {"checkpoint": options.checkpoint})
     return evaluation
 
 
 def _finish(
-    evaluation: Evaluation, options: EvaluateOptions, where: str, depends: Mapping[str, str], judged_is: dict[str, Path]
+    evaluation: Evaluation,
+    options: EvaluateOptions,
+    where: str,
+    cases: Sequence[Case],
+    depends: Mapping[str, str],
+    judged_is: dict[str, Path],
 ) -> None:
     """Write and show measures, and what was judged on which cases."""
     evaluation.write(options.output, **judged_is, cases_of=where, depends_on=depends)
-    show(evaluation.table(f"{len(evaluation.names)} cases of {where}"))
+    unit = "pixels" if all(is_picture(case.image) for case in cases) else "mm"
+    show(evaluation.table(f"{len(evaluation.names)} cases of {where}", unit))
     conclude("Evaluated", {"mean Dice": evaluation.mean_dice(), **judged_is, "files": options.output})
 
 
@@ -143,7 +149,7 @@ def _evaluate_files(options: EvaluateOptions, folder: Path) -> Evaluation:
     if lacking:
         say(without(lacking, f"the means, shown as {ABSENT}"))
     evaluation = evaluate_files(tqdm(pairs.items(), desc="evaluate", unit="case", ncols=WIDTH), classes)
-    _finish(evaluation, options, str(options.data), depends, {"predictions": folder})
+    _finish(evaluation, options, str(options.data), cases, depends, {"predictions": folder})
     return evaluation
 
 

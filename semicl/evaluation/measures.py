@@ -22,7 +22,8 @@ from semicl.files import read_json, replacing, write_json
 from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 
-MEASURES = {"dice": "Dice", "hd95": "HD95 (mm)", "surface": "ASD (mm)"}
+MEASURES = {"dice": "Dice", "hd95": "HD95 ({unit})", "surface": "ASD ({unit})"}
+"""Their headings; distances are in mm, in pixels where cases are pictures."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Evaluation:
         names: of the cases.
         classes: the foreground's names.
         dice: (cases, classes); NaN, as the others, in the columns of classes that no label holds.
-        hd95: 95th percentile of the Hausdorff distance in mm, (cases, classes).
-        surface: average symmetric surface distance in mm, (cases, classes).
+        hd95: 95th percentile of the Hausdorff distance in mm, of pictures in pixels, (cases, classes).
+        surface: average symmetric surface distance in the same, (cases, classes).
     """
 
     names: tuple[str, ...]
@@ -60,11 +61,11 @@ class Evaluation:
         """Mean over cases and classes, summed up as in the table, so that both show the same."""
         return float(self.per_case("dice").mean())
 
-    def table(self, title: str) -> Table:
+    def table(self, title: str, unit: str = "mm") -> Table:
         """Mean and standard deviation over cases, a row a class, and over the means of cases in the last row."""
         table = Table("class", title=title, title_justify="left")
         for heading in MEASURES.values():
-            table.add_column(heading, justify="right")
+            table.add_column(heading.format(unit=unit), justify="right")
         for column, name in enumerate(self.classes):
             table.add_row(name, *(shown(getattr(self, measure)[:, column]) for measure in MEASURES))
         table.add_section()

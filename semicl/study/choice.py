@@ -253,7 +253,7 @@ def choices(
     content = nested(told | chosen)
     patch = chosen["prepare.patch_size"]
     rows = {
-        "cases": f"{facts.cases}, {facts.labelled} with labels, of {_sizes(facts)} voxels",
+        "cases": f"{facts.cases}, {facts.labelled} with labels, of {_sizes(facts)}",
         "pieces": f"{'slices' if len(patch) == 2 else 'patches'} of {_times(patch)}"
         + (", larger ones in patches" if _has_larger_slices(facts, patch) and not chosen["prepare.resize"] else ""),
         "network": f"{_times(chosen['network.widths'])} channels",
@@ -280,7 +280,8 @@ def _length(schedule: Mapping[str, Any]) -> str:
 
 
 def _sizes(facts: Facts) -> str:
-    return _times([round(side) for side in np.median(facts.shapes, axis=0)])
+    depth, *plane = (round(side) for side in np.median(facts.shapes, axis=0))
+    return f"{_times([depth, *plane])} voxels" if depth > 1 else f"{_times(plane)} pixels"
 
 
 def _times(numbers: Sequence[int]) -> str:

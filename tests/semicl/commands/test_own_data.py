@@ -65,8 +65,11 @@ def _read(file: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("make", "sizes", "values"),
-    [(_mmwhs, (24, 32), {0, *MMWHS_CLASSES.values()}), (_pictures, (32, 24), {0, 125, 205})],
+    ("make", "sizes", "values", "told"),
+    [
+        (_mmwhs, (24, 32), {0, *MMWHS_CLASSES.values()}, ("voxels", "HD95 (mm)", "ASD (mm)")),
+        (_pictures, (32, 24), {0, 125, 205}, ("of 30 x 22 pixels", "HD95 (pixels)", "ASD (pixels)")),
+    ],
     ids=["MMWHS", "pictures"],
 )
 def test_two_commands_lead_from_a_folder_to_predictions(
@@ -76,12 +79,15 @@ def test_two_commands_lead_from_a_folder_to_predictions(
     make: Callable[[Path], Path],
     sizes: tuple[int, int],
     values: set[int],
+    told: tuple[str, ...],
 ) -> None:
     data = make(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert run_command("run", "--data", data.name, "--machine.accelerator", "cpu", *SHORT) == 0
     text = capsys.readouterr().out
     assert "Chosen by the data and the CPU; what is typed wins" in text
+    assert [each for each in told if each not in text] == []
+    assert "Validation while fine-tuning, split 0" in text
     (line,) = [line for line in text.splitlines() if line.startswith("Next: semicl predict")]
     words: list[Any] = line.removeprefix("Next: semicl ").replace("FILE_OR_FOLDER", "new").split()
     assert run_command(*words) == 0
