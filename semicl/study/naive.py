@@ -62,6 +62,7 @@ def fused_loss(features: Tensor, labels: Tensor) -> Tensor:
 
 
 WAYS = {"fused": fused_loss, "naive": naive_loss}
+TITLES = {"fused": "semicl", "naive": "naive"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Comparison:
         return str(side), _shown(fused), f"{why}: about {duration_in_words(seconds)}, {size_in_words(size)}", ""
 
 
-HEADINGS = ("pixels", "fused", "naive", "faster")
+HEADINGS = ("pixels", *TITLES.values(), "faster")
 
 
 def compare(sides: Sequence[int] = SIDES) -> Comparison:
@@ -150,7 +151,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
         for way, color in (("naive", "#c8553d"), ("fused", "#0b6e4f")):
             calls = comparison.calls[way]
             values = [(call.seconds, call.size)[place] / unit for call in calls.values()]
-            axes.plot([*calls], values, "o-", color=color, label=way, markersize=4)
+            axes.plot([*calls], values, "o-", color=color, label=TITLES[way], markersize=4)
         needed = [comparison.expected(round(side))[place] / unit for side in beyond]
         axes.plot(beyond, needed, ":", color="#c8553d", label="naive, expected")
         axes.axvline(limit, color="0.5", linewidth=1)

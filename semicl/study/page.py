@@ -12,12 +12,14 @@ import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, StrictUndefined
 
 from semicl import own_version
-from semicl.evaluation.figures import write_figure
 from semicl.evaluation.measures import read_evaluation
 from semicl.files import read_json, replacing
-from semicl.study.naive import HEADINGS, Comparison, comparison_figure, threads_in_words
+from semicl.study.naive import HEADINGS, Comparison, threads_in_words
 from semicl.study.report import TITLES
 from semicl.training.folder import StageFolder
+
+LOSS = "loss.png"
+"""The comparison's picture, in an experiment's folder."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class _Table:
 
 
 def write_page(output: Path, comparison: Comparison, options: dict[str, Any], phantom: bool, predict: str) -> Path:
-    """Write index.html and loss.png into the folder of a finished experiment, whose pictures it holds; return the page.
+    """Write index.html into the folder of a finished experiment, which holds its pictures; return the page.
 
     Args:
         output: the experiment's folder.
@@ -36,17 +38,15 @@ def write_page(output: Path, comparison: Comparison, options: dict[str, Any], ph
         phantom: whether the volumes are made ones.
         predict: the command line that predicts with what was trained.
     """
-    write_figure(output / "loss.png", comparison_figure(comparison))
     results = read_json(output / "results.json")
-    naive, fused = comparison.calls["naive"], comparison.calls["fused"]
     text = _template().render(
         phantom=phantom,
         percent=f"{100 * options['label_fraction']:.3g}",
         threads=threads_in_words(comparison.threads),
         memory=f"{comparison.memory / 2**30:.0f}",
         limit=f"{comparison.limit:.0f}",
-        difference=f"{max(abs(naive[side].loss / fused[side].loss - 1) for side in naive):.0e}",
-        loss=_Table(HEADINGS, [comparison.row(side) for side in fused]),
+        difference=difference(comparison),
+        loss=_Table(HEADINGS, [comparison.row(side) for side in comparison.calls["fused"]]),
         dice=_dice(output, results),
         history=_history(results["validation_dice_by_step"]),
         stages=_Table(("stage", "seconds"), [(name, f"{seconds:.0f}") for name, seconds in results["seconds"].items()]),
@@ -54,11 +54,18 @@ def write_page(output: Path, comparison: Comparison, options: dict[str, Any], ph
         versions={**results["versions"], "semicl": own_version()},
         options=yaml.safe_dump(json.loads(json.dumps(options, default=str)), sort_keys=False),
         predict=predict,
-        pictures={name: _inline(output / f"{name}.png") for name in ("loss", "predictions")},
+        pictures={"loss": _inline(output / LOSS), "predictions": _inline(output / "predictions.png")},
     )
     with replacing(output / "index.html") as partial:
         partial.write_text(text, encoding="utf-8")
     return output / "index.html"
+
+
+def difference(comparison: Comparison) -> str:
+    """How far the losses of both differ, where both were measured."""
+    naive, fused = comparison.calls["naive"], comparison.calls["fused"]
+    relative = max(abs(naive[side].loss / fused[side].loss - 1) for side in naive)
+    return f"differ by {relative:.0e} of their value at most" if relative else "are the same to the last digit"
 
 
 def _template() -> Any:

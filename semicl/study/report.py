@@ -57,11 +57,11 @@ def verdict(random: Splits, pretrained: Splits) -> str:
     )
     direction = "raised" if gains.mean() > 0 else "lowered" if gains.mean() < 0 else "did not change"
     if len(gains) == 1:
-        text = f"Pre-training {direction} the Dice of the only test volume by {abs(gains.mean()):.3f}."
-        return f"{text} One volume, one split and one seed: an illustration, not a benchmark."
+        text = f"Pre-training {direction} the Dice of the only test case by {abs(gains.mean()):.3f}."
+        return f"{text} One case, one split and one seed: an illustration, not a benchmark."
     text = (
         f"Pre-training {direction} the mean Dice by {abs(gains.mean()):.3f}; it was better on {(gains > 0).sum()} of "
-        f"{len(gains)} test volumes."
+        f"{len(gains)} test cases."
     )
     return text if len(random) > 1 else f"{text} One split and one seed: an illustration, not a benchmark."
 
@@ -91,10 +91,13 @@ def conclude_experiment(
     evaluations = {start: [read_evaluation(folder.test) for folder in folders] for start, folders in tuned.items()}
     histories = {start: folders[0].summary()["validation"] for start, folders in tuned.items()}
     _draw(output / "predictions.png", prepared, splits[0], {start: folders[0] for start, folders in tuned.items()})
-    say(f"Validation while fine-tuning, split {splits[0]}:")
+    times = len(next(iter(histories.values())))
+    some = f", {COLUMNS} of {times} times" if times > COLUMNS else ""
+    say(f"Validation while fine-tuning, split {splits[0]}{some}:")
     show(history_table({TITLES[start]: history for start, history in histories.items()}))
-    volumes = sum(len(evaluation.names) for evaluation in next(iter(evaluations.values())))
-    say(f"{volumes} test volumes of {prepared.name}, splits {', '.join(map(str, splits))}:")
+    cases = sum(len(evaluation.names) for evaluation in next(iter(evaluations.values())))
+    of = "split" if len(splits) == 1 else "splits"
+    say(f"{cases} test cases of {prepared.name}, {of} {', '.join(map(str, splits))}:")
     show(comparison_table({TITLES[start]: found for start, found in evaluations.items()}))
     words = ""
     if {"random", "pretrained"} <= set(evaluations):

@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 from semicl.data.phantom import CLASSES
+from semicl.errors import SemiclError
 from semicl.evaluation.measures import Evaluation, read_evaluation
 from semicl.options import PrepareOptions, RunOptions
+from semicl.study.naive import Call, Comparison
+from semicl.study.page import difference
 from tests.semicl.conftest import run_command
 
 
@@ -88,7 +91,8 @@ def test_on_the_phantom(ran: Ran) -> None:
     text, results, splits = ran.text, ran.results, ran.output / "split-0"
     assert "PHANTOM" in text
     assert "says nothing about patients" in text
-    assert "naive" in text
+    for word in ("naive", "semicl"):
+        assert word in text
     assert "pretrain-local/model.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
     assert results["verdict"] in text
     assert text.count("Next: ") == 1
@@ -149,6 +153,47 @@ def test_on_real_cases(hippocampus: Path, tmp_path: Path) -> None:
     assert ran.results["data"] == "Hippocampus"
 
 
+def test_the_loss_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured and drawn without any data, and nothing is trained."""
+    monkeypatch.setattr("semicl.study.naive.REPEATED_FOR", 0.0)
+    assert run_command("demo", "--quick", "--loss_only", "--output", tmp_path / "run") == 0
+    text = capsys.readouterr().out
+    for word in ("naive", "semicl", f"The same as a picture: {tmp_path / 'run' / 'loss.png'}"):
+        assert word in text
+    assert "Next: " not in text
+    assert [each.name for each in (tmp_path / "run").iterdir()] == ["loss.png"]
+
+
+def test_the_loss_is_drawn_before_the_experiment_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semicl.study.naive.REPEATED_FOR", 0.0)
+    there: list[bool] = []
+
+    def run(*_: object) -> None:
+        there.append((tmp_path / "run" / "loss.png").is_file())
+        raise SemiclError("enough")
+
+    monkeypatch.setattr("semicl.study.experiment.run", run)
+    assert run_command("demo", "--quick", "--data", "phantom", "--output", tmp_path / "run") == 1
+    assert there == [True]
+
+
+def test_what_cannot_run_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semicl.study.naive.compare", lambda _: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    for words in ((), ("--loss_only",)):
+        assert run_command("demo", "--data", "phantom", "--output", tmp_path / "file", *words) == 1
+
+
+@pytest.mark.parametrize(
+    ("relative", "words"), [(0.0, "are the same to the last digit"), (2e-7, "differ by 2e-07 of their value at most")]
+)
+def test_how_far_two_losses_differ_is_said(relative: float, words: str) -> None:
+    comparison = Comparison(2**30, 2)
+    for way, loss in (("naive", 1 + relative), ("fused", 1.0)):
+        comparison.calls[way][32] = Call(loss, 1.0, 1)
+    assert difference(comparison) == words
+
+
 @pytest.fixture
 def only_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """No comparison of the loss, and no page."""
@@ -176,7 +221,7 @@ def test_without_other_data_it_takes_the_phantom(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("semicl.study.experiment.run", lambda source, *_: seen.append(source))
     assert run_command("demo", "--output", tmp_path / "run") == 0
     assert (seen[-1].data, seen[-1].prepared) == ("phantom", tmp_path / "run" / "prepared")
-    monkeypatch.setattr("semicl.data.prepare.require_ready", lambda *_: None)
+    monkeypatch.setattr("semicl.study.experiment.require_possible", lambda *_: None)
     monkeypatch.setenv("SEMICL_DATA", str(tmp_path))
     assert run_command("demo") == 0
     assert seen[-1].data == str(tmp_path)

@@ -37,16 +37,14 @@ def test_a_single_volume_is_not_counted() -> None:
         Evaluation(("a",), case.classes, case.dice[:1], case.hd95[:1], case.surface[:1]) for case in (LOW, HIGH)
     )
     text = verdict([low], [high])
-    assert text.startswith(
-        "Pre-training raised the Dice of the only test volume by 0.200. One volume, one split and one"
-    )
+    assert text.startswith("Pre-training raised the Dice of the only test case by 0.200. One case, one split and one")
     assert "1 of 1" not in text
 
 
 def test_only_a_single_split_is_called_an_illustration() -> None:
     assert "One split" in verdict([LOW], [HIGH])
     assert "One split" not in verdict([LOW, LOW], [HIGH, HIGH])
-    assert "on 2 of 4 test volumes" in verdict([LOW, LOW], [HIGH, HIGH])
+    assert "on 2 of 4 test cases" in verdict([LOW, LOW], [HIGH, HIGH])
 
 
 def _rows(table: Table) -> list[list[str]]:
