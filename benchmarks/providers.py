@@ -128,7 +128,7 @@ PROVIDERS = {
     "cuda": own("cuda", "semicl, CUDA", "#6fb98f"),
     "tiled": own("tiled", "semicl, tiled PyTorch", "#8a8d91"),
     "anchors-only": Provider("plain PyTorch", "#3b6fb6", partial(partial, anchors_only.loss), anchor_matrices, never),
-    "authors": Provider("the authors' algorithm", "#c8553d", partial(partial, authors.loss), dense_matrices, never),
+    "authors": Provider("naive", "#c8553d", partial(partial, authors.loss), dense_matrices, never),
     "compiled": Provider(
         "plain PyTorch, compiled", "#7b5ea7", prepare_compiled, anchor_matrices, several_blocks, compiles=True
     ),

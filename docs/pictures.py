@@ -14,7 +14,7 @@ SIZES = HERE.parent / "benchmarks" / "results" / "sizes" / "result.json"
 PROVIDERS = {
     "fused": ("semicl", "#0b6e4f"),
     "anchors-only": ("plain PyTorch", "#3b6fb6"),
-    "authors": ("the authors' algorithm", "#c8553d"),
+    "authors": ("naive", "#c8553d"),
 }
 GIB = 2**30
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "semicl", "font.family": "sans-serif", "font.size": 9}

@@ -1,5 +1,6 @@
 """The code of README and guide runs as it stands, and what they name is there."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 import yaml
 from torch import distributed
+
+from benchmarks.sizes import readme
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
@@ -65,11 +68,18 @@ def test_the_pictures_are_those_of_the_committed_results(tmp_path: Path, monkeyp
         assert drawn == kept != []
 
 
+def test_its_times_are_those_of_the_committed_results() -> None:
+    table = readme(json.loads((ROOT / "benchmarks" / "results" / "sizes" / "result.json").read_text()))
+    for page in ("README.md", "docs/benchmarks.md"):
+        assert f"\n{table}\n" in (ROOT / page).read_text()
+
+
 def test_its_dice_is_that_of_the_study() -> None:
-    found = re.findall(r"\d\.\d+ ± \d\.\d+", (ROOT / "README.md").read_text())
-    assert len(found) == 2
+    rows = re.findall(r"^\| .* ± .*\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 4
     study = (ROOT / "docs" / "study.md").read_text()
-    assert [each for each in found if each not in study] == []
+    heading, *_ = re.findall(r"^\| mean test Dice, .*\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [each for each in (heading, *rows) if f"{each}\n" not in study] == []
 
 
 def test_the_citation_is_of_this_version() -> None:
