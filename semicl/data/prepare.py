@@ -585,6 +585,7 @@ def _conclude(prepared: Prepared, split: Split, shapes: Shapes) -> None:
         for part, cases in vars(split).items()
     }
     ignored = [value for value, counts_as in prepared.merged.items() if counts_as is None]
+    pictures = all(is_picture(case.image) for case in prepared.cases)
     rows = {
         "dataset": prepared.name,
         "classes": ", ".join(f"{name} ({value})" for name, value in prepared.classes.items()),
@@ -593,7 +594,7 @@ def _conclude(prepared: Prepared, split: Split, shapes: Shapes) -> None:
         **{f"split 0, {part}": text for part, text in parts.items()},
         **({"channels": prepared.channels} if prepared.channels > 1 else {}),
         **({"ignored": ", ".join(map(str, ignored))} if ignored else {}),
-        "sizes in voxels": _range(_told(shapes.values())),
+        f"sizes in {'pixels' if pictures else 'voxels'}": _range(_told(shapes.values())),
         "patch size": _by(prepared.grid.patch_size),
         "folder": prepared.folder,
     }

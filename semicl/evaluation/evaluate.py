@@ -31,7 +31,7 @@ from semicl.data.classes import (
     without,
 )
 from semicl.data.file_states import cases_hash, file_states, place_in
-from semicl.data.nifti_names import by_case, case_name, image_files, is_picture
+from semicl.data.nifti_names import by_case, case_name, image_files
 from semicl.data.prepared import Prepared, read_prepared
 from semicl.data.subjects import subject_rule
 from semicl.errors import SemiclError, UsageError
@@ -103,8 +103,10 @@ def _finish(
     judged_is: dict[str, Path],
 ) -> None:
     """Write and show measures, and what was judged on which cases."""
-    evaluation.write(options.output, **judged_is, cases_of=where, depends_on=depends)
-    unit = "pixels" if all(is_picture(case.image) for case in cases) else "mm"
+    from semicl.evaluation.measures import unit_of_distances
+
+    unit = unit_of_distances(cases)
+    evaluation.write(options.output, **judged_is, cases_of=where, distances_in=unit, depends_on=depends)
     show(evaluation.table(f"{len(evaluation.names)} cases of {where}", unit))
     conclude("Evaluated", {"mean Dice": evaluation.mean_dice(), **judged_is, "files": options.output})
 

@@ -14,6 +14,7 @@ from semicl.data.cases import Case
 from semicl.data.checks import read_nifti, stored_image
 from semicl.data.classes import IGNORED, Merged, Values
 from semicl.data.geometry import affine_in_mm, voxel_size
+from semicl.data.nifti_names import is_picture
 from semicl.data.volumes import class_numbers
 from semicl.errors import SemiclError
 from semicl.evaluation.inference import predict_file
@@ -23,7 +24,13 @@ from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 
 MEASURES = {"dice": "Dice", "hd95": "HD95 ({unit})", "surface": "ASD ({unit})"}
-"""Their headings; distances are in mm, in pixels where cases are pictures."""
+"""Their headings."""
+
+
+def unit_of_distances(cases: Iterable[Case]) -> str:
+    """The unit of distances: mm, but pixels of cases that are pictures, which have no mm."""
+    kinds = {is_picture(case.image) for case in cases}
+    return "mm, pixels of pictures" if len(kinds) > 1 else "pixels" if kinds == {True} else "mm"
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,13 @@ class Evaluation:
         """Mean over cases and classes, summed up as in the table, so that both show the same."""
         return float(self.per_case("dice").mean())
 
-    def table(self, title: str, unit: str = "mm") -> Table:
-        """Mean and standard deviation over cases, a row a class, and over the means of cases in the last row."""
+    def table(self, title: str, unit: str) -> Table:
+        """Mean and standard deviation over cases, a row a class, and over the means of cases in the last row.
+
+        Args:
+            title: above it.
+            unit: of the distances.
+        """
         table = Table("class", title=title, title_justify="left")
         for heading in MEASURES.values():
             table.add_column(heading.format(unit=unit), justify="right")
@@ -124,7 +136,7 @@ def evaluate_cases(
     values: Values | None = None,
     merged: Merged | None = None,
 ) -> Evaluation:
-    """Predict every case and compare it with its label file, in the file's own geometry and in millimetres.
+    """Predict every case and compare it with its label file, in the file's own geometry.
 
     The measures of a class that no label holds are NaN: it cannot be found, and to miss it is no merit.
 

@@ -22,7 +22,7 @@ HAUSDORFF_QUANTILE = 0.95
 
 
 class Agreement(NamedTuple):
-    """For each class but the background, (classes - 1,): Dice, HD95 in mm, average symmetric surface distance in mm."""
+    """Dice, HD95 and average symmetric surface distance of each class but the background, (classes - 1,)."""
 
     dice: np.ndarray
     hd95: np.ndarray
@@ -36,7 +36,7 @@ def dice_per_class(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
 
 
 def agreement(prediction: Tensor, label: Tensor, classes: int, spacing: Sequence[float]) -> Agreement:
-    """All measures of a whole volume (X, Y, Z) of class numbers, whose voxels measure `spacing` mm."""
+    """All measures of a whole volume (X, Y, Z) of class numbers; distances are in the unit of `spacing`."""
     predicted, true = _masks(prediction, label, classes)
     dice = compute_dice(predicted, true, include_background=False, ignore_empty=False)[0].numpy()
     diagonal = float(np.linalg.norm(np.array(label.shape) * np.array(spacing)))

@@ -67,14 +67,17 @@ def test_true_labels_are_perfect_and_named_classes_are_taken(phantom: Path, tmp_
     assert (tmp_path / "o" / "cases.csv").is_file()
 
 
-def test_masks_of_pictures_are_judged(tmp_path: Path) -> None:
+def test_masks_of_pictures_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, shift in (("d/images", 0), ("d/labels", 0), ("p", 2)):
         (tmp_path / folder).mkdir(parents=True)
         mask = np.zeros((20, 30), np.uint8)
         mask[4:14, 5 + shift : 15 + shift] = 255
         Image.fromarray(mask).save(tmp_path / folder / "a.png")
     assert run_command(*_words(tmp_path / "d", tmp_path / "p")) == 0
-    assert _results(tmp_path / "o")["summary"]["mean"]["dice"]["mean"] == pytest.approx(0.8)
+    results = _results(tmp_path / "o")
+    assert results["summary"]["mean"]["dice"]["mean"] == pytest.approx(0.8)
+    assert (results["distances_in"], results["summary"]["mean"]["hd95"]["mean"]) == ("pixels", 2)
+    assert "HD95 (pixels)" in capsys.readouterr().out
 
 
 def test_mmwhs_files_are_matched_by_their_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

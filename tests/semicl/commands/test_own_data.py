@@ -67,8 +67,13 @@ def _read(file: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     ("make", "sizes", "values", "told"),
     [
-        (_mmwhs, (24, 32), {0, *MMWHS_CLASSES.values()}, ("voxels", "HD95 (mm)", "ASD (mm)")),
-        (_pictures, (32, 24), {0, 125, 205}, ("of 30 x 22 pixels", "HD95 (pixels)", "ASD (pixels)")),
+        (
+            _mmwhs,
+            (24, 32),
+            {0, *MMWHS_CLASSES.values()},
+            ("of 6 x 22 x 30 voxels", "sizes in voxels", "HD95 (mm)", "ASD (mm)"),
+        ),
+        (_pictures, (32, 24), {0, 125, 205}, ("of 30 x 22 pixels", "sizes in pixels", "HD95 (pixels)", "ASD (pixels)")),
     ],
     ids=["MMWHS", "pictures"],
 )

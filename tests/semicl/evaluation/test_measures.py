@@ -13,7 +13,7 @@ import torch
 from semicl.data.cases import Case
 from semicl.errors import SemiclError
 from semicl.evaluation.inference import predict_file, write_labels
-from semicl.evaluation.measures import Evaluation, evaluate_cases, read_evaluation
+from semicl.evaluation.measures import Evaluation, evaluate_cases, read_evaluation, unit_of_distances
 from semicl.models.checkpoint import ModelCard
 from semicl.models.unet import UNet
 from tests.semicl.conftest import cut_off, write_case, write_nifti
@@ -42,8 +42,19 @@ def test_one_case_has_no_deviation(tmp_path: Path) -> None:
     one.write(tmp_path)
     summary = json.loads((tmp_path / "results.json").read_text())["summary"]
     assert summary["front"]["dice"] == {"mean": 0.5, "deviation": None}
-    columns = list(one.table("one").columns)
+    columns = list(one.table("one", "mm").columns)
     assert [list(map(str, column.cells)) for column in columns[1:]] == [["0.500 ± -", "1.000 ± -", "0.750 ± -"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("files", "unit"),
+    [(["a.nii"], "mm"), (["a.png", "b.tif"], "pixels"), (["a.png", "b.nii.gz"], "mm, pixels of pictures")],
+)
+def test_the_unit_is_that_of_the_files(files: list[str], unit: str) -> None:
+    cases = [Case(name, name, Path(name), None) for name in files]
+    assert unit_of_distances(cases) == unit
+    headings = [str(column.header) for column in EVALUATION.table("all", unit).columns]
+    assert headings == ["class", "Dice", f"HD95 ({unit})", f"ASD ({unit})"]
 
 
 def test_csv_holds_a_row_a_case_and_class(tmp_path: Path) -> None:
