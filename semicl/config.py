@@ -29,7 +29,7 @@ ALIKE = 0.75
 Place = Annotated[Path, AfterValidator(Path.expanduser)]
 """A file or folder; the shell leaves the `~` of `--output=~/runs` alone, and every `~` in YAML."""
 
-NOT_IN_CONFIGS = {"config", "quick", "typed"}
+NOT_IN_CONFIGS = {"config", "quick", "loss_only", "typed"}
 """Options of the command line alone."""
 
 WANTED = {

@@ -1,8 +1,8 @@
 """`semicl run`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial, reduce
+from functools import reduce
 from typing import Annotated, Any
 
 import tyro
@@ -32,12 +32,16 @@ class Run(Experiment, RunOptions, Command):
     typed: Annotated[tuple[str, ...] | None, tyro.conf.Suppress] = None
 
     def run(self) -> None:
+        self.run_after(lambda: None)
+
+    def run_after(self, first: Callable[[], object]) -> None:
+        """Run the experiment; what comes first is done by one process, when all that can be checked is checked."""
         from semicl.study.choice import choices, nested, prepared_as, write_choices
         from semicl.study.experiment import require_possible, run
 
         source, experiment = part(SourceOptions, self), part(RunOptions, self)
         if self.typed is None or self.config:
-            whole, begin = self, None
+            whole, content = self, dict[str, Any]()
             named = [*(self.typed or ()), *(key for name in self.config for key in read_config(name))]
             if self.config and not any(place.split(".")[0] == "network" for place in named):
                 channels = " x ".join(map(str, self.network.levels))
@@ -51,8 +55,14 @@ class Run(Experiment, RunOptions, Command):
             require_possible(source, experiment, self._with(nested(as_prepared | told)).prepare)
             accelerator = self.machine.accelerator
             content = choices(source, self.prepare, accelerator, self.output, as_prepared, told, self.overwrite)
-            whole, begin = self._with(content), partial(write_choices, content, self.output)
+            whole = self._with(content)
         stages = (whole.prepare, whole.pretrain_global, whole.pretrain_local, whole.finetune)
+
+        def begin() -> None:
+            if content:
+                write_choices(content, self.output)
+            first()
+
         run(source, part(ExperimentOptions, whole), experiment, *stages, begin)
 
     def _with(self, content: Mapping[str, Any]) -> Self:

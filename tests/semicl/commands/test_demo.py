@@ -18,9 +18,9 @@ from semicl.data.phantom import CLASSES
 from semicl.errors import SemiclError
 from semicl.evaluation.measures import Evaluation, read_evaluation
 from semicl.options import PrepareOptions, RunOptions
-from semicl.study.naive import Call, Comparison
+from semicl.study.naive import HEADINGS, Call, Comparison
 from semicl.study.page import difference
-from tests.semicl.conftest import run_command
+from tests.semicl.conftest import error_of, run_command
 
 
 class Page(HTMLParser):
@@ -91,8 +91,8 @@ def test_on_the_phantom(ran: Ran) -> None:
     text, results, splits = ran.text, ran.results, ran.output / "split-0"
     assert "PHANTOM" in text
     assert "says nothing about patients" in text
-    for word in ("naive", "semicl"):
-        assert word in text
+    for word in HEADINGS:
+        assert f"┃ {word} " in text
     assert "pretrain-local/model.ckpt: took 80 tensors (encoder 40, decoder 40)" in text
     assert results["verdict"] in text
     assert text.count("Next: ") == 1
@@ -153,35 +153,62 @@ def test_on_real_cases(hippocampus: Path, tmp_path: Path) -> None:
     assert ran.results["data"] == "Hippocampus"
 
 
-def test_the_loss_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Measured and drawn without any data, and nothing is trained."""
-    monkeypatch.setattr("semicl.study.naive.REPEATED_FOR", 0.0)
-    assert run_command("demo", "--quick", "--loss_only", "--output", tmp_path / "run") == 0
+def test_the_loss_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured and drawn without any data, nothing is trained, and what is there is not replaced unasked."""
+    output = tmp_path / "run"
+    words = ["demo", "--quick", "--loss_only", "--output", output]
+    assert run_command(*words) == 0
     text = capsys.readouterr().out
-    for word in ("naive", "semicl", f"The same as a picture: {tmp_path / 'run' / 'loss.png'}"):
-        assert word in text
+    for word in HEADINGS:
+        assert f"┃ {word} " in text
+    assert f"The same as a picture: {output / 'loss.png'}" in text
     assert "Next: " not in text
-    assert [each.name for each in (tmp_path / "run").iterdir()] == ["loss.png"]
+    assert [each.name for each in output.iterdir()] == ["loss.png"]
+    assert "loss.png: is there already" in error_of(capsys, *words)
+    assert run_command(*words, "--overwrite") == 0
 
 
-def test_the_loss_is_drawn_before_the_experiment_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semicl.study.naive.REPEATED_FOR", 0.0)
+@pytest.mark.parametrize("more", [("--data", "phantom"), ("--finetune.schedule.epochs", "8"), ("--config", "phantom")])
+def test_options_that_train_have_no_effect_beside_the_loss_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    text = error_of(capsys, "demo", "--loss_only", "--output", tmp_path / "run", *more, code=2)
+    assert f"{more[0]} has no effect beside --loss_only" in text
+
+
+def test_the_loss_is_drawn_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there: list[bool] = []
 
-    def run(*_: object) -> None:
+    def trained(*_: object, **__: object) -> None:
         there.append((tmp_path / "run" / "loss.png").is_file())
         raise SemiclError("enough")
 
-    monkeypatch.setattr("semicl.study.experiment.run", run)
+    monkeypatch.setattr("semicl.study.experiment.contrast_globally", trained)
     assert run_command("demo", "--quick", "--data", "phantom", "--output", tmp_path / "run") == 1
     assert there == [True]
 
 
-def test_what_cannot_run_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--splits", "5"), "--splits takes numbers of splits"),
+        (("--machine.accelerator", "gpu"), "gpu"),
+        (("--prepare.patch_size", "8", "8"), "does not fit"),
+        (("--label_fraction", "0.5"), "label_fraction"),
+    ],
+)
+def test_what_cannot_run_is_told_before_anything_is_measured(
+    ran: Ran,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    told: str,
+) -> None:
+    """The last by what a finished demo in the folder was told; its picture stays."""
     monkeypatch.setattr("semicl.study.naive.compare", lambda _: pytest.fail("measured"))
-    (tmp_path / "file").touch()
-    for words in ((), ("--loss_only",)):
-        assert run_command("demo", "--data", "phantom", "--output", tmp_path / "file", *words) == 1
+    output = shutil.copytree(ran.output, tmp_path / "run") if "label" in more[0] else tmp_path / "run"
+    assert told in error_of(capsys, "demo", "--quick", "--data", "phantom", "--output", output, *more)
 
 
 @pytest.mark.parametrize(
