@@ -37,7 +37,7 @@ def draw_all(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def naive_points(memory_bytes: int, dtype: str = "float32") -> float:
-    """The most points in one group whose matrices of the authors' algorithm fit the memory."""
+    """The most points in one group whose matrices of naive code fit the memory."""
     return (memory_bytes / NAIVE_MATRICES / ITEM_BYTES[dtype]) ** 0.5
 
 
@@ -61,7 +61,7 @@ def draw_curves(
         axes.axvline(limit, color=PROVIDERS["authors"].color, linestyle="--", linewidth=1)
         axes.grid(True, which="major", alpha=0.3)
     panels[1].axhline(memory / 2**20, color="black", linewidth=1)
-    note = f"memory of this machine; the authors' {NAIVE_MATRICES} matrices fill it at {limit:,.0f}"
+    note = f"memory of this machine; naive code's {NAIVE_MATRICES} matrices fill it at {limit:,.0f}"
     panels[1].annotate(
         note, (0.02, memory / 2**20), xycoords=("axes fraction", "data"),
         xytext=(0, -4), textcoords="offset points", va="top", fontsize=7,
