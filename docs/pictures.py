@@ -1,5 +1,6 @@
 """Draws the pictures of the README from committed results: ``python docs/pictures.py [FOLDER]``."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -82,9 +83,12 @@ def pairs() -> Figure:
 
 
 def main(folder: Path) -> None:
+    drawn_from = f"{SIZES.name}, sha256 {hashlib.sha256(SIZES.read_bytes()).hexdigest()}"
     with matplotlib.rc_context(STYLE):
-        for name, figure in {"speed": speed(json.loads(SIZES.read_text())), "pairs": pairs()}.items():
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        speed(json.loads(SIZES.read_text())).savefig(
+            folder / "speed.svg", metadata={"Date": None, "Description": drawn_from}
+        )
+        pairs().savefig(folder / "pairs.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def conclude_experiment(
     histories = {start: folders[0].summary()["validation"] for start, folders in tuned.items()}
     _draw(output / "predictions.png", prepared, splits[0], {start: folders[0] for start, folders in tuned.items()})
     times = len(next(iter(histories.values())))
-    some = f", {COLUMNS} of {times} times" if times > COLUMNS else ""
+    some = f" ({COLUMNS} of {times} validations)" if times > COLUMNS else ""
     say(f"Validation while fine-tuning, split {splits[0]}{some}:")
     show(history_table({TITLES[start]: history for start, history in histories.items()}))
     cases = sum(len(evaluation.names) for evaluation in next(iter(evaluations.values())))

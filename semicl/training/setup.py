@@ -208,7 +208,7 @@ def tell_of_test_images(plan: StagePlan) -> None:
     """Say where a stage without labels sees the images of test volumes."""
     seen = set(plan.inputs.images) & set(plan.split.test)
     if seen:
-        say(f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(seen)} test volumes.")
+        say(f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(seen)} test cases.")
 
 
 @rank_zero_only

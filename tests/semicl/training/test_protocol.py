@@ -110,7 +110,7 @@ def test_transductive_adds_test_images_says_so_and_opens_no_label(
     words = _words(stage, own_prepared, tmp_path / "o")
     assert run_command(*words, "--transductive") == 0
     text = capsys.readouterr().out
-    assert f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(split.test)} test volumes" in text
+    assert f"TRANSDUCTIVE: pre-training sees the images, not the labels, of {len(split.test)} test cases" in text
     _poison(_files(own_prepared, "image", split.test[:1]))
     assert split.test[0].name in error_of(capsys, *words, "--transductive", "--overwrite")
 
