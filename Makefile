@@ -17,7 +17,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # An editable install holds the compiled extension too, so it is made again when a C++ source changes.
-BUILD_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
+CSRC := $(wildcard csrc/*.* csrc/*/*.*)
+BUILD_INPUTS := pyproject.toml setup.py $(CSRC)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all tested lint format types docs bench wheel clean
@@ -44,15 +45,17 @@ tested: ## write what the last `make test` found into README's table of versions
 	@$(BIN)/python .ci/tested.py $(JUNIT)
 
 lint: $(INSTALLED) ## check style, formatting, spelling and workflow files
-	@echo "== lint: ruff, codespell, check-jsonschema"
+	@echo "== lint: ruff, clang-format, codespell, check-jsonschema"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run -Werror $(CSRC)
 	@$(BIN)/codespell
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-format: $(INSTALLED) ## mend what ruff can mend
+format: $(INSTALLED) ## mend what ruff and clang-format can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CSRC)
 
 types: $(INSTALLED) ## check types
 	@echo "== types: mypy"

@@ -52,15 +52,16 @@ struct Packed {
 
 Packed packed_of(Address rows, int64_t count, int64_t channels, Address inverse_norms,
                  const std::array<Address, 4>& groups, int64_t group_count) {
-    return {{at<void>(rows), count, channels, at<float>(inverse_norms)},
-            {group_count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]),
-             at<int32_t>(groups[3])}};
+    return {
+        {at<void>(rows), count, channels, at<float>(inverse_norms)},
+        {group_count, at<int32_t>(groups[0]), at<int32_t>(groups[1]), at<int32_t>(groups[2]), at<int32_t>(groups[3])}};
 }
 
 // sizes and strides: images, channels, three of space.
 Map map_of(Address values, int dtype, const std::array<int64_t, 5>& sizes, const std::array<int64_t, 5>& strides) {
-    return {at<void>(values), static_cast<Dtype>(dtype), sizes[0],   sizes[1],   {sizes[2], sizes[3], sizes[4]},
-            strides[0],       strides[1],                {strides[2], strides[3], strides[4]}};
+    return {at<void>(values), static_cast<Dtype>(dtype),           sizes[0],
+            sizes[1],         {sizes[2], sizes[3], sizes[4]},      strides[0],
+            strides[1],       {strides[2], strides[3], strides[4]}};
 }
 
 // Multiply-adds a second of all threads together, on registers alone.
@@ -119,8 +120,8 @@ PYBIND11_MODULE(_C, module) {
     py::class_<Keys>(module, "Keys")
         .def(py::init([](Address values, int64_t count, const std::array<Address, 2>& ranges, Address own,
                          Address weights) {
-                 return Keys{at<void>(values), count,          at<int32_t>(ranges[0]), at<int32_t>(ranges[1]),
-                             at<int32_t>(own), at<float>(weights)};
+                 return Keys{at<void>(values),  count, at<int32_t>(ranges[0]), at<int32_t>(ranges[1]), at<int32_t>(own),
+                             at<float>(weights)};
              }),
              py::arg("values") = 0, py::arg("count") = 0, py::arg("ranges") = std::array<Address, 2>{},
              py::arg("own") = 0, py::arg("weights") = 0);

@@ -7,7 +7,7 @@ std::vector<const InstructionSet*> instruction_sets() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     [[maybe_unused]] const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+                                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #if defined(SEMICL_HAVE_AVX512)
     if (wide) sets.push_back(&avx512);
 #endif

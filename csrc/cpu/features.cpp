@@ -51,8 +51,7 @@ void for_each_block(int threads, const Map& map, Visit visit) {
         team.for_each(lines, [&](int64_t line) {
             const int64_t y = line % map.space[1], z = line / map.space[1] % map.space[0];
             const int64_t image = line / map.space[1] / map.space[0];
-            const int64_t start =
-                image * map.image_stride + z * map.space_stride[0] + y * map.space_stride[1];
+            const int64_t start = image * map.image_stride + z * map.space_stride[0] + y * map.space_stride[1];
             for (int64_t x = 0; x < map.space[2]; x += one_by_one ? 1 : kBlock) {
                 const int64_t point = line * map.space[2] + x, offset = start + x * map.space_stride[2];
                 if (one_by_one)
@@ -101,8 +100,8 @@ bool has_rows(const int32_t* row_of, int held) {
 }
 
 template <class Value>
-void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow,
-            int64_t row_channels, void* rows, float* inverse_lengths, float* inverse_norms) {
+void gather(int threads, const Map& map, const int32_t* row_of_point, bool normalize, bool narrow, int64_t row_channels,
+            void* rows, float* inverse_lengths, float* inverse_norms) {
     const size_t value_bytes = narrow ? sizeof(BFloat16) : sizeof(float);
     prefer_huge_pages(rows, map.points() * row_channels * static_cast<int64_t>(value_bytes));
     for_each_block(threads, map, [&](const auto& block, float* channels) {
@@ -162,8 +161,7 @@ void project(int threads, const Map& map, const int32_t* row_of_point, int64_t r
             double along = 0.0;
             for (int64_t c = 0; c < map.channels; ++c) along += channels[c * stride + p] * row[c];
             const float share = static_cast<float>(along * inverse * inverse);
-            for (int64_t c = 0; c < map.channels; ++c)
-                row[c] = (row[c] - share * channels[c * stride + p]) * inverse;
+            for (int64_t c = 0; c < map.channels; ++c) row[c] = (row[c] - share * channels[c * stride + p]) * inverse;
         }
     });
 }

@@ -9,7 +9,7 @@ enum class Reduction : int { block = 0, anchor = 1, sum = 2 };
 // Labels (images, views, three axes of space), any strides (in elements).
 struct LabelMap {
     const void* values;
-    int bytes;       // of a label: 1, 2, 4 or 8
+    int bytes;  // of a label: 1, 2, 4 or 8
     bool is_signed;
     int64_t sizes[5], strides[5];
     int64_t points() const { return sizes[0] * sizes[1] * sizes[2] * sizes[3] * sizes[4]; }

@@ -31,7 +31,7 @@ namespace {
 
 constexpr int kDepthRows = 4 * kSweepRows;  // rows multiplied into the columns at a time, in the second cache
 static_assert(kDepthRows <= kMaxProductRows && kOutputRows <= kMaxProductRows, "products hold so many rows");
-constexpr float kNever = 3e38f;  // exp(s - kNever) is 0
+constexpr float kNever = 3e38f;           // exp(s - kNever) is 0
 constexpr double kLargestInverse = 87.0;  // exp(-87) is a normal float32, and so is its inverse
 
 std::atomic<int64_t> executed{0};
@@ -159,9 +159,8 @@ void run_batches(const Problem& problem, const Plan& plan, Tiles& tiles, const P
                     team.for_each(batch.last_block - batch.first_block,
                                   [&](int64_t b) { phase(plan.blocks[batch.first_block + b]); });
                 else
-                    team.for_each(batch.last_chunk - batch.first_chunk, [&](int64_t c) {
-                        phase(plan.chunks[batch.first_chunk + c], tiles.scratch(member));
-                    });
+                    team.for_each(batch.last_chunk - batch.first_chunk,
+                                  [&](int64_t c) { phase(plan.chunks[batch.first_chunk + c], tiles.scratch(member)); });
             };
             (run(phases), ...);
         }
@@ -431,8 +430,12 @@ public:
 
 private:
     PairScales scales_of(const Tile& tile, const Scratch& scratch) const {
-        return {scales_.get() + tile.first_row, scratch.column_scales, pulls_.data() + tile.first_row,
-                scratch.column_pulls, pairwise_ ? ratios_.data() + tile.first_row : nullptr, scratch.column_ratios};
+        return {scales_.get() + tile.first_row,
+                scratch.column_scales,
+                pulls_.data() + tile.first_row,
+                scratch.column_pulls,
+                pairwise_ ? ratios_.data() + tile.first_row : nullptr,
+                scratch.column_ratios};
     }
 
     const Problem& problem_;

@@ -66,9 +66,9 @@ struct Plan {
     int32_t group_of(const Chunk& chunk) const { return row_blocks[chunk.row_block].group; }
 };
 
-constexpr int kTilePadding = 2;     // rows of a tile are padded to a multiple
-constexpr int kSweepRows = 48;      // rows computed and swept while they are in the first cache
-constexpr int kOutputRows = 96;     // rows of an OutputBlock
+constexpr int kTilePadding = 2;  // rows of a tile are padded to a multiple
+constexpr int kSweepRows = 48;   // rows computed and swept while they are in the first cache
+constexpr int kOutputRows = 96;  // rows of an OutputBlock
 
 // Each calls work(plan) for as many row blocks as fill a plan: a plan of all would grow with the pairs.
 using Work = std::function<void(const Plan&)>;

@@ -124,15 +124,15 @@ void positive_means(bool narrow, int threads, const Rows& rows, const Groups& gr
         const int32_t count = classes.class_end[i] - classes.class_begin[i] - 1;
         means[i] = count > 0 ? static_cast<float>(scale / static_cast<double>(count) * sum) : 0.0f;
     };
-    (narrow ? sums_of_runs<BFloat16, decltype(found)> : sums_of_runs<float, decltype(found)>)(
-        threads, rows, {}, groups, classes, found);
+    (narrow ? sums_of_runs<BFloat16, decltype(found)> : sums_of_runs<float, decltype(found)>)(threads, rows, {}, groups,
+                                                                                              classes, found);
 }
 
 void positive_sums(bool narrow, int threads, const Rows& rows, const Keys& keys, const Groups& groups,
                    const Classes& classes, double* sums) {
     const auto found = [&](int64_t i, double sum) { sums[i] = sum; };
-    (narrow ? sums_of_runs<BFloat16, decltype(found)> : sums_of_runs<float, decltype(found)>)(
-        threads, rows, keys, groups, classes, found);
+    (narrow ? sums_of_runs<BFloat16, decltype(found)> : sums_of_runs<float, decltype(found)>)(threads, rows, keys,
+                                                                                              groups, classes, found);
 }
 
 }  // namespace semicl

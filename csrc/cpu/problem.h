@@ -23,7 +23,7 @@ public:
     const Keys keys;
     const Groups groups;
     const float scale;
-    const int64_t channels, units;  // units: 32 bits each, see tiles.h
+    const int64_t channels, units;    // units: 32 bits each, see tiles.h
     const std::vector<int32_t> live;  // the groups that have an anchor
     const int threads;
 

@@ -22,28 +22,28 @@ constexpr int kTileStride = 208;   // floats from row to row: not a power of two
 // One tile and where it stands. Rows and columns are absolute; an anchor i leaves out the columns [skip_begin,
 // skip_end).
 struct Tile {
-    float* values;              // row stride kTileStride
-    int rows, columns;          // m, w
-    int upper_rows;             // rows [0, upper_rows) lie strictly above the diagonal: they also count for the columns
+    float* values;      // row stride kTileStride
+    int rows, columns;  // m, w
+    int upper_rows;     // rows [0, upper_rows) lie strictly above the diagonal: they also count for the columns
     int64_t first_row, first_column;
-    const int32_t* row_skip_begin;       // [m]
-    const int32_t* row_skip_end;         // [m]
-    const int32_t* column_skip_begin;    // [kTileColumns], padded; for columns that are not anchors, an empty range
-    const int32_t* column_skip_end;      // [kTileColumns], padded
-    int32_t skip_begin, skip_end;        // the union of the columns' ranges
-    const float* row_inverse_norms;      // [m], or null, as the columns': what similarities are multiplied by
-    const float* column_inverse_norms;   // [kTileColumns], padded
-    const int32_t* row_class_begin;      // [m]: row i's class is the columns [begin, end); null without positives
-    const int32_t* row_class_end;        // [m]
-    const int32_t* row_self;             // [m]: the column that row i is itself; null where that is column i
-    const float* column_weights;         // [kTileColumns], padded: of keys, times their exponentials; or null: 1
-    const float* column_log_weights;     // likewise their logarithms
+    const int32_t* row_skip_begin;      // [m]
+    const int32_t* row_skip_end;        // [m]
+    const int32_t* column_skip_begin;   // [kTileColumns], padded; for columns that are not anchors, an empty range
+    const int32_t* column_skip_end;     // [kTileColumns], padded
+    int32_t skip_begin, skip_end;       // the union of the columns' ranges
+    const float* row_inverse_norms;     // [m], or null, as the columns': what similarities are multiplied by
+    const float* column_inverse_norms;  // [kTileColumns], padded
+    const int32_t* row_class_begin;     // [m]: row i's class is the columns [begin, end); null without positives
+    const int32_t* row_class_end;       // [m]
+    const int32_t* row_self;            // [m]: the column that row i is itself; null where that is column i
+    const float* column_weights;        // [kTileColumns], padded: of keys, times their exponentials; or null: 1
+    const float* column_log_weights;    // likewise their logarithms
 };
 
 // What each row and column of a tile gives to the weights of its pairs.
 struct PairScales {
-    const float *rows, *columns;            // times the exponentials
-    const float *row_pulls, *column_pulls;  // taken off each pair of one class, times the key's weight if any
+    const float *rows, *columns;              // times the exponentials
+    const float *row_pulls, *column_pulls;    // taken off each pair of one class, times the key's weight if any
     const float *row_ratios, *column_ratios;  // e^{shift - lse}; null: pairs of one class take off their pulls whole
 };
 
@@ -95,7 +95,7 @@ struct Arithmetic {
     // v the dot products; for any range of v. With ratios, whatever they are, a pull counts 1 / (1 + e^{scale v - lse})
     // times.
     void (*online_weigh)(const Tile& tile, float scale, const PairScales& scales, const float* row_lses,
-                       const float* column_lses);
+                         const float* column_lses);
     // Runs `iterations` rounds of independent multiply-adds on full vectors; returns how many scalar ones that was.
     int64_t (*spin)(int64_t iterations);
 };

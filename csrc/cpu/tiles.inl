@@ -30,8 +30,8 @@ constexpr int kVectorBytes = 16;
 constexpr int kRows = 6;
 #endif
 constexpr int kLanes = kVectorBytes / 4;
-constexpr int kPanel = 2 * kLanes;  // columns of a packed panel
-constexpr int64_t kDepth = 128;     // summed at a time: a panel so deep and its left operand fit the first cache
+constexpr int kPanel = 2 * kLanes;    // columns of a packed panel
+constexpr int64_t kDepth = 128;       // summed at a time: a panel so deep and its left operand fit the first cache
 constexpr int64_t kWeightDepth = 64;  // likewise of weights: the rounding of a sum grows with its length
 static_assert(kTileColumns % kPanel == 0 && kTileColumns % kRows == 0, "tiles hold whole panels");
 
@@ -323,8 +323,8 @@ void interleave_rows(const void* rows, int64_t n, int64_t channels, void* out) {
 constexpr int kHalfTile = kTileColumns / 2;
 
 void seal_pair(float* values, int m, int w) {
-    const __m512i even = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                          5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i even = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                          37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i odd = _mm512_add_epi16(even, _mm512_set1_epi16(16));
     for (int i = 0; i < m; i += 2) {
         float* upper = values + i * kTileStride;
@@ -402,8 +402,7 @@ inline Masks masks_of(const Tile& tile, int i, int j) {
     const Int column = lanes + static_cast<int32_t>(tile.first_column);
     const Int row = splat_int(static_cast<int32_t>(tile.first_row + i));
     const Int in_row = (column < splat_int(tile.row_skip_begin[i])) | (column >= splat_int(tile.row_skip_end[i]));
-    const Int in_column =
-        (row < load_int(tile.column_skip_begin + j)) | (row >= load_int(tile.column_skip_end + j));
+    const Int in_column = (row < load_int(tile.column_skip_begin + j)) | (row >= load_int(tile.column_skip_end + j));
     return {in_row & held, in_column & held};
 }
 
@@ -608,8 +607,7 @@ struct OnlineWeigh {
             of_row *= share(keys, odds(s, lse), j);
             of_column *= share(keys, odds(s, column_lse), j);
         }
-        return in_row(own * exp(s - lse)) +
-               in_column(load(scales.columns + j) * exp(s - column_lse)) -
+        return in_row(own * exp(s - lse)) + in_column(load(scales.columns + j) * exp(s - column_lse)) -
                same(keys.pull(of_row, of_column, j));
     }
 };
@@ -676,7 +674,7 @@ void weigh(const Tile& tile, const PairScales& scales) {
 }
 
 void online_weigh(const Tile& tile, float scale, const PairScales& scales, const float* row_lses,
-                const float* column_lses) {
+                  const float* column_lses) {
     with_weights(tile, [&](auto keys) {
         if (scales.row_ratios)
             run_weights(tile, OnlineWeigh<decltype(keys), true>{keys, splat(scale), scales, row_lses, column_lses});

@@ -24,7 +24,7 @@ struct BackwardArgument {
     Groups groups;
     const int64_t* step_ends;
     Exponent exponent;
-    const float* row_scale;    // (M,)
+    const float* row_scale;     // (M,)
     const double* grad_absmax;  // the largest |g|, which the row scales were divided by, or null
     float scale;
     float* partial_tiles;  // (2 blocks, rows of a tile, CHANNELS)
