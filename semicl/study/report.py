@@ -50,6 +50,12 @@ COLUMNS = 6
 """Moments that fit a table."""
 
 
+def history_title(split: int, times: int) -> str:
+    """The words above `history_table`, which tell how many of so many validations it shows where that is not all."""
+    some = f" ({COLUMNS} of {times} validations)" if times > COLUMNS else ""
+    return f"Validation while fine-tuning, split {split}{some}:"
+
+
 def verdict(random: Splits, pretrained: Splits) -> str:
     """What the comparison says, whichever way it comes out, and how far it can be trusted."""
     gains = np.concatenate(
@@ -91,9 +97,7 @@ def conclude_experiment(
     evaluations = {start: [read_evaluation(folder.test) for folder in folders] for start, folders in tuned.items()}
     histories = {start: folders[0].summary()["validation"] for start, folders in tuned.items()}
     _draw(output / "predictions.png", prepared, splits[0], {start: folders[0] for start, folders in tuned.items()})
-    times = len(next(iter(histories.values())))
-    some = f" ({COLUMNS} of {times} validations)" if times > COLUMNS else ""
-    say(f"Validation while fine-tuning, split {splits[0]}{some}:")
+    say(history_title(splits[0], len(next(iter(histories.values())))))
     show(history_table({TITLES[start]: history for start, history in histories.items()}))
     cases = sum(len(evaluation.names) for evaluation in next(iter(evaluations.values())))
     of = "split" if len(splits) == 1 else "splits"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from semicl.evaluation.measures import Evaluation
-from semicl.study.report import comparison_table, history_table, verdict
+from semicl.study.report import comparison_table, history_table, history_title, verdict
 
 
 def _evaluation(*dice: list[float]) -> Evaluation:
@@ -76,6 +76,8 @@ def test_a_long_history_shows_its_first_and_last_moments() -> None:
     rows = _rows(history_table({"random": history}))
     (values,) = [row for row in rows if row[:1] == ["random"]]
     assert (values[1], values[-1], len(values)) == ("0.010", "0.400", 7)
+    assert history_title(0, 40) == "Validation while fine-tuning, split 0 (6 of 40 validations):"
+    assert history_title(0, 6) == "Validation while fine-tuning, split 0:"
 
 
 def test_a_class_that_no_label_holds_is_shown_as_such_and_left_out() -> None:
