@@ -198,12 +198,27 @@ def check_features(features: Tensor) -> None:
     """Check a map (B, V, C, *space)."""
     check_floats("features", features)
     if features.dim() not in (5, 6):
+        way_out = "pass features[:, None] of one view, torch.stack([view1, view2], 1) of two"
+        if features.dim() < 4:
+            way_out = "losses of vectors are SupervisedContrastiveLoss and NTXentLoss"
         raise ValueError(
             "features must be of shape (B, V, C, height, width) or (B, V, C, depth, height, width); "
-            f"got {tuple(features.shape)}: pass features[:, None] of one view, torch.stack([view1, view2], 1) of two"
+            f"got {tuple(features.shape)}: {way_out}"
         )
     if features.shape[2] < 1:
         raise ValueError(f"features must have at least one channel; got {tuple(features.shape)} (B, V, C, *space)")
+
+
+def check_channels_third(features: Tensor, labels: Tensor) -> None:
+    """Refuse features (B, V, *space, C), which only their labels (B, V, *space) give away."""
+    if not isinstance(labels, Tensor):
+        return
+    check_dense("labels", labels)
+    if labels.shape == features.shape[:-1] != (*features.shape[:2], *features.shape[3:]):
+        raise ValueError(
+            f"features must be of shape (B, V, C, *space); got {tuple(features.shape)} with labels "
+            f"{tuple(labels.shape)}, so their channels are last: pass features.movedim(-1, 2)"
+        )
 
 
 def check_point_count(name: str, points: int) -> None:
@@ -258,13 +273,18 @@ def check_labels(
 
 
 def labels_way_out(got: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """Return how to make labels of the ``shape`` from others that hold as many, or one view's."""
+    """Return how to make labels of the ``shape`` from others: of more axes, of one view, of another size."""
     if len(got) == len(shape) + 1 and (*got[:2], *got[3:]) == shape:
         if got[2] == 1:
             return ": pass labels.squeeze(2)"
         return ": pass labels.argmax(2) of one-hot ones"
     if len(shape) > 1 and got == (shape[0], *shape[2:]):
         return f": pass labels[:, None].expand{shape} where all views show the same places"
+    if len(shape) > 3 and len(got) == len(shape) and got[:2] == shape[:2]:
+        return (
+            f": pass torch.nn.functional.interpolate(labels.float(), {shape[2:]}).long(), which takes the nearest "
+            "label, or features of the size of the labels"
+        )
     return ""
 
 

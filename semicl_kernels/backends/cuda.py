@@ -51,10 +51,10 @@ def state() -> str:
 def find_state() -> str:
     if compiled is None:
         return missing
-    if find_spec("triton") is None:
-        return "triton, which does all around the pairs, is not installed: it comes with torch for GPUs"
     if not torch.cuda.is_available() or torch.version.hip is not None:
         return "torch sees no NVIDIA GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
+    if find_spec("triton") is None:
+        return "triton, which does all around the pairs, is not installed: it comes with torch for GPUs"
     major, minor = torch.cuda.get_device_capability()
     if (major, minor) != HOPPER:
         return f"its kernels are for Hopper (sm_90a), and the GPU is sm_{major}{minor}: use backend='triton'"

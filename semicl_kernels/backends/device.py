@@ -35,12 +35,12 @@ def state() -> str:
 
 @cache
 def find_state() -> str:
+    if not interpreted() and not torch.cuda.is_available():
+        return "torch sees no GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
     if find_spec("triton") is None:
         return "triton is not installed: it comes with torch for GPUs, else run `pip install triton`"
     if interpreted():
         return AVAILABLE
-    if not torch.cuda.is_available():
-        return "torch sees no GPU; if there is one, install a torch for it (https://pytorch.org/get-started)"
     if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
         return "the GPU is older than sm_80 (Ampere): use backend='tiled'"
     return AVAILABLE

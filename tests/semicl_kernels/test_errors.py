@@ -98,6 +98,14 @@ OTHER_SHAPES = {
     "one-hot": torch.nn.functional.one_hot(LABELS, 3).movedim(-1, 2),
 }
 
+CHANNELS_LAST = FEATURES[..., :5].movedim(2, -1)
+# Calls of other shapes, and the way out.
+OTHER_LAYOUTS = [
+    (local(CHANNELS_LAST, LABELS[..., :5]), r"features must be.*\(2, 2, 6, 5, 4\).*features\.movedim\(-1, 2\)"),
+    (local(FEATURES[0, 0, :, 0], LABELS), r"features must be.*\(4, 6\).*SupervisedContrastiveLoss"),
+    (local(FEATURES[:, :, :, 0, 0], LABELS), r"features must be.*\(2, 2, 4\).*SupervisedContrastiveLoss"),
+]
+
 BAD_OPTIONS = [
     ("temperature", 0, ValueError, "0"),
     ("temperature", -0.1, ValueError, "-0.1"),
@@ -179,6 +187,22 @@ def test_labels_of_another_shape_are_told_the_way_out(labels: torch.Tensor) -> N
     way_out = re.search(r": pass (labels.*?\))", str(error.value))
     assert way_out is not None, error.value
     assert torch.equal(eval(way_out[1], {"labels": labels}), LABELS)
+
+
+def test_labels_of_another_size_are_told_the_way_out() -> None:
+    small = torch.arange(144).view(2, 2, 6, 6)
+    large = small.repeat_interleave(2, -1).repeat_interleave(3, -2)
+    with pytest.raises(ValueError, match=r"labels must be of shape \(2, 2, 6, 6\).*got \(2, 2, 18, 12\)") as error:
+        local_contrastive_loss(FEATURES, large)
+    way_out = re.search(r": pass (.*?\.long\(\))", str(error.value))
+    assert way_out is not None, error.value
+    assert torch.equal(eval(way_out[1], {"torch": torch, "labels": large}), small)
+
+
+@pytest.mark.parametrize(("call", "told"), OTHER_LAYOUTS)
+def test_features_of_another_layout_are_told_the_way_out(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        call()
 
 
 def test_distributed_tensors_are_told_the_way_out() -> None:
