@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from semicl.console import WIDTH, Table, conclude, counted, on_main_process, say, show
+from semicl.console import Table, conclude, counted, on_main_process, progress_bar, say, show
 from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases, to_rename
 from semicl.data.checks import CheckedCase, check_files, problems, unit_note
 from semicl.data.classes import BACKGROUND, IGNORED, Merged, absent, held_values, needed_of_classes, nfc, without
@@ -67,7 +66,7 @@ def prepare(
     folder = _data_folder(source, options, again)
     found = _found(folder, options)
     files = file_states(_files(folder, found), folder, _states_before(source.prepared))
-    checked = [check_files(case) for case in tqdm(found.cases, desc="check files", unit="case", ncols=WIDTH)]
+    checked = [check_files(case) for case in progress_bar(found.cases, desc="check files", unit="case")]
     held = _values_held(checked)
     classes, merged = _classes(found, options, held)
     _require_manageable(found.name, classes)
@@ -114,7 +113,7 @@ def prepare(
     (source.prepared / DESCRIPTION).unlink(missing_ok=True)
     made = source.prepared / PHANTOM
     remove_partial(*(source.prepared / name for name in ("", "cache", "splits")), made, *made.glob("*"))
-    for case in tqdm(cases, desc="cache", unit="case", ncols=WIDTH):
+    for case in progress_bar(cases, desc="cache", unit="case"):
         prepared.write_arrays(case)
     prepared.write(splits, [_origin(options, repeat) for repeat in range(options.repeats)])
     _tell_patches(grid, shapes)

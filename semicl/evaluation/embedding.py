@@ -7,9 +7,8 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import nn
-from tqdm import tqdm
 
-from semicl.console import WIDTH, say
+from semicl.console import progress_bar, say
 from semicl.data.datasets import LabelledVolume, Volumes
 from semicl.data.prepared import Prepared
 from semicl.errors import SemiclError
@@ -70,7 +69,7 @@ def _features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, C) of the chosen pixels, scaled to unit length as the loss sees them, and their class numbers."""
     rows, labels = [], []
-    for number, places in enumerate(tqdm(chosen, desc="features", unit="volume", ncols=WIDTH)):
+    for number, places in enumerate(progress_bar(chosen, desc="features", unit="volume")):
         volume: LabelledVolume = volumes[number]
         features = point_features(network, volume.image, patch_size).flatten(1)[:, torch.from_numpy(places)]
         rows.append(nn.functional.normalize(features, dim=0).T.cpu().numpy())

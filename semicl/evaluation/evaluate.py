@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from semicl.console import WIDTH, conclude, say, show
+from semicl.console import conclude, progress_bar, say, show
 from semicl.data.cases import DECATHLON, Case, CaseFolder, find_cases
 from semicl.data.checks import (
     CheckedCase,
@@ -89,7 +87,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     files = file_states([file for case in cases for file in case.files], folder, known)
     depends = judged(options.checkpoint, cases_hash(cases, folder, files))
     network = to_device(network, options.machine)
-    evaluation = evaluate_cases(network, card, tqdm(cases, desc="evaluate", unit="case", ncols=WIDTH), values, merged)
+    evaluation = evaluate_cases(network, card, progress_bar(cases, desc="evaluate", unit="case"), values, merged)
     _finish(evaluation, options, where, cases, depends, {"checkpoint": options.checkpoint})
     return evaluation
 
@@ -108,7 +106,7 @@ def _finish(
     unit = unit_of_distances(cases)
     evaluation.write(options.output, **judged_is, cases_of=where, distances_in=unit, depends_on=depends)
     show(evaluation.table(f"{len(evaluation.names)} cases of {where}", unit))
-    conclude("Evaluated", {"mean Dice": evaluation.mean_dice(), **judged_is, "files": options.output})
+    conclude("Evaluated", {"mean Dice": f"{evaluation.mean_dice():.3f}", **judged_is, "files": options.output})
 
 
 def _evaluate_files(options: EvaluateOptions, folder: Path) -> Evaluation:
@@ -125,7 +123,7 @@ def _evaluate_files(options: EvaluateOptions, folder: Path) -> Evaluation:
     pairs = _paired(folder, source, cases)
     inputs = [folder, options.data, *pairs.values(), *(file for case in cases for file in case.files)]
     output_folder(options.output, inputs, files=FILES, overwrite=options.overwrite)
-    checked = [check_files(case) for case in tqdm(cases, desc="check files", unit="case", ncols=WIDTH)]
+    checked = [check_files(case) for case in progress_bar(cases, desc="check files", unit="case")]
     _require_sound(checked)
     held = set().union(*(case.values for case in checked))
     classes = source.classes or {BACKGROUND: 0} | {f"class {value}": value for value in sorted(held - {0})}
@@ -150,7 +148,7 @@ def _evaluate_files(options: EvaluateOptions, folder: Path) -> Evaluation:
     lacking = absent(held_values(classes, held))
     if lacking:
         say(without(lacking, f"the means, shown as {ABSENT}"))
-    evaluation = evaluate_files(tqdm(pairs.items(), desc="evaluate", unit="case", ncols=WIDTH), classes)
+    evaluation = evaluate_files(progress_bar(pairs.items(), desc="evaluate", unit="case"), classes)
     _finish(evaluation, options, str(options.data), cases, depends, {"predictions": folder})
     return evaluation
 

@@ -29,7 +29,8 @@ def predictions_figure(
     """
     columns = ["image", *labels]
     truth = next(iter(labels.values()))
-    figure = Figure(figsize=(2.1 * len(columns), 2.1 * len(images) + 0.7), layout="constrained")
+    tallest = min(max(0.5, *(image.shape[-1] / image.shape[-2] for image in images.values())), 3.0)
+    figure = Figure(figsize=(2.1 * len(columns), 2.1 * tallest * len(images) + 0.7), layout="constrained")
     axes = figure.subplots(len(images), len(columns), squeeze=False)
     for row, (name, image) in enumerate(images.items()):
         slice_number = int(((truth[name] > 0) & (truth[name] != IGNORED)).sum((1, 2)).argmax())
@@ -39,7 +40,8 @@ def predictions_figure(
             if title in labels:
                 axis.imshow(_overlay(_upright(labels[title][name][slice_number]), len(classes)))
             axis.set(xticks=[], yticks=[], title=_as_is(title) if row == 0 else "")
-        axes[row, 0].set_ylabel(f"{_as_is(name)}\nslice {slice_number + 1}", fontsize=7)
+        place = f"\nslice {slice_number + 1}" if len(image) > 1 else ""
+        axes[row, 0].set_ylabel(f"{_as_is(name)}{place}", fontsize=7)
     handles = [Patch(color=COLOURS(k - 1), label=_as_is(name)) for k, name in enumerate(classes) if k > 0]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     return figure

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
-from semicl.console import WIDTH, conclude, say
+from semicl.console import conclude, progress_bar, say
 from semicl.data.cases import by_channel
 from semicl.data.checks import read_channels, read_nifti
 from semicl.data.nifti_content import read_content
@@ -144,9 +143,12 @@ def _predicted(
             )
     grids = {each.grid for _, each in models}
     failed = _failures(labels, lambda image: [check_image(image, grid, images[image], card.channels) for grid in grids])
+    if any(map(is_picture, labels.values())):
+        held = ", ".join(f"{value} for {name}" for name, value in card.classes.items())
+        say(f"Pictures of labels hold {held}; small numbers look black in a viewer.")
     models = [(to_device(network, options.machine), each) for network, each in models]
     fitting = {image: label for image, label in labels.items() if image not in failed}
-    for image, label in tqdm(fitting.items(), desc="predict", unit="image", ncols=WIDTH):
+    for image, label in progress_bar(fitting.items(), desc="predict", unit="image"):
         try:
             found = file_probabilities(models, image, images[image], options.tta)
             numbers = found.argmax(0)

@@ -29,7 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from semicl.console import WIDTH, say, speak_alone
+from semicl.console import progress_bar, say, speak_alone
 from semicl.errors import SemiclError
 from semicl.files import write_json
 from semicl.options import MachineOptions, StudyOptions
@@ -191,7 +191,7 @@ def run_jobs(jobs: Sequence[Job], executor: Executor) -> dict[Path, str]:
     """
     waiting, running, failed = [job for job in jobs if not job.finished], dict[Future[Any], Job](), dict[Path, str]()
     try:
-        with tqdm(total=len(waiting), desc="jobs", unit="job", ncols=WIDTH, disable=not waiting) as bar:
+        with progress_bar(total=len(waiting), desc="jobs", unit="job", disable=not waiting) as bar:
             while waiting or running:
                 for job in [*waiting]:
                     if job.after is not None and job.after.folder in failed:

@@ -162,6 +162,8 @@ def comparison_figure(comparison: Comparison) -> Figure:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].legend(frameon=False, fontsize=8)
+    where = panels[0].get_xaxis_transform()
+    panels[0].text(limit, 0.02, "memory is full ", transform=where, rotation=90, ha="right", va="bottom", fontsize=7)
     panels[1].axhline(comparison.memory / 2**30, color="black", linewidth=1)
     note = f"{comparison.memory / 2**30:.0f} GiB of this machine:\nnaive code ends at {limit:.0f} pixels"
     panels[1].annotate(

@@ -129,7 +129,7 @@ def conclude_experiment(
         "Experiment",
         {
             **{
-                f"test Dice, {TITLES[start]}": sum(e.mean_dice() for e in found) / len(found)
+                f"test Dice, {TITLES[start]}": f"{sum(e.mean_dice() for e in found) / len(found):.3f}"
                 for start, found in evaluations.items()
             },
             "pictures and numbers": f"{output}/predictions.png, results.json, split-*/finetune-*/test/cases.csv",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from semicl.console import WIDTH
+from semicl.console import progress_bar
 from semicl.data.datasets import LabelledVolume
 from semicl.errors import SemiclError
 from semicl.evaluation.figures import predictions_figure
@@ -162,14 +162,8 @@ class StageProgress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self._bar = tqdm(
-                total=int(trainer.estimated_stepping_batches),
-                initial=trainer.global_step,
-                desc=self._title,
-                unit="step",
-                ncols=WIDTH,
-                file=sys.stderr,
-            )
+            steps = int(trainer.estimated_stepping_batches)
+            self._bar = progress_bar(total=steps, initial=trainer.global_step, desc=self._title, unit="step")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         if self._bar is not None:

@@ -2,11 +2,12 @@
 
 import io
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
 
-from semicl.console import Table, complain, say, show, summary_table
+from semicl.console import Table, complain, progress_bar, say, show, summary_table
 from tests.semicl.conftest import unboxed
 
 NAMES = ["scan [copy].nii.gz", "[x]", "[/]", "[bold]a", ":smile:", "a\\[b]", "[link=file:///etc]x[/link]", "{0} %s"]
@@ -65,3 +66,15 @@ def test_any_name_is_printed_in_any_encoding(
     text = "".join(written.buffer.getvalue().decode(encoding).split())
     shown = {"ascii": "Gef\\xe4\\xdf\\u5fc3", "latin-1": "Gefäß\\u5fc3", "utf-8": "Gefäß心"}
     assert text.count(shown[encoding] + "\\udce9") in (1, 3)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_is_not_filled_by_bars(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    for _ in progress_bar(range(4), desc="steps"):
+        time.sleep(0.15)
+    shown = screen.getvalue().split("\r")
+    assert (len(shown) > 4) == terminal, shown
+    assert "4/4" in shown[-1]

@@ -96,6 +96,8 @@ def test_two_commands_lead_from_a_folder_to_predictions(
     (line,) = [line for line in text.splitlines() if line.startswith("Next: semicl predict")]
     words: list[Any] = line.removeprefix("Next: semicl ").replace("FILE_OR_FOLDER", "new").split()
     assert run_command(*words) == 0
+    told_values = "Pictures of labels hold 0 for background, 125 for "
+    assert (told_values in capsys.readouterr().out) == (make is _pictures)
     (found,), (image,) = list(Path("predictions").iterdir()), list(Path("new").iterdir())
     assert found.name == image.name
     assert _read(found).shape == _read(image).shape
