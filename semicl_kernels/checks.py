@@ -131,9 +131,8 @@ def check_process_group(group: object) -> None:
 def check_floats(name: str, tensor: Tensor) -> None:
     """Check a tensor that a loss is differentiated by."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(
-            f"{name} must be a tensor; got {type(tensor).__name__}: pass torch.as_tensor({name}, dtype=torch.float32)"
-        )
+        way_out = _as_tensor(name, tensor, ", dtype=torch.float32")
+        raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}: pass {way_out}")
     check_dense(name, tensor)
     if tensor.dtype not in FLOATS:
         way_out = "" if tensor.is_complex() else f": pass {name}.float()"
@@ -142,6 +141,13 @@ def check_floats(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be of {FLOAT_NAMES}; got {tensor.dtype}{way_out}")
     if not torch.compiler.is_compiling():
         check_untransformed(name, tensor)
+
+
+def _as_tensor(name: str, value: object, more: str = "") -> str:
+    """What makes a tensor of a value that is none."""
+    if isinstance(value, list | tuple) and any(isinstance(one, Tensor) for one in value):
+        return f"torch.stack({name}, 1) of views"
+    return f"torch.as_tensor({name}{more})"
 
 
 def check_dense(name: str, tensor: Tensor) -> None:
@@ -248,7 +254,8 @@ def check_labels(
 ) -> None:
     """Check labels of the ``shape``; ``layout`` says what it is of the features."""
     if not isinstance(labels, Tensor):
-        raise TypeError(f"{name} must be a tensor or None; got {type(labels).__name__}: pass torch.as_tensor({name})")
+        way_out = _as_tensor(name, labels)
+        raise TypeError(f"{name} must be a tensor or None; got {type(labels).__name__}: pass {way_out}")
     check_dense(name, labels)
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(

@@ -177,7 +177,11 @@ def check_files(case: Case) -> CheckedCase:
             found.append(Problem(case.label, f"label {broken[0]:.10g} is not a whole number", "mend the file"))
         way_out = "export the label on the image's grid"
         if image is not None and label[0].shape != image[0].shape[1:]:
-            what = f"shape {label[0].shape} differs from its image's {image[0].shape[1:]}"
+            own, other = label[0].shape, image[0].shape[1:]
+            what = f"shape {own} differs from its image's {other}"
+            if is_picture(case.label) and is_picture(case.image):
+                what = f"{own[0]} x {own[1]} pixels differ from its image's {other[0]} x {other[1]}"
+                way_out = "save the mask in the size of its image"
             found.append(Problem(case.label, what, way_out))
         elif image is not None and not _in_one_place(label[1], image[1]):
             found.append(Problem(case.label, "affine differs from its image's", way_out))

@@ -87,6 +87,8 @@ OTHER_KINDS = [
     (local(FEATURES, torch.empty(LABELS.shape, dtype=torch.bits8)), "labels", r"bits8.*labels\.long\(\)"),
     (local(FEATURES.numpy(), LABELS), "features", r"ndarray.*torch\.as_tensor\(features, dtype=torch\.float32\)"),
     (local(FEATURES, LABELS.numpy()), "labels", r"ndarray.*torch\.as_tensor\(labels\)"),
+    (local([*FEATURES.unbind(1)], LABELS), "features", r"list.*torch\.stack\(features, 1\) of views"),
+    (local(FEATURES, LABELS.unbind(1)), "labels", r"tuple.*torch\.stack\(labels, 1\) of views"),
     (local(LABELS, FEATURES), "features", r"int64.*features before labels"),
     (lambda: nt_xent_loss(QUANTIZED[0, :, :, 0, 0], VECTORS[:, 0]), "z1", r"quint8.*z1\.dequantize\(\)"),
 ]

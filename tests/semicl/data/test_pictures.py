@@ -103,6 +103,15 @@ def test_pictures_that_cannot_be_used_are_told(
     assert "grey.png: has 1 channels, the checkpoint takes 3; save it in colours" in text
 
 
+def test_a_mask_of_another_size_is_told_in_pixels(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(pictures, tmp_path / "d")
+    Image.fromarray(_picture(0)[1][:, :30]).save(data / "labels" / "eye0.png")
+    error = error_of(capsys, "prepare", "--data", data, "--prepared", tmp_path / "p", "--patch_size", 32, 32)
+    assert "eye0.png: 30 x 40 pixels differ from its image's 48 x 40; save the mask in the size of its image" in error
+
+
 def test_images_of_another_format_are_told(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = shutil.copytree(pictures, tmp_path / "d")
     (data / "labels" / "x.gif").touch()
