@@ -49,7 +49,10 @@ def merged(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, An
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| torch | Python | tests passed | skipped | day | processor | code |", "|---|---|---:|---:|---|---|---|"]
+    lines = [
+        "| torch | Python | tests passed | skipped | day | processor | commit |",
+        "|---|---|---:|---:|---|---|---|",
+    ]
     columns = ("torch", "python", "passed", "skipped", "date", "processor", "commit")
     lines += [f"| {' | '.join(str(row[column]) for column in columns)} |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -204,7 +204,10 @@ def check_features(features: Tensor) -> None:
     """Check a map (B, V, C, *space)."""
     check_floats("features", features)
     if features.dim() not in (5, 6):
-        way_out = "pass features[:, None] of one view, torch.stack([view1, view2], 1) of two"
+        way_out = (
+            "pass features[:, None] of one view, torch.stack([view1, view2], 1) of two, features.unflatten(0, (-1, V)) "
+            "of V views that lie side by side along axis 0"
+        )
         if features.dim() < 4:
             way_out = "losses of vectors are SupervisedContrastiveLoss and NTXentLoss"
         raise ValueError(
