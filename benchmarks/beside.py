@@ -26,7 +26,7 @@ from semicl_kernels.backends import cpu
 from . import flops
 from .__main__ import refusal
 from .machine import describe
-from .memory import peak_growth
+from .memory import PRELOADED, peak_growth
 from .problems import BACKGROUND, SHAPES, TEMPERATURE, Problem, blocks_of, build, dense
 from .report import milliseconds, table, write_whole
 from .timing import interleaved
@@ -128,6 +128,7 @@ def keys_memory(anchors: int, keys: int, threads: int) -> int:
 
 def of_memory(anchors: int, keys: int) -> dict[str, float]:
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(1, context) as pool:
         growth = pool.submit(keys_memory, anchors, keys, torch.get_num_threads()).result()
     return {"keys: memory beside features and keys, MiB": (growth - 4 * CHANNELS * (anchors + keys)) / MIB}

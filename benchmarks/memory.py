@@ -22,6 +22,7 @@ from .providers import PROVIDERS
 STATUS = Path("/proc/self/status")
 FORGET_PEAK = Path("/proc/self/clear_refs")
 SMALL = dense(1024, 16)
+PRELOADED = ["torch.distributed.tensor"]  # torch and what is slow to import; not semicl_kernels, which notes forks
 
 
 def resident_bytes(entry: str) -> int:
@@ -53,7 +54,7 @@ def growth(shape: Shape, dtype: torch.dtype, name: str, threads: int) -> int:
 def peak_bytes(shape: Shape, dtype: torch.dtype, name: str) -> int | None:
     """Return the extra peak memory of one call in a fresh process; None where the process was killed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(1, context) as pool:
         try:
             return pool.submit(growth, shape, dtype, name, torch.get_num_threads()).result()

@@ -27,7 +27,7 @@ class Demo(Run):
 
     Args:
         quick: a few steps of a tiny network: does everything run?
-        loss_only: compare the loss alone, in about 20 seconds, and train nothing; --overwrite replaces its picture.
+        loss_only: compare the loss alone, in half a minute, and train nothing; --overwrite replaces its picture.
     """
 
     quick: bool = False

@@ -38,13 +38,20 @@ from semicl.study.plan import Job
 LOCK = ".lock"
 CONNECT_SECONDS = 30
 PRELOADED = (
-    "semicl.evaluation.measures",
-    "semicl.study.jobs",
-    "semicl.training.fixmatch",
-    "semicl.training.tcsm",
-    "semicl.training.trainer",
+    "kornia.augmentation",
+    "matplotlib.figure",
+    "monai.inferers",
+    "monai.losses",
+    "monai.metrics",
+    "monai.networks.nets",
+    "monai.transforms",
+    "nibabel",
+    "pytorch_lightning",
+    "semicl.console",
+    "torch.distributed.tensor",
 )
-"""What the server of the processes imports for all of them."""
+"""What the server of the processes imports for all of them: what is slow to import, less semicl_kernels, which computes
+with one thread in a process that is forked from its own."""
 
 
 @contextmanager
@@ -112,7 +119,7 @@ class OwnProcesses(Executor):
         self._gpus: SimpleQueue[str | None] = SimpleQueue()
         for number in range(jobs):
             self._gpus.put(gpus[number % len(gpus)] if gpus else None)
-        # Forked from a server that has imported everything and computed nothing: started at once.
+        # Forked from a server that has imported the libraries and computed nothing: started at once.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
 

@@ -16,7 +16,7 @@ import pytest
 
 from semicl.errors import SemiclError
 from semicl.options import EvaluateOptions, MachineOptions, StudyOptions
-from semicl.study import jobs
+from semicl.study import jobs, naive
 from semicl.study.jobs import PRELOADED, OwnProcesses, alone_in, opened_executor, run_jobs
 from semicl.study.plan import Job
 from tests.semicl.conftest import REPOSITORY
@@ -159,6 +159,15 @@ def test_what_a_cluster_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SemiclError, match=r"--executor: .*; install it: pip install '\.\[cluster\]'"):
         _executor(executor="tcp://127.0.0.1:9")
+
+
+def test_what_processes_are_forked_from_lacks_the_losses() -> None:
+    """In a process that is forked from one that has them, they compute with one thread."""
+    names = {*PRELOADED, *naive.PRELOADED}
+    program = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
+    program += "assert 'semicl_kernels' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
