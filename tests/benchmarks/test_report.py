@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks import beside, sizes
 from benchmarks.providers import PROVIDERS
-from benchmarks.report import PAGE_PROVIDERS, full, page
+from benchmarks.report import PAGE_PROVIDERS, full, page, targets
 
 ROOT = Path(__file__).parents[2]
 TIMES = {"median_ms": 2.0, "quartile1_ms": 1.0, "quartile3_ms": 3.0, "ratio_to_fused": 1.0, "rounds": 3}
@@ -36,6 +36,13 @@ def test_the_page_of_the_benchmarks_holds_the_tables_of_the_committed_results():
     for part in (*page(result).split("\n\n"), *tables):
         assert part in text
     assert page(result).split("\n")[0] in full(result)
+
+
+def test_targets_that_no_shape_tells_of_are_left_out() -> None:
+    verdicts = [
+        {"target": name, "asked": "1x", "measured": "2x", "met": met} for name, met in (("a", True), ("b", None))
+    ]
+    assert [line.split("|")[1].strip() for line in targets(verdicts)[2:]] == ["a"]
 
 
 def test_the_readme_holds_the_committed_numbers_of_the_sizes():
