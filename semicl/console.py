@@ -98,8 +98,13 @@ def summary_table(title: str, rows: Mapping[str, object]) -> Table:
 
 
 def progress_bar(items: Iterable[Item] | None = None, **options: Any) -> "tqdm[Item]":
-    """A bar of progress: tqdm's, by the width of tables; in a file, such as a log, it is written twice a minute."""
-    interval = 0.1 if sys.stderr.isatty() else 30.0
+    """A bar of progress: tqdm's, by the width of tables; where no terminal shows it, it is written twice a minute."""
+    try:
+        interval = 0.1 if sys.stderr.isatty() else 30.0
+    except (AttributeError, ValueError):  # it is None, closed, or something of the user's
+        interval = 30.0
+    if sys.stderr is None:
+        options["disable"] = True
     return tqdm(items, ncols=WIDTH, file=sys.stderr, mininterval=interval, maxinterval=max(10.0, interval), **options)
 
 

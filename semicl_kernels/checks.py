@@ -145,9 +145,12 @@ def check_floats(name: str, tensor: Tensor) -> None:
 
 def _as_tensor(name: str, value: object, more: str = "") -> str:
     """What makes a tensor of a value that is none."""
-    if isinstance(value, list | tuple) and any(isinstance(one, Tensor) for one in value):
-        return f"torch.stack({name}, 1) of views"
-    return f"torch.as_tensor({name}{more})"
+    tensors = [one for one in value if isinstance(one, Tensor)] if isinstance(value, list | tuple) else []
+    if not tensors:
+        return f"torch.as_tensor({name}{more})"
+    if name in ("features", "labels") and tensors[0].dim() > 0:
+        return f"torch.stack({name}, 1) of a list of views, torch.stack({name}) of one of samples"
+    return f"torch.stack({name})"
 
 
 def check_dense(name: str, tensor: Tensor) -> None:
@@ -205,29 +208,19 @@ def check_features(features: Tensor) -> None:
     check_floats("features", features)
     if features.dim() not in (5, 6):
         way_out = (
-            "pass features[:, None] of one view, torch.stack([view1, view2], 1) of two, features.unflatten(0, (-1, V)) "
-            "of V views that lie side by side along axis 0"
+            "pass features[:, None] of one view, torch.stack([view1, view2], 1) of two; of V views in one batch "
+            "features.unflatten(0, (-1, V)) where those of an image follow each other, features.unflatten(0, (V, -1))"
+            ".transpose(0, 1) after torch.cat([view1, view2])"
         )
         if features.dim() < 4:
-            way_out = "losses of vectors are SupervisedContrastiveLoss and NTXentLoss"
+            image = "pass features[None, None] of an image (C, H, W); " if features.dim() == 3 else ""
+            way_out = f"{image}losses of vectors are SupervisedContrastiveLoss and NTXentLoss"
         raise ValueError(
             "features must be of shape (B, V, C, height, width) or (B, V, C, depth, height, width); "
             f"got {tuple(features.shape)}: {way_out}"
         )
     if features.shape[2] < 1:
         raise ValueError(f"features must have at least one channel; got {tuple(features.shape)} (B, V, C, *space)")
-
-
-def check_channels_third(features: Tensor, labels: Tensor) -> None:
-    """Refuse features (B, V, *space, C), which only their labels (B, V, *space) give away."""
-    if not isinstance(labels, Tensor):
-        return
-    check_dense("labels", labels)
-    if labels.shape == features.shape[:-1] != (*features.shape[:2], *features.shape[3:]):
-        raise ValueError(
-            f"features must be of shape (B, V, C, *space); got {tuple(features.shape)} with labels "
-            f"{tuple(labels.shape)}, so their channels are last: pass features.movedim(-1, 2)"
-        )
 
 
 def check_point_count(name: str, points: int) -> None:
@@ -254,8 +247,9 @@ def check_labels(
     layout: str,
     name: str = "labels",
     of: str = "features",
+    channels: int | None = None,
 ) -> None:
-    """Check labels of the ``shape``; ``layout`` says what it is of the features."""
+    """Check labels of the ``shape``; ``layout`` says what it is of the features, which have so many ``channels``."""
     if not isinstance(labels, Tensor):
         way_out = _as_tensor(name, labels)
         raise TypeError(f"{name} must be a tensor or None; got {type(labels).__name__}: pass {way_out}")
@@ -271,6 +265,11 @@ def check_labels(
             f"{labels.dtype}, so pass {name}.long()"
         )
     if tuple(labels.shape) != shape:
+        if channels is not None and tuple(labels.shape) == (*shape[:2], channels, *shape[2:-1]):
+            raise ValueError(
+                f"features must be of shape (B, V, C, *space); got {(*labels.shape, shape[-1])} with labels "
+                f"{tuple(labels.shape)}, so their channels are last: pass features.movedim(-1, 2)"
+            )
         raise ValueError(
             f"{name} must be of shape {shape}, {layout} of the {of}; got {tuple(labels.shape)}"
             + labels_way_out(tuple(labels.shape), shape)
@@ -290,10 +289,12 @@ def labels_way_out(got: tuple[int, ...], shape: tuple[int, ...]) -> str:
         return ": pass labels.argmax(2) of one-hot ones"
     if len(shape) > 1 and got == (shape[0], *shape[2:]):
         return f": pass labels[:, None].expand{shape} where all views show the same places"
-    if len(shape) > 3 and len(got) == len(shape) and got[:2] == shape[:2]:
+    if len(shape) > 3 and len(got) == len(shape) and got[:2] == shape[:2] and 0 not in (*got, *shape):
+        if len(shape) == 4 and got[2:] == shape[:1:-1]:
+            return ": pass labels.transpose(2, 3)"
         return (
-            f": pass torch.nn.functional.interpolate(labels.float(), {shape[2:]}).long(), which takes the nearest "
-            "label, or features of the size of the labels"
+            f": pass torch.nn.functional.interpolate(labels.float(), {shape[2:]}).long() where they show the same "
+            "places at another size; it takes the nearest label"
         )
     return ""
 

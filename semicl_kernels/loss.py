@@ -16,7 +16,6 @@ from .autograd import call, contrast, keyed_contrast, requires_grad
 from .backends import BACKENDS, MAX_SQUARED_NORM, accumulator, choose_backend
 from .backends.base import NORM_EPS
 from .checks import (
-    check_channels_third,
     check_features,
     check_floats,
     check_keys,
@@ -252,8 +251,7 @@ def _local(features: Tensor, labels: Tensor | None, options: Options, beside: Be
         if labels is None:
             check_views_without_labels(views)
         else:
-            check_channels_third(features, labels)
-            check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)")
+            check_labels(labels, (batch, views, *space), features.device, "(B, V, *space)", channels=channels)
         if beside.weights is not None:
             check_weights(beside.weights, (batch, views, *space), features.device, "(B, V, *space)")
         _check_keys(features, channels, labels, beside)

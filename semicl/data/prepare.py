@@ -208,8 +208,8 @@ def _told_before(source: SourceOptions, options: PrepareOptions) -> Prepared | N
         before = prepared.options.get(name, defaults[name])  # older folders did not note every option
         if before != value and name not in free:
             raise SemiclError(
-                f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, and what "
-                "trains on it another --output, or --overwrite to replace what is there"
+                f"{source.prepared}: was prepared with {name} {before}, now {value}; give another --prepared, and "
+                "another --output where you train on it; or --overwrite to replace what is there"
             )
     return prepared
 

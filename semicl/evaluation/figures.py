@@ -29,9 +29,9 @@ def predictions_figure(
     """
     columns = ["image", *labels]
     truth = next(iter(labels.values()))
-    tallest = min(max(0.5, *(image.shape[-1] / image.shape[-2] for image in images.values())), 3.0)
-    figure = Figure(figsize=(2.1 * len(columns), 2.1 * tallest * len(images) + 0.7), layout="constrained")
-    axes = figure.subplots(len(images), len(columns), squeeze=False)
+    heights = [min(max(0.5, image.shape[-1] / image.shape[-2]), 3.0) for image in images.values()]
+    figure = Figure(figsize=(2.1 * len(columns), 2.1 * sum(heights) + 0.7), layout="constrained")
+    axes = figure.subplots(len(images), len(columns), squeeze=False, height_ratios=heights)
     for row, (name, image) in enumerate(images.items()):
         slice_number = int(((truth[name] > 0) & (truth[name] != IGNORED)).sum((1, 2)).argmax())
         for column, title in enumerate(columns):

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 OF_LABELS = "give another --{option}, --overwrite to replace what is there, or --skip_existing to leave it"
 
+DARK = 50
+"""Of 255: numbers of classes that are all below it look black."""
+
 
 def predict(options: PredictOptions) -> None:
     """Write a label file for each image, of its shape, affine and orientation.
@@ -143,11 +146,12 @@ def _predicted(
             )
     grids = {each.grid for _, each in models}
     failed = _failures(labels, lambda image: [check_image(image, grid, images[image], card.channels) for grid in grids])
-    if any(map(is_picture, labels.values())):
-        held = ", ".join(f"{value} for {name}" for name, value in card.classes.items())
-        say(f"Pictures of labels hold {held}; small numbers look black in a viewer.")
     models = [(to_device(network, options.machine), each) for network, each in models]
     fitting = {image: label for image, label in labels.items() if image not in failed}
+    if any(map(is_picture, fitting.values())):
+        held = ", ".join(f"{value} for {name}" for name, value in card.classes.items())
+        dark = "; small numbers look black in a viewer" if max(card.classes.values()) < DARK else ""
+        say(f"Pictures of labels hold {held}{dark}.")
     for image, label in progress_bar(fitting.items(), desc="predict", unit="image"):
         try:
             found = file_probabilities(models, image, images[image], options.tta)

@@ -180,7 +180,7 @@ class StageFolder:
         for name, old, new in (*data, *([] if retrain else files)):
             raise SemiclError(
                 f"{self._options}: the stage was trained on data with {name} {old}, now {new}; prepare them as they "
-                "were, give other data another --output, or --overwrite to start anew"
+                "were, or give another --output for these, or --overwrite to start anew"
             )
         changed = ", ".join(name.removesuffix(" of hash") for name, *_ in files)
         return f"changed since it was trained: {changed}" if files else None

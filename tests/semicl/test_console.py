@@ -78,3 +78,19 @@ def test_a_log_is_not_filled_by_bars(monkeypatch: pytest.MonkeyPatch, terminal: 
     shown = screen.getvalue().split("\r")
     assert (len(shown) > 4) == terminal, shown
     assert "4/4" in shown[-1]
+
+
+class _Mute:
+    """A stream without `isatty`."""
+
+    def write(self, text: str) -> None:
+        """Take it."""
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize("stream", [None, _Mute()], ids=["none", "without isatty"])
+def test_a_bar_needs_no_screen(monkeypatch: pytest.MonkeyPatch, stream: object) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(progress_bar(range(3), desc="steps")) == [0, 1, 2]

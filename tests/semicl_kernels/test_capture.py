@@ -260,3 +260,17 @@ def test_exported_with_a_dynamic_axis_of_any_size(criterion: torch.nn.Module, st
     graph = torch.export.export(criterion, (), inputs, dynamic_shapes=shapes, strict=strict).module()
     larger = {name: torch.cat([tensor, tensor.flip(0)]) for name, tensor in inputs.items()}
     torch.testing.assert_close(graph(**larger), criterion(**larger))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_exported_with_a_map_of_any_size(strict: bool) -> None:
+    """Of an example that is as high and wide as it has channels."""
+    axes = dict.fromkeys((3, 4), torch.export.Dim.DYNAMIC)
+    shapes = ({**axes}, {axis - 1: kind for axis, kind in axes.items()})
+    case = Case((1, 2, 8, 8, 8), "random", seed=4)
+    graph = torch.export.export(
+        Loss(), (case.features(torch.float32), case.labels()), dynamic_shapes=shapes, strict=strict
+    ).module()
+    other = Case((1, 2, 8, 12, 5), "random", seed=5)
+    arguments = (other.features(torch.float32), other.labels())
+    torch.testing.assert_close(graph(*arguments), Loss()(*arguments))

@@ -87,8 +87,10 @@ OTHER_KINDS = [
     (local(FEATURES, torch.empty(LABELS.shape, dtype=torch.bits8)), "labels", r"bits8.*labels\.long\(\)"),
     (local(FEATURES.numpy(), LABELS), "features", r"ndarray.*torch\.as_tensor\(features, dtype=torch\.float32\)"),
     (local(FEATURES, LABELS.numpy()), "labels", r"ndarray.*torch\.as_tensor\(labels\)"),
-    (local([*FEATURES.unbind(1)], LABELS), "features", r"list.*torch\.stack\(features, 1\) of views"),
-    (local(FEATURES, LABELS.unbind(1)), "labels", r"tuple.*torch\.stack\(labels, 1\) of views"),
+    (local([*FEATURES.unbind(1)], LABELS), "features", r"list.*torch\.stack\(features, 1\) of a list of views"),
+    (local(FEATURES, LABELS.unbind(1)), "labels", r"tuple.*torch\.stack\(labels, 1\) of a list of views"),
+    (lambda: nt_xent_loss([*VECTORS[:, 0]], VECTORS[:, 1]), "z1", r"list: pass torch\.stack\(z1\)$"),
+    (lambda: supervised_contrastive_loss(VECTORS, [*torch.arange(6)]), "labels", r"list: pass torch\.stack\(labels\)$"),
     (local(LABELS, FEATURES), "features", r"int64.*features before labels"),
     (lambda: nt_xent_loss(QUANTIZED[0, :, :, 0, 0], VECTORS[:, 0]), "z1", r"quint8.*z1\.dequantize\(\)"),
 ]
@@ -99,6 +101,7 @@ OTHER_SHAPES = {
     "with an axis of channels": LABELS[:, :, None],
     "one-hot": torch.nn.functional.one_hot(LABELS, 3).movedim(-1, 2),
 }
+TURNED = torch.arange(72).view(2, 2, 6, 3)
 
 CHANNELS_LAST = FEATURES[..., :5].movedim(2, -1)
 # Calls of other shapes, and the way out.
@@ -189,6 +192,25 @@ def test_labels_of_another_shape_are_told_the_way_out(labels: torch.Tensor) -> N
     way_out = re.search(r": pass (labels.*?\))", str(error.value))
     assert way_out is not None, error.value
     assert torch.equal(eval(way_out[1], {"labels": labels}), LABELS)
+
+
+def test_labels_whose_axes_are_swapped_are_told_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"got \(2, 2, 6, 3\): pass labels.transpose\(2, 3\)$"):
+        local_contrastive_loss(FEATURES[..., :3, :], TURNED)
+    with pytest.raises(ValueError, match=r"got \(2, 2, 6, 0\)$"):
+        local_contrastive_loss(FEATURES, TURNED[..., :0])
+
+
+def test_views_in_one_batch_are_told_the_way_out() -> None:
+    """Whichever way they lie, what is told makes of them what they were."""
+    ways = {"follow each other": FEATURES.flatten(0, 1), "torch.cat": torch.cat([*FEATURES.unbind(1)])}
+    for said, flat in ways.items():
+        with pytest.raises(ValueError, match=said) as error:
+            local_contrastive_loss(flat)
+        text = str(error.value).split(" of V views in one batch ")[1]
+        first, second = re.findall(r"features\.unflatten\(.*?\)\)(?:\.transpose\(0, 1\))?", text)
+        way_out = first if said == "follow each other" else second
+        assert torch.equal(eval(way_out, {"features": flat, "V": 2}), FEATURES)
 
 
 def test_labels_of_another_size_are_told_the_way_out() -> None:

@@ -48,15 +48,15 @@ def _predictions() -> Figure:
 
 @pytest.mark.parametrize(("depth", "slices"), [(1, set()), (3, {2})])
 def test_rows_are_as_high_as_their_images_and_pictures_have_no_slices(depth: int, slices: set[int]) -> None:
-    images = {name: torch.zeros(depth, 40, 20) for name in "ab"}
-    truth = torch.zeros(depth, 40, 20, dtype=torch.long)
+    images = {name: torch.zeros(depth, 60, 45) for name in "ab"}
+    truth = torch.zeros(depth, 60, 45, dtype=torch.long)
     truth[depth // 2] = 1
     figure = predictions_figure(images, {"truth": dict.fromkeys("ab", truth)}, ["background", "one"])
     assert [axis.get_ylabel() for axis in figure.axes[::2]] == [
         "".join([name, *(f"\nslice {number}" for number in slices)]) for name in "ab"
     ]
     width, height = figure.get_size_inches()
-    assert height == pytest.approx(width / 2 + 0.7)  # two rows and two columns of images twice as wide as high
+    assert height == pytest.approx(0.75 * width + 0.7)  # two rows and two columns of images of 4 : 3
 
 
 def _embedding() -> Figure:
