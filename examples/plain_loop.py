@@ -63,4 +63,4 @@ with torch.no_grad():
     dense = each[y > 0].mean()
     fused = criterion(features[:, None], labels[:, None])
 torch.testing.assert_close(fused, dense, rtol=1e-4, atol=1e-5)
-print(f"contrast of one view of them: {fused:.4f}; by the matrix of all pixels, {dense:.4f}")
+print(f"contrast of one view of them, fused: {fused:.4f}; by the matrix of all pixels, {dense:.4f}")
